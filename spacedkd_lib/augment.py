@@ -1,0 +1,319 @@
+"""Augmentation of a whole batch at once, per sample, with the very pixels that PIL gives one image at a time.
+
+`draw` draws a batch's parameters on the CPU; `augmented` applies them on the device that holds the images.
+The arithmetic follows PIL's C code (16.16 fixed point, truncation to 8 bits): nothing depends on the device.
+
+Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
+Images are uint8 [B, C, H, W]. Signs are PIL's: a map says which input pixel an output pixel reads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_ANGLE = 15.0  # degrees; released online program
+CROP_FILL = 128  # grey; released self-KD program (the online program fills with 0)
+
+# AutoAugment's CIFAR-10 policy: 25 sub-policies of two operations, each with its probability and level
+# (0 where the operation has none). The released self-KD program's table is torchvision's.
+_POLICY = """
+invert       .1 0  contrast     .2 6
+rotate       .7 2  translate_x  .3 9
+sharpness    .8 1  sharpness    .9 3
+shear_y      .5 8  translate_y  .7 9
+autocontrast .5 0  equalize     .9 0
+shear_y      .2 7  posterize    .3 7
+colour       .4 3  brightness   .6 7
+sharpness    .3 9  brightness   .7 9
+equalize     .6 0  equalize     .5 0
+contrast     .6 7  sharpness    .6 5
+colour       .7 7  translate_x  .5 8
+equalize     .3 0  autocontrast .4 0
+translate_y  .4 3  sharpness    .2 6
+brightness   .9 6  colour       .2 8
+solarize     .5 2  invert       .0 0
+equalize     .2 0  autocontrast .6 0
+equalize     .2 0  equalize     .6 0
+colour       .9 9  equalize     .6 0
+autocontrast .8 0  solarize     .2 8
+brightness   .1 3  colour       .7 0
+solarize     .4 5  autocontrast .9 0
+translate_y  .9 9  translate_y  .7 9
+autocontrast .9 0  solarize     .8 3
+equalize     .8 0  invert       .1 0
+translate_y  .7 9  autocontrast .9 0
+"""
+POLICY = tuple(tuple((row[k], float(row[k + 1]), int(row[k + 2])) for k in (0, 3))
+               for row in map(str.split, _POLICY.strip().splitlines()))
+
+# Magnitude at level 0 and at level 9, linear in between; released self-KD program (torchvision solarizes from
+# 255, and cuts a shift down to whole pixels where the released program rounds it).
+RANGES = {
+    "shear_y": (0.0, 0.3),  # rows a column
+    "translate_x": (0.0, 150 / 331),  # share of the width
+    "translate_y": (0.0, 150 / 331),  # share of the height
+    "rotate": (0.0, 30.0),  # degrees, always counter-clockwise (A19)
+    "brightness": (0.0, 0.9), "colour": (0.0, 0.9), "contrast": (0.0, 0.9), "sharpness": (0.0, 0.9),  # 1 +- m
+    "posterize": (8.0, 4.0),  # bits kept, rounded
+    "solarize": (256.0, 0.0),  # smallest grey level that is inverted
+}
+SIGNED = ("shear_y", "translate_x", "translate_y", "brightness", "colour", "contrast", "sharpness")
+
+
+def magnitude(name: str, level: int) -> float:
+    """Magnitude of an AutoAugment operation at a level from 0 to 9, without its sign; 0 if it has none.
+
+    >>> magnitude("rotate", 3), magnitude("posterize", 7), magnitude("invert", 0)
+    (10.0, 5, 0.0)
+    """
+    first, last = RANGES.get(name, (0.0, 0.0))
+    value = first + (last - first) * level / 9
+    return round(value) if name == "posterize" else value
+
+
+def padding(height: int) -> int:
+    """Pixels of padding before a random crop: 4 (released programs); below 32 rows in proportion (ours).
+
+    >>> padding(32), padding(16), padding(64)
+    (4, 2, 4)
+    """
+    return max(1, min(4, 4 * height // 32))
+
+
+def draw(augment: str, count: int, height: int, width: int,
+         generator: torch.Generator) -> dict[str, Tensor]:
+    """The random parameters of `count` images, on the CPU, one row an image; `augmented` applies them.
+
+    Returns:
+        {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's), flip
+        bool [B], and: for "crop_flip_rotate", angle float64 [B], degrees; for "autoaugment_cutout", policy
+        int [B], chance float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column).
+    """
+    if augment == "none":
+        return {}
+    pad = padding(height)
+    drawn = {"shift": torch.randint(-pad, pad + 1, (count, 2), generator=generator),
+             "flip": torch.rand(count, generator=generator) < 0.5}
+    if augment == "crop_flip_rotate":
+        drawn["angle"] = MAX_ANGLE * (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1)
+    if augment == "autoaugment_cutout":
+        drawn["policy"] = torch.randint(len(POLICY), (count,), generator=generator)
+        drawn["chance"] = torch.rand(count, 2, generator=generator)
+        drawn["sign"] = 2 * torch.randint(2, (count, 2), generator=generator) - 1
+        drawn["centre"] = torch.stack([torch.randint(size, (count,), generator=generator)
+                                       for size in (height, width)], dim=1)
+    return drawn
+
+
+def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    """Applies what `draw` drew: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
+    if not drawn:
+        return images
+    if "policy" not in drawn:
+        return crop_flip_rotate(images, **drawn)
+    images = crop_flip_rotate(images, drawn["shift"], drawn["flip"], fill=CROP_FILL)
+    images = autoaugment(images, drawn["policy"], drawn["chance"], drawn["sign"])
+    return cutout(images, drawn["centre"])
+
+
+def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, angle: Tensor | None = None,
+                     fill: int = 0) -> Tensor:
+    """Pads with `fill`, crops, flips left to right and rotates: three maps of pixel indices, one gather."""
+    (height, width), device = images.shape[-2:], images.device
+    down, right = shift.to(device, torch.int32)[:, :, None, None].unbind(1)
+    mirror = flip.to(device, torch.int32)[:, None, None]
+    if angle is None:
+        row, column, beyond = _span(height, device)[:, None], _span(width, device), 0
+    else:
+        row, column = _source(_rotation(angle, height, width), height, width, device)
+        # Outside the crop is `fill`, even where the image goes on: sign bits make such rows -1.
+        beyond = (row | column | (height - 1 - row) | (width - 1 - column)) >> 31
+    column = column * (1 - 2 * mirror) + (mirror * (width - 1) + right)
+    return _take(images, (row + down) | beyond, column, fill)
+
+
+def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor) -> Tensor:
+    """Two operations an image: those of its sub-policy whose chance lies below their probability.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        policy: int [B], row of `POLICY`.
+        chance: float [B, 2], in [0, 1).
+        sign: int [B, 2], +1 or -1; for the operations in `SIGNED`.
+    """
+    images, chance, sign = images.clone(), chance.tolist(), sign.tolist()
+    for slot in range(2):
+        groups = {}  # operation -> (image, signed magnitude) of the images that it applies to
+        for image, row in enumerate(policy.tolist()):
+            name, probability, level = POLICY[row][slot]
+            if chance[image][slot] < probability:
+                value = magnitude(name, level) * (sign[image][slot] if name in SIGNED else 1)
+                groups.setdefault(name, []).append((image, value))
+        for name, members in groups.items():
+            which, values = zip(*members)
+            which = torch.tensor(which, device=images.device)
+            images[which] = OPERATIONS[name](images[which], torch.tensor(values, dtype=torch.float64))
+    return images
+
+
+def cutout(images: Tensor, centre: Tensor) -> Tensor:
+    """Blackens a square round `centre`, clipped at the edges; its side is half the height, 16 of 32 pixels.
+
+    Sources: 16 pixels, the released self-KD program; half of another height, ours.
+    """
+    (height, width), half = images.shape[-2:], images.shape[-2] // 4
+    row, column = centre.to(images.device)[:, :, None, None].unbind(1)
+    down, right = _span(height, images.device)[:, None] - row, _span(width, images.device) - column
+    hole = (-half <= down) & (down < half) & (-half <= right) & (right < half)
+    return images * ~hole[:, None]
+
+
+# Geometry. A matrix is float64 [B, 6] (a to f): output (x, y) reads input (ax + by + c, dx + ey + f).
+
+def _rotation(degrees: Tensor, height: int, width: int) -> Tensor:
+    """PIL's matrix of a counter-clockwise rotation about the centre of the image."""
+    radians = -torch.deg2rad(degrees.double())
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    x, y = width / 2, height / 2
+    return torch.stack([cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y], dim=1)
+
+
+def _source(matrix: Tensor, height: int, width: int, device) -> tuple[Tensor, Tensor]:
+    """Row and column, int32 [B, H, W], that PIL's nearest neighbour reads for every output pixel."""
+    a, b, c, d, e, f = matrix.unbind(1)
+    steps = torch.stack([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2])  # from pixel centre to pixel centre
+    fixed = torch.floor(steps * 65536 + 0.5).to(device, torch.int32)[..., None, None]
+    x, y = _span(width, device), _span(height, device)[:, None]
+    return (fixed[5] + x * fixed[3] + y * fixed[4]) >> 16, (fixed[2] + x * fixed[0] + y * fixed[1]) >> 16
+
+
+def _span(size: int, device) -> Tensor:
+    return torch.arange(size, dtype=torch.int32, device=device)
+
+
+def _take(images: Tensor, row: Tensor, column: Tensor, fill: int) -> Tensor:
+    """images[b, :, row, column], `fill` where that lies outside; row and column broadcast to [B, H, W]."""
+    batch, channels, height, width = images.shape
+    pixels = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)  # what lies outside is read from this frame
+    index = (row.clamp(-1, height) + 1) * (width + 2) + (column.clamp(-1, width) + 1)
+    index = index.long().expand(batch, -1, -1).flatten(1)[:, None].expand(-1, channels, -1)
+    return pixels.gather(2, index).view(images.shape)
+
+
+# AutoAugment's operations: uint8 [G, C, H, W] and one value an image, float64 [G], to uint8 [G, C, H, W].
+
+def _affine(images: Tensor, matrix: Tensor) -> Tensor:
+    row, column = _source(matrix, *images.shape[-2:], images.device)
+    return _take(images, row, column, CROP_FILL)
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    return _affine(images, _rotation(degrees, *images.shape[-2:]))
+
+
+def translate_x(images: Tensor, share: Tensor) -> Tensor:
+    identity = torch.tensor([1.0, 0, 0, 0, 1, 0], dtype=torch.float64).repeat(len(images), 1)
+    identity[:, 2] = share * images.shape[-1]
+    return _affine(images, identity)
+
+
+def translate_y(images: Tensor, share: Tensor) -> Tensor:
+    return translate_x(images.mT, share).mT
+
+
+def shear_y(images: Tensor, slope: Tensor) -> Tensor:
+    """Moves each column up by its distance from the left edge times `slope`, bicubic as in PIL (a = -1)."""
+    height, width = images.shape[-2:]
+    x, y = (_span(size, images.device).double() + 0.5 for size in (width, height))
+    row = slope.to(images.device)[:, None, None] * x + y[:, None]  # [G, H, W]
+    first = (row - 0.5).floor()
+    d = (row - 0.5 - first)[:, None]
+    taps = [(first.long() + k).clamp(0, height - 1)[:, None].expand_as(images) for k in (-1, 0, 1, 2)]
+    p, q, r, s = (images.gather(2, tap).double() for tap in taps)
+    value = q + d * (r - p + d * (2 * (p - q) + r - s + d * (q - p + s - r)))
+    return _to_uint8(value).masked_fill(~((row >= 0) & (row < height))[:, None], CROP_FILL)
+
+
+def _to_uint8(values: Tensor) -> Tensor:
+    return values.clamp(0, 255).to(torch.uint8)  # PIL truncates, it does not round
+
+
+def _blend(base: Tensor, images: Tensor, change: Tensor) -> Tensor:
+    """From `base` (factor 0) to the image (factor 1) and beyond, with factor 1 + change, in PIL's float32."""
+    factor = (1 + change).to(images.device, torch.float32)[:, None, None, None]
+    return _to_uint8(base + factor * (images.float() - base))
+
+
+def _luma(images: Tensor) -> Tensor:
+    """PIL's grey version, int32 [G, 1, H, W]; of a grey image, itself."""
+    if images.shape[1] == 1:
+        return images.int()
+    red, green, blue = images.int().split(1, dim=1)
+    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+
+
+def brightness(images: Tensor, change: Tensor) -> Tensor:
+    return _blend(torch.zeros((), device=images.device), images, change)
+
+
+def colour(images: Tensor, change: Tensor) -> Tensor:
+    """Towards grey or away from it; a grey image stays as it is."""
+    return _blend(_luma(images).float(), images, change)
+
+
+def contrast(images: Tensor, change: Tensor) -> Tensor:
+    """Towards the image's mean grey or away from it."""
+    count = images.shape[-2] * images.shape[-1]
+    mean = (2 * _luma(images).sum((1, 2, 3), keepdim=True) + count) // (2 * count)  # rounded, in integers
+    return _blend(mean.float(), images, change)
+
+
+def sharpness(images: Tensor, change: Tensor) -> Tensor:
+    """Towards a smoothed image (3 x 3, centre weight 5 of 13; the outermost pixels stay) or away from it."""
+    wide = images.int()
+    rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
+    inner = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * wide[:, :, 1:-1, 1:-1]
+    wide[:, :, 1:-1, 1:-1] = (2 * inner + 13) // 26
+    return _blend(wide.float(), images, change)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    kept = (256 - 2 ** (8 - bits)).to(images.device, torch.uint8)
+    return images & kept[:, None, None, None]
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    bright = images >= threshold.to(images.device)[:, None, None, None]
+    return images ^ (255 * bright.to(torch.uint8))  # i ^ 255 = 255 - i
+
+
+def invert(images: Tensor, _: Tensor) -> Tensor:
+    return 255 - images
+
+
+def autocontrast(images: Tensor, _: Tensor) -> Tensor:
+    """Stretches each channel to 0 ... 255; a channel of one grey level stays as it is."""
+    low, high = (extreme(images, dim=(2, 3), keepdim=True).double() for extreme in (torch.amin, torch.amax))
+    flat = high == low
+    low, span = low.masked_fill(flat, 0), (high - low).masked_fill(flat, 255)
+    scale = torch.full_like(span, 255) / span  # 255 / span would multiply by the rounded reciprocal
+    return _to_uint8(images * scale + -low * scale)
+
+
+def equalize(images: Tensor, _: Tensor) -> Tensor:
+    """Flattens each channel's histogram; a channel with too few pixels for a step of one stays as it is."""
+    levels = images.flatten(2).flatten(0, 1).long()  # [G * C, H * W]
+    bins = levels + 256 * torch.arange(len(levels), device=images.device)[:, None]
+    histogram = torch.bincount(bins.flatten(), minlength=256 * len(levels)).view(-1, 256)
+    last = histogram.gather(1, levels.amax(1, keepdim=True))
+    step = (levels.shape[1] - last) // 255
+    below = histogram.cumsum(1) - histogram
+    table = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
+    table = torch.where(step > 0, table, torch.arange(256, device=images.device)).to(torch.uint8)
+    return table.gather(1, levels).view_as(images)
+
+
+OPERATIONS = {f.__name__: f for f in (shear_y, translate_x, translate_y, rotate, brightness, colour, contrast,
+                                      sharpness, posterize, solarize, invert, autocontrast, equalize)}

@@ -1,0 +1,178 @@
+"""Batches as a pure function of (seed, index): `batches[i]` gives the same pixels whenever it is asked for.
+
+So a student replays by index, nothing is buffered, and a resumed run sees what an uninterrupted one sees.
+The data set stays on the device as uint8; random parameters are drawn on the CPU, hence the same for a GPU.
+
+Shapes: N images of a set, B images of a batch, C channels (1 or 3), H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spacedkd_lib.augment import augmented, draw
+from spacedkd_lib.recipes import AUGMENTATIONS, InputError, nearest
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
+
+# Of pixels in [0, 1]. Released programs: cifar100 in the online one, cifar10 in the self-KD one (A19: it is
+# applied to CIFAR-100), imagenet for Tiny-ImageNet in both.
+STATISTICS: dict[str, Statistics] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+EPOCHS_KEPT = 8  # orders that stay in memory, for replays that go back; an older one is drawn again
+
+
+def channel_statistics(images: Tensor) -> Statistics:
+    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], scaled to [0, 1].
+
+    Counted from histograms, so exact and the same on every device.
+
+    Raises:
+        InputError: a channel that holds one grey level only.
+
+    >>> channel_statistics(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
+    ((0.5,), (0.5,))
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for c in range(images.shape[1]):
+        share = torch.bincount(images[:, c].flatten(), minlength=256).cpu().double() / images[:, c].numel()
+        means.append((share * levels).sum().item())
+        stds.append((share * (levels - means[-1]) ** 2).sum().sqrt().item())
+        if (share > 0).sum() < 2:
+            raise InputError(f"Channel {c} of the images holds one grey level only and cannot be normalised: "
+                             "give images that differ, or the statistics of another set.")
+    return tuple(means), tuple(stds)
+
+
+def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32,
+               device=None) -> Tensor:
+    """(images / 255 - mean) / std: uint8 [B, C, H, W] -> `dtype` [B, C, H, W] in channels_last memory format.
+
+    Computed in float32 at least; equal, bit for bit, to torchvision's ToTensor and Normalize.
+
+    Raises:
+        InputError: statistics of another number of channels than the images.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    _check_statistics(statistics, images.shape[1])
+    x = images.to(device or images.device).to(exact)  # cross to the device as bytes
+    mean, std = (torch.tensor(v, dtype=exact, device=x.device)[:, None, None] for v in statistics)
+    white = torch.full_like(mean, 255)  # a tensor: a GPU divides by a number through its rounded reciprocal
+    x = x.div_(white).sub_(mean).div_(std)
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def derive_seed(*parts) -> int:
+    """A seed of 63 bits from whole numbers and words, the same in every process and on every machine.
+
+    Torch's CPU generator reads only the lowest 32 bits: in one run of ten, two of 30,000 batches share the
+    parameters of their augmentation (on other images), which does no harm.
+
+    >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 1) != derive_seed(0, "order", 2)
+    True
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(*parts) -> torch.Generator:
+    """A CPU generator seeded by `derive_seed(*parts)`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+class Batches:
+    """An endless sequence of training batches: batch i belongs to epoch i // len(batches).
+
+    Args:
+        images: uint8 [N, C, H, W], kept on `device` as they are.
+        labels: integers [N].
+        batch_size: images a batch; the last of an epoch may be smaller (released programs: no drop_last).
+        seed: decides order and augmentation.
+        augment: "none", "crop_flip", "crop_flip_rotate" (released online program) or "autoaugment_cutout"
+            (released self-KD program).
+        statistics: mean and deviation of each channel, as in `STATISTICS`; None: the images' own (ours).
+
+    Raises:
+        InputError: images or labels of another shape or type, a batch size that does not suit the images,
+            an unknown augmentation, statistics of another number of channels.
+
+    >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
+    >>> batches = Batches(images, torch.arange(4), batch_size=2, seed=0)
+    >>> len(batches), sorted([*batches.indices(0).tolist(), *batches.indices(1).tolist()])
+    (2, [0, 1, 2, 3])
+    """
+
+    __iter__ = None  # endless: without this a for loop would never stop
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: str = "none",
+                 statistics: Statistics | None = None, device="cpu", dtype: torch.dtype = torch.float32):
+        _check_images(images, labels)
+        _check_batch_size(batch_size, len(images))
+        if augment not in AUGMENTATIONS:
+            raise InputError(nearest("augmentation", augment, AUGMENTATIONS))
+        self.statistics = statistics or channel_statistics(images)
+        _check_statistics(self.statistics, images.shape[1])
+        self.images, self.labels = images.to(device), labels.to(device, torch.int64)
+        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
+        self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.images) // self.batch_size)
+
+    def indices(self, i: int) -> Tensor:
+        """Which images batch i holds: int64 [B], on the CPU. Each epoch holds every image once.
+
+        Raises:
+            InputError: a negative i.
+        """
+        if i < 0:
+            raise InputError(f"Batch {i} does not exist: the first batch has the index 0.")
+        epoch, position = divmod(i, len(self))
+        return self._order(epoch)[position * self.batch_size:(position + 1) * self.batch_size]
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Batch i: x float [B, C, H, W], normalised, channels_last; y int64 [B]."""
+        which = self.indices(i)
+        drawn = draw(self.augment, len(which), *self.images.shape[-2:], generator(self.seed, "augment", i))
+        which = which.to(self.images.device)
+        x = augmented(self.images.index_select(0, which), drawn)
+        return normalised(x, self.statistics, self.dtype), self.labels[which]
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
+
+
+def _check_images(images: Tensor, labels: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise InputError(f"Images of type {images.dtype} and shape {list(images.shape)} make no batches: "
+                         "give torch.uint8 of shape [N, C, H, W] with C = 1 (grey) or 3 (RGB).")
+    if labels.shape != (len(images),):
+        raise InputError(f"Labels of shape {list(labels.shape)} do not fit {len(images)} images: "
+                         "give one label an image.")
+
+
+def _check_batch_size(size: int, count: int) -> None:
+    if not 2 <= size <= count:
+        raise InputError(f"batch_size = {size} does not suit {count} images: give a whole number from 2 to "
+                         "the number of images.")
+    if count % size == 1:
+        fits = min((s for s in range(2, count + 1) if count % s != 1), key=lambda s: abs(s - size))
+        raise InputError(f"batch_size = {size} leaves a last batch of one of the {count} images, on which "
+                         f"batch norm cannot train: choose another batch size, for example {fits}.")
+
+
+def _check_statistics(statistics: Statistics, channels: int) -> None:
+    mean, std = statistics
+    if not len(mean) == len(std) == channels:
+        raise InputError(f"Statistics of {len(mean)} means and {len(std)} deviations do not fit images of "
+                         f"{channels} channel{'s' * (channels > 1)}: give one of each a channel, or none.")

@@ -1,0 +1,54 @@
+"""What a teacher's step and a student's step are, method by method; the loop in train.py knows none of them.
+
+A distiller offers
+
+- ``teach(x, y)`` and ``learn(x, y)``: the loss of one update on images x [B, C, H, W] and labels y [B], as a dict
+  of named scalar tensors with the key "loss" to be minimised and "correct", the hits among the B images;
+- ``trained``: for "teach" and "learn", the modules that the update changes;
+- ``modules``: name -> module, what a record keeps of the run;
+- ``predict(x)``: name -> logits [B, K], what is evaluated; the first name is the headline;
+- ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..batches import derive_seed
+from ..models import MultiExitResNet, ResNet, initialise, projector
+from ..recipes import Recipe
+from .baseline import Baseline
+from .online_kd import OnlineKD
+from .self_kd import SelfKD
+
+
+def make(recipe: Recipe, channels: int, classes: int, size: int):
+    """The recipe's networks, initialised from its seed, in their distiller.
+
+    The student's initial weights depend on the seed and its architecture alone, so that arms of one seed are
+    paired; a multi-exit network starts from the very trunk and deepest head of the plain one.
+
+    Args:
+        channels: of the images, 1 or 3.
+        classes: K.
+        size: height (= width) of the images, pixels.
+    """
+    def seeded(role, build):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(recipe.seed, role))
+            return initialise(build(), recipe.init)
+
+    student = seeded("student", lambda: ResNet(recipe.model, classes, channels, recipe.width))
+    features = student.head.in_features
+    if recipe.method == "baseline":
+        return Baseline(student, channels, size)
+    if recipe.method == "self_kd":
+        net = seeded("exits", lambda: MultiExitResNet(recipe.model, classes, channels, recipe.width, recipe.gate))
+        net.trunk, net.heads[3] = student.trunk, student.head
+        adapters = seeded("projector", lambda: torch.nn.ModuleList(torch.nn.Linear(features, features)
+                                                                   for _ in range(3)))
+        return SelfKD(recipe, net, adapters, channels, size)
+    teacher = seeded("teacher", lambda: ResNet(recipe.teacher_model or recipe.model, classes, channels,
+                                               recipe.teacher_width or recipe.width))
+    return OnlineKD(recipe, teacher, student,
+                    seeded("projector", lambda: projector(features, teacher.head.in_features)), channels, size)

@@ -1,0 +1,41 @@
+"""What a network has learned: accuracy, negative log-likelihood and calibration. The network is left as found."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode and without gradients; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            yield net.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
+    """Accuracy in percent, mean NLL in nats, and expected calibration error in percent.
+
+    Args:
+        logits: [N, K].
+        labels: [N].
+        bins: equal-width confidence bins of the calibration error (15 as in Guo et al. 2017).
+
+    >>> scores(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
+    50.0
+    """
+    confidence, predicted = F.softmax(logits, dim=1).max(dim=1)
+    correct = (predicted == labels).float()
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, device=logits.device).index_add(0, which, correct - confidence)
+    return {"accuracy": 100 * correct.mean().item(), "nll": F.cross_entropy(logits, labels).item(),
+            "ece": 100 * gap.abs().sum().item() / len(labels)}

@@ -1,0 +1,107 @@
+"""Losses as pure functions of tensors; every variant has a name, and `t` targets never receive a gradient.
+
+Shapes: logits [B, K], features [B, D], maps [B, C, H, W]. T is the temperature. The value is a scalar tensor.
+Where the released programs use another form than the text describes, that form is here too, under its own name.
+Checked against recorded values and gradients of the released programs in tests/test_losses.py (1e-10, float64).
+Taught in notebooks/03_online_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+# Soft losses: what the teacher's logits say about the student's
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """Kullback-Leibler divergence of the softened distributions, mean over the batch, without T^2.
+
+    sum_k q_k (log q_k - log p_k), p = softmax(student / T), q = softmax(teacher / T). Zero exactly where p = q.
+    """
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
+    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """-sum_k q_k log p_k, mean over the batch: `kl` plus the teacher's entropy, so the same gradient (released
+    self-KD program)."""
+    log_p = F.log_softmax(student / temperature, dim=1)
+    return -(F.softmax(teacher.detach() / temperature, dim=1) * log_p).sum(dim=1).mean()
+
+
+def probability_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """What the released online program computes (A1): the KL function fed with p where log p belongs.
+
+    sum_k q_k (log q_k - p_k), mean over the batch. Only -<q, p> depends on the student: its minimum puts all mass
+    on the teacher's favourite class, whatever the teacher's distribution. The value is negative.
+    """
+    p = F.softmax(student / temperature, dim=1)
+    return F.kl_div(p, F.softmax(teacher.detach() / temperature, dim=1), reduction="batchmean")
+
+
+def vit_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """The released transformer programs' form: T^2 times the divergence, divided by B * K in place of B (V rows)."""
+    return kl(student, teacher, temperature) * temperature**2 / student.shape[1]
+
+
+def mutual_kl(student: Tensor, peer: Tensor) -> Tensor:
+    """Deep mutual learning (Zhang et al. 2018): `kl` at T = 1."""
+    return kl(student, peer, temperature=1.0)
+
+
+# Feature losses: distance of projected student features to the teacher's
+
+def l2_per_sample(student: Tensor, teacher: Tensor) -> Tensor:
+    """Euclidean distance of each sample's feature vector, mean over the batch (ours): independent of B."""
+    return torch.linalg.vector_norm(student - teacher.detach(), dim=1).mean()
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error over batch and features."""
+    return F.mse_loss(student, teacher.detach())
+
+
+def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
+    """One Euclidean norm of the whole [B, D] block (released programs, A2): grows with sqrt(B D), and its gradient
+    has norm 1 however small the error."""
+    return torch.linalg.vector_norm(student - teacher.detach())
+
+
+SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl}
+FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
+
+
+# Factor transfer, inheritance and exploration (IE-KD): maps or factors of equal shape, one vector a sample
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.flatten(1), dim=1)
+
+
+def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
+    """Mean |difference|^p of the L2-normalised factors, to the power 1/p; p = 1 in the released IE-KD program."""
+    return (_unit(student) - _unit(teacher.detach())).abs().pow(p).mean().pow(1 / p)
+
+
+def inheritance_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cos of the factors, mean over the batch: zero for parallel ones."""
+    return (1 - F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1))).mean()
+
+
+def exploration_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """|cos| of the factors, mean over the batch: zero for orthogonal ones."""
+    return F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1)).abs().mean()
+
+
+def reconstruction_l1(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute error of an auto-encoder's output."""
+    return F.l1_loss(reconstruction, original.detach())
+
+
+def linear_cka(x: Tensor, y: Tensor) -> Tensor:
+    """Linear centred kernel alignment of two feature sets [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1]."""
+    x, y = x.flatten(1), y.flatten(1)
+    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
+    return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())

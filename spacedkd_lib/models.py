@@ -1,0 +1,236 @@
+"""Networks for small images: CIFAR ResNets, the multi-exit ResNet of self KD, and the student's projector.
+
+Every network is called as ``net(x)`` with images x [B, C, H, W] and returns `Outputs`: logits [B, K] before the
+softmax and features [B, D] after pooling. The multi-exit network returns one `Outputs` an exit, deepest first.
+
+Two families: `resnet10/18/34/50/101` with four stages (the released programs; `resnet10` is ours, one block a
+stage) and the small `resnet8/14/20/32/56/110` with three (He et al. 2016, section 4.2). Neither has a max-pool.
+Taught in notebooks/02_baselines.ipynb (networks) and notebooks/04_self_kd.ipynb (exits).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .recipes import RESNETS, InputError, nearest
+
+
+class Outputs(NamedTuple):
+    logits: Tensor  # [B, K]
+    features: Tensor  # [B, D]
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
+
+
+class PadShortcut(nn.Module):
+    """He et al.'s option A: every second pixel, new channels filled with zeros, no parameters."""
+
+    def __init__(self, new_channels: int):
+        super().__init__()
+        self.new_channels = new_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new_channels // 2, self.new_channels - self.new_channels // 2))
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels at its end."""
+
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, pad_shortcut: bool = False):
+        super().__init__()
+        outputs = width * (4 if bottleneck else 1)
+        if bottleneck:
+            self.residual = nn.Sequential(
+                _conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, outputs, 1), nn.BatchNorm2d(outputs))
+        else:
+            self.residual = nn.Sequential(
+                _conv(inputs, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, outputs, 3), nn.BatchNorm2d(outputs))
+        if stride == 1 and inputs == outputs:
+            self.shortcut = nn.Identity()
+        elif pad_shortcut:
+            self.shortcut = PadShortcut(outputs - inputs)
+        else:
+            self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+# name: (blocks of each stage, width of the first stage, bottleneck blocks)
+ARCHITECTURES = {f"resnet{6 * n + 2}": ((n, n, n), 16, False) for n in (1, 2, 3, 5, 9, 18)} | {
+    "resnet10": ((1, 1, 1, 1), 64, False), "resnet18": ((2, 2, 2, 2), 64, False),
+    "resnet34": ((3, 4, 6, 3), 64, False), "resnet50": ((3, 4, 6, 3), 64, True),
+    "resnet101": ((3, 4, 23, 3), 64, True)}
+assert set(ARCHITECTURES) == set(RESNETS)
+
+
+class Trunk(nn.Module):
+    """Stem and stages: x [B, C, H, W] -> one map a stage, each later one half as large and twice as wide."""
+
+    def __init__(self, name: str, channels: int, width: int, pad_shortcut: bool):
+        super().__init__()
+        if name not in ARCHITECTURES:
+            raise InputError(nearest("model", name, ARCHITECTURES))
+        blocks, own_width, bottleneck = ARCHITECTURES[name]
+        width = width or own_width
+        self.stem = nn.Sequential(_conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stages, inputs = nn.ModuleList(), width
+        for stage, count in enumerate(blocks):
+            layers = []
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(Block(inputs, width << stage, stride, bottleneck, pad_shortcut))
+                inputs = (width << stage) * (4 if bottleneck else 1)
+            self.stages.append(nn.Sequential(*layers))
+        self.out_channels = inputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ResNet(nn.Module):
+    """CIFAR ResNet: trunk, global average pooling, linear head.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        classes: K.
+        channels: of the images, 1 or 3.
+        width: channels of the first stage; 0 = the architecture's own.
+        pad_shortcut: parameter-free shortcuts (option A) in place of 1x1 convolutions (option B, the default of
+            the released programs).
+
+    Raises:
+        InputError: a name that does not exist.
+
+    >>> ResNet("resnet8", classes=10, width=4)(torch.zeros(2, 3, 32, 32)).features.shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, pad_shortcut: bool = False):
+        super().__init__()
+        self.trunk = Trunk(name, channels, width, pad_shortcut)
+        self.head = nn.Linear(self.trunk.out_channels, classes)
+
+    def forward(self, x: Tensor) -> Outputs:
+        features = self.trunk(x)[-1].mean(dim=(2, 3))
+        return Outputs(self.head(features), features)
+
+
+class SepConv(nn.Sequential):
+    """Two depthwise-separable convolutions; the first halves the image."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(
+            _conv(inputs, inputs, 3, stride=2, groups=inputs), _conv(inputs, inputs, 1),
+            nn.BatchNorm2d(inputs), nn.ReLU(inplace=True),
+            _conv(inputs, inputs, 3, groups=inputs), _conv(inputs, outputs, 1),
+            nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class MultiExitResNet(nn.Module):
+    """A four-stage ResNet with an exit after each stage ("Be your own teacher", Zhang et al. 2019).
+
+    Exits 1 to 3 see their stage through an attention gate, then shrink it to the deepest stage's shape with
+    `SepConv`s. The next stage receives the map without the gate.
+
+    Args:
+        gate: "signed" feeds the sigmoid a batch-normalised map (ours); "rectified" puts a ReLU before it, which
+            keeps the gate at 1/2 or above (released program, A16).
+
+    Returns (forward): four `Outputs`, deepest exit first, features [B, D] of equal D.
+
+    Raises:
+        InputError: an architecture without four stages, or an unknown name.
+    """
+
+    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, gate: str = "signed"):
+        super().__init__()
+        self.trunk = Trunk(name, channels, width, pad_shortcut=False)
+        if len(self.trunk.stages) != 4:
+            raise InputError(f'"{name}" has three stages and self KD needs the four of a multi-exit network: choose '
+                             "resnet10, resnet18, resnet34, resnet50 or resnet101.")
+        deepest = self.trunk.out_channels
+        widths = [deepest >> 3, deepest >> 2, deepest >> 1]
+        self.scale = nn.ModuleList(
+            nn.Sequential(*(SepConv(w, 2 * w) for w in (deepest >> k for k in range(3 - exit, 0, -1))))
+            for exit in range(3))
+        self.gates = nn.ModuleList(nn.Sequential(SepConv(w, w), nn.BatchNorm2d(w)) for w in widths)
+        self.rectified = gate == "rectified"
+        self.heads = nn.ModuleList(nn.Linear(deepest, classes) for _ in range(4))  # shallowest first
+
+    def gate(self, exit: int, x: Tensor) -> Tensor:
+        """The attention map of exit 0, 1 or 2 (shallowest first), in (0, 1), shaped like its stage's map."""
+        logit = self.gates[exit](x)
+        if self.rectified:
+            logit = F.relu(logit)
+        return torch.sigmoid(F.interpolate(logit, size=x.shape[2:], mode="bilinear"))
+
+    def forward(self, x: Tensor, frozen_trunk: bool = False) -> tuple[Outputs, ...]:
+        """With `frozen_trunk` the trunk and the deepest head work in eval mode and without gradients: only the
+        shallow exits can learn from what follows."""
+        if frozen_trunk:
+            self.trunk.eval()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_trunk):
+            x = self.trunk.stem(x)
+        maps = []
+        for k, stage in enumerate(self.trunk.stages):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_trunk):
+                x = stage(x)
+            # Gated as the stage comes, as in the released program: autograd then adds a map's gradients in its
+            # order, and a recorded run is met to the last bit.
+            maps.append(self.gate(k, x) * x if k < 3 else x)
+        shallow = [scale(x) for scale, x in zip(self.scale, maps)]
+        features = [m.mean(dim=(2, 3)) for m in (*shallow, maps[3])]
+        return tuple(Outputs(head(f), f) for head, f in zip(self.heads, features))[::-1]
+
+    def deepest(self, x: Tensor) -> Outputs:
+        """The trunk and its own head alone: what is left after training, with the cost of the plain ResNet."""
+        features = self.trunk(x)[-1].mean(dim=(2, 3))
+        return Outputs(self.heads[3](features), features)
+
+
+def projector(student_features: int, teacher_features: int) -> nn.Sequential:
+    """Maps student features [B, Ds] to the teacher's [B, Dt]; read by the feature loss only (released program)."""
+    hidden = (student_features + teacher_features) // 2
+    return nn.Sequential(nn.Linear(student_features, hidden), nn.ReLU(), nn.Linear(hidden, teacher_features))
+
+
+def initialise(net: nn.Module, init: str) -> nn.Module:
+    """"torch" keeps PyTorch's defaults (released online program); "kaiming" redraws every convolution with
+    kaiming-normal, fan-out (released self-KD program)."""
+    if init == "kaiming":
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+def parameters(net: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
+    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions and
+    linear layers, `size` pixels high and wide."""
+    from torch.utils.flop_counter import FlopCounterMode
+    was_training = net.training
+    weight = next(net.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()
+        (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
+    net.train(was_training)
+    return counter.get_total_flops() // 2

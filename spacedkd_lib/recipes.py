@@ -1,0 +1,240 @@
+"""A run, described completely: one frozen `Recipe`, and named functions that derive one from another.
+
+Every field states its unit or its allowed values and where its default comes from: the paper, the released
+programs (ids A1 to A22 of the audit in notebook 09 and `RELEASED`), or us. Two recipes with the same fields have
+the same run id; nothing else decides what a run computes. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, replace
+
+VERSION = 1  # raise it when the meaning of a field changes: old records are then refused by name, never misread
+
+
+class InputError(ValueError):
+    """Bad input, in one sentence: what was given, what is allowed, how to mend it."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback: the sentence."""
+        return [f"InputError: {self}"]
+
+
+def nearest(kind: str, given: object, allowed) -> str:
+    """One sentence that refuses a name and offers the nearest allowed one.
+
+    >>> nearest("data set", "glyfs", ["digits", "glyphs"])
+    '"glyfs" is not a data set; did you mean "glyphs"? Allowed: digits, glyphs.'
+    """
+    allowed = [str(name) for name in allowed]
+    close = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.4)
+    hint = f'; did you mean "{close[0]}"?' if close else "."
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f'"{given}" is not {article} {kind}{hint} Allowed: {", ".join(allowed)}.'
+
+
+METHODS = ("baseline", "online_kd", "offline_kd", "self_kd")
+AUGMENTATIONS = ("none", "crop_flip", "crop_flip_rotate", "autoaugment_cutout")
+RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
+           "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+
+
+def _field(default, unit: str, source: str, allowed: tuple = ()):
+    return field(default=default, metadata={"unit": unit, "source": source, "allowed": allowed})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the outcome of one run. `describe()` prints this as a table.
+
+    Raises:
+        InputError: a name that does not exist, a number out of range, or fields that contradict each other.
+    """
+
+    # What is trained, on what
+    method: str = _field("baseline", "name", "ours", METHODS)
+    dataset: str = _field("cifar100", "data set name or folder", "paper")
+    train_images: int = _field(0, "images, stratified by class; 0 = all", "ours")
+    val_fraction: float = _field(0.0, "share of the training images held out for validation", "ours")
+    seed: int = _field(0, "integer", "ours; the released programs set none (A23)")
+    # Networks
+    model: str = _field("resnet18", "name", "paper", RESNETS)
+    width: int = _field(0, "channels of the first stage; 0 = the architecture's own", "ours")
+    teacher_model: str = _field("", "name; empty = as the student", "paper", ("",) + RESNETS)
+    teacher_width: int = _field(0, "channels of the first stage; 0 = as the student", "ours")
+    init: str = _field("torch", "name", "released online programs", ("torch", "kaiming"))
+    gate: str = _field("signed", "self KD: the map before the sigmoid (A16)", "ours", ("signed", "rectified"))
+    # Optimisation: SGD with momentum; weight decay on every parameter
+    epochs: int = _field(80, "passes over the training images", "paper")
+    batch_size: int = _field(128, "images", "paper")
+    lr: float = _field(0.01, "learning rate at the start", "paper")
+    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant"))
+    momentum: float = _field(0.9, "number in [0, 1)", "paper")
+    weight_decay: float = _field(5e-4, "number >= 0", "paper")
+    # Batches
+    augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)
+    normalise: str = _field("own", "statistics of the training images, or of a named set (A19)", "ours",
+                            ("own", "cifar10", "cifar100", "imagenet"))
+    # Schedule
+    interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
+    rule: str = _field("fixed", "name", "paper", ("fixed", "expanding", "random"))
+    tail: str = _field("replay", "the last, partial interval (A11)", "ours", ("replay", "drop"))
+    counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", ("one", "epoch_early"))
+    # Distillation
+    temperature: float = _field(3.0, "T > 0", "paper")
+    alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
+    beta: float = _field(0.03, "weight of the feature loss, >= 0", "released programs")
+    soft_loss: str = _field("kl", "name (A1)", "ours", ("kl", "soft_cross_entropy", "probability_kl"))
+    t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
+    feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"))
+    feature_exits: tuple = _field((1, 2, 3), "self KD: exits with a feature loss, 1 = shallowest (A17)", "ours")
+    teacher_mode: str = _field("eval", "mode of the teacher while it teaches (A13)", "ours", ("eval", "train"))
+    zero_target: str = _field("post_update", "online KD, s = 0: teacher's view of the batch (A7)", "ours",
+                              ("post_update", "pre_update"))
+    self_update: str = _field("alternate", "self KD: what a replay updates (A3)", "ours",
+                              ("alternate", "everything", "exits_only"))
+
+    def __post_init__(self):
+        object.__setattr__(self, "feature_exits", tuple(self.feature_exits))
+        for f in dataclasses.fields(self):
+            if type(f.default) is float and type(getattr(self, f.name)) is int:
+                object.__setattr__(self, f.name, float(getattr(self, f.name)))  # 1 and 1.0 are one recipe
+            _check_field(f, getattr(self, f.name))
+        _check_numbers(self)
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits that name this recipe's run."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no blanks, the recipe version included."""
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, sort_keys=True, separators=(",", ":"))
+
+
+def from_dict(values: dict, where: str = "this recipe") -> Recipe:
+    """The inverse of `json.loads(recipe.to_json())`.
+
+    Raises:
+        InputError: another version, an unknown field, or a value out of range.
+    """
+    values = dict(values)
+    version = values.pop("version", None)
+    if version != VERSION:
+        raise InputError(f"{where} was written by version {version} of the recipe and this package reads version "
+                         f"{VERSION}: run it again, or use the package version that wrote it.")
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    for name in values:
+        if name not in names:
+            raise InputError(nearest("recipe field", name, names))
+    return Recipe(**values)
+
+
+def describe(recipe: Recipe | None = None) -> list[dict]:
+    """One row a field: name, value (the default without a recipe), unit or allowed names, source of the default."""
+    recipe = recipe or Recipe()
+    return [{"field": f.name, "value": getattr(recipe, f.name), "unit": f.metadata["unit"],
+             "allowed": ", ".join(a or "(empty)" for a in f.metadata["allowed"]), "source": f.metadata["source"]}
+            for f in dataclasses.fields(recipe)]
+
+
+def _check_field(f: dataclasses.Field, value) -> None:
+    allowed, kind = f.metadata["allowed"], type(f.default)
+    if type(value) is not kind:
+        raise InputError(f"{f.name} = {value!r} is a {type(value).__name__} and must be a {kind.__name__} "
+                         f"({f.metadata['unit']}).")
+    if allowed and value not in allowed:
+        raise InputError(nearest(f"value of {f.name}", value, [a for a in allowed if a]))
+
+
+def _check_numbers(r: Recipe) -> None:
+    ranges = {  # field: (holds, what is allowed)
+        "epochs": (r.epochs >= 1, "a whole number of at least 1"),
+        "batch_size": (r.batch_size >= 2, "a whole number of at least 2 (batch norm needs two images)"),
+        "train_images": (r.train_images >= 0, "0 for all images, or a positive count"),
+        "width": (r.width >= 0, "0 for the architecture's own, or a positive count"),
+        "teacher_width": (r.teacher_width >= 0, "0 for the student's, or a positive count"),
+        "val_fraction": (0 <= r.val_fraction < 1, "at least 0 and below 1"),
+        "lr": (0 < r.lr < math.inf, "a positive number"),
+        "momentum": (0 <= r.momentum < 1, "at least 0 and below 1"),
+        "weight_decay": (0 <= r.weight_decay < math.inf, "a number of at least 0"),
+        "temperature": (0 < r.temperature < math.inf, "a positive number"),
+        "alpha": (0 <= r.alpha <= 1, "a number from 0 to 1"),
+        "beta": (0 <= r.beta < math.inf, "a number of at least 0"),
+        "seed": (r.seed >= 0, "a whole number of at least 0"),
+        "feature_exits": (set(r.feature_exits) <= {1, 2, 3}, "a tuple of exits out of 1, 2 and 3"),
+        "interval": (0 <= r.interval <= r.epochs, f"a number of epochs from 0 to {r.epochs}, the length of the run"),
+    }
+    for name, (holds, allowed) in ranges.items():
+        if not holds:  # NaN fails every comparison, so it is refused here too
+            raise InputError(f"{name} = {getattr(r, name)!r} is out of range: give {allowed}.")
+    if r.method == "baseline" and r.interval:
+        raise InputError(f"A baseline has no teacher, so interval = {r.interval} means nothing: leave it at 0.")
+
+
+# Named derivations. Each takes a recipe and says what it changes.
+
+_DISTILLATION = ("interval", "rule", "tail", "counter", "temperature", "alpha", "beta", "soft_loss", "t_squared",
+                 "feature_loss", "feature_exits", "teacher_mode", "zero_target", "self_update", "gate",
+                 "teacher_model", "teacher_width")
+
+
+def baseline(recipe: Recipe) -> Recipe:
+    """The same network, data and order trained on labels alone; what only distillation reads is reset."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in _DISTILLATION}
+    return replace(recipe, method="baseline", **defaults)
+
+
+def online_kd(recipe: Recipe, **changes) -> Recipe:
+    """A second network teaches while both are trained; `interval` = 0 unless given."""
+    return replace(recipe, method="online_kd", **changes)
+
+
+def offline_kd(recipe: Recipe, **changes) -> Recipe:
+    """The teacher is trained to its end first: the schedule's other end, one interval as long as the run."""
+    return replace(recipe, method="offline_kd", interval=float(recipe.epochs), **changes)
+
+
+def self_kd(recipe: Recipe, **changes) -> Recipe:
+    """The deepest exit of a multi-exit network teaches its three shallow exits."""
+    return replace(recipe, method="self_kd", **changes)
+
+
+def spaced(recipe: Recipe, interval: float, **changes) -> Recipe:
+    """The same distillation with the teacher `interval` epochs ahead."""
+    return replace(recipe, interval=interval, **changes)
+
+
+# What the released programs do, deviation by deviation; each value is a switch that can be set alone.
+RELEASED = {
+    "online_kd": dict(soft_loss="probability_kl", t_squared=False, feature_loss="batch_frobenius",
+                      teacher_mode="train", zero_target="pre_update", tail="drop", lr_schedule="constant",
+                      augment="crop_flip_rotate", normalise="cifar100", init="torch"),
+    "self_kd": dict(soft_loss="soft_cross_entropy", t_squared=False, feature_loss="batch_frobenius",
+                    feature_exits=(1, 2), self_update="everything", counter="epoch_early", gate="rectified",
+                    tail="drop", lr_schedule="constant", augment="autoaugment_cutout", normalise="cifar10",
+                    init="kaiming"),
+}
+PRESETS = ("clean", "released")
+
+
+def preset(recipe: Recipe, name: str) -> Recipe:
+    """`clean` sets the defaults of the fields that `released` changes; `released` sets the released program's.
+
+    Raises:
+        InputError: an unknown preset, or `released` for a method that the released programs do not have.
+    """
+    if name not in PRESETS:
+        raise InputError(nearest("preset", name, PRESETS))
+    if recipe.method not in RELEASED:
+        raise InputError(f'The preset "{name}" is defined for {" and ".join(RELEASED)}, not for {recipe.method}: '
+                         "derive the recipe with online_kd() or self_kd() first.")
+    changes = RELEASED[recipe.method]
+    if name == "clean":
+        changes = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in changes}
+    return replace(recipe, **changes)

@@ -1,0 +1,207 @@
+"""One directory a run: recipe.json first, result.json last. No torch, except where weights are read or written.
+
+A record is complete when its result.json exists, and never changes after that. Local runs live in runs/ (ignored
+by git); what is published lives in results/<profile>/records.jsonl, one record a line, and only `make publish`
+writes there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Callable, Iterable
+
+from .recipes import InputError, Recipe, from_dict
+
+ROOT = Path(os.environ.get("SPACEDKD_ROOT", Path(__file__).resolve().parent.parent))
+
+
+def runs_folder() -> Path:
+    """Where local runs live: $SPACEDKD_RUNS, or runs/ beside the package."""
+    return Path(os.environ.get("SPACEDKD_RUNS", ROOT / "runs"))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run left behind.
+
+    recipe: what was asked for. epochs: one dict of numbers an epoch. summary: the numbers of the whole run, among
+    them the headline "test_accuracy" (percent, last epoch). provenance: data, code, versions, hardware, duration.
+    """
+
+    recipe: Recipe
+    epochs: list[dict]
+    summary: dict
+    provenance: dict
+
+    @property
+    def run_id(self) -> str:
+        return self.recipe.run_id
+
+    def numbers(self) -> list[dict]:
+        """The epochs without what depends on the clock: equal for equal runs, bit for bit."""
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.epochs]
+
+    def to_json(self) -> str:
+        return json.dumps({"run_id": self.run_id, "recipe": json.loads(self.recipe.to_json()),
+                           "summary": self.summary, "provenance": self.provenance, "epochs": self.epochs},
+                          sort_keys=True)
+
+
+def from_json(text: str, where: str) -> Record:
+    """The inverse of `Record.to_json`.
+
+    Raises:
+        InputError: not a record, a record of another recipe version, or one that was altered by hand.
+    """
+    try:
+        values = json.loads(text)
+        record = Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
+    if record.run_id != values["run_id"]:
+        raise InputError(f"{where} says it is run {values['run_id']} but its recipe is that of run {record.run_id}: "
+                         "it was altered; delete it and run again.")
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole text or nothing, under `path`.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): make its folder writable, or set "
+                         "SPACEDKD_ROOT to a folder that is.") from None
+
+
+def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
+    """The finished local record of a recipe, or None."""
+    path = (runs or runs_folder()) / recipe.run_id / "result.json"
+    return from_json(path.read_text(), str(path)) if path.exists() else None
+
+
+def run_or_load(recipe: Recipe, train: Callable[[Recipe], tuple[list[dict], dict, dict, dict]],
+                runs: Path | None = None) -> Record:
+    """The record of a recipe: loaded if it is finished, else trained and written.
+
+    Args:
+        recipe: what to run.
+        train: recipe -> (epochs, summary, provenance, weights); weights: name -> tensor.
+        runs: folder of the local runs.
+    """
+    runs = runs or runs_folder()
+    record = load(recipe, runs)
+    if record:
+        return record
+    folder = runs / recipe.run_id
+    write_atomically(folder / "recipe.json", recipe.to_json())  # an unwritable folder is found before training
+    epochs, summary, provenance, weights = train(recipe)
+    _save_weights(weights, folder / "weights.safetensors")
+    record = Record(recipe, epochs, summary, provenance)
+    write_atomically(folder / "result.json", record.to_json())
+    return record
+
+
+def _save_weights(weights: dict, path: Path) -> None:
+    from safetensors.torch import save_file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
+    """Final weights of a local run: "student.<name>", "teacher.<name>", "projector.<name>" -> tensor.
+
+    Raises:
+        InputError: the run is not on this machine; weights are not published.
+    """
+    from safetensors.torch import load_file
+    path = (runs or runs_folder()) / recipe.run_id / "weights.safetensors"
+    if not path.exists():
+        raise InputError(f"The weights of run {recipe.run_id} are not on this machine ({path}): run its recipe first.")
+    return load_file(path)
+
+
+def read_all(folder: Path | None = None) -> list[Record]:
+    """Every finished record in a folder of local runs, ordered by run id."""
+    folder = folder or runs_folder()
+    return [from_json(path.read_text(), str(path)) for path in sorted(folder.glob("*/result.json"))]
+
+
+def published_file(profile: str) -> Path:
+    return ROOT / "results" / profile / "records.jsonl"
+
+
+def read_published(profile: str) -> dict[str, Record]:
+    """Run id -> published record of a profile; empty if there are none."""
+    path = published_file(profile)
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines()
+    records = [from_json(line, f"{path.name} of results/{profile}, line {i + 1}") for i, line in enumerate(lines)]
+    return {record.run_id: record for record in records}
+
+
+def publish(records: Iterable[Record], profile: str) -> Path:
+    """Write the records as the published ones of a profile, one JSON line each, ordered by run id."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    path = published_file(profile)
+    write_atomically(path, "".join(record.to_json() + "\n" for record in ordered))
+    return path
+
+
+# Provenance
+
+@cache
+def environment() -> dict:
+    """Code and software identity: git commit, whether the library differed from it, versions, processor."""
+    return {"git_commit": _git("rev-parse", "HEAD"), "git_dirty": bool(_git("status", "--porcelain", "--", "spacedkd_lib")),
+            "python": platform.python_version(), "cpu": _cpu_name(),
+            **{name: _version(name) for name in ("torch", "numpy", "spacedkd-lib")}}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or sys.platform
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,151 @@
+"""When the teacher trains and when the student does: pure arithmetic on batch numbers, without a tensor in sight.
+
+A schedule is a sequence of events. ``teach b``: the teacher is updated on batch b. ``learn b``: the student is
+updated on batch b. ``epoch e``: e passes of the teacher are complete, time to evaluate. Between two replays the
+teacher runs ahead for one *block* of batches; then the student catches up, in the same order. With an interval of
+s epochs and L batches an epoch a block holds int(L * s) batches; s = 0 is online distillation, batch by batch.
+
+>>> [f"{e.kind} {e.index}" for e in spaced_schedule(epochs=1, batches_per_epoch=4, interval=0.5)]
+['teach 0', 'teach 1', 'learn 0', 'learn 1', 'teach 2', 'teach 3', 'learn 2', 'learn 3', 'epoch 1']
+
+Taught in notebooks/05_spaced_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+import random
+from itertools import chain, count as natural_numbers
+from typing import Iterable, Iterator, NamedTuple
+
+
+class Event(NamedTuple):
+    kind: str  # "teach", "learn", "epoch", or "forward" (see `spaced_schedule`, teach_last)
+    index: int  # the batch, counted from 0 over the whole run; for "epoch" the epochs completed
+    block: int  # the block that the batch belongs to, counted from 0
+
+
+class Counts(NamedTuple):
+    teach: int  # updates of the teacher
+    learn: int  # updates of the student
+    never: int  # batches that the student never learns
+    blocks: int  # replays
+    first: int  # batches before the first replay
+
+
+def interval_batches(batches_per_epoch: int, interval: float) -> int:
+    """Batches in a block: the interval in epochs times the batches of an epoch, rounded down (released programs)."""
+    return int(batches_per_epoch * interval)
+
+
+def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fixed", counter: str = "one",
+               seed: int = 0) -> Iterator[int]:
+    """Batch counts at which a replay starts, without end.
+
+    fixed: every `length` batches. expanding: blocks grow linearly and have the mean `length` over `total` batches.
+    random: uniform on 1 ... 2 * length - 1, so again with the mean `length`; drawn from `seed`. The counter
+    `epoch_early` starts one epoch below zero, as the released self-KD program does (A4).
+    """
+    length = max(length, 1)  # an interval of 0 is a block of one batch
+    if rule == "expanding":
+        blocks = max(round(total / length), 1)
+        ends = (length * k * (k + 1) // (blocks + 1) for k in natural_numbers(1))
+        yield from _increasing(ends)
+    draw = random.Random(seed)
+    end = batches_per_epoch % length if counter == "epoch_early" else 0
+    if end:
+        yield end
+    while True:
+        end += draw.randint(1, 2 * length - 1) if rule == "random" else length
+        yield end
+
+
+def _increasing(ends: Iterable[int]) -> Iterator[int]:
+    last = 0
+    for end in ends:
+        if end > last:
+            yield end
+            last = end
+
+
+def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
+                    tail: str = "replay", counter: str = "one", teach_last: bool = True,
+                    seed: int = 0) -> Iterator[Event]:
+    """Events of one run, in order.
+
+    Args:
+        epochs: passes of the teacher over the data.
+        batches_per_epoch: L.
+        interval: s, in epochs; 0 for online distillation.
+        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`.
+        tail: "replay" learns the last, partial block too (ours); "drop" loses it (released programs, A11).
+        counter: "one", or "epoch_early" for the released self-KD program (A4).
+        teach_last: False leaves out the teacher's update on the batch that starts a replay, as the released
+            self-KD program does: its replay updates the teacher on that batch anyway. In its place comes, for
+            blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
+            statistics, without an update.
+        seed: of the random rule.
+    """
+    total = epochs * batches_per_epoch
+    length = interval_batches(batches_per_epoch, interval)
+    ends = block_ends(batches_per_epoch, length, total, rule, counter, seed)
+    start, end, block = 0, next(ends), 0
+    for batch in range(total):
+        replay = batch + 1 == end
+        if teach_last or not replay:
+            yield Event("teach", batch, block)
+        elif length:
+            yield Event("forward", batch, block)
+        if replay or (tail == "replay" and batch + 1 == total):
+            for earlier in range(start, batch + 1):
+                yield Event("learn", earlier, block)
+            start, end, block = batch + 1, next(ends), block + 1
+        if (batch + 1) % batches_per_epoch == 0:
+            yield Event("epoch", (batch + 1) // batches_per_epoch, block)
+
+
+def counts(events: Iterable[Event]) -> Counts:
+    """Totals of a schedule.
+
+    >>> counts(spaced_schedule(epochs=5, batches_per_epoch=7, interval=1.5, tail="drop"))
+    Counts(teach=35, learn=30, never=5, blocks=3, first=10)
+    """
+    events = [event for event in events if event.kind in ("teach", "learn")]
+    learned = [event for event in events if event.kind == "learn"]
+    batches = {event.index for event in events}
+    return Counts(teach=len(events) - len(learned), learn=len(learned), never=len(batches) - len(learned),
+                  blocks=len({event.block for event in learned}),
+                  first=sum(event.block == 0 for event in learned))
+
+
+def leads(events: Iterable[Event]) -> list[int]:
+    """By how many updates the teacher is ahead at each update of the student: the sawtooth (A6).
+
+    >>> leads(spaced_schedule(epochs=1, batches_per_epoch=6, interval=0.5))
+    [3, 2, 1, 3, 2, 1]
+    """
+    taught, lead = 0, []
+    for kind, *_ in events:
+        taught += kind == "teach"
+        if kind == "learn":
+            lead.append(taught - len(lead))
+    return lead
+
+
+def spaced(loader, epochs: int, interval: float, **options) -> Iterator[tuple[str, object]]:
+    """Walk any loader's batches as ("teach", batch) and ("learn", batch): your own loop, spaced.
+
+    A foreign loader cannot give the same augmented batch twice, so up to int(len(loader) * interval) batches are
+    held in memory; with this package's own `batches.Batches` nothing is. `options` are those of `spaced_schedule`.
+
+    >>> list(spaced(["a", "b"], epochs=1, interval=1))
+    [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
+    """
+    batches = enumerate(chain.from_iterable(loader for _ in range(epochs)))
+    held = {}
+    for kind, index, _ in spaced_schedule(epochs, len(loader), interval, **options):
+        if kind == "epoch":
+            continue
+        while index not in held:
+            number, batch = next(batches)
+            held[number] = batch
+        yield kind, (held[index] if kind == "teach" else held.pop(index))

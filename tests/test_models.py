@@ -1,0 +1,88 @@
+"""Networks against the released definitions' sizes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spacedkd_lib.models import (ARCHITECTURES, MultiExitResNet, ResNet, initialise, macs, parameters, projector)
+from spacedkd_lib.recipes import InputError
+
+FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
+
+
+def _check(net, size, expected_parameters, expected_macs):
+    assert parameters(net) == expected_parameters
+    assert macs(net, 3, size) == pytest.approx(expected_macs, rel=5e-4)  # the fixture is rounded to four digits
+
+
+@pytest.mark.parametrize("name, key", [(n, k) for n, v in FIXTURE["cifar_resnet"].items() for k in v])
+def test_cifar_resnets(name, key):
+    classes, size = map(int, key.split("@"))
+    _check(ResNet(name, classes), size, *FIXTURE["cifar_resnet"][name][key])
+
+
+@pytest.mark.parametrize("name", FIXTURE["multi_exit_resnet_without_adaptation"])
+def test_multi_exit_resnets(name):
+    expected = FIXTURE["multi_exit_resnet_without_adaptation"][name]
+    net = MultiExitResNet(name, 100)
+    _check(net, 32, *expected["100@32"])
+    width = net.heads[0].in_features
+    assert 3 * (width * width + width) == expected["adaptation_params"]
+
+
+@pytest.mark.parametrize("option, pad", [("iekd_resnet_option_A_100_classes", True),
+                                         ("iekd_resnet_option_B_100_classes", False)])
+def test_small_resnets(option, pad):
+    for name, (count, mult_adds) in FIXTURE[option].items():
+        net = ResNet(name, 100, pad_shortcut=pad)
+        assert parameters(net) == count
+        assert macs(net, 3, 32) == pytest.approx(mult_adds, rel=4e-3)
+        # 0.1 M rounding; and the fixture gives option B's deeper nets without their shortcut convolutions (0.3%)
+
+
+def test_projectors():
+    for key, count in FIXTURE["student_projector_params"].items():
+        student, hidden, teacher = map(int, key.split("->"))
+        net = projector(student, teacher)
+        assert parameters(net) == count and net[0].out_features == hidden
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_width_and_channels(name):
+    out = ResNet(name, classes=7, channels=1, width=4).eval()(torch.zeros(2, 1, 16, 16))
+    assert out.logits.shape == (2, 7) and out.features.shape[0] == 2
+
+
+def test_exits_are_deepest_first_and_the_deepest_alone_agrees():
+    net = MultiExitResNet("resnet10", 5, width=4).eval()
+    x = torch.randn(3, 3, 16, 16)
+    outputs = net(x)
+    assert [o.logits.shape for o in outputs] == [(3, 5)] * 4
+    assert torch.equal(outputs[0].logits, net.deepest(x).logits)
+    assert not torch.equal(outputs[0].logits, outputs[3].logits)
+
+
+def test_rectified_gate_cannot_close():
+    x = torch.randn(4, 8, 8, 8)
+    torch.manual_seed(0)
+    gates = {kind: MultiExitResNet("resnet10", 5, width=8, gate=kind).gate(0, x) for kind in ("signed", "rectified")}
+    assert gates["rectified"].min() >= 0.5 and gates["signed"].min() < 0.5
+
+
+def test_kaiming_changes_convolutions_only():
+    torch.manual_seed(0)
+    before = ResNet("resnet8", 5, width=64)
+    torch.manual_seed(0)
+    after = initialise(ResNet("resnet8", 5, width=64), "kaiming")
+    assert torch.equal(before.head.weight, after.head.weight)
+    conv = after.trunk.stages[2][0].residual[3].weight  # [256, 256, 3, 3]
+    assert conv.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
+
+
+def test_bad_names():
+    with pytest.raises(InputError, match='did you mean "resnet18"'):
+        ResNet("resnet81x8", 10)
+    with pytest.raises(InputError, match="three stages"):
+        MultiExitResNet("resnet20", 10)

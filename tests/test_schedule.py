@@ -1,0 +1,105 @@
+"""The schedule against the released programs' counters, and its properties over all small cases."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from spacedkd_lib.schedule import counts, interval_batches, leads, spaced, spaced_schedule
+
+STEP_COUNTS = json.loads((Path(__file__).parent / "fixtures/step_counts.json").read_text())
+
+
+def _cases(key):
+    return [pytest.param(row, id=f"L{row['L']}-E{row['E']}-s{row['s']}") for row in STEP_COUNTS[key]]
+
+
+@pytest.mark.parametrize("row", _cases("online_as_released"))
+def test_released_online_counters(row):
+    got = counts(spaced_schedule(row["E"], row["L"], row["s"], tail="drop"))
+    assert interval_batches(row["L"], row["s"]) == row["interval_batches"]
+    assert got[:4] == (row["teacher_steps"], row["student_steps"], row["never_distilled"], row["blocks"])
+
+
+@pytest.mark.parametrize("counter, key", [("epoch_early", "self_as_released"), ("one", "self_counter_from_one")])
+def test_released_self_counters(counter, key):
+    for row in STEP_COUNTS[key]:
+        got = counts(spaced_schedule(row["E"], row["L"], row["s"], tail="drop", counter=counter, teach_last=False))
+        assert got == (row["ce_only_updates"], row["kd_updates"], row["never_distilled"], row["blocks"],
+                       row["first_trigger_batch"]), row
+
+
+SMALL = list(itertools.product((1, 2, 3, 4), (1, 2, 3, 5, 8), (0, 0.3, 0.5, 1, 1.5, 2, 3, 4),
+                               ("fixed", "expanding", "random")))
+
+
+def test_every_batch_is_taught_once_and_learned_once_in_order():
+    for epochs, length, interval, rule in SMALL:
+        events = list(spaced_schedule(epochs, length, interval, rule=rule, seed=epochs))
+        order = list(range(epochs * length))
+        assert [e.index for e in events if e.kind == "teach"] == order
+        assert [e.index for e in events if e.kind == "learn"] == order
+        assert [e.index for e in events if e.kind == "epoch"] == list(range(1, epochs + 1))
+        assert events[-1].kind == "epoch"
+
+
+def test_the_student_never_learns_what_was_not_taught_and_an_epoch_ends_after_its_replay():
+    for epochs, length, interval, rule in SMALL:
+        taught = learned = 0
+        for kind, index, _ in spaced_schedule(epochs, length, interval, rule=rule, seed=1):
+            if kind == "teach":
+                taught = index + 1
+            elif kind == "learn":
+                assert index < taught
+                learned = index + 1
+            else:
+                assert taught == index * length
+        assert learned == epochs * length
+
+
+def test_dropped_tail_is_a_prefix_of_the_replayed_one():
+    for epochs, length, interval, rule in SMALL:
+        kept = [e for e in spaced_schedule(epochs, length, interval, rule=rule) if e.kind != "epoch"]
+        dropped = [e for e in spaced_schedule(epochs, length, interval, rule=rule, tail="drop") if e.kind != "epoch"]
+        assert kept[:len(dropped)] == dropped
+        assert all(e.kind == "learn" for e in kept[len(dropped):])
+
+
+def test_lead_is_a_sawtooth_of_mean_half_the_interval():
+    lead = leads(spaced_schedule(epochs=12, batches_per_epoch=10, interval=1.5))
+    assert lead == list(range(15, 0, -1)) * 8
+    assert set(leads(spaced_schedule(3, 10, 0))) == {1}
+
+
+def test_equal_mean_rules():
+    """Expanding blocks grow (but for rounding) and end with the run; random ones lie in 1 ... 2 I - 1, mean I."""
+    def blocks(rule, epochs, seed=0):
+        events = spaced_schedule(epochs, 10, 1, rule=rule, tail="drop", seed=seed)
+        learned = [e.block for e in events if e.kind == "learn"]
+        return [learned.count(b) for b in sorted(set(learned))]
+    expanding = blocks("expanding", 20)
+    assert all(later - earlier >= -1 for earlier, later in itertools.pairwise(expanding))
+    assert sum(expanding) == 200 and len(expanding) in (19, 20) and expanding[0] <= 2 and expanding[-1] >= 18
+    drawn = blocks("random", 2000)
+    assert min(drawn) == 1 and max(drawn) == 19 and abs(sum(drawn) / len(drawn) - 10) < 0.5
+    assert blocks("random", 50, seed=1) == blocks("random", 50, seed=1) != blocks("random", 50, seed=2)
+
+
+def test_a_foreign_loader_walks_the_same_events():
+    class Loader:
+        """Gives other batches each epoch, as a shuffling loader does."""
+        epoch = 0
+
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            self.epoch += 1
+            return iter([(self.epoch, i) for i in range(4)])
+
+    for interval in (0, 0.5, 1, 1.5, 3):
+        walked = list(spaced(Loader(), 3, interval))
+        seen = [(epoch, i) for epoch in (1, 2, 3) for i in range(4)]
+        expected = [(e.kind, seen[e.index]) for e in spaced_schedule(3, 4, interval) if e.kind != "epoch"]
+        assert walked == expected

@@ -1,0 +1,215 @@
+"""What the method means, as properties of whole (tiny) runs."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spacedkd_lib import distillers, losses
+from spacedkd_lib.batches import Batches
+from spacedkd_lib.data import Dataset
+from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd
+from spacedkd_lib.train import learning_rate, optimizers, recipe_schedule, train, walk
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
+INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """36 training pictures of 3 classes (batches of 8: the last holds 4), 12 test pictures."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(48) % 3
+    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights(recipe, toy, part="student"):
+    return {k: v for k, v in train(recipe, toy)[3].items() if k.startswith(part + ".")}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def parts(recipe, toy):
+    distiller = distillers.make(recipe, 3, 3, 8)
+    for module in distiller.modules.values():
+        module.to(memory_format=torch.channels_last)
+    return distiller, Batches(toy.train_images, toy.train_labels, recipe.batch_size, recipe.seed, recipe.augment)
+
+
+def test_interval_zero_is_online_kd_written_out(toy):
+    """An online KD loop as one would write it by hand ends in the same weights, bit for bit."""
+    recipe = online_kd(BASE)
+    distiller, batches = parts(recipe, toy)
+    teacher, student, projector = distiller.teacher, distiller.student, distiller.projector
+    settings = dict(lr=recipe.lr, momentum=0.9, weight_decay=5e-4)
+    teacher_sgd = torch.optim.SGD(teacher.parameters(), **settings)
+    student_sgd = torch.optim.SGD([*student.parameters(), *projector.parameters()], **settings)
+    for i in range(3 * len(batches)):
+        x, y = batches[i]
+        for sgd in (teacher_sgd, student_sgd):
+            sgd.param_groups[0]["lr"] = learning_rate(recipe, i, 3 * len(batches))
+        teacher_sgd.zero_grad()
+        F.cross_entropy(teacher.train()(x).logits, y).backward()
+        teacher_sgd.step()
+        with torch.no_grad():
+            target = teacher.eval()(x)
+        out = student.train()(x)
+        student_sgd.zero_grad()
+        (0.7 * F.cross_entropy(out.logits, y) + 0.3 * 9 * losses.kl(out.logits, target.logits, 3.0)
+         + 0.03 * losses.l2_per_sample(projector(out.features), target.features)).backward()
+        student_sgd.step()
+    assert same(weights(recipe, toy), {f"student.{k}": v for k, v in student.state_dict().items()})
+    assert same(weights(recipe, toy, "teacher"), {f"teacher.{k}": v for k, v in teacher.state_dict().items()})
+
+
+def test_without_distillation_the_interval_changes_nothing(toy):
+    """alpha = beta = 0: the student sees the same batches in the same order at the same rates, so it is the same at
+    every interval, and it is the baseline."""
+    expected = weights(baseline(BASE), toy)
+    for interval in INTERVALS:
+        assert same(weights(online_kd(BASE, interval=interval, alpha=0.0, beta=0.0), toy), expected)
+
+
+def test_with_distillation_the_interval_changes_the_student_and_never_the_teacher(toy):
+    students, teachers = zip(*[(weights(online_kd(BASE, interval=s), toy), weights(online_kd(BASE, interval=s), toy,
+                                                                                   "teacher")) for s in INTERVALS])
+    assert all(same(teachers[0], other) for other in teachers)
+    assert not any(same(students[0], other) for other in students[1:])
+
+
+def test_released_teacher_keeps_its_weights_but_not_its_statistics(toy):
+    """Train-mode targets move the running statistics once more a batch (A13): updates 30, statistics 15 + 15."""
+    state = {s: weights(preset(online_kd(BASE, interval=s), "released"), toy, "teacher") for s in (0.0, 1.0)}
+    clean = weights(online_kd(BASE, interval=1.0), toy, "teacher")
+    tracked = next(k for k in clean if k.endswith("num_batches_tracked"))
+    assert (int(state[0.0][tracked]), int(state[1.0][tracked]), int(clean[tracked])) == (15, 30, 15)
+    assert all(torch.equal(state[0.0][k], state[1.0][k]) for k in clean if k.endswith("weight"))
+
+
+def test_a_replay_leaves_the_clean_teacher_alone(toy):
+    recipe = online_kd(BASE, interval=1.0)
+    distiller, batches = parts(recipe, toy)
+    before = {k: v.clone() for k, v in distiller.teacher.state_dict().items()}
+    sgd = optimizers(recipe, distiller)["learn"]
+    for i in range(3):
+        distiller.learn(*batches[i])["loss"].backward()
+        sgd.step()
+    assert same(before, distiller.teacher.state_dict())
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+
+
+def test_offline_kd_is_one_interval_as_long_as_the_run(toy):
+    events = [e for e in recipe_schedule(offline_kd(BASE), 5) if e.kind != "epoch"]
+    assert [e.kind for e in events] == ["teach"] * 15 + ["learn"] * 15
+    assert same(weights(offline_kd(BASE), toy), weights(online_kd(BASE, interval=3.0), toy))
+
+
+def test_exits_only_self_kd_leaves_the_plain_network(toy):
+    """With the trunk left alone the deepest exit is the baseline, bit for bit, at any interval."""
+    base = replace(BASE, model="resnet10")
+    expected = weights(baseline(base), toy)
+    for interval in (0.0, 1.5):
+        got = weights(self_kd(base, interval=interval, self_update="exits_only"), toy)
+        for name, value in expected.items():
+            assert torch.equal(value, got[name.replace("student.head", "student.heads.3")]), name
+
+
+def test_self_kd_updates(toy):
+    """Clean: as many updates of teacher and exits at every interval. Released: almost twice the baseline's (A3)."""
+    base = replace(BASE, model="resnet10")
+    clean = [train(self_kd(base, interval=s), toy)[1] for s in (0.0, 1.5)]
+    assert [(s["teacher_updates"], s["student_updates"]) for s in clean] == [(15, 15)] * 2
+    released = [train(preset(self_kd(replace(base, augment="none"), interval=s), "released"), toy)[1]
+                for s in (0.0, 1.0)]
+    assert [(s["teacher_updates"], s["student_updates"]) for s in released] == [(0, 15), (12, 15)]
+
+
+def test_clean_self_kd_teacher_step_leaves_idle_exits_alone(toy):
+    recipe = self_kd(replace(BASE, model="resnet10"))
+    distiller, batches = parts(recipe, toy)
+    before = {k: v.clone() for k, v in distiller.net.state_dict().items()}
+    sgd = optimizers(recipe, distiller)["teach"]
+    distiller.teach(*batches[0])["loss"].backward()
+    sgd.step()
+    changed = {k.split(".")[0] for k, v in distiller.net.state_dict().items() if not torch.equal(before[k], v)}
+    assert changed == {"trunk", "heads"}
+    assert torch.equal(before["heads.0.weight"], distiller.net.state_dict()["heads.0.weight"])
+
+
+def test_arms_of_one_seed_start_from_the_same_student():
+    recipes = [baseline(BASE), online_kd(BASE), online_kd(BASE, interval=1.0, teacher_width=8)]
+    made = [distillers.make(r, 3, 3, 8).modules["student"].state_dict() for r in recipes]
+    assert same(made[0], made[1]) and same(made[0], made[2])
+    wide = replace(BASE, model="resnet10")
+    plain, exits = (distillers.make(r(wide), 3, 3, 8).modules["student"] for r in (baseline, self_kd))
+    assert same(plain.trunk.state_dict(), exits.trunk.state_dict())
+    other = distillers.make(replace(BASE, seed=1), 3, 3, 8).modules["student"].state_dict()
+    assert not same(made[0], other)
+
+
+SCRIPT = """
+import hashlib, sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, "tests")
+from test_train import BASE, online_kd, toy, train
+toy = getattr(toy, "__wrapped__", None) or toy.__pytest_wrapped__.obj
+weights = train(online_kd(BASE, interval=1.5), toy())[3]
+print(hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for _, v in sorted(weights.items()))).hexdigest())
+"""
+
+
+def test_two_processes_give_the_same_bits(pytestconfig):
+    runs = [subprocess.run([sys.executable, "-c", SCRIPT], cwd=pytestconfig.rootpath, capture_output=True, text=True)
+            for _ in range(2)]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert len(runs[0].stdout.strip()) == 64 and runs[0].stdout == runs[1].stdout
+
+
+def test_rows_and_summary(toy):
+    """Numbers that can be counted by hand: updates, images, cost; accuracy within its range; headline = last row."""
+    recipe = online_kd(replace(BASE, val_fraction=0.34), interval=1.0)
+    rows, summary, provenance, _ = train(recipe, toy)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert sum(row["student_updates"] for row in rows) == summary["student_updates"] == 9
+    assert summary["test_accuracy"] == rows[-1]["test_accuracy"]
+    assert summary["best_on_test_accuracy"] == max(row["test_accuracy"] for row in rows)
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert summary["best_on_val_accuracy"] == best["test_accuracy"] and summary["best_on_val_epoch"] == best["epoch"]
+    cost = distillers.make(recipe, 3, 3, 8).cost
+    images = 3 * 24
+    assert summary["train_gmacs"] == pytest.approx((cost["teach"] + cost["learn"]) * images / 1e9, rel=0.01)
+    assert provenance["data_sha256"] == toy.sha256 and provenance["threads"] == 1
+
+
+def test_a_diverged_run_is_refused_by_name(toy):
+    with pytest.raises(InputError, match="not finite in epoch 1: lower lr = 1e\\+30"):
+        train(baseline(replace(BASE, lr=1e30)), toy)
+
+
+def test_learning_rate():
+    cosine, constant = online_kd(BASE), replace(BASE, lr_schedule="constant")
+    assert learning_rate(cosine, 0, 100) == BASE.lr and learning_rate(cosine, 50, 100) == pytest.approx(BASE.lr / 2)
+    assert {learning_rate(constant, i, 100) for i in range(100)} == {BASE.lr}
+
+
+def test_terms_are_counted_once(toy):
+    """The mean of the logged student losses over an epoch is the mean over its updates."""
+    recipe, seen = online_kd(replace(BASE, epochs=1)), []
+    distiller, batches = parts(recipe, toy)
+    row, = walk(recipe, distiller, batches, dict, lambda e, terms: seen.append((e.kind, terms["loss"].item())))
+    learned = [loss for kind, loss in seen if kind == "learn"]
+    assert row["student_loss"] == pytest.approx(sum(learned) / len(learned), rel=1e-6)
