@@ -14,7 +14,7 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 
-VERSION = 1  # raise it when the meaning of a field changes: old records are then refused by name, never misread
+VERSION = 1  # raise it when the meaning or the default of a field changes: old records are then refused by name, never misread
 
 
 class InputError(ValueError):
@@ -76,6 +76,7 @@ class Recipe:
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
+    eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs")
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)
     normalise: str = _field("own", "statistics of the training images, or of a named set (A19)", "ours",
@@ -109,8 +110,11 @@ class Recipe:
 
     @property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits that name this recipe's run."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that name this recipe's run: a hash of the fields that are not at their default.
+        A field added later, at a default that means what was done before, leaves every old id as it is."""
+        set_here = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+                    if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps({"version": VERSION, **set_here}, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, the recipe version included."""
@@ -155,6 +159,7 @@ def _check_field(f: dataclasses.Field, value) -> None:
 def _check_numbers(r: Recipe) -> None:
     ranges = {  # field: (holds, what is allowed)
         "epochs": (r.epochs >= 1, "a whole number of at least 1"),
+        "eval_every": (r.eval_every >= 1, "a whole number of at least 1"),
         "batch_size": (r.batch_size >= 2, "a whole number of at least 2 (batch norm needs two images)"),
         "train_images": (r.train_images >= 0, "0 for all images, or a positive count"),
         "width": (r.width >= 0, "0 for the architecture's own, or a positive count"),

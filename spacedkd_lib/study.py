@@ -27,7 +27,8 @@ class Setting:
     """One data set with its networks and training, before a method is chosen.
 
     label: how tables and figures name it. base: for the methods with plain networks. multi_exit: for self KD.
-    intervals: s of online KD, epochs. self_intervals: s of self KD, epochs.
+    intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
+    the others (constant learning rate; exits trained on labels only).
     """
 
     label: str
@@ -35,6 +36,7 @@ class Setting:
     multi_exit: Recipe | None
     intervals: tuple[float, ...]
     self_intervals: tuple[float, ...]
+    controls: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ def _digits(epochs: int, train_images: int, width: int = 8) -> Recipe:
                   epochs=epochs, batch_size=16, lr=0.1, augment="none")
 
 
-def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,), exits="resnet10") -> Setting:
-    return Setting(label, base, replace(base, model=exits) if exits else None, intervals, self_intervals)
+def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,), exits="resnet10",
+             controls=True) -> Setting:
+    return Setting(label, base, replace(base, model=exits) if exits else None, intervals, self_intervals, controls)
 
 
-_SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", epochs=12, batch_size=64,
-                lr=0.1)
+_SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,
+                batch_size=64, lr=0.1, eval_every=5)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
 _TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
 
@@ -74,7 +77,7 @@ PROFILES = {p.name: p for p in (
         _setting("glyphs", _glyphs(10, 2232, 8)),
         _setting("digits", _digits(30, 300), exits=""))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
-        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,)),)),
+        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=False),)),
     Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
         _setting("glyphs", _glyphs(40, 0, 12), (0.5, 1.0, 1.5, 2.0, 4.0), (1.0, 2.0, 4.0)),
         _setting("digits", _digits(120, 300), (0.5, 1.0, 1.5, 2.0, 4.0), (1.0, 2.0, 4.0)))),
@@ -103,8 +106,10 @@ def profile(name: str) -> Profile:
 
 def baseline_arms(setting: Setting) -> dict[str, Recipe]:
     """02_baselines: labels alone; and the constant learning rate of the released programs (A9)."""
-    return {"baseline": baseline(setting.base),
-            "baseline, constant lr": replace(baseline(setting.base), lr_schedule="constant")}
+    arms = {"baseline": baseline(setting.base)}
+    if setting.controls:
+        arms["baseline, constant lr"] = replace(baseline(setting.base), lr_schedule="constant")
+    return arms
 
 
 def online_arms(setting: Setting) -> dict[str, Recipe]:
@@ -119,8 +124,8 @@ def self_arms(setting: Setting) -> dict[str, Recipe]:
     base = setting.multi_exit
     if base is None:
         return {}
-    return {"baseline": baseline(base), "exits, labels only": self_kd(base, alpha=0.0, beta=0.0),
-            "self KD": self_kd(base),
+    labels_only = {"exits, labels only": self_kd(base, alpha=0.0, beta=0.0)} if setting.controls else {}
+    return {"baseline": baseline(base), **labels_only, "self KD": self_kd(base),
             **{f"spaced self KD s={s:g}": spaced(self_kd(base), s) for s in setting.self_intervals}}
 
 

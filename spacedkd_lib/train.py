@@ -53,7 +53,7 @@ def walk(recipe: Recipe, distiller, batches, evaluate: Callable[[], dict],
         recipe: what to run.
         distiller: see distillers/.
         batches: batches[i] -> (x [B, C, H, W], y [B]); len(batches) is an epoch.
-        evaluate: called after each epoch; its numbers join the row.
+        evaluate: called after every `eval_every` epochs and the last one; its numbers join the row.
         on_update: called after each update with the event and its loss terms.
 
     Raises:
@@ -67,7 +67,8 @@ def walk(recipe: Recipe, distiller, batches, evaluate: Callable[[], dict],
             if not all(math.isfinite(value) for value in row.values()):
                 raise InputError(f"The loss of run {recipe.run_id} is not finite in epoch {event.index}: lower lr "
                                  f"= {recipe.lr} or beta = {recipe.beta}.")
-            yield row | evaluate()
+            evaluated = event.index % recipe.eval_every == 0 or event.index == recipe.epochs
+            yield row | (evaluate() if evaluated else {})
             tally, started = Tally(), time.perf_counter()
             continue
         x, y = batches[event.index]
@@ -177,12 +178,13 @@ def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -
     """The run in a few numbers. `test_...` is the last epoch (the headline); `best_on_val_...` is the test accuracy
     at the best validation epoch; `best_on_test_...` is what the released programs report (A5), and is optimistic."""
     last = {key: value for key, value in rows[-1].items() if "_test_" in key or key.startswith("test_")}
+    evaluated = [row for row in rows if "test_accuracy" in row]
     updates = {kind: sum(row[f"{role}_updates"] for row in rows) for kind, role in Tally.roles.items()}
-    summary = last | {"best_on_test_accuracy": max(row["test_accuracy"] for row in rows),
+    summary = last | {"best_on_test_accuracy": max(row["test_accuracy"] for row in evaluated),
                       "teacher_updates": updates["teach"], "student_updates": updates["learn"],
                       "train_gmacs": sum(cost.get(k, 0) * updates[k] for k in updates) * images_per_batch / 1e9}
     if "val_accuracy" in rows[-1]:
-        best = max(rows, key=lambda row: row["val_accuracy"])
+        best = max(evaluated, key=lambda row: row["val_accuracy"])
         summary |= {"best_on_val_accuracy": best["test_accuracy"], "best_on_val_epoch": best["epoch"]}
     return summary
 

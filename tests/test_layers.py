@@ -9,8 +9,8 @@ import spacedkd_lib
 
 PACKAGE = Path(spacedkd_lib.__file__).parent
 LAYERS = {  # a module may import from layers below its own, and recipes.py from anywhere
-    "recipes": 0, "schedule": 0,
-    "augment": 1, "embedded": 1, "models": 1, "losses": 1, "records": 1,
+    "recipes": 0, "schedule": 0, "embedded": 0,
+    "augment": 1, "models": 1, "losses": 1, "records": 1,
     "data": 2, "batches": 2, "evaluate": 2,
     "distillers": 3,
     "train": 4,

@@ -1,0 +1,542 @@
+"""Data sets: sources, cache, splits. Everything here is generated; no network beyond this machine is used."""
+
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import shutil
+import tarfile
+import threading
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spacedkd_lib import data, embedded
+from spacedkd_lib.recipes import InputError
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture(autouse=True)
+def small_sets(monkeypatch):
+    """Three classes of 4 + 2 tiny images under the public names; mirrors and addresses off."""
+    for name in data.KNOWN:
+        changes = dict(classes=3, train=4, test=2, address="", md5="")
+        monkeypatch.setitem(data.KNOWN, name, replace(data.KNOWN[name], **changes))
+    monkeypatch.delenv("SPACEDKD_MIRRORS", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def embedded_root(tmp_path_factory):
+    """A data folder that builds each embedded set once for all tests."""
+    return tmp_path_factory.mktemp("embedded")
+
+
+def pixels(*key, size=32, channels=3):
+    shape = (size, size, 3) if channels == 3 else (size, size)
+    return np.random.RandomState(key).randint(0, 256, shape, dtype=np.uint8)
+
+
+def picture_files(size=32, channels=3, train=4, test=2):
+    """Path -> PNG bytes of the three classes."""
+    files = {}
+    for part, count in (("train", train), ("test", test)):
+        for k, name in enumerate(CLASSES):
+            for i in range(count):
+                out = io.BytesIO()
+                Image.fromarray(pixels(part == "test", k, i, size=size, channels=channels)).save(out, "PNG")
+                files[f"{part}/{name}/{name}_s_{i:06d}.png"] = out.getvalue()
+    return files
+
+
+def write_folder(folder, files):
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+def write_tar(path, files, top):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes text as Python 2 did, byte strings without an encoding, and NumPy under its old module name."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_text(self, obj):
+        obj = obj.encode("latin1") if isinstance(obj, str) else obj
+        self.write(pickle.BINSTRING + len(obj).to_bytes(4, "little") + obj)
+
+    def save_global(self, obj, name=None):
+        module = "numpy.core.multiarray" if obj.__name__ == "_reconstruct" else "numpy"
+        self.write(pickle.GLOBAL + f"{module}\n{obj.__name__}\n".encode())
+
+    dispatch[bytes] = dispatch[str] = save_text
+    for function in (np.ndarray, np.dtype, np.empty(0).__reduce__()[0], type):
+        dispatch[type(function)] = save_global
+
+
+def python2_pickle(value):
+    out = io.BytesIO()
+    Python2Pickler(out, protocol=2).dump(value)
+    return out.getvalue()
+
+
+def cifar100_files(train=4, test=2, shuffle=0):
+    """The official layout with the pixels of `picture_files`, in any order."""
+    files = {"meta": python2_pickle({"fine_label_names": list(CLASSES)})}
+    for part, count in (("train", train), ("test", test)):
+        rows = [(k, i) for k in range(3) for i in range(count)]
+        np.random.RandomState(shuffle).shuffle(rows)
+        files[part] = python2_pickle({
+            "data": np.stack([pixels(part == "test", k, i).transpose(2, 0, 1).reshape(-1) for k, i in rows]),
+            "fine_labels": [int(k) for k, _ in rows],
+            "filenames": [f"{CLASSES[k]}_s_{i:06d}.png" for k, i in rows]})
+    return files
+
+
+def refusal(call, *words):
+    """The one sentence that `call` is refused with; it must contain the words."""
+    with pytest.raises(InputError) as error:
+        call()
+    message = str(error.value)
+    assert error.value.__suppress_context__ or error.value.__context__ is None  # no trace of the inside
+    assert "\n" not in message and message.endswith(".")
+    for word in words:
+        assert str(word) in message, message
+    return message
+
+
+# Sources of a public set
+
+
+def test_all_sources_of_cifar100_give_the_same_bytes(tmp_path):
+    pictures = picture_files()
+    write_folder(tmp_path / "a/cifar100", pictures)
+    write_tar(tmp_path / "b/cifar-100-python.tar.gz", cifar100_files(shuffle=1), "cifar-100-python")
+    write_folder(tmp_path / "c/cifar-100-python", cifar100_files(shuffle=2))
+    pieces = {"train-0": "train/ant", "train-1": "train/", "test": "test/"}
+    for piece, start in pieces.items():
+        chosen = {path: pictures.pop(path) for path in list(pictures) if path.startswith(start)}
+        write_tar(tmp_path / f"d/cifar100-{piece}.tar.gz", chosen, "cifar100")
+    sets = [data.load("cifar100", tmp_path / source) for source in "abcd"]
+    assert len({s.sha256 for s in sets}) == 1
+    first = sets[0]
+    assert first.classes == CLASSES and (first.num_classes, first.channels, first.image_size) == (3, 3, 32)
+    assert first.train_images.dtype == torch.uint8 and first.test_labels.dtype == torch.int64
+    assert first.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert first.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert np.array_equal(first.train_images[5].permute(1, 2, 0), pixels(False, 1, 1))
+    assert np.array_equal(first.test_images[5].permute(1, 2, 0), pixels(True, 2, 1))
+
+
+def test_cifar10_joins_its_five_batches(tmp_path):
+    files = {"batches.meta": pickle.dumps({"label_names": list(CLASSES)}, protocol=2)}
+    rows = {f"data_batch_{b}": [(k, i) for k in range(3) for i in range(4) if (4 * k + i) % 5 == b - 1]
+            for b in range(1, 6)}
+    rows["test_batch"] = [(k, i) for k in range(3) for i in range(2)]
+    for name, chosen in rows.items():
+        images = [pixels(name == "test_batch", k, i).transpose(2, 0, 1).reshape(-1) for k, i in chosen]
+        files[name] = python2_pickle({"data": np.stack(images), "labels": [k for k, _ in chosen],
+                                      "filenames": [f"{i}.png" for _, i in chosen]})
+    write_folder(tmp_path / "cifar-10-batches-py", files)
+    loaded = data.load("cifar10", tmp_path)
+    assert loaded.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert np.array_equal(loaded.train_images[6].permute(1, 2, 0), pixels(False, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["tiny-imagenet", "tiny-imagenet-40"])
+def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(data.KNOWN, name, replace(data.KNOWN[name], pixels=8))
+    wnids = ["n3", "n1", "n2"]  # the order of wnids.txt counts, not the alphabet
+    files, notes = {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n1\tant"}, []
+    for k, wnid in enumerate(wnids):
+        for i in range(6):
+            out = io.BytesIO()
+            Image.fromarray(np.full((8, 8), 50 * k + 5 * i, np.uint8)).save(out, "JPEG")  # some are grey
+            path = f"train/{wnid}/images/{wnid}_{i}.JPEG" if i < 4 else f"val/images/val_{3 * i + k}.JPEG"
+            files[path] = out.getvalue()
+            notes += [f"val_{3 * i + k}.JPEG\t{wnid}\t0\t0\t8\t8"] if i >= 4 else []
+    files["val/val_annotations.txt"] = "\n".join(notes).encode()
+    top = data.KNOWN[name].folder
+    if name == "tiny-imagenet":
+        with zipfile.ZipFile(tmp_path / data.KNOWN[name].archive, "w") as archive:
+            for path, content in files.items():
+                archive.writestr(f"{top}/{path}", content)
+    else:
+        write_tar(tmp_path / data.KNOWN[name].archive, files, top)
+    write_folder(tmp_path / "unpacked" / top, files)
+    loaded = data.load(name, tmp_path)
+    assert loaded.name == name and loaded.classes == tuple(wnids) and loaded.channels == 3
+    assert [int(v) for v in loaded.train_images[::4, 0, 0, 0]] == pytest.approx([0, 50, 100], abs=2)
+    test = [int(v) for v in loaded.test_images[:, 0, 0, 0]]
+    assert test == pytest.approx([20, 25, 70, 75, 120, 125], abs=2)
+    assert data.load(name, tmp_path / "unpacked").sha256 == loaded.sha256
+    (tmp_path / "unpacked" / top / "wnids.txt").unlink()
+    refusal(lambda: data.load(name, tmp_path / "unpacked", rebuild=True), top, "wnids.txt")
+
+
+def test_missing_data_says_which_file_to_put_where(tmp_path):
+    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python.tar.gz", tmp_path)
+    refusal(lambda: data.load("tiny-imagenet-40", tmp_path), "tiny-imagenet-40.tar.gz", tmp_path)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    refusal(lambda: data.load("glyfs"), 'did you mean "glyphs"')
+    refusal(lambda: data.load("no/such/folder"), "no/such/folder is not a folder")
+
+
+@pytest.mark.parametrize("lost", ["train/ant/ant_s_000001.png", "test/cat/cat_s_000000.png"])
+def test_counts_that_disagree_are_refused(tmp_path, lost):
+    files = picture_files()
+    del files[lost]
+    write_folder(tmp_path / "cifar100", files)
+    refusal(lambda: data.load("cifar100", tmp_path), tmp_path / "cifar100", lost.split("/")[1], "truncated")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_another_image_size_is_refused_in_a_public_set(tmp_path):
+    write_folder(tmp_path / "cifar100", picture_files(size=16))
+    refusal(lambda: data.load("cifar100", tmp_path), "16 x 16", "32 x 32")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    files = cifar100_files() | {"train": pickle.dumps(Attack(), protocol=2)}
+    write_tar(tmp_path / "cifar-100-python.tar.gz", files, "cifar-100-python")
+    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python.tar.gz", "open")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_damaged_pickle_is_refused(tmp_path):
+    files = cifar100_files()
+    write_folder(tmp_path / "cifar-100-python", files | {"train": files["train"][:-100]})
+    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python", "fetch it again")
+
+
+def test_an_altered_official_archive_is_refused(tmp_path, monkeypatch):
+    archive = write_tar(tmp_path / "cifar-100-python.tar.gz", cifar100_files(), "cifar-100-python")
+    monkeypatch.setitem(data.KNOWN, "cifar100", replace(data.KNOWN["cifar100"], md5="0" * 32))
+    refusal(lambda: data.load("cifar100", tmp_path), archive, "altered")
+
+
+# The cache
+
+
+def cached(tmp_path):
+    write_tar(tmp_path / "cifar100-train-0.tar.gz", picture_files(test=0), "cifar100")
+    write_tar(tmp_path / "cifar100-test.tar.gz", picture_files(train=0), "cifar100")
+    return data.load("cifar100", tmp_path), tmp_path / "cache/cifar100.safetensors"
+
+
+def test_a_second_load_needs_no_source(tmp_path):
+    first, cache = cached(tmp_path)
+    for archive in tmp_path.glob("*.tar.gz"):
+        archive.unlink()
+    again = data.load("cifar100", tmp_path)
+    assert all(torch.equal(getattr(first, key), getattr(again, key)) for key in data.ARRAYS)
+    assert (again.sha256, again.classes, again.name) == (first.sha256, first.classes, "cifar100")
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name]  # no temporary file is left
+
+
+def test_any_flipped_byte_is_found_and_rebuilt_from_the_source(tmp_path):
+    first, cache = cached(tmp_path)
+    good = cache.read_bytes()
+    header = 8 + int.from_bytes(good[:8], "little")
+    for position in [*range(0, header, 29), header, header + 20_000, len(good) - 1]:
+        cache.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1:])
+        with pytest.warns(UserWarning, match="cifar100.safetensors is damaged"):
+            assert data.load("cifar100", tmp_path).sha256 == first.sha256
+    cache.write_bytes(good[:-1000])
+    with pytest.warns(UserWarning, match="damaged"):
+        data.load("cifar100", tmp_path)
+    assert data.load("cifar100", tmp_path).sha256 == first.sha256
+
+
+def test_a_damaged_cache_without_a_source_is_refused(tmp_path):
+    _, cache = cached(tmp_path)
+    for archive in tmp_path.glob("*.tar.gz"):
+        archive.unlink()
+    content = cache.read_bytes()
+    cache.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refusal(lambda: data.load("cifar100", tmp_path), cache, "damaged", "cifar-100-python.tar.gz")
+
+
+@pytest.mark.parametrize("piece", ["cifar100-train-0.tar.gz", "cifar100-test.tar.gz"])
+@pytest.mark.parametrize("damage", ["cut", "altered", "empty"])
+def test_a_bad_source_leaves_the_old_cache_untouched(tmp_path, piece, damage):
+    _, cache = cached(tmp_path)
+    before, content = cache.read_bytes(), (tmp_path / piece).read_bytes()
+    middle = len(content) // 2
+    altered = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1:]
+    (tmp_path / piece).write_bytes({"cut": content[:middle], "altered": altered, "empty": b""}[damage])
+    refusal(lambda: data.load("cifar100", tmp_path, rebuild=True), piece)
+    assert cache.read_bytes() == before
+    assert data.load("cifar100", tmp_path).num_classes == 3
+
+
+def test_an_interrupted_write_leaves_the_old_cache_untouched(tmp_path, monkeypatch):
+    _, cache = cached(tmp_path)
+    before = cache.read_bytes()
+
+    def disk_full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(data.os, "fsync", disk_full)
+    with pytest.warns(UserWarning, match="no space left"):
+        data.load("cifar100", tmp_path, rebuild=True)
+    assert cache.read_bytes() == before and [path.name for path in cache.parent.iterdir()] == [cache.name]
+
+
+def test_a_rebuild_leaves_readers_of_the_old_file_alone(tmp_path):
+    _, cache = cached(tmp_path)
+    with open(cache, "rb") as reader:
+        data.load("cifar100", tmp_path, rebuild=True)
+        assert os.fstat(reader.fileno()).st_ino != cache.stat().st_ino  # replaced, not written over
+
+
+def test_a_root_that_cannot_be_written_is_no_obstacle_for_embedded_sets(tmp_path, recwarn):
+    (tmp_path / "file").write_text("not a folder")
+    assert len(data.load("digits", tmp_path / "file").train_images) == 1197
+    assert not recwarn
+
+
+# Embedded sets
+
+
+@pytest.mark.parametrize("name", data.EMBEDDED)
+def test_two_builds_of_an_embedded_set_are_identical(name, embedded_root, tmp_path):
+    assert data.load(name, embedded_root).sha256 == data.load(name, tmp_path).sha256
+
+
+def test_digits(embedded_root):
+    digits = data.load("digits", embedded_root)
+    assert digits.train_images.shape == (1197, 1, 8, 8) and digits.test_images.shape == (600, 1, 8, 8)
+    whole = torch.cat([digits.train_labels, digits.test_labels]).bincount()
+    assert (digits.train_labels.bincount() - whole * 1197 / 1797).abs().max() < 1
+    together = torch.cat([digits.train_images, digits.test_images]).flatten(1)
+    assert len(together.unique(dim=0)) == 1797  # noise makes every scan unique, so no scan is in both parts
+
+
+def test_the_noise_of_digits_is_a_quarter_of_the_range():
+    from sklearn.datasets import load_digits
+
+    half = load_digits().images == 8  # pixels in the middle of the range are clipped least
+    noisy, labels = embedded.digits()
+    assert (noisy[:, 0][half] / 255).std() == pytest.approx(0.25, abs=0.02)
+    assert labels.tolist() == load_digits().target.tolist()
+
+
+def test_glyphs_hold_equal_classes_from_disjoint_fonts(embedded_root):
+    glyphs = data.load("glyphs", embedded_root)
+    assert glyphs.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    assert glyphs.train_images.shape == (2976, 1, 16, 16) and glyphs.test_images.shape == (1860, 1, 16, 16)
+    assert set(glyphs.train_labels.bincount().tolist()) == {48}
+    assert set(glyphs.test_labels.bincount().tolist()) == {30}
+    fonts = data.fonts()
+    assert fonts.train and fonts.held_out and not set(fonts.train) & set(fonts.held_out)
+
+
+def test_only_fonts_that_draw_the_characters_are_used():
+    fonts = data.fonts()
+    refused = {path.stem for path in fonts.refused}
+    assert {"LastResortHE-Regular", "cmex10", "cmsy10", "cmmi10", "STIXSizOneSymReg", "STIXNonUni"} <= refused
+    assert all(fonts.refused.values()) and not refused & {path.stem for path in fonts.train + fonts.held_out}
+    for font in fonts.train + fonts.held_out:  # a font of boxes draws the same box again and again
+        drawn = {data.draw(character, font, 32, 24).tobytes() for character in embedded.CHARACTERS}
+        assert len(drawn) == 62, font
+
+
+# Splits
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 50, 99, 100])
+def test_stratified_keeps_shares_and_is_exact(count):
+    labels = torch.from_numpy(np.random.RandomState(0).choice(5, 100, p=[.4, .3, .15, .1, .05]))
+    chosen = data.stratified(labels, count, seed=3)
+    assert len(chosen) == count and torch.equal(chosen, chosen.unique())  # exact, sorted, none twice
+    share = labels.bincount(minlength=5) * count / 100
+    assert (labels[chosen].bincount(minlength=5) - share).abs().max() < 1
+    assert torch.equal(chosen, data.stratified(labels, count, seed=3))
+
+
+def test_another_seed_chooses_others():
+    labels = torch.arange(3).repeat(30)
+    assert not torch.equal(data.stratified(labels, 30, seed=0), data.stratified(labels, 30, seed=1))
+
+
+def test_split_takes_a_subset_and_holds_out_part_of_it(embedded_root):
+    digits = data.load("digits", embedded_root)
+    train, validation = data.split(digits, train_images=300, val_fraction=0.2, seed=1)
+    assert (len(train), len(validation)) == (240, 60)
+    assert len(torch.cat([train, validation]).unique()) == 300
+    whole = digits.train_labels.bincount()
+    for part in (train, validation):
+        assert (digits.train_labels[part].bincount() - whole * len(part) / 1197).abs().max() <= 1.5
+    subset, nothing = data.split(digits, train_images=300, seed=1)
+    assert torch.equal(subset, torch.cat([train, validation]).sort().values) and len(nothing) == 0
+    everything, _ = data.split(digits)
+    assert torch.equal(everything, torch.arange(1197))
+
+
+def test_split_refuses_what_cannot_be(embedded_root):
+    digits = data.load("digits", embedded_root)
+    refusal(lambda: data.split(digits, train_images=1198), "1198", "1197")
+    refusal(lambda: data.split(digits, train_images=20, val_fraction=0.01), "val_fraction = 0.01", "20")
+
+
+# Any folder of class folders
+
+
+def test_a_folder_is_the_same_set_in_whatever_order_it_is_listed(tmp_path, monkeypatch):
+    files = picture_files(size=6)
+    one = data.load(write_folder(tmp_path / "one", files))
+    walk = data.os.walk
+    monkeypatch.setattr(data.os, "walk", lambda top: reversed(list(walk(top))))
+    other = data.load(str(write_folder(tmp_path / "two", dict(reversed(files.items())))))
+    assert one.sha256 == other.sha256 and one.classes == CLASSES and one.image_size == 6
+    assert one.name == "folder one"
+
+
+def test_a_folder_of_grey_pictures_stays_grey_and_val_serves_as_test(tmp_path):
+    folder = write_folder(tmp_path / "set", picture_files(size=6, channels=1))
+    (folder / "test").rename(folder / "val")
+    (folder / "README.md").write_text("what lies beside the parts does not matter")
+    grey = data.load(folder)
+    assert grey.channels == 1
+    assert np.array_equal(grey.test_images[0, 0], pixels(True, 0, 0, size=6, channels=1))
+    Image.fromarray(pixels(1, size=6)).save(folder / "train/cat/colour.png")
+    assert data.load(folder).channels == 3
+
+
+def break_size(folder):
+    Image.fromarray(pixels(0, size=7)).save(folder / "train/bee/odd.png")
+
+
+def break_picture(folder):
+    (folder / "test/cat/odd.png").write_bytes(b"not a picture")
+
+
+def break_pixels(folder):
+    content = (folder / "test/cat/cat_s_000000.png").read_bytes()
+    (folder / "test/cat/odd.png").write_bytes(content[: len(content) // 2])
+
+
+def break_depth(folder):
+    Image.fromarray(np.zeros((6, 6), np.uint16)).save(folder / "train/ant/odd.png")
+
+
+def break_empty(folder):
+    (folder / "train/dog").mkdir()
+    (folder / "train/dog/.hidden").touch()
+
+
+def break_classes(folder):
+    shutil.rmtree(folder / "test/bee")
+
+
+def break_layout(folder):
+    (folder / "train/odd.png").write_bytes(b"")
+
+
+def break_part(folder):
+    shutil.rmtree(folder / "test")
+
+
+@pytest.mark.parametrize("damage, words", [
+    (break_size, ["train/bee/odd.png", "7 x 7", "6 x 6"]), (break_picture, ["test/cat/odd.png", "readable"]),
+    (break_pixels, ["test/cat/odd.png", "readable"]), (break_depth, ["train/ant/odd.png", "8 bits"]),
+    (break_empty, ["train/dog", "empty"]), (break_classes, ['"bee"', "in train and not in test"]),
+    (break_layout, ["train/odd.png"]), (break_part, ["under test/"])])
+def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, words):
+    folder = write_folder(tmp_path / "set", picture_files(size=6))
+    damage(folder)
+    refusal(lambda: data.load(folder), folder, *words)
+
+
+# Download, from a server on this machine
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """Serves `server.content` from the byte asked for; cuts the first `server.cuts` replies half-way."""
+
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers.get("Range"))
+        start = int(self.headers["Range"].split("=")[1].rstrip("-")) if "Range" in self.headers else 0
+        rest = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: len(rest) // 2] if server.cuts else rest)
+        server.cuts = max(server.cuts - 1, 0)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    archive = write_tar(tmp_path / "official.tar.gz", cifar100_files(), "cifar-100-python")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    server.content, server.cuts, server.ranges = archive.read_bytes(), 0, []
+    server.address = f"http://127.0.0.1:{server.server_port}/files"
+    md5 = hashlib.md5(server.content).hexdigest()
+    monkeypatch.setitem(data.KNOWN, "cifar100",
+                        replace(data.KNOWN["cifar100"], md5=md5, address="http://127.0.0.1:9/official"))
+    monkeypatch.setenv("SPACEDKD_MIRRORS", f"http://127.0.0.1:9/dead, {server.address}/")
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_cut_download_resumes_past_a_dead_mirror(tmp_path, mirror):
+    mirror.cuts = 1
+    assert data.load("cifar100", tmp_path / "root").num_classes == 3
+    assert mirror.ranges == [None, f"bytes={len(mirror.content) // 2}-"]
+    assert (tmp_path / "root/cifar-100-python.tar.gz").read_bytes() == mirror.content
+    assert not (tmp_path / "root/cifar-100-python.tar.gz.part").exists()
+
+
+def test_a_part_left_by_an_earlier_session_is_continued(tmp_path, mirror):
+    (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(mirror.content[:1000])
+    data.load("cifar100", tmp_path)
+    assert mirror.ranges == ["bytes=1000-"]
+
+
+def test_a_wrong_part_is_dropped_and_fetched_from_the_start(tmp_path, mirror):
+    (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(b"x" * 1000)
+    data.load("cifar100", tmp_path)
+    assert mirror.ranges == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("cuts, part", [(0, b""), (3, b""), (0, b"y" * 1000)])
+def test_a_mirror_with_another_file_is_refused(tmp_path, mirror, cuts, part):
+    mirror.content, mirror.cuts = b"x" + mirror.content[1:], cuts
+    if part:
+        (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(part)
+    refusal(lambda: data.load("cifar100", tmp_path), mirror.address, "MD5", "127.0.0.1:9/official")
+    assert not list(tmp_path.glob("cifar-100-python*"))
+
+
+def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch, mirror):
+    monkeypatch.delenv("SPACEDKD_MIRRORS")
+    refusal(lambda: data.load("cifar100", tmp_path), "put cifar-100-python.tar.gz there", "SPACEDKD_MIRRORS")
