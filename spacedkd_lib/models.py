@@ -183,12 +183,10 @@ class MultiExitResNet(nn.Module):
         shallow exits can learn from what follows."""
         if frozen_trunk:
             self.trunk.eval()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_trunk):
-            x = self.trunk.stem(x)
-        maps = []
+        maps, gradients = [], torch.is_grad_enabled() and not frozen_trunk
         for k, stage in enumerate(self.trunk.stages):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen_trunk):
-                x = stage(x)
+            with torch.set_grad_enabled(gradients):
+                x = stage(self.trunk.stem(x) if k == 0 else x)
             # Gated as the stage comes, as in the released program: autograd then adds a map's gradients in its
             # order, and a recorded run is met to the last bit.
             maps.append(self.gate(k, x) * x if k < 3 else x)

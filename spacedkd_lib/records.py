@@ -22,12 +22,12 @@ from typing import Callable, Iterable
 
 from .recipes import InputError, Recipe, from_dict
 
-ROOT = Path(os.environ.get("SPACEDKD_ROOT", Path(__file__).resolve().parent.parent))
+ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parent.parent).resolve()
 
 
 def runs_folder() -> Path:
     """Where local runs live: $SPACEDKD_RUNS, or runs/ beside the package."""
-    return Path(os.environ.get("SPACEDKD_RUNS", ROOT / "runs"))
+    return Path(os.environ.get("SPACEDKD_RUNS") or ROOT / "runs").resolve()
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -13,7 +13,6 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Callable, Iterable
 
 from . import recipes, records
@@ -183,21 +182,37 @@ def unique(rows: Iterable[Row]) -> list[Recipe]:
 
 # Running
 
-def run(recipe: Recipe) -> records.Record:
-    """The record of one recipe: loaded, or trained here and now."""
-    def train(recipe):
+def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
+    """The record of one recipe: loaded, or trained here and now with a bar of its epochs."""
+    def train_now(recipe):
+        from tqdm import tqdm
+
         from . import data
         from .train import train
-        return train(recipe, data.load(recipe.dataset))
-    return records.run_or_load(recipe, train)
+        with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not _watched()) as bar:
+            return train(recipe, data.load(recipe.dataset), on_epoch=on_epoch or (lambda row: bar.update()))
+    return records.run_or_load(recipe, train_now)
 
 
-def _worker_run(recipe: Recipe) -> str:
+def _watched() -> bool:
+    """Whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
+    return sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("TQDM_DISABLE"))
+
+
+def _worker_run(recipe: Recipe, quiet: bool) -> str:
     """One run in a worker process, on one thread: independent runs side by side use the cores best."""
     import torch
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    return run(recipe).run_id
+    last = time.monotonic()
+
+    def line(row: dict) -> None:
+        nonlocal last
+        if not quiet and time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"  {recipe.method}, s = {recipe.interval:g}, seed {recipe.seed}: epoch {row['epoch']} of "
+                  f"{recipe.epochs}", flush=True)
+    return run(recipe, line).run_id
 
 
 def default_workers() -> int:
@@ -244,7 +259,7 @@ def _train_side_by_side(missing: list[Recipe], workers: int, say: Callable[[str]
     progress = Progress(missing, say)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-        futures = {pool.submit(_worker_run, recipe): recipe for recipe in missing}
+        futures = {pool.submit(_worker_run, recipe, _watched()): recipe for recipe in missing}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -271,8 +286,8 @@ class Progress:
         self.total, self.finished, self.count, self.n = sum(map(relative_cost, missing)), 0.0, len(missing), 0
         self.started = self.last = time.monotonic()
         self.say, self.bar = say, None
-        if sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("TQDM_DISABLE")):
-            self.bar = tqdm(total=self.count, unit="run", file=sys.stdout)
+        if _watched():
+            self.bar = tqdm(total=self.count, unit="run")
 
     def done(self, recipe: Recipe) -> None:
         self.n, self.finished = self.n + 1, self.finished + relative_cost(recipe)

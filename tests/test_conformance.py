@@ -22,14 +22,6 @@ def near(value, size=1.0):
     return pytest.approx(value, abs=1e-8 * max(1.0, abs(value), size))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 FIXTURES = Path(__file__).parent / "fixtures"
 
 

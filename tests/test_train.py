@@ -27,14 +27,6 @@ def toy():
     return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def weights(recipe, toy, part="student"):
     return {k: v for k, v in train(recipe, toy)[3].items() if k.startswith(part + ".")}
 

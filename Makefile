@@ -1,0 +1,110 @@
+# Spaced KD: every command of the package. `make` alone lists them.
+#
+# The interpreter is, in this order: PY=... if given; an active conda environment other than base; else .venv,
+# which is made here from requirements.lock. Nothing is installed anywhere else, unless INSTALL=1 asks for it.
+
+## PROFILE=quick    smoke, quick, study, core or paper
+## SEEDS=5          number of seeds; left out: the profile's own
+## WORKERS=2        runs side by side, one thread each; left out: one a processor core
+## DATA=folder      where the data sets lie; left out: data
+## PY=python3.12    an interpreter of your own that has the packages
+## ARGS="..."       further options for JupyterLab, such as --no-browser
+
+PROFILE ?= quick
+OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)")
+ifneq ($(DATA),)
+export SPACEDKD_DATA := $(if $(filter /%,$(DATA)),$(DATA),$(CURDIR)/$(DATA))
+endif
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+unexport MPLBACKEND   # a backend from outside would drop the notebooks' figures without a word
+
+# A changed lock, or a checkout that moved, gives another stamp and so a fresh installation.
+STAMP := .venv/ready-$(shell (pwd; cat requirements.lock pyproject.toml) | cksum | cut -d ' ' -f 1)
+READY := check
+ifeq ($(PY),)
+ifneq ($(and $(CONDA_PREFIX),$(filter-out base,$(CONDA_DEFAULT_ENV))),)
+PY := $(CONDA_PREFIX)/bin/python
+else
+PY := .venv/bin/python
+READY := $(STAMP)
+endif
+endif
+SPACEDKD = "$(PY)" -m spacedkd_lib
+PYTEST = "$(PY)" -m pytest -n 2
+IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
+
+.PHONY: help env check lab plan reproduce publish test report lock clean distclean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@echo "Commands:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F @ '{printf "%-18s%s\n", $$1, $$2}'
+	@echo "Variables (make reproduce PROFILE=smoke):"
+	@sed -n 's/^## /  /p' Makefile
+
+env: $(READY) ## set up the Python environment; every other command does it too
+	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	JUPYTER_PREFER_ENV_PATH=1 "$(PY)" -m jupyterlab $(ARGS) notebooks
+
+plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
+	@$(SPACEDKD) plan $(OPTIONS)
+
+reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
+	@$(SPACEDKD) reproduce $(OPTIONS)
+
+publish: $(READY) ## move this profile's finished records from runs/ to results/
+	@$(SPACEDKD) publish --profile "$(PROFILE)"
+
+test: $(READY) ## run the tests, then every notebook, and compare its outputs
+	OMP_NUM_THREADS=1 $(PYTEST) --doctest-modules spacedkd_lib tests < /dev/null
+ifneq ($(wildcard notebooks/*.ipynb),)
+	$(IN_NOTEBOOK) $(PYTEST) --dist loadfile --nbval-lax --nbval-current-env notebooks < /dev/null
+else
+	@echo "notebooks/ holds no notebook: nothing more to test."
+endif
+
+report: $(READY) ## turn this profile's executed notebooks into pages under report/
+	@$(SPACEDKD) report --profile "$(PROFILE)"
+
+lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for maintainers)
+	.venv/bin/python -m uv pip compile pyproject.toml --extra dev --extra setup --python-version 3.11 \
+	    --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+
+clean: ## remove caches, build/ and report/; trained runs stay
+	rm -rf build report .pytest_cache *.egg-info
+	find . \( -name .venv -o -name .git -o -name runs -o -name data \) -prune -o \
+	    \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+distclean: clean ## remove also .venv, decoded data in data/cache and ALL TRAINED RUNS in runs/
+	rm -rf .venv data/cache runs
+
+# An environment that is not ours: look, and install only when asked.
+check:
+	@command -v "$(PY)" > /dev/null \
+	    || { echo "$(PY) cannot be run: give Python 3.11 or 3.12 as PY=..." >&2; exit 1; }
+	$(if $(INSTALL),"$(PY)" -m pip install --require-hashes -r requirements.lock)
+	@"$(PY)" .ci/environment.py
+
+SUITABLE = 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+
+# uv installs in a third of pip's time; pip alone is the way out where only pip knows the package index.
+# Compiled bytecode saves every kernel six seconds of importing. Without --python, uv would install into whatever
+# environment is active.
+UV_INSTALL = .venv/bin/python -m uv pip install --python .venv/bin/python
+$(STAMP):
+	@.venv/bin/python -m pip --version > /dev/null 2>&1 || { \
+	    for python in python3.11 python3.12 python3; do \
+	        "$$python" -c $(SUITABLE) 2> /dev/null && break; python=; done; \
+	    test -n "$$python" || { echo "Python 3.11 or 3.12 with its venv module was not found: install it (on" \
+	        "Debian: python3 and python3-venv), or give one that has the packages as PY=..." >&2; exit 1; }; \
+	    echo "Making .venv with $$python (once: 3 GB to download, 6 GB on disk)"; \
+	    "$$python" -m venv --clear .venv; }
+	@rm -f .venv/ready-*
+	@sed -n '/^uv==/,/# via/p' requirements.lock > .venv/uv.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(UV_INSTALL) --compile-bytecode --require-hashes -r requirements.lock \
+	    || .venv/bin/python -m pip install --require-hashes -r requirements.lock
+	$(UV_INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

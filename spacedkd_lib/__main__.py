@@ -1,0 +1,175 @@
+"""`python -m spacedkd_lib`: the commands behind the Makefile."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import records, study
+from .recipes import InputError
+from .runner import NotebookError, execute
+from .runner import refresh as refresh_notebook
+
+NOTEBOOKS = records.ROOT / "notebooks"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; bad input ends with one sentence and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
+        if name != "refresh":
+            command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
+            command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
+            command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
+        command.set_defaults(function=function)
+    options = parser.parse_args(arguments)
+    try:
+        return options.function(options) or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept, and the same command continues", file=sys.stderr)
+        return 130
+
+
+def plan(options) -> None:
+    """Print what would run, what is done, and an estimate of time and disk."""
+    profile, rows = study.profile(options.profile), study.grid(options.profile, None, options.seeds)
+    print(f"Profile {profile.name}: {profile.purpose}.")
+    for name in study.ARMS:
+        here = [row for row in rows if row.notebook == name]
+        done = sum(records.load(row.recipe) is not None for row in here)
+        for setting in dict.fromkeys(row.setting for row in here):
+            arms = dict.fromkeys(row.arm for row in here if row.setting == setting)
+            print(f"  {name}, {setting}: {', '.join(arms)}")
+        print(f"  {name}: {len(here)} runs, {done} done")
+    print(plan_line(rows, options.workers))
+
+
+def plan_line(rows: list[study.Row], workers: int) -> str:
+    """One line: distinct runs, done, time and disk still needed."""
+    left = study.plan(rows, workers)
+    return (f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
+            f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def reproduce(options) -> int:
+    """Train what is not trained yet; then tables, figures and executed notebooks; compare with what is published."""
+    started = time.monotonic()
+    rows = study.grid(options.profile, None, options.seeds)
+    if any(records.load(row.recipe) is None for row in rows):
+        print(plan_line(rows, options.workers), flush=True)
+    study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True))
+    executed = execute_notebooks(options.profile, options.seeds, options.workers)
+    print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'} "
+          f"(results/{options.profile}/notebooks/).")
+    print_comparison(rows, options.profile)
+    print(f"Done in {_duration(time.monotonic() - started)}. Tables: results/{options.profile}/tables/. "
+          f"Figures: figures/{options.profile}/.")
+    return 0
+
+
+def print_comparison(rows: list[study.Row], profile: str) -> None:
+    """This machine's numbers beside the published ones."""
+    from . import tables
+    published = records.read_published(profile)
+    if not published:
+        print(f"Nothing is published for profile {profile}: there is nothing to compare with.")
+        return
+    print(tables.compare(rows, tables.local_records(rows), published).to_string(index=False))
+
+
+def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
+    """Execute the series in a profile, two at a time; a notebook whose inputs are unchanged is left alone."""
+    parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | ({"workers": workers} if workers else {})
+    folder = records.ROOT / "results" / profile / "notebooks"
+
+    def one(name: str) -> str | None:
+        key_file = records.ROOT / "build" / "keys" / profile / name
+        key = inputs_key(name, parameters)
+        if (folder / f"{name}.ipynb").exists() and key_file.exists() and key_file.read_text() == key:
+            return None
+        execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, cwd=NOTEBOOKS)
+        records.write_atomically(key_file, key)
+        return name
+    with ThreadPoolExecutor(2) as pool:
+        return [name for name in pool.map(one, study.NOTEBOOKS) if name]
+
+
+def inputs_key(name: str, parameters: dict) -> str:
+    """A hash of what an executed notebook depends on: its cells, the library, the parameters and the records."""
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    digest = hashlib.sha256(json.dumps([cell["source"] for cell in notebook["cells"]]).encode())
+    digest.update(json.dumps(parameters, sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for row in study.grid(parameters["profile"], None, parameters.get("seeds", 0)):
+        record = records.load(row.recipe)
+        digest.update(json.dumps(record.numbers() if record else None).encode())
+    return digest.hexdigest()
+
+
+def publish(options) -> None:
+    """Move this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README."""
+    from . import tables
+    rows = study.grid(options.profile, None, options.seeds)
+    found = tables.local_records(rows)
+    missing = len(study.unique(rows)) - len(found)
+    if missing:
+        raise InputError(f"{missing} of {len(study.unique(rows))} runs of profile {options.profile} are not finished: "
+                         f"make reproduce PROFILE={options.profile} finishes them; nothing was published.")
+    path = records.publish(found.values(), options.profile)
+    tables.update_readme(records.ROOT / "README.md")
+    dirty = any(record.provenance["git_dirty"] for record in found.values())
+    print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
+          + (" Some were made by code that was not committed, and say so." if dirty else ""))
+
+
+def report(options) -> None:
+    """Turn a profile's executed notebooks into pages under report/."""
+    source = records.ROOT / "results" / study.profile(options.profile).name / "notebooks"
+    pages = sorted(source.glob("*.ipynb"))
+    if not pages:
+        raise InputError(f"results/{options.profile}/notebooks/ holds no executed notebook: "
+                         f"run make reproduce PROFILE={options.profile} first.")
+    target = records.ROOT / "report" / options.profile
+    subprocess.run([sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--log-level", "ERROR",
+                    "--output-dir", str(target), *map(str, pages)], check=True)
+    links = "".join(f'<li><a href="{page.stem}.html">{page.stem}</a></li>\n' for page in pages)
+    records.write_atomically(target / "index.html", f"<!doctype html><title>Spaced KD, {options.profile}</title>\n"
+                             f"<h1>Spaced KD: profile {options.profile}</h1>\n<ul>\n{links}</ul>\n")
+    print(f"Open {(target / 'index.html').relative_to(records.ROOT)} in a browser.")
+
+
+def refresh(options) -> None:
+    """Execute the notebooks in place with their own defaults (for maintainers): what nbval compares with."""
+    for path in sorted(NOTEBOOKS.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts:
+            print(f"{path.name}: {'changed' if refresh_notebook(path) else 'unchanged'}", flush=True)
+
+
+COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Exercises of the notebooks: `check(name, answer)` says whether an answer is right. Solutions: notebooks/solutions.ipynb.
+
+The right answers are computed here, by the library that the notebooks teach, and not written down.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, NamedTuple
+
+from . import recipes, study
+from .recipes import InputError, nearest
+from .schedule import counts, leads, spaced_schedule
+
+
+class Exercise(NamedTuple):
+    right: Callable[[object], bool]
+    hint: str
+
+
+def check(name: str, answer) -> None:
+    """Print whether the answer to exercise `name` ("05.1") is right; a wrong one gets a hint.
+
+    Raises:
+        InputError: there is no such exercise.
+    """
+    if name not in EXERCISES:
+        raise InputError(nearest("exercise", name, EXERCISES))
+    if answer is None:
+        print(f"Exercise {name}: not answered yet.")
+        return
+    exercise = EXERCISES[name]
+    try:
+        right = exercise.right(answer)
+    except Exception as error:  # a learner's function may fail in any way
+        print(f"Exercise {name}: your answer raised {type(error).__name__}: {error}. Hint: {exercise.hint}")
+        return
+    print(f"Exercise {name}: right." if right else f"Exercise {name}: not yet. Hint: {exercise.hint}")
+
+
+def _number(value: float, tolerance: float = 1e-2) -> Callable[[object], bool]:
+    return lambda answer: math.isclose(answer, value, rel_tol=tolerance)
+
+
+def _whole(value: int) -> Callable[[object], bool]:
+    return lambda answer: answer == value
+
+
+def _agrees(cases, truth: Callable) -> Callable[[object], bool]:
+    """A learner's function gives what `truth` gives on every case."""
+    def right(function) -> bool:
+        return all(_close(function(*case), truth(*case)) for case in cases)
+    return right
+
+
+def _close(got, want) -> bool:
+    if isinstance(want, (list, tuple)):
+        return len(got) == len(want) and all(_close(g, w) for g, w in zip(got, want))
+    if isinstance(want, float):
+        return math.isclose(got, want, rel_tol=1e-4, abs_tol=1e-9)
+    return got == want
+
+
+def _softmax(logits, temperature=1.0):
+    peak = max(logits)
+    e = [math.exp((z - peak) / temperature) for z in logits]
+    return [x / sum(e) for x in e]
+
+
+def _plain_events(batches: int, interval: int):
+    events = spaced_schedule(1, batches, interval / batches)
+    return [(e.kind, e.index) for e in events if e.kind != "epoch"]
+
+
+_PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
+_PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
+_PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
+
+EXERCISES = {
+    "00.1": Exercise(lambda a: a == len(study.grid("quick", "05_spaced_kd")),
+                     "arms x settings x seeds; `study.grid` gives the rows."),
+    "00.2": Exercise(lambda a: a == recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5),
+                     "start from recipes.online_kd(recipes.Recipe()) and use recipes.spaced."),
+    "00.3": Exercise(lambda a: a == "seed", "one field decides initial weights, order and augmentation."),
+    "01.1": Exercise(_whole(math.ceil(50_000 / 128)), "the last batch may be smaller, and it counts."),
+    "01.2": Exercise(_agrees([([2, 0, 1], 3), ([0, 0, 1], 3), ([0, 1], 3), ([3, 1, 2], 3)],
+                             lambda indices, n: sorted(indices) == list(range(n))),
+                     "sorted, the indices must read 0, 1, ..., n - 1."),
+    "01.3": Exercise(_number(586 * 128 * 3 * 32 * 32 * 4 / 1e6), "batches x images x numbers an image x 4 bytes."),
+    "02.1": Exercise(_whole(16 * 32 * 3 * 3), "one 3 x 3 kernel for each pair of an input and an output channel."),
+    "02.2": Exercise(_agrees([([1.0, 2.0, 0.5], 1), ([0.0, 0.0], 0), ([5.0, -3.0], 1)],
+                             lambda logits, label: -math.log(_softmax(logits)[label])),
+                     "minus the logarithm of the softmax at the label."),
+    "02.3": Exercise(_number(2.776445 * math.sqrt(2.5) / math.sqrt(5)), "t(0.975, 4) = 2.776; times sd / sqrt(n)."),
+    "03.1": Exercise(_agrees([([1.0, 2.0, 0.5], 3.0), ([4.0, 0.0], 1.0), ([4.0, 0.0], 10.0)],
+                             lambda logits, t: _softmax(logits, t)), "divide the logits by T, then softmax."),
+    "03.2": Exercise(_whole(9), "1/T from the softmax and, for large T, 1/T from the difference p - q."),
+    "03.3": Exercise(_number(7 / 3), "teacher 3 units, its look at the batch 1, student 3; the baseline 3."),
+    "04.1": Exercise(_number(0.5), "a ReLU gives at least 0; what is sigmoid(0)?"),
+    "04.2": Exercise(lambda a: a == _PAPER_SELF().teach + _PAPER_SELF().learn,
+                     "count teach and learn events: counter='epoch_early', tail='drop', teach_last=False."),
+    "04.3": Exercise(_agrees([([[1.0, 2.0], [3.0, 0.0]],), ([[0.0, 1.0, 5.0]],)],
+                             lambda exits: [sum(column) / len(exits) for column in zip(*exits)]),
+                     "average class by class over the exits."),
+    "05.1": Exercise(lambda a: math.isclose(a, (m := leads(spaced_schedule(1, 10, 1.0))) and sum(m) / len(m)),
+                     "the lead falls from I to 1 within a block."),
+    "05.2": Exercise(lambda a: a == _PAPER_ONLINE().never, "31,280 batches in blocks of int(391 x 1.5)."),
+    "05.3": Exercise(_agrees([(4, 2), (5, 2), (6, 6), (3, 1)], _plain_events),
+                     "teach a block, then learn the same batches in the same order; the last block may be short."),
+}

@@ -1,0 +1,6 @@
+"""The same conditions for every test: one thread, so that results repeat bit for bit; figures into files."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
+os.environ["MPLBACKEND"] = "Agg"

@@ -1,0 +1,106 @@
+"""The commands as a person gives them: exit status, one sentence for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spacedkd_lib import __main__ as cli
+from spacedkd_lib import exercises, notebook, records, study
+from spacedkd_lib.recipes import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(*arguments, **environment):
+    return subprocess.run([sys.executable, "-m", "spacedkd_lib", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["reproduce", "--profile", "quik"], 'error: "quik" is not a profile; did you mean "quick"'),
+    (["plan", "--seeds", "-2"], "error: seeds = -2 is out of range"),
+    (["publish", "--profile", "paper"], "nothing was published"),
+])
+def test_bad_input_is_one_sentence_and_status_2(arguments, message, tmp_path):
+    done = command(*arguments, SPACEDKD_RUNS=str(tmp_path))
+    assert done.returncode == 2 and message in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_missing_data_without_a_network_starts_nothing(tmp_path):
+    done = command("reproduce", "--profile", "cifar100-slice", "--seeds", "1", SPACEDKD_RUNS=str(tmp_path / "runs"),
+                   SPACEDKD_DATA=str(tmp_path / "nothing"), SPACEDKD_MIRRORS="", http_proxy="http://127.0.0.1:9",
+                   https_proxy="http://127.0.0.1:9")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cifar-100-python.tar.gz" in done.stderr
+    assert not list((tmp_path / "runs").glob("*/recipe.json"))
+
+
+def test_plan_prints_runs_and_an_estimate(tmp_path):
+    done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "18 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+
+
+def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
+
+    def write(source):
+        (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [{"source": source, "outputs": []}]}))
+    write("1")
+    key = cli.inputs_key("n", {"profile": "smoke"})
+    assert key == cli.inputs_key("n", {"profile": "smoke"}) != cli.inputs_key("n", {"profile": "smoke", "seeds": 1})
+    write("2")
+    assert cli.inputs_key("n", {"profile": "smoke"}) != key
+    write("1")
+    recipe = study.grid("smoke")[0].recipe
+    records.run_or_load(recipe, lambda r: ([{"test_accuracy": 1.0}], {}, {}, {}))
+    assert cli.inputs_key("n", {"profile": "smoke"}) != key
+
+
+def test_session_refuses_bad_parameters():
+    with pytest.raises(InputError, match='did you mean "smoke"'):
+        notebook.Session("05_spaced_kd", "smok")
+    with pytest.raises(InputError, match="workers = -1"):
+        notebook.Session("05_spaced_kd", workers=-1)
+
+
+def test_exercises_say_right_wrong_and_unanswered(capsys):
+    exercises.check("05.1", None)
+    exercises.check("05.1", 5.5)
+    exercises.check("05.1", 10)
+    exercises.check("01.2", lambda indices: True)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].endswith("not answered yet.") and out[1].endswith("right.") and "Hint" in out[2]
+    assert "TypeError" in out[3]
+    with pytest.raises(InputError, match="05.1"):
+        exercises.check("5.1", 1)
+
+
+def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
+    wrong = {"00.1": 5, "00.2": None, "00.3": "lr", "01.1": 390, "01.2": lambda i, n: len(i) == n, "01.3": 230.4,
+             "02.1": 512, "02.2": lambda z, y: -z[y], "02.3": 3.1, "03.1": lambda z, t: z, "03.2": 3, "03.3": 2,
+             "04.1": 0.0, "04.2": 31280, "04.3": lambda e: e[0], "05.1": 10, "05.2": 0,
+             "05.3": lambda n, i: [("teach", k) for k in range(n)]}
+    assert set(wrong) == set(exercises.EXERCISES)
+    for name, answer in wrong.items():
+        if answer is not None:
+            exercises.check(name, answer)
+            assert "right." not in capsys.readouterr().out, name
+
+
+def test_every_notebook_has_parameters_links_and_a_recording():
+    for name in study.NOTEBOOKS:
+        cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        assert len(tagged) == 1, name
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        assert "session.record(" in code[-1] and sum("check(" in c for c in code) == 3
+        assert ".ipynb)" in text and "Exercises" in text and "After this notebook you can" in text
+        assert max(len(c.splitlines()) for c in code) <= 25, name

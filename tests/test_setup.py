@@ -1,0 +1,142 @@
+"""The set-up: three lists of dependencies agree, the lock is portable, make picks the right interpreter."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from spacedkd_lib import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["dev"]]
+LOCK = (ROOT / "requirements.lock").read_text()
+COMMANDS = ["help", "env", "lab", "plan", "reproduce", "publish", "test", "report", "clean", "distclean"]
+
+
+def locked(python: str) -> dict[str, str]:
+    """Package name -> the version that the lock pins for a Python version, on Linux."""
+    where = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+    pins = [Requirement(line.rstrip(" \\")) for line in LOCK.splitlines() if re.match(r"\w", line)]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(where)]
+    assert len({pin.name for pin in pins}) == len(pins), "a package is pinned twice for one Python version"
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+def test_the_lock_pins_every_direct_dependency_within_its_range(python):
+    pins = locked(python)
+    for wanted in DIRECT + [Requirement(text) for text in EXTRAS["setup"]]:
+        version = pins[canonicalize_name(wanted.name)]
+        assert wanted.specifier.contains(version), f"{wanted} but the lock has {version}"
+
+
+def test_conda_installs_what_the_lock_pins():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    python = next(text.removeprefix("python=") for text in conda if str(text).startswith("python="))
+    pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    pins = locked(python)
+    assert pip == [f"{r.name}=={pins[canonicalize_name(r.name)]}" for r in DIRECT]
+
+
+def test_the_lock_is_hashed_and_names_no_place():
+    for block in re.split(r"\n(?=\w)", LOCK):
+        assert "--hash=sha256:" in block, block[:80]
+    assert not re.search(r"://|--index|--find-links| @ |via -r|(^|\s)/\w", LOCK, re.M)
+
+
+def test_versions_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == __version__
+    assert citation["license"] == PROJECT["license"] == (ROOT / "LICENSE").read_text().split()[0]
+    assert len(citation["references"]) == 3 and all(ref["authors"] for ref in citation["references"])
+
+
+def make(*arguments, cwd=ROOT, **environment):
+    """`make` in an environment that holds nothing but a PATH and what is given."""
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
+    return subprocess.run([shutil.which("make"), *arguments], cwd=cwd, env=environment, capture_output=True,
+                          stdin=subprocess.DEVNULL, text=True)
+
+
+def test_make_alone_lists_every_command():
+    listed = make()
+    assert re.findall(r"^  make (\w+) ", listed.stdout, re.M)[:2] == ["help", "env"], listed.stderr
+    assert set(COMMANDS) <= set(re.findall(r"^  make (\w+) ", listed.stdout, re.M))
+    assert listed.stdout == make("help").stdout
+
+
+@pytest.mark.parametrize("given, environment, python", [
+    (["PY=/given/python"], {"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "mine"}, "/given/python"),
+    ([], {"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "mine"}, "/conda/bin/python"),
+    ([], {"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "base"}, ".venv/bin/python"),
+    ([], {}, ".venv/bin/python"),
+])
+def test_the_interpreter_is_given_or_conda_or_our_own(given, environment, python):
+    dry = make("--dry-run", "plan", "PROFILE=smoke", "SEEDS=3", *given, **environment).stdout
+    assert f'"{python}" -m spacedkd_lib plan --profile "smoke" --seeds "3"' in dry
+    ours = python == ".venv/bin/python"
+    assert (".ci/environment.py" in dry) == (not ours)
+    assert ours or "install" not in dry  # an environment of the reader's own is looked at, never written to
+
+
+def test_a_changed_lock_installs_again(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def stamp():
+        return re.search(r"touch (\.venv/ready-\d+)", make("--dry-run", "env", cwd=tmp_path).stdout)[1]
+
+    before = stamp()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / before).touch()
+    assert "pip install" not in make("--dry-run", "env", cwd=tmp_path).stdout
+    (tmp_path / "requirements.lock").write_text(LOCK + "# changed\n")
+    assert stamp() != before
+
+
+def test_without_a_suitable_python_one_sentence_says_so(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sh", "cat", "cksum", "cut"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")  # says no to every question, as an old Python would
+    (tools / "python3").chmod(0o755)
+    done = make("env", cwd=tmp_path, PATH=str(tools))
+    assert done.returncode != 0 and not (tmp_path / ".venv").exists()
+    assert done.stderr.startswith("Python 3.11 or 3.12 with its venv module was not found: install it")
+
+
+def test_an_environment_of_ones_own_is_checked_and_not_changed(tmp_path):
+    check = runpy.run_path(str(ROOT / ".ci" / "environment.py"))
+    assert check["problems"](ROOT / "pyproject.toml") == []
+    wrong = tmp_path / "pyproject.toml"
+    wrong.write_text('[project]\ndependencies = ["torch>=99", "no-such-package", "tqdm"]\n'
+                     '[project.optional-dependencies]\ndev = []\n')
+    with pytest.raises(SystemExit, match=r"torch is \S+ where >=99 is needed, no-such-package is missing"):
+        check["main"](wrong)
+
+
+def test_continuous_integration_runs_make_test():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, "not executable"
+    assert re.search(r"^exec make test\b", (ROOT / ".ci" / "run").read_text(), re.M)
+
+
+def test_only_the_library_is_installed():
+    import setuptools
+
+    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    packages = setuptools.find_packages(str(ROOT), **find)
+    assert "spacedkd_lib" in packages and {name.split(".")[0] for name in packages} == {"spacedkd_lib"}
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "spacedkd_lib").rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} == set(packages)  # no folder without __init__.py

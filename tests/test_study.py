@@ -1,0 +1,93 @@
+"""Grids, side-by-side runs, plans: what a profile is, and that bad input stops it before any work."""
+
+from dataclasses import replace
+
+import pytest
+
+from spacedkd_lib import records, study
+from spacedkd_lib.recipes import InputError, baseline
+
+SMOKE = study.profile("smoke").settings[0]
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SPACEDKD_DATA", str(tmp_path / "data"))
+    return tmp_path / "runs"
+
+
+def test_every_profile_has_a_grid_of_paired_seeds():
+    for name, profile in study.PROFILES.items():
+        rows = study.grid(name)
+        arms = {(r.notebook, r.setting, r.arm) for r in rows}
+        assert len(rows) == len(arms) * profile.seeds
+        assert {r.seed for r in rows} == set(range(profile.seeds))
+        assert all(r.recipe.seed == r.seed for r in rows)
+
+
+def test_shared_runs_are_counted_once():
+    rows = study.grid("quick")
+    baselines = {r.recipe.run_id for r in rows if r.arm == "baseline" and r.setting == "glyphs" and r.seed == 0}
+    assert len(baselines) == 2  # resnet8, shared by three notebooks, and the trunk of self KD
+    assert len(study.unique(rows)) == 100 < len(rows)
+
+
+def test_seeds_can_be_chosen():
+    assert {r.seed for r in study.grid("quick", "05_spaced_kd", seeds=2)} == {0, 1}
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: study.grid("quik"), 'did you mean "quick"'),
+    (lambda: study.grid("quick", "05_spaced"), 'did you mean "05_spaced_kd"'),
+    (lambda: study.grid("quick", seeds=-1), "seeds = -1"),
+])
+def test_bad_names(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_side_by_side_equals_alone_and_nothing_is_trained_twice(runs, monkeypatch):
+    recipes = [replace(baseline(SMOKE.base), seed=s) for s in (0, 1)]
+    lines = []
+    found = study.run_all(recipes + recipes[:1], workers=2, say=lines.append)
+    assert [r.run_id for r in found] == [r.run_id for r in recipes] and lines
+    monkeypatch.setenv("SPACEDKD_RUNS", str(runs.parent / "alone"))
+    alone = study.run(recipes[1])
+    assert alone.numbers() == found[1].numbers()
+    monkeypatch.setenv("SPACEDKD_RUNS", str(runs))
+    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
+    assert study.run_all(recipes) == found
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(dataset="digts"), 'did you mean "digits"'),
+    (dict(batch_size=4000), "batch_size = 4000"),
+    (dict(normalise="cifar100"), "Statistics of 3 means"),
+    (dict(train_images=10**6), "1000000|train_images"),
+])
+def test_bad_input_stops_before_training(runs, monkeypatch, change, message):
+    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("training started"))
+    with pytest.raises(InputError, match=message):
+        study.run_all([replace(baseline(SMOKE.base), **change)])
+
+
+def test_an_unwritable_runs_folder_stops_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "file" / "runs"))
+    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("training started"))
+    with pytest.raises(InputError, match="cannot be written"):
+        study.run_all([baseline(SMOKE.base)])
+
+
+def test_plan_counts_and_estimates(runs):
+    rows = study.grid("smoke", "02_baselines")
+    before = study.plan(rows)
+    assert (before.runs, before.done) == (4, 0) and before.seconds > 0 and before.megabytes > 0
+    study.run(rows[0].recipe)
+    after = study.plan(rows)
+    assert after.done == 1 and records.load(rows[0].recipe) is not None and after.megabytes < before.megabytes
+
+
+def test_plan_needs_no_data_for_public_sets(runs):
+    assert study.plan(study.grid("cifar100-slice", "02_baselines", seeds=1)).seconds > 0
