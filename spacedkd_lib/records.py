@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable, Iterable
 
+from . import __version__
 from .recipes import InputError, Recipe, from_dict
 
 ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parent.parent).resolve()
@@ -176,7 +177,7 @@ def environment() -> dict:
     """Code and software identity: git commit, whether the library differed from it, versions, processor."""
     return {"git_commit": _git("rev-parse", "HEAD"), "git_dirty": bool(_git("status", "--porcelain", "--", "spacedkd_lib")),
             "python": platform.python_version(), "cpu": _cpu_name(),
-            **{name: _version(name) for name in ("torch", "numpy", "spacedkd-lib")}}
+            "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
 
 
 def _git(*arguments: str) -> str:
