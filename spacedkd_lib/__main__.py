@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as on Ctrl-C: no worker stays behind
     try:
         return options.function(options) or 0
     except InputError as error:

@@ -12,6 +12,21 @@ from . import figures, records, study, tables
 from .recipes import InputError
 
 
+def show(table: pd.DataFrame) -> None:
+    """A table as a reader sees it: numbers formatted, differences with their intervals."""
+    from IPython.display import Markdown, display
+    display(Markdown(tables.markdown(table)))
+
+
+def show_results(summary: pd.DataFrame) -> None:
+    """A table of results in two parts: accuracies with their differences, then all that qualifies them."""
+    table = tables.formatted(summary)
+    outcome = [name for name in table if name == "n" or name.startswith(("Test accuracy", "vs "))]
+    keys = ["Setting", "Arm"]
+    show(table[keys + outcome])
+    show(table[keys + [name for name in table if name not in keys + outcome]])
+
+
 @dataclass(frozen=True)
 class Results:
     """What a notebook's result section shows.
@@ -62,8 +77,9 @@ class Session:
         return study.grid(self.profile, self.name, self.seeds)
 
     def train(self) -> Results:
-        """Every run of this notebook: loaded if it is finished, else trained now."""
-        found = study.run_all([row.recipe for row in self.rows], self.workers)
+        """Every run of this notebook: loaded if it is finished, else trained now. A person sees a progress bar; an
+        executed copy shows nothing of it, so that it is the same each time."""
+        found = study.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
         return Results(self.profile, self.rows, {record.run_id: record for record in found})
 
     def results(self) -> Results:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable
 
@@ -196,7 +198,10 @@ def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> recor
 
 def _watched() -> bool:
     """Whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
-    return sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("TQDM_DISABLE"))
+    if os.environ.get("TQDM_DISABLE"):
+        return False
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or shell is not None
 
 
 def _worker_run(recipe: Recipe, quiet: bool) -> str:
@@ -218,7 +223,9 @@ def _worker_run(recipe: Recipe, quiet: bool) -> str:
 def default_workers() -> int:
     """One process a core without a GPU; one with it."""
     import torch
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], None] = print) -> list[records.Record]:
@@ -257,18 +264,27 @@ def _train_side_by_side(missing: list[Recipe], workers: int, say: Callable[[str]
     # Longest first: no core waits at the end for a long run that started last.
     missing = sorted(missing, key=relative_cost, reverse=True)
     progress = Progress(missing, say)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn"), _leave_it) as pool:
         futures = {pool.submit(_worker_run, recipe, _watched()): recipe for recipe in missing}
         try:
             for future in as_completed(futures):
                 future.result()
                 progress.done(futures[future])
+        except BrokenProcessPool:
+            raise InputError("A training process was killed, perhaps for want of memory: what is finished is kept; "
+                             "give the same command again with fewer WORKERS.") from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # or leaving would wait for their runs to end
+                worker.terminate()
             raise
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)
             progress.close()
+
+
+def _leave_it() -> None:
+    """Ctrl-C in a terminal reaches every process; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def relative_cost(recipe: Recipe) -> float:

@@ -6,6 +6,7 @@ Taught in notebooks/02_baselines.ipynb and notebooks/05_spaced_kd.ipynb.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import defaultdict
 from typing import Callable, Iterator
@@ -150,7 +151,7 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
         Rows of the epochs, summary, provenance, and the final weights by name: what `records.run_or_load` asks for.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.backends.cudnn.deterministic = True
+    repeatable(device)
     training, validation = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
     images = dataset.train_images[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
@@ -172,6 +173,13 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
                for key, value in module.state_dict().items()}
     return (rows, summarise(rows, distiller.cost, len(images) / len(batches)),
             provenance(recipe, dataset, device, time.perf_counter() - started), weights)
+
+
+def repeatable(device: torch.device) -> None:
+    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -> dict[str, float]:

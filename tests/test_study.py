@@ -1,6 +1,12 @@
 """Grids, side-by-side runs, plans: what a profile is, and that bad input stops it before any work."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +64,31 @@ def test_side_by_side_equals_alone_and_nothing_is_trained_twice(runs, monkeypatc
     monkeypatch.setenv("SPACEDKD_RUNS", str(runs))
     monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
     assert study.run_all(recipes) == found
+
+
+KILLED = """
+from spacedkd_lib import study
+if __name__ == "__main__":
+    study.run_all([row.recipe for row in study.grid("smoke", "02_baselines")], workers=2)
+"""
+
+
+def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
+    """kill -9 while runs are in flight; what was finished is kept as it is, the rest is trained, all numbers agree."""
+    (tmp_path / "script.py").write_text(KILLED)
+    environment = dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1]))
+    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment,
+                               start_new_session=True, stdout=subprocess.DEVNULL)
+    while not list(runs.glob("*/result.json")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
+    recipes = [row.recipe for row in study.grid("smoke", "02_baselines")]
+    continued = study.run_all(recipes, workers=2)
+    assert kept and all(path.read_bytes() == content for path, content in kept.items())
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "uninterrupted"))
+    assert [r.numbers() for r in continued] == [study.run(recipe).numbers() for recipe in recipes]
 
 
 @pytest.mark.parametrize("change, message", [

@@ -1,0 +1,275 @@
+"""Figures: what they draw, that nothing is cut off or too small, and that the same figure gives the same bytes."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+from test_tables import SELF, SELF_RECORDS, SPACED, SPACED_RECORDS, accuracies, synthetic
+
+from spacedkd_lib import figures, records, schedule, study, tables
+from spacedkd_lib.recipes import InputError
+from spacedkd_lib.schedule import spaced_schedule
+from spacedkd_lib.statistics import mean_interval, paired_difference
+
+RUNS, SELF_RUNS = tables.runs(SPACED, SPACED_RECORDS), tables.runs(SELF, SELF_RECORDS)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left_open():
+    yield
+    plt.close("all")
+
+
+def texts(fig):
+    return [text for text in fig.findobj(plt.Text) if text.get_visible() and text.get_text().strip()]
+
+
+def said(fig):
+    return "\n".join(text.get_text() for text in texts(fig))
+
+
+def tick_labels(axis):
+    low, high = sorted(axis.get_view_interval())
+    return [label for label, place in zip(axis.get_ticklabels(), axis.get_ticklocs()) if low <= place <= high]
+
+
+def check_legible(fig):
+    """At its own size, half a page's width or a page's: nothing below 8 points, nothing cut off, and no labels of
+    ticks on one another."""
+    assert fig.get_figwidth() in (figures.COLUMN, figures.PAGE)
+    fig.canvas.draw()
+    axes = [axis for ax in fig.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]
+    outside = {label for axis in axes for label in axis.get_ticklabels()} - {t for a in axes for t in tick_labels(a)}
+    for text in set(texts(fig)) - outside:
+        box = text.get_window_extent()
+        assert text.get_size() >= 8, text
+        assert box.x0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= fig.bbox.y1 + 1, (
+            f"{text} is cut off")
+    for axis in axes:
+        boxes = [label.get_window_extent() for label in tick_labels(axis) if label.get_text()]
+        assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:])), f"labels overlap on {axis}"
+
+
+def dots(ax):
+    """x of the dots of each row, from the top."""
+    return [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
+
+
+def bars(ax):
+    """(mean, low, high) of every drawn interval, along x or along y."""
+    found = []
+    for container in ax.containers:
+        point, _, lines = container
+        along = 0 if container.has_xerr else 1
+        low, high = lines[0].get_segments()[0][:, along]
+        found.append((float(point.get_data()[along][0]), low, high))
+    return found
+
+
+# One look for a method
+
+def test_every_method_has_a_look_of_its_own_and_keeps_it():
+    names = {row.arm for profile in study.PROFILES for row in study.grid(profile, None, 1)} | {"teacher"}
+    looks = {arm: figures.look(arm) for arm in names}
+    assert len(set(looks.values())) == len(names)
+    assert {colour for colour, _ in looks.values()} == {figures.colour(arm) for arm in names}
+    assert figures.OTHER not in looks.values()
+
+
+@pytest.mark.parametrize("name", ["spaced KD s={:g}", "spaced self KD s={:g}"])
+def test_spaced_arms_darken_with_the_interval(name):
+    light = [sum(to_rgb(figures.colour(name.format(s)))) for s in (0.5, 1, 1.5, 2, 3, 4)]
+    assert light == sorted(light, reverse=True) and len(set(light)) == 6
+
+
+def test_an_arm_without_a_look_is_drawn_all_the_same():
+    assert figures.look("mutual learning") == figures.OTHER
+
+
+# Schedules
+
+@pytest.mark.parametrize("s", [0, 0.5, 1.5, 3])
+def test_schedule_shows_every_update_and_the_lead(s):
+    events = list(spaced_schedule(3, 8, s))
+    fig = figures.schedule(iter(events), 8)
+    lanes, lead = fig.axes
+    drawn = [path.get_extents() for collection in lanes.collections for path in collection.get_paths()]
+    drawn = [box for box in drawn if box.width == 1]
+    wanted = [(event.kind, time) for time, event in enumerate(e for e in events if e.kind != "epoch")]
+    for kind, height in (("teach", 1.0), ("learn", 0.0)):
+        assert sorted(box.x0 for box in drawn if box.y0 == height) == [time for k, time in wanted if k == kind]
+    line, at_learning, _ = lead.lines[:3]
+    assert list(at_learning.get_ydata()) == schedule.leads(events)
+    assert list(at_learning.get_xdata()) == [time for kind, time in wanted if kind == "learn"]
+    mean = np.mean(schedule.leads(events))
+    assert f"mean lead {mean:.1f} updates = {mean / 8:.2f} epochs" in said(fig)
+    check_legible(fig)
+
+
+def test_a_band_joins_each_block_to_its_replay():
+    fig = figures.schedule(spaced_schedule(3, 8, 1), 8)
+    bands = [patch.get_xy()[:4] for patch in fig.axes[0].patches]
+    assert [[x for x, _ in band] for band in bands] == [[t, t + 8, t + 16, t + 8] for t in (0, 16, 32)]
+
+
+def test_schedules_of_other_kinds():
+    alone = [event for event in spaced_schedule(3, 8, 0) if event.kind != "teach"]
+    fig = figures.schedules([("labels alone", alone), ("released self KD", spaced_schedule(3, 8, 1, teach_last=False)),
+                             ("random", spaced_schedule(3, 8, 0.5, rule="random")), ("none", [])], 8)
+    assert "no updates of a teacher alone" in said(fig)
+    check_legible(fig)
+
+
+def test_a_long_schedule_stays_legible():
+    check_legible(figures.schedule(spaced_schedule(80, 50, 1.5), 50))
+
+
+# Arms and differences
+
+def test_arms_shows_every_seed_and_the_interval():
+    fig = figures.arms(RUNS, "Spaced distillation")
+    glyphs = fig.axes[0]
+    names = list(dict.fromkeys(RUNS["arm"]))
+    values = [accuracies(RUNS, arm) for arm in names]
+    assert [label.get_text() for label in glyphs.get_yticklabels()] == names
+    assert dots(glyphs) == [sorted(v) for v in values]
+    assert bars(glyphs) == [pytest.approx(mean_interval(v)[:3]) for v in values]
+    links = [line.get_xdata() for line in glyphs.lines if line.get_color() == "#d0d0d0"]
+    assert [list(link) for link in links] == [[v[seed] for v in values] for seed in range(4)]
+    assert "n = 4, 95% t interval over seeds" in said(fig)
+    check_legible(fig)
+
+
+def test_differences_are_paired():
+    frame = RUNS[~((RUNS["arm"] == "offline KD") & (RUNS["seed"] == 1))]
+    fig = figures.differences(frame, "online KD")
+    names = [arm for arm in dict.fromkeys(RUNS["arm"]) if arm != "online KD"]
+    wanted = [paired_difference(accuracies(RUNS, arm), accuracies(RUNS, "online KD")) for arm in names[:-1]]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == names
+    assert bars(fig.axes[0])[:-1] == [pytest.approx(i[:3]) for i in wanted]
+    offline, online = (accuracies(RUNS, arm) for arm in ("offline KD", "online KD"))
+    assert dots(fig.axes[0])[-1] == pytest.approx(sorted(offline[seed] - online[seed] for seed in (0, 2, 3)))
+    assert "minus that of online KD (points)" in said(fig) and "n = 3 to 4, 95% t interval" in said(fig)
+    check_legible(fig)
+
+
+@pytest.mark.parametrize("draw", [
+    figures.arms, figures.differences, figures.by_interval,
+    lambda frame: figures.learning_curves(frame.assign(epoch=1), list(dict.fromkeys(frame["arm"])))])
+class TestEveryFigure:
+    def test_one_seed_has_no_interval_and_says_so(self, draw):
+        fig = draw(RUNS[RUNS["seed"] == 0])
+        assert "n = 1: one seed, no interval" in said(fig)
+        assert not any(container.has_xerr or container.has_yerr for ax in fig.axes for container in ax.containers)
+        check_legible(fig)
+
+    @pytest.mark.parametrize("kept", [["baseline"], ["offline KD", "spaced KD s=1"], ["mutual learning"]])
+    def test_missing_arms(self, draw, kept):
+        frame = RUNS[RUNS["arm"].isin(kept) | ((RUNS["setting"] == "digits") & (RUNS["arm"] == "online KD"))]
+        check_legible(draw(frame))
+
+    def test_nothing_at_all(self, draw):
+        assert "no records" in said(draw(RUNS[:0]))
+
+    def test_self_kd_and_many_settings(self, draw):
+        check_legible(draw(SELF_RUNS))
+        rows = study.grid("paper", "05_spaced_kd", 2)
+        check_legible(draw(tables.runs(rows, synthetic(rows))))
+
+
+# Curves
+
+def test_by_interval():
+    fig = figures.by_interval(RUNS)
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "1.5", "2", "offline"]
+    wanted = [paired_difference(accuracies(RUNS, arm), accuracies(RUNS, "online KD"))
+              for arm in ["online KD", *(f"spaced KD s={s:g}" for s in (0.5, 1, 1.5, 2)), "offline KD"]]
+    assert bars(ax) == [pytest.approx(i[:3]) for i in wanted]
+    assert list(ax.get_xticks()[:5]) == [0, 0.5, 1, 1.5, 2] and ax.get_xticks()[5] > 2
+    check_legible(fig)
+    assert "points above self KD" in said(figures.by_interval(SELF_RUNS))
+
+
+def test_learning_curves_skip_what_was_not_evaluated():
+    some = {i: replace(r, epochs=[{k: v for k, v in e.items() if e["epoch"] != 2 or k != "test_accuracy"}
+                                  for e in r.epochs]) for i, r in SPACED_RECORDS.items()}
+    frame = tables.epochs(SPACED, some)
+    fig = figures.learning_curves(frame, ["online KD", "never run"])
+    line, = fig.axes[0].lines
+    part = frame[(frame["setting"] == "glyphs") & (frame["arm"] == "online KD")]
+    means = part.groupby("epoch")["test_accuracy"].mean()[[1, 3]]
+    assert list(line.get_xdata()) == [1, 3] and list(line.get_ydata()) == pytest.approx(list(means))
+    check_legible(fig)
+    assert "student loss" in said(figures.learning_curves(frame, ["baseline"], "student_loss"))
+
+
+# Pictures and files
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sheet_shows_the_very_pixels(channels):
+    images = np.random.default_rng(0).integers(0, 256, (5, channels, 12, 10), dtype=np.uint8)
+    shown = figures.sheet(images, columns=3).axes[0].images[0].get_array()
+    shown = shown.reshape(*shown.shape[:2], channels)
+    assert shown.shape == (2 * 13, 3 * 11, channels)
+    for k, image in enumerate(images):
+        y, x = 1 + k // 3 * 13, k % 3 * 11
+        assert np.array_equal(shown[y:y + 12, x:x + 10], image.transpose(1, 2, 0))
+
+
+def test_sheet_titles_stay_apart():
+    images = np.zeros((16, 3, 32, 32), np.uint8)
+    fig = figures.sheet(images, 16, 8 * ["aquarium_fish", "A"])
+    fig.canvas.draw()
+    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
+
+
+@pytest.mark.parametrize("images, columns, titles", [
+    (np.zeros((2, 1, 4, 4)), 2, None), (np.zeros((2, 4, 4), np.uint8), 2, None),
+    (np.zeros((2, 2, 4, 4), np.uint8), 2, None), (np.zeros((0, 1, 4, 4), np.uint8), 2, None),
+    (np.zeros((2, 1, 4, 4), np.uint8), 0, None), (np.zeros((2, 1, 4, 4), np.uint8), 2, ["one"])])
+def test_sheet_refuses_what_it_cannot_draw(images, columns, titles):
+    with pytest.raises(InputError):
+        figures.sheet(images, columns, titles)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    folder = tmp_path / "figures" / "quick"
+    fig = figures.arms(RUNS, "Spaced distillation")
+    figures.save(fig, "05-arms", "quick", ["b", "a", "b"])
+    first = contents(folder)
+    assert sorted(first) == ["05-arms.json", "05-arms.png", "05-arms.svg"]
+    figures.save(fig, "05-arms", "quick", ["a", "b"])
+    assert contents(folder) == first
+    plt.rcParams.update({"font.size": 20, "axes.facecolor": "black"})  # a reader's own style changes nothing
+    figures.save(figures.arms(RUNS, "Spaced distillation"), "05-arms", "quick", ["a", "b"])
+    assert contents(folder) == first
+
+
+def test_saved_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    figures.save(figures.by_interval(RUNS), "by-interval", "study", RUNS["run_id"])
+    folder = tmp_path / "figures" / "study"
+    assert json.loads((folder / "by-interval.json").read_text()) == {
+        "figure": "by-interval", "profile": "study", "runs": sorted(RUNS["run_id"])}
+    with Image.open(folder / "by-interval.png") as image:
+        assert image.width == round(200 * figures.COLUMN) and "Software" not in image.info
+    svg = (folder / "by-interval.svg").read_text()
+    assert "<dc:date>" not in svg and "Matplotlib v" not in svg
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    (tmp_path / "figures").write_text("a file, not a folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        figures.save(figures.by_interval(RUNS), "x", "quick", [])
