@@ -1,0 +1,367 @@
+"""Records -> figures, all in one style: legible at half a page's width, the same colour and marker for the
+same method everywhere (Okabe and Ito's colours, safe for colour-blind readers), n and the kind of interval on
+them.
+
+Figures come from pyplot: a notebook shows them at the end of their cell. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from typing import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from . import records
+from .recipes import InputError
+from .schedule import Event, leads
+from .statistics import Interval, mean_interval
+
+COLUMN, PAGE = 3.4, 7.0  # inches: half a page's width, and a page's
+STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left",
+         "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+         "grid.color": "#e5e5e5", "legend.frameon": False, "legend.title_fontsize": 8, "lines.linewidth": 1.2,
+         "lines.markersize": 4, "figure.dpi": 150}
+LOOKS = {  # arm: colour, marker
+    "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
+    "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
+    "teacher": ("#000000", "*")}
+OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
+SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
+SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
+SPACED_MARKERS = {0.5: "^", 1.0: "<", 1.5: ">", 2.0: "d", 3.0: "p", 4.0: "H"}
+
+
+def style() -> None:
+    """Make this module's look matplotlib's default, whatever was set before; every figure here calls it."""
+    plt.style.use(["default", STYLE])
+
+
+def interval_of(arm: str) -> float | None:
+    """Space interval of an arm in epochs, read from its name; None where the method has none.
+
+    >>> [interval_of(arm) for arm in ("self KD", "spaced KD s=1.5", "offline KD", "baseline")]
+    [0.0, 1.5, inf, None]
+    """
+    if arm in ("online KD", "self KD"):
+        return 0.0
+    found = re.search(r"s=([\d.]+)$", arm)
+    return float(found[1]) if found else math.inf if arm == "offline KD" else None
+
+
+def look(arm: str) -> tuple[str, str]:
+    """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.5 to 4 epochs on a
+    logarithmic scale."""
+    if arm in LOOKS or not arm.startswith("spaced"):
+        return LOOKS.get(arm, OTHER)
+    s = interval_of(arm) or 0.5
+    ramp = SPACED_SELF if "self" in arm else SPACED
+    return to_hex(ramp(math.log2(s / 0.5) / 3)), SPACED_MARKERS.get(s, "^")
+
+
+def colour(arm: str) -> str:
+    """The colour of a method, as "#rrggbb"."""
+    return look(arm)[0]
+
+
+def _panels(titles: Sequence[str], height: float, sharey: bool) -> tuple[Figure, list[plt.Axes]]:
+    """A figure with a panel for each title, one above the other; in two columns from four on. height: of a
+    panel with its ticks and title, inches; what is said of the whole figure takes another half inch."""
+    style()
+    columns, width = (2, PAGE) if len(titles) > 3 else (1, COLUMN)
+    rows = math.ceil(max(len(titles), 1) / columns)
+    size = width, rows * height + 0.5
+    fig, grid = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
+    for ax, title in zip(grid.flat, titles):
+        ax.set_title(title)
+    for ax in grid.flat[len(titles):]:
+        ax.set_axis_off()
+    if not titles:
+        fig.text(0.5, 0.5, "no records", ha="center")
+    return fig, list(grid.flat[:len(titles)])
+
+
+def _settings(frame: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(frame["setting"]))
+
+
+def _by_seed(frame: pd.DataFrame, setting: str, arm: str, reference: str | None = None) -> pd.Series:
+    """Test accuracies of an arm, percent, by seed; minus the reference's, where both have the seed."""
+    chosen = frame[(frame["setting"] == setting) & (frame["arm"] == arm)]
+    values = chosen.set_index("seed")["test_accuracy"].sort_index()
+    return (values - _by_seed(frame, setting, reference)).dropna() if reference else values
+
+
+def _say_n(counts: Iterable[int]) -> str:
+    """What every figure says of its seeds."""
+    counts = sorted(set(counts) - {0})
+    if not counts:
+        return "no records"
+    n = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+    return n + (": one seed, no interval" if counts == [1] else ", 95% t interval over seeds")
+
+
+# Schedules
+
+def schedule(events: Iterable[Event], batches_per_epoch: int) -> Figure:
+    """Picture of one schedule, see `schedules`."""
+    return schedules([("", events)], batches_per_epoch)
+
+
+def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int) -> Figure:
+    """For each schedule when teacher and student are updated, and by how many updates the teacher is ahead: a
+    line, with a dot and the mean at the updates of the student.
+
+    Time runs in updates. Blocks alternate in colour; a band joins each block of the teacher to its replay.
+
+    Args:
+        titled: title and events, see `schedule.spaced_schedule`.
+        batches_per_epoch: L, for the mean lead in epochs.
+    """
+    style()
+    fig, axes = plt.subplots(2 * len(titled), 1, figsize=(COLUMN, 1.55 * len(titled) + 0.35), squeeze=False,
+                             layout="constrained", gridspec_kw={"height_ratios": [1, 0.9] * len(titled)})
+    for (title, events), lanes, lead in zip(titled, axes[::2, 0], axes[1::2, 0]):
+        events = list(events)
+        times = np.cumsum([0] + [event.kind != "epoch" for event in events])[:-1]  # updates before each event
+        lanes.set_title(title)
+        _draw_lanes(lanes, events, times)
+        _draw_lead(lead, events, times, batches_per_epoch)
+        _draw_epochs(lanes, lead, [(t, e.index) for t, e in zip(times, events) if e.kind == "epoch"])
+    axes[-1, 0].set_xlabel("time, in updates; ticks: ends of the teacher's epochs")
+    return fig
+
+
+def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray) -> None:
+    spans: dict[tuple, list[int]] = {}  # (block, height of the lane) -> times of its updates
+    for time, event in zip(times, events):
+        if event.kind != "epoch":
+            spans.setdefault((event.block, float(event.kind != "learn")), []).append(time)
+    for (block, y), span in spans.items():
+        shade, taught = ("#56B4E9", "#F0C400")[block % 2], spans.get((block, 1.0))
+        ax.broken_barh([(time, 1) for time in span], (y, 0.5), facecolor=shade, edgecolor="white",
+                       lw=0.6 if len(events) < 150 else 0)
+        if y == 0 and taught:
+            corners = [(taught[0], 1), (taught[-1] + 1, 1), (span[-1] + 1, 0.5), (span[0], 0.5)]
+            ax.add_patch(plt.Polygon(corners, facecolor=shade, alpha=0.3, lw=0))
+    lanes = {0.0: "student", 1.0: "teacher"}
+    used = sorted({y for _, y in spans})
+    ax.set(ylim=(-0.1, 1.6), yticks=[y + 0.25 for y in used], yticklabels=[lanes[y] for y in used])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+
+
+def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, batches_per_epoch: int) -> None:
+    if not any(event.kind == "teach" for event in events):
+        ax.text(0.5, 0.5, "no updates of a teacher alone", transform=ax.transAxes, ha="center", va="center")
+        ax.set_yticks([])
+        return
+    step = np.array([(event.kind == "teach") - (event.kind == "learn") for event in events])
+    ax.plot(times, np.cumsum(step) - step, color="black", lw=0.8)
+    at_learning = leads(events)
+    ax.plot(times[step < 0], at_learning, "k.", ms=3 if len(events) < 150 else 0)
+    mean = sum(at_learning) / max(len(at_learning), 1)
+    ax.axhline(mean, color="#555555", lw=1, ls="--")
+    ax.set_title(f"mean lead {mean:.1f} updates = {mean / batches_per_epoch:.2f} epochs", fontsize=8,
+                 loc="right", pad=2)
+    ax.set_ylabel("lead")
+    ax.set_ylim(min([0, *at_learning]), 1.15 * max([1, *at_learning]))
+    ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+
+
+def _draw_epochs(lanes: plt.Axes, lead: plt.Axes, ends: list[tuple[int, int]]) -> None:
+    """A dotted line and a tick where an epoch of the teacher ends, at most six of them."""
+    shown = ends[::-1][::math.ceil(len(ends) / 6) or 1]
+    for ax in (lanes, lead):
+        ax.set_xlim(0, ends[-1][0] if ends else None)
+        for time, _ in shown:
+            ax.axvline(time, color="#7f7f7f", lw=0.6, ls=":")
+    lanes.set_xticks([])
+    lead.set_xticks([time for time, _ in shown], [str(number) for _, number in shown])
+
+
+# Arms
+
+def arms(frame: pd.DataFrame, title: str = "") -> Figure:
+    """Test accuracy of every arm: each seed a dot, a faint line through the dots of one seed, mean, interval.
+
+    Args:
+        frame: from `tables.runs`, of one notebook.
+        title: of the whole figure.
+    """
+    return _forest(frame, None, "test accuracy (%)\ndots, lines: seeds", title)
+
+
+def differences(frame: pd.DataFrame, reference: str = "baseline") -> Figure:
+    """Differences of every arm to a reference, paired by seed: each pair a dot, mean, interval, zero marked.
+
+    Args:
+        frame: from `tables.runs`, of one notebook.
+        reference: name of an arm.
+    """
+    return _forest(frame, reference, f"accuracy minus that of {reference} (points)\ndots: pairs")
+
+
+def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str = "") -> Figure:
+    """A row for each arm: a dot for each seed, the mean and its interval just above."""
+    names, settings = [arm for arm in dict.fromkeys(frame["arm"]) if arm != reference], _settings(frame)
+    fig, axes = _panels(settings, 0.5 + 0.27 * len(names), sharey=True)
+    counts = []
+    for ax, setting in zip(axes, settings):
+        values = {arm: _by_seed(frame, setting, arm, reference) for arm in names}
+        if reference:
+            ax.axvline(0, color="black", lw=0.8)
+        else:
+            for _, line in pd.DataFrame(values).iterrows():  # NaN where an arm lacks the seed
+                ax.plot(line[names], np.arange(len(names)) + 0.2, color="#d0d0d0", lw=0.5, zorder=1)
+        for y, (arm, series) in enumerate(values.items()):
+            ax.plot(series, np.full(len(series), y + 0.2), ".", color=colour(arm), alpha=0.7, ms=5, mew=0)
+            _mark(ax, arm, mean_interval(series), y=y - 0.12)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+        counts += map(len, values.values())
+    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    fig.supxlabel(f"{label}; {_say_n(counts)}", fontsize=8)
+    return fig
+
+
+def _mark(ax: plt.Axes, arm: str, i: Interval, x: float | None = None, y: float | None = None) -> None:
+    """Mean and interval, along x at a given y, or along y at a given x; nothing for n = 0."""
+    shade, marker = look(arm)
+    half = {"xerr" if x is None else "yerr": i.mean - i.low} if i.n > 1 else {}
+    if i.n:
+        ax.errorbar(i.mean if x is None else x, i.mean if y is None else y, **half, fmt=marker, color=shade,
+                    capsize=2, mec="white", mew=0.4, ms=5.5)
+
+
+# Curves
+
+def by_interval(frame: pd.DataFrame) -> Figure:
+    """Paired difference to online KD (or to self KD where there is no online KD) against the space interval.
+
+    Args:
+        frame: from `tables.runs`, of one notebook. Offline KD, whose interval is the whole run, stands apart
+            on the right.
+    """
+    settings, reference = _settings(frame), "online KD" if "online KD" in set(frame["arm"]) else "self KD"
+    spaced = {arm: interval_of(arm) for arm in dict.fromkeys(frame["arm"]) if interval_of(arm) is not None}
+    right = 1.3 * max((s for s in spaced.values() if s < math.inf), default=0) or 1.0
+    place = {arm: min(s, right) for arm, s in sorted(spaced.items(), key=lambda item: item[1])}
+    fig, axes = _panels(settings, 1.6, sharey=False)
+    counts = []
+    for ax, setting in zip(axes, settings):
+        found = {arm: mean_interval(_by_seed(frame, setting, arm, reference)) for arm in place}
+        drawn = {arm: i for arm, i in found.items() if i.n}
+        ax.axhline(0, color="black", lw=0.8)
+        ax.plot([place[arm] for arm in drawn], [i.mean for i in drawn.values()], color="#b0b0b0", zorder=1)
+        for arm, i in drawn.items():
+            _mark(ax, arm, i, x=place[arm])
+        ax.set_xticks(list(place.values()), ["offline" if spaced[arm] == math.inf else f"{spaced[arm]:g}"
+                                             for arm in place])
+        ax.grid(axis="y")
+        counts += [i.n for i in drawn.values()]
+    fig.supylabel(f"points above {reference}", fontsize=8)
+    fig.supxlabel(f"space interval s (epochs); 0: {reference}\nmean over seeds; {_say_n(counts)}", fontsize=8)
+    return fig
+
+
+def learning_curves(frame: pd.DataFrame, names: Sequence[str], column: str = "test_accuracy") -> Figure:
+    """A number of every epoch, mean over seeds with its 95% t interval as a band.
+
+    Args:
+        frame: from `tables.epochs`, of one notebook.
+        names: arms to draw; those without records are left out.
+        column: of the frame; epochs without a value are left out.
+    """
+    settings = _settings(frame)
+    fig, axes = _panels(settings, 2.0, sharey=False)
+    counts, drawn = [], {}
+    for ax, setting in zip(axes, settings):
+        for arm in names:
+            part = frame[(frame["setting"] == setting) & (frame["arm"] == arm)].dropna(subset=[column])
+            found = {epoch: mean_interval(values) for epoch, values in part.groupby("epoch")[column]}
+            if not found:
+                continue
+            mean, low, high = np.array([i[:3] for i in found.values()]).T
+            shade, marker = look(arm)
+            ax.fill_between(list(found), low, high, color=shade, alpha=0.12, lw=0)
+            drawn[arm], = ax.plot(list(found), mean, color=shade, marker=marker,
+                                  markevery=len(found) // 8 + 1)
+            counts += [i.n for i in found.values()]
+        ax.set(xlabel="epoch", ylabel=column.replace("_", " ") + " (%)" * ("accuracy" in column))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.grid(axis="y")
+    if drawn:
+        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2,
+                   title=f"mean over seeds; {_say_n(counts)}")
+    return fig
+
+
+# Pictures and files
+
+def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None) -> Figure:
+    """Pictures in a grid, a page wide.
+
+    Args:
+        images: uint8 [N, C, H, W], C = 1 or 3.
+        columns: pictures in a row.
+        titles: N short texts, one above each picture; broken at blanks and underscores.
+
+    Raises:
+        InputError: not such an array, or another number of titles.
+    """
+    images = np.asarray(images)
+    drawable = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and len(images)
+    if not drawable or columns < 1:
+        raise InputError(f"images of {images.dtype} {list(images.shape)} in {columns} columns cannot be "
+                         "drawn: give uint8 [N, C, H, W] with C = 1 or 3, N and columns at least 1.")
+    if titles is not None and len(titles) != len(images):
+        raise InputError(f"{len(titles)} titles for {len(images)} pictures: give one for each, or none.")
+    style()
+    n, channels, height, width = images.shape
+    gap, cell = max(width // 10, 1), PAGE / columns  # pixels; inches
+    words = [re.split("[_ ]", title) for title in titles or []]
+    longest = max((len(word) for parts in words for word in parts), default=1)
+    size = min(8, max(5, cell * 72 / (0.65 * longest)))  # points; a letter is about 0.65 times as wide
+    head = gap + math.ceil(max(map(len, words), default=0) * size * 1.3 / 72 / cell * (width + gap))  # pixels
+    canvas = np.full((-(-n // columns) * (height + head), columns * (width + gap), channels), 255, np.uint8)
+    fig = plt.figure(figsize=(PAGE, PAGE * canvas.shape[0] / canvas.shape[1]))
+    ax = fig.add_axes((0, 0, 1, 1))
+    for k, image in enumerate(images):
+        y, x = k // columns * (height + head) + head, k % columns * (width + gap)
+        canvas[y:y + height, x:x + width] = image.transpose(1, 2, 0)
+        if words:
+            ax.text(x + width / 2, y - gap / 2, "\n".join(words[k]), ha="center", va="bottom", fontsize=size)
+    ax.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.set_axis_off()
+    return fig
+
+
+def save(fig: Figure, name: str, profile: str, run_ids: Iterable[str]) -> None:
+    """Keep a figure as figures/<profile>/<name>.png and .svg, with <name>.json naming its records. The same
+    figure gives the same bytes, and a file is whole or not there.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    folder = records.ROOT / "figures" / profile
+    sidecar = {"figure": name, "profile": profile, "runs": sorted(set(run_ids))}
+    # First, because it makes the folder and finds one that cannot be written to.
+    records.write_atomically(folder / f"{name}.json", json.dumps(sidecar, indent=1) + "\n")
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # the layout depends a little on the resolution: settle it once
+    with plt.rc_context({"svg.hashsalt": "spacedkd"}):
+        for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+            draft = folder / f".{name}.{kind}.{os.getpid()}"
+            fig.savefig(draft, format=kind, dpi=200, metadata=metadata)
+            os.replace(draft, folder / f"{name}.{kind}")

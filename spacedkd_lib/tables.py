@@ -1,0 +1,360 @@
+"""Records -> data frames -> CSV, Markdown and LaTeX. Nothing here is typed by hand, and nothing needs torch.
+
+`runs` and `epochs` are tidy frames for computing; `summary` is the table of results, one line an arm;
+`formatted` is what people see of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Iterable
+
+import pandas as pd
+
+from . import records, study
+from .recipes import InputError, Recipe
+from .records import Record
+from .statistics import Interval, holm, mean_interval, paired_by_seed
+
+KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
+PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
+REFERENCE, DISTILLED = "baseline", ("online KD", "self KD")  # what the other arms are compared with
+BY_SIZE = ("paper", "core", "study", "cifar100-slice", "quick")  # profiles with results, the largest first
+ACCURACY, SD = "Test accuracy (%)", "sd"
+MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Teacher (%)",
+         "best_on_val_accuracy": "Best on val (%)", "best_on_test_accuracy": "Best on test (%)",
+         "teacher_updates": "Teacher updates", "student_updates": "Student updates",
+         "train_gmacs": "Training GMACs"}
+
+
+def _keys(row: study.Row) -> dict:
+    return {"notebook": row.notebook, "setting": row.setting, "arm": row.arm, "seed": row.seed,
+            "run_id": row.recipe.run_id}
+
+
+def runs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
+    """One line for each grid row whose record exists, in grid order: its keys, all summary numbers (see
+    `train.summarise`), and data set, device, threads and seconds from its provenance.
+
+    Args:
+        rows: of a grid.
+        found: run id -> record.
+    """
+    have = [(row, found[row.recipe.run_id]) for row in rows if row.recipe.run_id in found]
+    numbers = list(dict.fromkeys(["test_accuracy", *(name for _, record in have for name in record.summary)]))
+    lines = [_keys(row) | record.summary | {name: record.provenance.get(name) for name in PROVENANCE}
+             for row, record in have]
+    return pd.DataFrame(lines, columns=KEYS + numbers + PROVENANCE)
+
+
+def epochs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
+    """One line for each epoch of each grid row whose record exists; NaN where an epoch was not evaluated."""
+    lines = [_keys(row) | epoch for row in rows if row.recipe.run_id in found
+             for epoch in found[row.recipe.run_id].epochs]
+    names = dict.fromkeys([*KEYS, "epoch", *(name for line in lines for name in line)])
+    return pd.DataFrame(lines, columns=list(names))
+
+
+def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """The table of results: one line an arm of a setting, in grid order, means over seeds.
+
+    "Test accuracy" is that of the last epoch. "Best on val" is the test accuracy of the epoch with the best
+    validation accuracy; "Best on test" takes the epoch by its test accuracy, as the released programs do, and
+    is optimistic. "vs ..." columns hold paired differences in percentage points with 95% t intervals, the
+    number of pairs, and p-values after Holm's correction; a family is all comparisons with one reference in
+    one setting of one notebook.
+
+    Args:
+        frame: from `runs`.
+        reference: arm that the others are compared with; so are "online KD" and "self KD" where they exist.
+    """
+    others = [name for name in DISTILLED if name != reference and name in set(frame["arm"])]
+    lines = []
+    for (notebook, setting), part in frame.groupby(["notebook", "setting"], sort=False):
+        names = list(dict.fromkeys(part["arm"]))
+        against = [_against(part, names, name) for name in (reference, *others)]
+        for arm in names:
+            of_arm = part[part["arm"] == arm]
+            mean = mean_interval(of_arm["test_accuracy"])
+            line = {"Notebook": notebook, "Setting": setting, "Arm": arm, "n": mean.n, ACCURACY: mean.mean,
+                    SD: mean.sd}
+            for columns in against:
+                line |= columns[arm]
+            lines.append(line | {MEANS[name]: of_arm[name].mean() for name in MEANS if name in frame})
+    table = pd.DataFrame(lines, columns=None if lines else ["Notebook", "Setting", "Arm", "n", ACCURACY, SD])
+    counts = [name for name in ("Teacher updates", "Student updates") if name in table]
+    table[counts] = table[counts].round().astype(int)
+    return table if frame["notebook"].nunique() > 1 else table.drop(columns="Notebook")
+
+
+def _against(part: pd.DataFrame, names: list[str], reference: str) -> dict[str, dict]:
+    """arm -> its columns of the comparison with a reference; NaN for the reference itself, or without it."""
+    found = {arm: paired_by_seed(part, arm, reference) for arm in names if arm != reference}
+    adjusted = dict(zip(found, holm([interval.p for interval in found.values()])))
+    columns = {}
+    for arm in names:
+        i = found.get(arm, mean_interval([]))
+        columns[arm] = {f"vs {reference} (points)": i.mean, f"vs {reference}: low": i.low,
+                        f"vs {reference}: high": i.high, f"vs {reference}: pairs": i.n,
+                        f"vs {reference}: p (Holm)": adjusted.get(arm, math.nan)}
+    return columns
+
+
+# For people
+
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as text: "71.20 ± 0.74" for a mean with its sd over seeds, "+1.54 [0.80, 2.28] p=0.012" for a
+    paired difference, its interval and Holm's p; empty for NaN. What is text already comes back as it is."""
+    shown, consumed = {}, set()
+    for name in table:
+        stem = name.removesuffix(" (points)")
+        if name == ACCURACY and SD in table:
+            consumed.add(SD)
+            shown[f"{name} ± sd"] = [f"{mean:.2f}" + (f" ± {sd:.2f}" if sd == sd else "")
+                                     for mean, sd in zip(table[name], table[SD])]
+        elif f"{stem}: low" in table:
+            parts = [f"{stem}: {part}" for part in ("low", "high", "pairs", "p (Holm)")]
+            consumed.update(parts)
+            columns = [table[part] for part in (name, *parts, "n")]
+            shown[f"{stem} [95% t], Holm p"] = [_difference(*cells) for cells in zip(*columns)]
+        elif name not in consumed:
+            shown[name] = [_text(value) for value in table[name]]
+    return pd.DataFrame(shown, index=table.index, dtype=object)
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    return f"{value:,}" if type(value) is int else "" if value is None else str(value)
+
+
+def _points(x: float, sign: str = "") -> str:
+    return f"{round(x, 2) + 0.0:{sign}.2f}"  # adding zero turns -0.00 into 0.00
+
+
+def _difference(mean: float, low: float, high: float, pairs: int, p: float, n: int) -> str:
+    if pairs < 2:
+        return f"{_points(mean, '+')} (one pair)" if pairs else ""
+    chance = "p<0.001" if p < 0.001 else f"p={p:.3f}"
+    text = f"{_points(mean, '+')} [{_points(low)}, {_points(high)}] {chance}"
+    return text + f" ({pairs} pairs)" * (pairs != n)
+
+
+def verdict(interval: Interval) -> str:
+    """What a paired difference in percentage points says, and no more; by its own interval, without a
+    correction for other comparisons.
+
+    >>> verdict(Interval(1.54, 0.80, 2.28, 0.6, 5, 0.005))
+    'higher by 1.54 points [0.80, 2.28], n = 5'
+    >>> verdict(Interval(-0.2, -1.1, 0.7, 0.7, 5, 0.57))
+    'no difference shown: -0.20 points [-1.10, 0.70], n = 5'
+    """
+    mean, low, high, sd, n, _ = interval
+    if n == 0 or mean != mean:
+        return "not measured"
+    if n == 1:
+        return f"one seed shows nothing: {_points(mean, '+')} points, n = 1"
+    if mean == 0 == sd:
+        return f"no difference: equal in every seed, n = {n}"
+    if low > 0:
+        return f"higher by {_points(mean)} points [{_points(low)}, {_points(high)}], n = {n}"
+    if high < 0:
+        return f"lower by {_points(-mean)} points [{_points(-high)}, {_points(-low)}], n = {n}"
+    return f"no difference shown: {_points(mean, '+')} points [{_points(low)}, {_points(high)}], n = {n}"
+
+
+# Files
+
+def write(table: pd.DataFrame, stem: Path) -> list[Path]:
+    """Keep a table as <stem>.csv (every digit), <stem>.md and <stem>.tex (as `formatted`).
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    csv = table.to_csv(index=False, lineterminator="\n")
+    texts = {"csv": csv, "md": markdown(table), "tex": latex(table)}
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in texts]
+    for path, text in zip(paths, texts.values()):
+        records.write_atomically(path, text)
+    return paths
+
+
+def _cells(table: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:
+    """Header and lines as text, and for each column whether it holds numbers."""
+    shown = formatted(table)
+    numeric = [all(re.match(r"[-+]?\d|$", cell) for cell in shown[name]) for name in shown]
+    return [list(shown.columns), *shown.values.tolist()], numeric
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown, columns padded so that its source is legible too."""
+    lines, numeric = _cells(table)
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * (w - 1) + ":" if right else "-" * w for w, right in zip(widths, numeric)])
+    padded = ([cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric)]
+              for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+          "<": "$<$", ">": "$>$", **{c: "\\" + c for c in "&%$#_{}"}}
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A tabular for the package booktabs; special characters escaped, true minus signs."""
+    lines, numeric = _cells(table)
+    head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in lines)
+    columns = "".join("lr"[right] for right in numeric)
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body,
+                      r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(text: str) -> str:
+    text = "".join(_LATEX.get(c, c) for c in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)
+
+
+# This machine's records, and the published ones
+
+def local_records(rows: Iterable[study.Row]) -> dict[str, Record]:
+    """Run id -> finished local record of these rows."""
+    found = {recipe.run_id: records.load(recipe) for recipe in study.unique(rows)}
+    return {run_id: record for run_id, record in found.items() if record}
+
+
+def best_published() -> str:
+    """The largest profile that has published records; empty if none has."""
+    return next((name for name in BY_SIZE if records.published_file(name).exists()), "")
+
+
+def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
+    """This machine's numbers beside the published ones: a line for each setting and arm.
+
+    "bit for bit": every epoch of every local run equals the published one. "within the interval": the mean
+    paired difference to the baseline (for the baseline its mean) lies in the published 95% t interval;
+    "differs": it does not, which independent runs do by chance in one line of eight at n = 5. All published
+    seeds count, however few are run here.
+    """
+    references = {(r.notebook, r.setting): _seedless(r.recipe) for r in rows if r.arm == REFERENCE}
+    groups: dict[tuple, list[str]] = {}  # a run that several notebooks need is one line
+    for row in rows:
+        groups.setdefault((row.setting, row.arm, _seedless(row.recipe)), []).append(row.notebook)
+    here, there = _by_seed(local.values()), _by_seed(published.values())
+    lines = []
+    for (setting, arm, key), notebooks in groups.items():
+        reference = references.get((notebooks[0], setting), key)
+        lines.append({"Notebooks": " ".join(dict.fromkeys(name[:2] for name in notebooks)),
+                      "Setting": setting, "Arm": arm, "Here (%)": _accuracy(here.get(key)),
+                      "Published (%)": _accuracy(there.get(key)),
+                      "Agreement": _agreement(here, there, key, reference)})
+    return pd.DataFrame(lines)
+
+
+def _seedless(recipe: Recipe) -> str:
+    return replace(recipe, seed=0).run_id
+
+
+def _by_seed(found: Iterable[Record]) -> dict[str, dict[int, Record]]:
+    """Recipe but for its seed -> seed -> record."""
+    by_recipe: dict[str, dict[int, Record]] = {}
+    for record in found:
+        by_recipe.setdefault(_seedless(record.recipe), {})[record.recipe.seed] = record
+    return by_recipe
+
+
+def _accuracy(by_seed: dict[int, Record] | None) -> str:
+    if not by_seed:
+        return ""
+    i = mean_interval([record.summary["test_accuracy"] for record in by_seed.values()])
+    return f"{i.mean:.2f} (n = {i.n})"
+
+
+def _agreement(here: dict, there: dict, key: str, reference: str) -> str:
+    mine, theirs = here.get(key, {}), there.get(key, {})
+    if not mine or not theirs:
+        return "not published" if mine else "not run"
+    if all(seed in theirs and mine[seed].numbers() == theirs[seed].numbers() for seed in mine):
+        return "bit for bit"
+    new, old = _gain(here, key, reference), _gain(there, key, reference)
+    if old.n < 2 or new.n < 1:
+        return "too few seeds to say"
+    return "within the interval" if old.low <= new.mean <= old.high else "differs"
+
+
+def _gain(found: dict[str, dict[int, Record]], key: str, reference: str) -> Interval:
+    """Paired difference of one recipe to another; the mean where the two are one."""
+    values, base = ({seed: record.summary["test_accuracy"] for seed, record in found.get(k, {}).items()}
+                    for k in (key, reference))
+    both = sorted(set(values) & set(base))
+    return mean_interval([values[seed] - (base[seed] if key != reference else 0) for seed in both])
+
+
+# The README's first screen
+
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+
+
+def readme_block(profiles: Iterable[str]) -> str:
+    """The measured table of published profiles in Markdown, each with what its numbers come from; empty if
+    none of them has published records."""
+    return "\n".join(filter(None, map(_readme_profile, profiles)))
+
+
+def _readme_profile(name: str) -> str:
+    published, parts, used = records.read_published(name), [], {}
+    for setting in study.profile(name).settings:
+        for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
+            rows = [row for row in study.grid(name, notebook)
+                    if row.setting == setting.label and row.recipe.run_id in published]
+            if rows:
+                parts.append(_readme_part(rows, published, distilled))
+                used |= {row.recipe.run_id: published[row.recipe.run_id] for row in rows}
+    if not parts:
+        return ""
+    table = pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])
+    return markdown(table) + "\n" + _sources(name, used.values())
+
+
+def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
+    shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
+    return pd.DataFrame({"Data": shown["Setting"], "Method": shown["Arm"], "n": shown["n"],
+                         "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
+                         f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
+                         f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t], Holm p"],
+                         "vs online or self KD": shown.get(f"vs {distilled} [95% t], Holm p", "")})
+
+
+def _sources(name: str, used: Iterable[Record]) -> str:
+    """What the numbers of a table mean, and hardware, versions, commit and data of its records."""
+    of = [record.provenance for record in used]
+
+    def each(say) -> str:
+        return ", ".join(dict.fromkeys(map(say, of)))
+    hardware = each(lambda p: p["device_name"] if p["device"] == "cuda" else p["cpu"])
+    versions = f"torch {each(lambda p: p['torch'])}, Python {each(lambda p: p['python'])}"
+    commit = each(lambda p: (p["git_commit"][:8] or "unknown") + " with changes" * p["git_dirty"])
+    data = each(lambda p: f"{p['dataset']} {p['data_sha256'][:12]}")
+    return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points, their 95% t "
+            f"intervals, p after Holm. {hardware}; {versions}; commit {commit}; data SHA-256: {data}.\n")
+
+
+def update_readme(path: Path) -> None:
+    """Set what stands between the two result marks of a README to the published results; of quick only where
+    study, the same data at length, is not published.
+
+    Raises:
+        InputError: there is no such file, or it lacks a mark.
+    """
+    published = [name for name in BY_SIZE if records.published_file(name).exists()]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise InputError(f"{path.name} lacks the marks {START} and {END}: put both where the results belong.")
+    block = readme_block(name for name in published if name != "quick" or "study" not in published)
+    block = block or "No results are published yet.\n"
+    records.write_atomically(path, f"{before}{start}\n\n{block}\n{end}{after}")

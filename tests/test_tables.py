@@ -1,0 +1,301 @@
+"""Tables from made-up records of real grids, never kept outside a temporary folder."""
+
+import csv
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spacedkd_lib import records, study, tables
+from spacedkd_lib.recipes import InputError
+from spacedkd_lib.records import Record
+from spacedkd_lib.statistics import Interval, holm, mean_interval, paired_difference
+
+PROVENANCE = {"dataset": "glyphs", "data_sha256": "ab" * 32, "device": "cpu", "device_name": "AVX2",
+              "threads": 1, "seconds": 1.5, "cpu": "Test CPU", "torch": "2.11.0", "python": "3.11.9",
+              "git_commit": "c0ffee" * 6, "git_dirty": False}
+
+
+def synthetic(rows, shift=0.0):
+    """Run id -> record with made-up numbers: a seed's own level, an arm's effect, and a little noise."""
+    found = {}
+    for row in rows:
+        effect = len(row.arm) / 10
+        rng = np.random.default_rng([row.seed, len(row.arm)])
+        curve = 60 + 3 * row.seed + effect + shift + np.array([0.0, 6.0, 5.0]) + rng.normal(0, 0.2, 3)
+        epochs = [{"epoch": e + 1, "test_accuracy": float(a), "student_loss": 2.0 - e, "seconds": 0.5}
+                  for e, a in enumerate(curve)]
+        summary = {"test_accuracy": epochs[-1]["test_accuracy"], "best_on_test_accuracy": float(curve.max()),
+                   "best_on_val_accuracy": float(curve[1]), "teacher_updates": 30 * ("KD" in row.arm),
+                   "student_updates": 30, "train_gmacs": 1234.5}
+        if row.recipe.method == "self_kd":
+            summary["ensemble_test_accuracy"] = summary["test_accuracy"] + 1
+        found[row.recipe.run_id] = Record(row.recipe, epochs, summary, PROVENANCE)
+    return found
+
+
+SPACED, SELF = (study.grid("quick", name, 4) for name in ("05_spaced_kd", "04_self_kd"))
+SPACED_RECORDS, SELF_RECORDS = synthetic(SPACED), synthetic(SELF)
+
+
+def cells(markdown):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()
+            if line.startswith("|")]
+
+
+def accuracies(frame, arm, setting="glyphs"):
+    part = frame[(frame["setting"] == setting) & (frame["arm"] == arm)]
+    return part.sort_values("seed")["test_accuracy"].tolist()
+
+
+def test_runs_are_tidy_and_hold_only_what_exists():
+    some = {row.recipe.run_id: SPACED_RECORDS[row.recipe.run_id] for row in SPACED if row.seed != 2}
+    frame = tables.runs(SPACED, some)
+    wanted = [row for row in SPACED if row.seed != 2]
+    assert frame["run_id"].tolist() == [row.recipe.run_id for row in wanted]
+    assert frame["arm"].tolist() == [row.arm for row in wanted]
+    assert list(frame.columns[:6]) == [*tables.KEYS, "test_accuracy"]
+    assert list(frame.columns[-5:]) == tables.PROVENANCE
+    for _, line in frame.iterrows():
+        assert line["test_accuracy"] == some[line["run_id"]].summary["test_accuracy"]
+
+
+def test_epochs_have_one_line_each():
+    frame = tables.epochs(SPACED, SPACED_RECORDS)
+    assert len(frame) == 3 * len(SPACED)
+    run_id = SPACED[5].recipe.run_id
+    one = frame[frame["run_id"] == run_id]
+    assert one["test_accuracy"].tolist() == [e["test_accuracy"] for e in SPACED_RECORDS[run_id].epochs]
+
+
+def test_summary_against_its_definition():
+    frame = tables.runs(SPACED, SPACED_RECORDS)
+    table = tables.summary(frame)
+    in_order = list(study.spaced_arms(study.profile("quick").settings[0]))
+    assert table["Arm"].tolist() == 2 * in_order
+    line = table[(table["Setting"] == "glyphs") & (table["Arm"] == "spaced KD s=1.5")].iloc[0]
+    arm = accuracies(frame, "spaced KD s=1.5")
+    assert (line["n"], line["Test accuracy (%)"]) == (4, pytest.approx(np.mean(arm)))
+    assert line["sd"] == pytest.approx(np.std(arm, ddof=1))
+    for other in ("baseline", "online KD"):
+        i = paired_difference(arm, accuracies(frame, other))
+        got = [line[f"vs {other}{part}"] for part in (" (points)", ": low", ": high", ": pairs")]
+        assert got == pytest.approx([i.mean, i.low, i.high, i.n])
+    assert (line["Teacher updates"], line["Student updates"], line["Training GMACs"]) == (30, 30, 1234.5)
+
+
+def test_holm_within_a_setting():
+    frame = tables.runs(SPACED, SPACED_RECORDS)
+    table = tables.summary(frame)
+    part = table[(table["Setting"] == "digits") & (table["Arm"] != "baseline")]
+    raw = [paired_difference(accuracies(frame, arm, "digits"), accuracies(frame, "baseline", "digits")).p
+           for arm in part["Arm"]]
+    assert part["vs baseline: p (Holm)"].tolist() == pytest.approx(holm(raw))
+    assert max(holm(raw)) > max(raw)
+
+
+def test_self_kd_is_compared_with_self_kd_and_shows_its_ensemble():
+    table = tables.summary(tables.runs(SELF, SELF_RECORDS))
+    assert "vs self KD (points)" in table and "vs online KD (points)" not in table
+    line = table.set_index("Arm").loc
+    assert line["self KD", "Ensemble (%)"] == pytest.approx(line["self KD", "Test accuracy (%)"] + 1)
+    assert math.isnan(line["baseline", "Ensemble (%)"]) and math.isnan(line["self KD", "vs self KD (points)"])
+
+
+def test_summary_of_everything_and_of_nothing():
+    table = tables.summary(tables.runs(SPACED + SELF, SPACED_RECORDS | SELF_RECORDS))
+    assert table["Notebook"].unique().tolist() == ["05_spaced_kd", "04_self_kd"]
+    assert table.loc[table["Notebook"] == "04_self_kd", "vs online KD (points)"].isna().all()
+    nothing = tables.summary(tables.runs(SPACED, {}))
+    assert len(nothing) == 0 and len(tables.formatted(nothing)) == 0
+    assert len(tables.epochs(SPACED, {})) == 0
+
+
+def test_one_seed_and_missing_arms_are_shown_as_such():
+    rows = [row for row in SPACED if row.arm == "offline KD" or (row.arm == "online KD" and row.seed == 0)]
+    shown = tables.formatted(tables.summary(tables.runs(rows, SPACED_RECORDS))).set_index(["Setting", "Arm"])
+    one = shown.loc[("glyphs", "online KD")]
+    assert re.fullmatch(r"\d\d\.\d\d", one["Test accuracy (%) ± sd"]) and one["n"] == "1"
+    assert shown["vs baseline [95% t], Holm p"].tolist() == ["", "", "", ""]
+    assert shown.loc[("glyphs", "offline KD"), "vs online KD [95% t], Holm p"].endswith(" (one pair)")
+
+
+def test_formatted_cells():
+    nan = math.nan
+    table = pd.DataFrame({
+        "Arm": ["a", "b"], "n": [5, 5], "Test accuracy (%)": [71.204, 70.0], "sd": [0.5, 0.0],
+        "vs a (points)": [nan, -0.001], "vs a: low": [nan, -1.104], "vs a: high": [nan, 12.3],
+        "vs a: pairs": [0, 3], "vs a: p (Holm)": [nan, 4e-5], "Student updates": [0, 12345],
+        "Training GMACs": [0.123, 123456.7]})
+    shown = tables.formatted(table)
+    assert shown.values.tolist() == [
+        ["a", "5", "71.20 ± 0.50", "", "0", "0.12"],
+        ["b", "5", "70.00 ± 0.00", "+0.00 [-1.10, 12.30] p<0.001 (3 pairs)", "12,345", "123,457"]]
+    assert tables.formatted(shown).equals(shown)
+
+
+@pytest.mark.parametrize("values, said", [
+    ([1.0, 2.0, 1.5], "higher by 1.50 points [0.26, 2.74], n = 3"),
+    ([-1.0, -2.0, -1.5], "lower by 1.50 points [0.26, 2.74], n = 3"),
+    ([1.0, -2.0, 0.5], "no difference shown: -0.17 points [-4.16, 3.83], n = 3"),
+    ([0.0, 0.0], "no difference: equal in every seed, n = 2"),
+    ([3.0], "one seed shows nothing: +3.00 points, n = 1"),
+    ([], "not measured"),
+])
+def test_verdict(values, said):
+    assert tables.verdict(mean_interval(values)) == said
+
+
+def test_verdict_takes_the_interval_at_its_word():
+    assert tables.verdict(Interval(0.5, 0.0, 1.0, 0.4, 5, 0.05)).startswith("no difference shown")
+
+
+# Files
+
+def test_write_gives_three_files_that_say_the_same(tmp_path):
+    table = tables.summary(tables.runs(SPACED, SPACED_RECORDS))
+    paths = tables.write(table, tmp_path / "deep" / "05_spaced_kd")
+    assert [path.name for path in paths] == ["05_spaced_kd.csv", "05_spaced_kd.md", "05_spaced_kd.tex"]
+    assert sorted(paths[0].parent.iterdir()) == sorted(paths)  # nothing half-written
+    lines = list(csv.DictReader(paths[0].open()))
+    every_digit = table["Test accuracy (%)"].tolist()
+    assert [float(line["Test accuracy (%)"]) for line in lines] == every_digit
+    shown = tables.formatted(table)
+    lines = cells(paths[1].read_text())
+    assert lines[0] == list(shown.columns) and lines[2:] == shown.values.tolist()
+    before = [path.read_bytes() for path in paths]
+    tables.write(table, tmp_path / "deep" / "05_spaced_kd")
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_markdown_and_latex_escape_what_is_special():
+    table = pd.DataFrame({"a|b": ["x|y"], "50% & more_$#{}~^\\": ["p<0.001 ± -1.5 [-2.00, s-1]"]})
+    assert tables.markdown(table).splitlines()[2] == r"| x\|y | p<0.001 ± -1.5 [-2.00, s-1] |"
+    text = tables.latex(table)
+    assert r"50\% \& more\_\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} \\" in text
+    assert r"x|y & p$<$0.001 $\pm$ $-$1.5 [$-$2.00, s-1] \\" in text
+    assert text.startswith("\\begin{tabular}{ll}\n\\toprule\n")
+    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
+
+
+def test_latex_aligns_numbers_right():
+    table = pd.DataFrame({"Arm": ["a"], "n": [5], "d": ["+1.54 [0.80, 2.28]"]})
+    assert tables.latex(table).startswith(r"\begin{tabular}{lrr}")
+
+
+# This machine and the published records
+
+def agreement(local, published, rows=SPACED):
+    table = tables.compare(rows, local, published)
+    assert not table.duplicated(["Setting", "Arm", "Notebooks"]).any()
+    return table.set_index(["Setting", "Arm"])["Agreement"]
+
+
+def moved(record, points):
+    """Another run's record: its accuracy is `points` higher, its epochs are others."""
+    accuracy = record.summary["test_accuracy"] + points
+    return replace(record, epochs=[], summary=record.summary | {"test_accuracy": accuracy})
+
+
+def test_compare_bit_for_bit():
+    later = {i: replace(r, epochs=[e | {"seconds": 9.0} for e in r.epochs])
+             for i, r in SPACED_RECORDS.items()}
+    assert set(agreement(later, SPACED_RECORDS)) == {"bit for bit"}
+    fewer = {i: r for i, r in later.items() if r.recipe.seed == 1}  # make reproduce SEEDS=...
+    assert set(agreement(fewer, SPACED_RECORDS)) == {"bit for bit"}
+
+
+def test_compare_within_differs_and_missing():
+    shifted = {i: moved(r, 0.01) for i, r in SPACED_RECORDS.items()}
+    assert set(agreement(shifted, SPACED_RECORDS)) == {"within the interval"}
+    apart = {i: moved(r, 5) if r.recipe.method == "offline_kd" else r for i, r in SPACED_RECORDS.items()}
+    got = agreement(apart, SPACED_RECORDS)
+    assert got[("glyphs", "offline KD")] == "differs" and got[("glyphs", "online KD")] == "bit for bit"
+    without = {i: r for i, r in SPACED_RECORDS.items() if r.recipe.method != "offline_kd"}
+    assert agreement(without, SPACED_RECORDS)[("digits", "offline KD")] == "not run"
+    assert agreement(SPACED_RECORDS, without)[("digits", "offline KD")] == "not published"
+    one = {i: r for i, r in SPACED_RECORDS.items() if r.recipe.seed == 0}
+    assert set(agreement(shifted, one)) == {"too few seeds to say"}
+
+
+def test_compare_is_paired():
+    """Seeds move both arms by 3 points; the published interval of the difference is much narrower."""
+    alike = {i: moved(r, 2) for i, r in SPACED_RECORDS.items()}
+    assert agreement(alike, SPACED_RECORDS)[("glyphs", "online KD")] == "within the interval"
+    alone = {i: moved(r, 2) if r.recipe.method != "baseline" else r for i, r in SPACED_RECORDS.items()}
+    assert agreement(alone, SPACED_RECORDS)[("glyphs", "online KD")] == "differs"
+
+
+def test_compare_has_one_line_for_a_shared_run():
+    rows = study.grid("quick", None, 1)
+    table = tables.compare(rows, {}, {})
+    baselines = table[(table["Setting"] == "glyphs") & (table["Arm"] == "baseline")]
+    assert baselines["Notebooks"].tolist() == ["02 03 05", "04"]  # another network in 04
+
+
+def test_local_and_best_published(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    record = SPACED_RECORDS[SPACED[0].recipe.run_id]
+    records.write_atomically(tmp_path / "runs" / record.run_id / "result.json", record.to_json())
+    assert tables.local_records(SPACED) == {record.run_id: record}
+    assert tables.best_published() == ""
+    records.publish([record], "quick")
+    assert tables.best_published() == "quick"
+    records.publish([record], "core")
+    assert tables.best_published() == "core"
+
+
+# README
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    rows = study.grid("quick", "05_spaced_kd") + study.grid("quick", "04_self_kd")
+    records.publish(synthetic(rows).values(), "quick")
+    return rows
+
+
+def test_readme_block(published):
+    block = tables.readme_block(["paper", "quick"])
+    lines = cells(block)
+    arms = [(line[0], line[1]) for line in lines[2:]]
+    spaced, own = (list(f(study.profile("quick").settings[0])) for f in (study.spaced_arms, study.self_arms))
+    assert arms[:len(spaced + own)] == [("glyphs", arm) for arm in spaced + own]
+    by_arm = {(line[0], line[1]): line for line in lines}
+    frame = tables.runs(published, synthetic(published))
+    frame = frame[frame["notebook"] == "05_spaced_kd"]
+    i = paired_difference(accuracies(frame, "spaced KD s=1"), accuracies(frame, "online KD"))
+    assert by_arm["glyphs", "spaced KD s=1"][-1].startswith(f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}] p")
+    assert by_arm["glyphs", "spaced KD s=1"][2] == "5"
+    for part in ("Test CPU; torch 2.11.0", "Python 3.11.9", "commit c0ffeec0;",
+                 "SHA-256: glyphs abababababab"):
+        assert part in block
+
+
+def test_update_readme_changes_only_its_own_part(published, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"# Before\n{tables.START}\nold\n{tables.END}\nafter \\1\n")
+    tables.update_readme(path)
+    text = path.read_text()
+    assert text.startswith(f"# Before\n{tables.START}\n\n| Data")
+    assert text.endswith(f".\n\n{tables.END}\nafter \\1\n")
+    assert "old" not in text
+    tables.update_readme(path)
+    assert path.read_text() == text
+
+
+def test_update_readme_refuses_a_file_without_marks(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    path = tmp_path / "README.md"
+    with pytest.raises(InputError, match="lacks the marks"):
+        tables.update_readme(path)
+    path.write_text(tables.START)
+    with pytest.raises(InputError, match="lacks the marks"):
+        tables.update_readme(path)
+    path.write_text(f"{tables.START}{tables.END}")
+    tables.update_readme(path)
+    assert path.read_text() == f"{tables.START}\n\nNo results are published yet.\n\n{tables.END}"
