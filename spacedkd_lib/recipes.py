@@ -178,6 +178,9 @@ def _check_numbers(r: Recipe) -> None:
     for name, (holds, allowed) in ranges.items():
         if not holds:  # NaN fails every comparison, so it is refused here too
             raise InputError(f"{name} = {getattr(r, name)!r} is out of range: give {allowed}.")
+    if r.method == "offline_kd" and r.interval != r.epochs:
+        raise InputError(f"Offline KD is one interval as long as the run, and interval = {r.interval} with epochs = "
+                         f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
     if r.method == "baseline" and r.interval:
         raise InputError(f"A baseline has no teacher, so interval = {r.interval} means nothing: leave it at 0.")
 

@@ -27,6 +27,9 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int) -> Iterator[Event]:
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, rule=recipe.rule, tail=recipe.tail,
                              counter=recipe.counter, seed=recipe.seed,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"))
+    if 0 < recipe.interval * batches_per_epoch < 1:
+        raise InputError(f"interval = {recipe.interval} epochs is less than one of the {batches_per_epoch} batches of "
+                         f"an epoch: give 0, or at least {1 / batches_per_epoch:.3g}.")
     return (e for e in events if e.kind != "teach") if recipe.method == "baseline" else events
 
 
@@ -60,17 +63,16 @@ def walk(recipe: Recipe, distiller, batches, evaluate: Callable[[], dict],
     Raises:
         InputError: the loss is not a finite number any more.
     """
-    optimizer, total = optimizers(recipe, distiller), recipe.epochs * len(batches)
-    tally, started = Tally(), time.perf_counter()
+    optimizer, total, tally = optimizers(recipe, distiller), recipe.epochs * len(batches), Tally()
     for event in recipe_schedule(recipe, len(batches)):
         if event.kind == "epoch":
-            row = {"epoch": event.index, **tally.row(time.perf_counter() - started)}
+            row = {"epoch": event.index, **tally.row()}
             if not all(math.isfinite(value) for value in row.values()):
                 raise InputError(f"The loss of run {recipe.run_id} is not finite in epoch {event.index}: lower lr "
                                  f"= {recipe.lr} or beta = {recipe.beta}.")
             evaluated = event.index % recipe.eval_every == 0 or event.index == recipe.epochs
             yield row | (evaluate() if evaluated else {})
-            tally, started = Tally(), time.perf_counter()
+            tally = Tally()
             continue
         x, y = batches[event.index]
         terms = getattr(distiller, event.kind)(x, y)  # the distiller's teach or learn
@@ -94,6 +96,7 @@ class Tally:
     def __init__(self):
         self.sums, self.images = defaultdict(float), defaultdict(int)
         self.updates = {"teach": 0, "learn": 0}
+        self.started = time.perf_counter()
 
     def add(self, kind: str, terms: dict[str, Tensor], images: int) -> None:
         self.updates[kind] += 1
@@ -101,14 +104,17 @@ class Tally:
         for name, value in terms.items():
             self.sums[kind, name] += value.detach()
 
-    def row(self, seconds: float) -> dict[str, float]:
-        """Mean loss terms, train accuracy in percent, updates, and images that went through an update a second."""
+    def row(self) -> dict[str, float]:
+        """Mean loss terms, train accuracy in percent, updates, seconds since the tally began, and images that went
+        through an update a second."""
         row = {f"{role}_updates": self.updates[kind] for kind, role in self.roles.items()}
         for (kind, name), value in self.sums.items():
-            if name == "correct":
-                row[f"{self.roles[kind]}_train_accuracy"] = 100 * float(value) / self.images[kind]
+            if name.endswith("correct"):
+                who = name.removesuffix("correct") or f"{self.roles[kind]}_"
+                row[f"{who}train_accuracy"] = 100 * float(value) / self.images[kind]
             else:
                 row[f"{self.roles[kind]}_{name}"] = float(value) / self.updates[kind]
+        seconds = time.perf_counter() - self.started  # only now: reading the sums waited for the device
         return row | {"seconds": seconds, "images_per_second": sum(self.images.values()) / seconds}
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses import FEATURE, SOFT
-from ..models import MultiExitResNet, macs
+from ..models import MultiExitResNet, Outputs, macs
 from ..recipes import Recipe
 
 
@@ -66,11 +66,17 @@ class SelfKD:
                                    for number, adapt, exit in zip((3, 2, 1), self.adapters, exits)
                                    if number in r.feature_exits)
             terms["loss"] = terms["loss"] + r.beta * terms["feature"]
-        return terms | {"correct": (teacher.logits.argmax(1) == y).sum()}
+        return terms | {("correct" if name == "student" else f"{name}_correct"): (logits.argmax(1) == y).sum()
+                        for name, logits in self.named(teacher, *exits).items()}
 
     def predict(self, x: Tensor) -> dict[str, Tensor]:
         """The deepest exit alone is the headline: it costs what the plain network costs. The ensemble, the mean of
         all four exits' logits, is what the released program reports (A22)."""
-        logits = [outputs.logits for outputs in self.net(x)]
+        return self.named(*self.net(x))
+
+    @staticmethod
+    def named(*outputs: Outputs) -> dict[str, Tensor]:
+        """Four exits' outputs, deepest first -> name -> logits [B, K]."""
+        logits = [out.logits.detach() for out in outputs]
         return {"student": logits[0], "ensemble": torch.stack(logits).mean(dim=0),
                 "exit3": logits[1], "exit2": logits[2], "exit1": logits[3]}
