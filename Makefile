@@ -3,7 +3,7 @@
 # The interpreter is, in this order: PY=... if given; an active conda environment other than base; else .venv,
 # which is made here from requirements.lock. Nothing is installed anywhere else, unless INSTALL=1 asks for it.
 
-## PROFILE=quick    smoke, quick, study, core or paper
+## PROFILE=quick    smoke, quick, cifar100-slice, study, core or paper
 ## SEEDS=5          number of seeds; left out: the profile's own
 ## WORKERS=2        runs side by side, one thread each; left out: one a processor core
 ## DATA=folder      where the data sets lie; left out: data
@@ -54,7 +54,7 @@ plan: $(READY) ## print what would run, what is done, and an estimate of time an
 reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
 	@$(SPACEDKD) reproduce $(OPTIONS)
 
-publish: $(READY) ## move this profile's finished records from runs/ to results/
+publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish --profile "$(PROFILE)"
 
 test: $(READY) ## run the tests, then every notebook, and compare its outputs

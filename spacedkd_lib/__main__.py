@@ -12,12 +12,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import records, study
+from . import records, study, tables
 from .recipes import InputError
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
 
-NOTEBOOKS = records.ROOT / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,36 +78,35 @@ def _duration(seconds: float) -> str:
 def reproduce(options) -> int:
     """Train what is not trained yet; then tables, figures and executed notebooks; compare with what is published."""
     started = time.monotonic()
-    rows = study.grid(options.profile, None, options.seeds)
+    rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
+    study.check_workers(options.workers)
+    published = records.read_published(options.profile)  # bad records and folders are found before any training
+    for place in ("results", "figures"):
+        records.write_atomically(records.ROOT / place / folder / ".writable", "")
+        (records.ROOT / place / folder / ".writable").unlink()
     if any(records.load(row.recipe) is None for row in rows):
         print(plan_line(rows, options.workers), flush=True)
     study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True))
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
-    print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'} "
-          f"(results/{options.profile}/notebooks/).")
-    print_comparison(rows, options.profile)
-    print(f"Done in {_duration(time.monotonic() - started)}. Tables: results/{options.profile}/tables/. "
-          f"Figures: figures/{options.profile}/.")
+    found = tables.local_records(rows)
+    tables.write_tidy(rows, found, records.ROOT / "results" / folder)
+    print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'}.")
+    print("This machine's numbers beside the published ones:" if published else
+          f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
+    if published:
+        print(tables.compare(rows, found, published).to_string(index=False))
+    print(f"Done in {_duration(time.monotonic() - started)}. Tables and notebooks: results/{folder}/. "
+          f"Figures: figures/{folder}/.")
     return 0
-
-
-def print_comparison(rows: list[study.Row], profile: str) -> None:
-    """This machine's numbers beside the published ones."""
-    from . import tables
-    published = records.read_published(profile)
-    if not published:
-        print(f"Nothing is published for profile {profile}: there is nothing to compare with.")
-        return
-    print(tables.compare(rows, tables.local_records(rows), published).to_string(index=False))
 
 
 def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
     """Execute the series in a profile, two at a time; a notebook whose inputs are unchanged is left alone."""
     parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | ({"workers": workers} if workers else {})
-    folder = records.ROOT / "results" / profile / "notebooks"
+    folder = records.ROOT / "results" / study.folder(profile, seeds) / "notebooks"
 
     def one(name: str) -> str | None:
-        key_file = records.ROOT / "build" / "keys" / profile / name
+        key_file = records.ROOT / "build" / "keys" / study.folder(profile, seeds) / name
         key = inputs_key(name, parameters)
         if (folder / f"{name}.ipynb").exists() and key_file.exists() and key_file.read_text() == key:
             return None
@@ -132,8 +131,7 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Move this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README."""
-    from . import tables
+    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README."""
     rows = study.grid(options.profile, None, options.seeds)
     found = tables.local_records(rows)
     missing = len(study.unique(rows)) - len(found)
@@ -141,6 +139,7 @@ def publish(options) -> None:
         raise InputError(f"{missing} of {len(study.unique(rows))} runs of profile {options.profile} are not finished: "
                          f"make reproduce PROFILE={options.profile} finishes them; nothing was published.")
     path = records.publish(found.values(), options.profile)
+    tables.write_tidy(rows, found, path.parent)
     tables.update_readme(records.ROOT / "README.md")
     dirty = any(record.provenance["git_dirty"] for record in found.values())
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."

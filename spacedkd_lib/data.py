@@ -317,7 +317,7 @@ def _inside(member: str) -> str:
 
 def _walk(folder: Path) -> dict[str, Path]:
     found = {}
-    for directory, folders, names in os.walk(folder):
+    for directory, folders, names in os.walk(folder, followlinks=True):
         names = [name for name in names if not name.startswith(".")]
         if not folders and not names:
             raise InputError(f"{directory} is an empty folder: put pictures into it, or remove it.")

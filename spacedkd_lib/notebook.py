@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures, records, study, tables
-from .recipes import InputError
 
 
 def show(table: pd.DataFrame) -> None:
@@ -31,10 +30,10 @@ def show_results(summary: pd.DataFrame) -> None:
 class Results:
     """What a notebook's result section shows.
 
-    profile: whose records. rows: the grid. records: run id -> record. runs, epochs: tidy frames, see tables.
+    profiles: whose records. rows: the grid. records: run id -> record. runs, epochs: tidy frames, see tables.
     """
 
-    profile: str
+    profiles: tuple[str, ...]
     rows: list[study.Row]
     records: dict[str, records.Record]
 
@@ -68,43 +67,52 @@ class Session:
 
     def __post_init__(self):
         study.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
-        if self.workers < 0:
-            raise InputError(f"workers = {self.workers} is out of range: give a positive count, or 0 for one a core.")
+        study.check_workers(self.workers)
         figures.style()
 
     @property
     def rows(self) -> list[study.Row]:
         return study.grid(self.profile, self.name, self.seeds)
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder for this session's tables and figures: with a number of seeds other than the profile's,
+        one of its own, so that published results are not overwritten by a trial."""
+        return study.folder(self.profile, self.seeds)
+
     def train(self) -> Results:
         """Every run of this notebook: loaded if it is finished, else trained now. A person sees a progress bar; an
         executed copy shows nothing of it, so that it is the same each time."""
         found = study.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
-        return Results(self.profile, self.rows, {record.run_id: record for record in found})
+        return Results((self.profile,), self.rows, {record.run_id: record for record in found})
 
     def results(self) -> Results:
-        """In smoke: the committed records of the largest profile at hand, so that a reader sees real numbers. In
-        every other profile: what was just run."""
-        if self.profile != "smoke":
+        """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
+        use, the largest profile's. In every other profile: what was just run."""
+        published = tables.published_profiles()
+        if self.profile != "smoke" or not published:
             return self.train()
-        published = tables.best_published()
-        if not published:
-            return self.train()
-        return Results(published, study.grid(published, self.name), records.read_published(published))
+        rows, found, seen = [], {}, set()
+        for name in published:
+            here = [row for row in study.grid(name, self.name) if row.setting not in seen]
+            rows += here
+            seen |= {row.setting for row in here}
+            found |= records.read_published(name)
+        return Results(tuple(published), rows, found)
 
-    def source(self, shown: Results) -> str:
-        """One line that says whose numbers follow."""
-        if not shown.records:
-            return f"No records of profile {shown.profile} for this notebook."
-        one = next(iter(shown.records.values())).provenance
-        kind = "published records" if self.profile == "smoke" and shown.profile != "smoke" else "records just run"
-        return (f"Profile {shown.profile}, {kind}: {len(shown.ids)} runs on {one['cpu']} ({one['device']}), "
-                f"torch {one['torch']}, commit {one['git_commit'][:8] or 'unknown'}.")
+    def source(self, shown: Results) -> None:
+        """Print whose numbers follow."""
+        for name in shown.profiles:
+            of = [shown.records[r.recipe.run_id].provenance for r in study.grid(name, self.name)
+                  if r.recipe.run_id in shown.ids]
+            if of:
+                kind = "just run" if name == self.profile else "published"
+                print(f"Profile {name}, {kind}: {len(of)} runs. {tables.hardware_and_versions(of)}.")
 
-    def save(self, fig: Figure, name: str, shown: Results) -> None:
-        """Keep a figure under figures/<profile>/; in smoke nothing is kept."""
+    def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
+        """Keep a figure under figures/<profile>/ with the ids of the records it shows; in smoke nothing is kept."""
         if self.profile != "smoke":
-            figures.save(fig, f"{self.name}-{name}", self.profile, shown.ids)
+            figures.save(fig, f"{self.name}-{name}", self.folder, shown.ids if shown else [])
 
     def record(self, table: pd.DataFrame) -> None:
         """Keep this notebook's numbers as CSV, Markdown and LaTeX under results/<profile>/tables/; in smoke nothing
@@ -112,5 +120,5 @@ class Session:
         if self.profile == "smoke":
             print(f"{len(table)} rows; the smoke profile keeps none.")
             return
-        tables.write(table, records.ROOT / "results" / self.profile / "tables" / self.name)
-        print(f"Recorded {len(table)} rows in results/{self.profile}/tables/{self.name}.csv, .md and .tex.")
+        tables.write(table, records.ROOT / "results" / self.folder / "tables" / self.name)
+        print(f"Recorded {len(table)} rows in results/{self.folder}/tables/{self.name}.csv, .md and .tex.")

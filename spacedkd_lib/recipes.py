@@ -1,7 +1,7 @@
 """A run, described completely: one frozen `Recipe`, and named functions that derive one from another.
 
 Every field states its unit or its allowed values and where its default comes from: the paper, the released
-programs (ids A1 to A22 of the audit in notebook 09 and `RELEASED`), or us. Two recipes with the same fields have
+programs (their deviations carry the ids A1 to A22; README.md lists them), or us. Two recipes with the same fields have
 the same run id; nothing else decides what a run computes. No torch here.
 """
 
@@ -40,6 +40,7 @@ def nearest(kind: str, given: object, allowed) -> str:
 
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd")
 AUGMENTATIONS = ("none", "crop_flip", "crop_flip_rotate", "autoaugment_cutout")
+RULES, TAILS, COUNTERS = ("fixed", "expanding", "random"), ("replay", "drop"), ("one", "epoch_early")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -83,9 +84,9 @@ class Recipe:
                             ("own", "cifar10", "cifar100", "imagenet"))
     # Schedule
     interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
-    rule: str = _field("fixed", "name", "paper", ("fixed", "expanding", "random"))
-    tail: str = _field("replay", "the last, partial interval (A11)", "ours", ("replay", "drop"))
-    counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", ("one", "epoch_early"))
+    rule: str = _field("fixed", "name", "paper", RULES)
+    tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS)
+    counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", COUNTERS)
     # Distillation
     temperature: float = _field(3.0, "T > 0", "paper")
     alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
@@ -94,7 +95,7 @@ class Recipe:
     t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
     feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"))
     feature_exits: tuple = _field((1, 2, 3), "self KD: exits with a feature loss, 1 = shallowest (A17)", "ours")
-    teacher_mode: str = _field("eval", "mode of the teacher while it teaches (A13)", "ours", ("eval", "train"))
+    teacher_mode: str = _field("eval", "online KD: mode of the teacher while it teaches (A13)", "ours", ("eval", "train"))
     zero_target: str = _field("post_update", "online KD, s = 0: teacher's view of the batch (A7)", "ours",
                               ("post_update", "pre_update"))
     self_update: str = _field("alternate", "self KD: what a replay updates (A3)", "ours",
@@ -135,7 +136,7 @@ def from_dict(values: dict, where: str = "this recipe") -> Recipe:
     names = [f.name for f in dataclasses.fields(Recipe)]
     for name in values:
         if name not in names:
-            raise InputError(nearest("recipe field", name, names))
+            raise InputError(f"{where}: {nearest('recipe field', name, names)}")
     return Recipe(**values)
 
 
@@ -232,7 +233,8 @@ PRESETS = ("clean", "released")
 
 
 def preset(recipe: Recipe, name: str) -> Recipe:
-    """`clean` sets the defaults of the fields that `released` changes; `released` sets the released program's.
+    """`clean` sets the defaults of the fields that `released` changes, but for the augmentation, which depends on the
+    data; `released` sets the released program's values for the data set.
 
     Raises:
         InputError: an unknown preset, or `released` for a method that the released programs do not have.
@@ -242,7 +244,9 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     if recipe.method not in RELEASED:
         raise InputError(f'The preset "{name}" is defined for {" and ".join(RELEASED)}, not for {recipe.method}: '
                          "derive the recipe with online_kd() or self_kd() first.")
-    changes = RELEASED[recipe.method]
+    changes = dict(RELEASED[recipe.method])
     if name == "clean":
-        changes = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in changes}
+        changes = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in changes and f.name != "augment"}
+    elif recipe.dataset.startswith("tiny-imagenet"):  # both released programs treat it alike
+        changes |= dict(augment="crop_flip", normalise="imagenet")
     return replace(recipe, **changes)

@@ -91,7 +91,7 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(file.name, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): make its folder writable, or set "
-                         "SPACEDKD_ROOT to a folder that is.") from None
+                         "SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is.") from None
 
 
 def load(recipe: Recipe, runs: Path | None = None) -> Record | None:

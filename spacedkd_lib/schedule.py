@@ -17,6 +17,8 @@ import random
 from itertools import chain, count as natural_numbers
 from typing import Iterable, Iterator, NamedTuple
 
+from .recipes import COUNTERS, RULES, TAILS, InputError, nearest
+
 
 class Event(NamedTuple):
     kind: str  # "teach", "learn", "epoch", or "forward" (see `spaced_schedule`, teach_last)
@@ -84,7 +86,20 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
             statistics, without an update.
         seed: of the random rule.
+
+    Raises:
+        InputError: an unknown rule, tail or counter, or a number out of range.
     """
+    for kind, given, allowed in (("rule", rule, RULES), ("tail", tail, TAILS), ("counter", counter, COUNTERS)):
+        if given not in allowed:
+            raise InputError(nearest(f"schedule {kind}", given, allowed))
+    if not (epochs >= 1 and batches_per_epoch >= 1 and 0 <= interval <= epochs):  # NaN fails too
+        raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} cannot "
+                         "be made: give at least one of each, and an interval from 0 to the number of epochs.")
+    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed)
+
+
+def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed) -> Iterator[Event]:
     total = epochs * batches_per_epoch
     length = interval_batches(batches_per_epoch, interval)
     ends = block_ends(batches_per_epoch, length, total, rule, counter, seed)
@@ -135,17 +150,22 @@ def spaced(loader, epochs: int, interval: float, **options) -> Iterator[tuple[st
     """Walk any loader's batches as ("teach", batch) and ("learn", batch): your own loop, spaced.
 
     A foreign loader cannot give the same augmented batch twice, so up to int(len(loader) * interval) batches are
-    held in memory; with this package's own `batches.Batches` nothing is. `options` are those of `spaced_schedule`.
+    held in memory; with this package's own `batches.Batches` nothing is. `options` are those of `spaced_schedule`,
+    whose errors are raised here.
 
     >>> list(spaced(["a", "b"], epochs=1, interval=1))
     [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
     """
+    return _held_back(loader, epochs, spaced_schedule(epochs, len(loader), interval, **options))
+
+
+def _held_back(loader, epochs: int, events: Iterator[Event]) -> Iterator[tuple[str, object]]:
     batches = enumerate(chain.from_iterable(loader for _ in range(epochs)))
     held = {}
-    for kind, index, _ in spaced_schedule(epochs, len(loader), interval, **options):
+    for kind, index, _ in events:
         if kind == "epoch":
             continue
         while index not in held:
             number, batch = next(batches)
             held[number] = batch
-        yield kind, (held[index] if kind == "teach" else held.pop(index))
+        yield kind, (held.pop(index) if kind == "learn" else held[index])

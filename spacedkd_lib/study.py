@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -182,18 +183,55 @@ def unique(rows: Iterable[Row]) -> list[Recipe]:
     return list({row.recipe.run_id: row.recipe for row in rows}.values())
 
 
+def folder(profile_name: str, seeds: int = 0) -> str:
+    """Folder under results/ and figures/: the profile's own, or one apart for another number of seeds."""
+    return profile_name if seeds in (0, profile(profile_name).seeds) else f"{profile_name}-{seeds}-seeds"
+
+
+def check_workers(workers: int) -> None:
+    """Raises:
+        InputError: a negative number of workers.
+    """
+    if workers < 0:
+        raise InputError(f"workers = {workers} is out of range: give a positive count, or 0 for one a core.")
+
+
 # Running
 
 def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
-    """The record of one recipe: loaded, or trained here and now with a bar of its epochs."""
+    """The record of one recipe: loaded, or trained here and now, with a bar of its epochs or a line now and then.
+
+    Raises:
+        InputError: the pictures of a data folder are not those of the record.
+    """
     def train_now(recipe):
         from tqdm import tqdm
 
         from . import data
         from .train import train
         with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not _watched()) as bar:
-            return train(recipe, data.load(recipe.dataset), on_epoch=on_epoch or (lambda row: bar.update()))
-    return records.run_or_load(recipe, train_now)
+            shown = on_epoch or ((lambda row: bar.update()) if _watched() else _now_and_then(recipe))
+            return train(recipe, data.load(recipe.dataset), on_epoch=shown)
+    record = records.run_or_load(recipe, train_now)
+    if os.sep in recipe.dataset:  # a folder's pictures may change under its name
+        from . import data
+        if data.load(recipe.dataset).sha256 != record.provenance["data_sha256"]:
+            raise InputError(f"The pictures in {recipe.dataset} are not those of run {recipe.run_id}: restore them, or "
+                             f"delete {records.runs_folder() / recipe.run_id} to run again.")
+    return record
+
+
+def _now_and_then(recipe: Recipe) -> Callable[[dict], None]:
+    """Prints an epoch's number if a minute has passed since the last time."""
+    last = time.monotonic()
+
+    def line(row: dict) -> None:
+        nonlocal last
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"  {recipe.method}, s = {recipe.interval:g}, seed {recipe.seed}: epoch {row['epoch']} of "
+                  f"{recipe.epochs}", flush=True)
+    return line
 
 
 def _watched() -> bool:
@@ -209,15 +247,7 @@ def _worker_run(recipe: Recipe, quiet: bool) -> str:
     import torch
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    last = time.monotonic()
-
-    def line(row: dict) -> None:
-        nonlocal last
-        if not quiet and time.monotonic() - last > 60:
-            last = time.monotonic()
-            print(f"  {recipe.method}, s = {recipe.interval:g}, seed {recipe.seed}: epoch {row['epoch']} of "
-                  f"{recipe.epochs}", flush=True)
-    return run(recipe, line).run_id
+    return run(recipe, (lambda row: None) if quiet else _now_and_then(recipe)).run_id
 
 
 def default_workers() -> int:
@@ -237,8 +267,9 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
         say: receives a plain line now and then when there is no terminal for a progress bar.
 
     Raises:
-        InputError: from a run; runs that finished before it are kept.
+        InputError: bad input, before any training; or from a run, after all others have finished.
     """
+    check_workers(workers)
     wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
@@ -251,12 +282,14 @@ def _check_inputs(missing: list[Recipe]) -> None:
     """Find bad input before any long work: data, batch sizes, networks and a writable folder."""
     from . import data, distillers
     from .batches import STATISTICS, Batches
+    from .train import recipe_schedule
     records.write_atomically(records.runs_folder() / ".writable", "")
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
         dataset = data.load(recipe.dataset)
         training, _ = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
-        Batches(dataset.train_images[training], dataset.train_labels[training], recipe.batch_size, recipe.seed,
+        batches = Batches(dataset.train_images[training], dataset.train_labels[training], recipe.batch_size, recipe.seed,
                 recipe.augment, STATISTICS.get(recipe.normalise))
+        recipe_schedule(recipe, len(batches))
         distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size)
 
 
@@ -266,9 +299,13 @@ def _train_side_by_side(missing: list[Recipe], workers: int, say: Callable[[str]
     progress = Progress(missing, say)
     with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn"), _leave_it) as pool:
         futures = {pool.submit(_worker_run, recipe, _watched()): recipe for recipe in missing}
+        failed = []
         try:
             for future in as_completed(futures):
-                future.result()
+                if isinstance(future.exception(), InputError):
+                    failed.append(future.exception())  # one run that diverges must not cost the others
+                else:
+                    future.result()
                 progress.done(futures[future])
         except BrokenProcessPool:
             raise InputError("A training process was killed, perhaps for want of memory: what is finished is kept; "
@@ -280,11 +317,16 @@ def _train_side_by_side(missing: list[Recipe], workers: int, say: Callable[[str]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             progress.close()
+    if failed:
+        raise failed[0]
 
 
 def _leave_it() -> None:
-    """Ctrl-C in a terminal reaches every process; the parent alone answers it."""
+    """Ctrl-C in a terminal reaches every process; the parent alone answers it. A worker whose parent is gone, even by
+    kill -9, ends too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def relative_cost(recipe: Recipe) -> float:
@@ -341,33 +383,43 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
     """
     wanted = unique(rows)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
-    groups: dict[str, list[Recipe]] = {}
-    for recipe in missing:
-        groups.setdefault(replace(recipe, seed=0).run_id, []).append(recipe)
     seconds = megabytes = 0.0
-    for same in groups.values():
-        each, size = _measure(same[0])
-        seconds += each * len(same)
-        megabytes += size * len(same)
+    step_times: dict[str, tuple[float, float]] = {}
+    for recipe in missing:
+        # Seed, interval and length change how often a step is made, not what it costs.
+        step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, lr_schedule="cosine")
+        if step.run_id not in step_times:
+            step_times[step.run_id] = _measure(step)
+        each, size = step_times[step.run_id]
+        seconds += each * _image_visits(recipe)
+        megabytes += size + 1500 * recipe.epochs / 1e6
     return Plan(len(wanted), len(wanted) - len(missing), seconds / (workers or default_workers()), megabytes)
 
 
+def _image_visits(recipe: Recipe) -> float:
+    """Training images times epochs; an evaluated test image counts as the forward third of one."""
+    from . import data
+    *_, train_count, test_count = data.shape(recipe.dataset)
+    images = (recipe.train_images or train_count) * (1 - recipe.val_fraction)
+    return recipe.epochs * images + recipe.epochs // recipe.eval_every * test_count / 3
+
+
 def _measure(recipe: Recipe) -> tuple[float, float]:
-    """(seconds of a whole run, megabytes it leaves), from timed updates on pictures of zeros."""
+    """(seconds an image of training costs, megabytes of weights a run leaves), from timed updates on grey pictures."""
     import torch
 
     from . import data, distillers
     from .train import optimizers
-    channels, size, classes, train_count, test_count = data.shape(recipe.dataset)
+    channels, size, classes, *_ = data.shape(recipe.dataset)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     distiller = distillers.make(recipe, channels, classes, size)
     for module in distiller.modules.values():
         module.to(device, memory_format=torch.channels_last)
-    batch = min(recipe.batch_size, 32) if device == "cpu" else recipe.batch_size
+    affordable = int(10e9 / max(distiller.cost.values()))  # about a second's work of a processor core
+    batch = recipe.batch_size if device == "cuda" else max(2, min(recipe.batch_size, affordable))
     x = torch.zeros(batch, channels, size, size, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.zeros(batch, dtype=torch.int64, device=device)
-    optimizer, per_image = optimizers(recipe, distiller), 0.0
-    threads = torch.get_num_threads()
+    optimizer, per_image, threads = optimizers(recipe, distiller), 0.0, torch.get_num_threads()
     torch.set_num_threads(1)
     for kind in distiller.trained:
         for timed in (False, True):
@@ -378,8 +430,5 @@ def _measure(recipe: Recipe) -> tuple[float, float]:
                 torch.cuda.synchronize()
             per_image += timed * (time.perf_counter() - started) / batch
     torch.set_num_threads(threads)
-    images = (recipe.train_images or train_count) * (1 - recipe.val_fraction)
-    forward_share = len(distiller.trained) / (3 * len(distiller.trained) + 1)
-    seconds = recipe.epochs * per_image * (images + forward_share * test_count)
     values = sum(p.numel() for module in distiller.modules.values() for p in module.parameters())
-    return seconds, (4 * values + 1500 * recipe.epochs) / 1e6
+    return per_image, 4 * values / 1e6

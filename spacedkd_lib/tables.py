@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
 import pandas as pd
 
@@ -143,14 +143,19 @@ def _difference(mean: float, low: float, high: float, pairs: int, p: float, n: i
     return text + f" ({pairs} pairs)" * (pairs != n)
 
 
-def verdict(interval: Interval) -> str:
-    """What a paired difference in percentage points says, and no more; by its own interval, without a
-    correction for other comparisons.
+def verdict(interval: Interval, adjusted: float = math.nan) -> str:
+    """What a paired difference in percentage points says, and no more.
+
+    Args:
+        interval: of the difference.
+        adjusted: its p-value after Holm's correction; NaN if it is the only comparison.
 
     >>> verdict(Interval(1.54, 0.80, 2.28, 0.6, 5, 0.005))
     'higher by 1.54 points [0.80, 2.28], n = 5'
     >>> verdict(Interval(-0.2, -1.1, 0.7, 0.7, 5, 0.57))
     'no difference shown: -0.20 points [-1.10, 0.70], n = 5'
+    >>> verdict(Interval(1.6, 0.4, 2.9, 1.0, 5, 0.035), adjusted=0.14)
+    'no difference shown after correction (Holm p = 0.140): +1.60 points [0.40, 2.90], n = 5'
     """
     mean, low, high, sd, n, _ = interval
     if n == 0 or mean != mean:
@@ -159,11 +164,31 @@ def verdict(interval: Interval) -> str:
         return f"one seed shows nothing: {_points(mean, '+')} points, n = 1"
     if mean == 0 == sd:
         return f"no difference: equal in every seed, n = {n}"
+    if (low > 0 or high < 0) and adjusted >= 0.05:
+        return (f"no difference shown after correction (Holm p = {adjusted:.3f}): {_points(mean, '+')} points "
+                f"[{_points(low)}, {_points(high)}], n = {n}")
     if low > 0:
         return f"higher by {_points(mean)} points [{_points(low)}, {_points(high)}], n = {n}"
     if high < 0:
         return f"lower by {_points(-mean)} points [{_points(-high)}, {_points(-low)}], n = {n}"
     return f"no difference shown: {_points(mean, '+')} points [{_points(low)}, {_points(high)}], n = {n}"
+
+
+def verdicts(frame: pd.DataFrame, reference: str, among: str = "") -> Iterator[str]:
+    """One line for each arm whose name begins with `among`, against a reference arm of its setting; Holm's family
+    is the lines of a setting.
+
+    Args:
+        frame: from `runs`, of one notebook.
+        reference: name of an arm; a setting without it gives no line.
+    """
+    for setting, part in frame.groupby("setting", sort=False):
+        names = [arm for arm in part["arm"].unique() if arm.startswith(among) and arm != reference]
+        if reference not in set(part["arm"]):
+            continue
+        intervals = [paired_by_seed(part, arm, reference) for arm in names]
+        for arm, interval, p in zip(names, intervals, holm([interval.p for interval in intervals])):
+            yield f"{setting}: {arm} against {reference}: {verdict(interval, p)}"
 
 
 # Files
@@ -226,9 +251,18 @@ def local_records(rows: Iterable[study.Row]) -> dict[str, Record]:
     return {run_id: record for run_id, record in found.items() if record}
 
 
-def best_published() -> str:
-    """The largest profile that has published records; empty if none has."""
-    return next((name for name in BY_SIZE if records.published_file(name).exists()), "")
+def published_profiles() -> list[str]:
+    """Profiles with published records, the largest first."""
+    return [name for name in BY_SIZE if records.published_file(name).exists()]
+
+
+def write_tidy(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
+    """All records of a profile as two tidy CSV files: runs.csv, a line a run, and epochs.csv, a line an epoch. What
+    depends on the clock stays in the records."""
+    clock = ["seconds", "images_per_second"]
+    for name, frame in (("runs", runs(rows, found)), ("epochs", epochs(rows, found))):
+        tidy = frame.drop(columns=clock, errors="ignore").drop_duplicates()
+        records.write_atomically(folder / f"{name}.csv", tidy.to_csv(index=False, lineterminator="\n"))
 
 
 def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
@@ -320,7 +354,11 @@ def _readme_profile(name: str) -> str:
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
+    """The arms that the paper compares: no distillation, none ahead, and the teacher ahead by its recommended 1.5
+    epochs (self KD: every interval). Corrected p-values are those of the whole table."""
     shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
+    shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD") or arm.startswith("spaced self KD")
+                   for arm in shown["Arm"]]]
     return pd.DataFrame({"Data": shown["Setting"], "Method": shown["Arm"], "n": shown["n"],
                          "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
@@ -328,18 +366,25 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
                          "vs online or self KD": shown.get(f"vs {distilled} [95% t], Holm p", "")})
 
 
-def _sources(name: str, used: Iterable[Record]) -> str:
-    """What the numbers of a table mean, and hardware, versions, commit and data of its records."""
-    of = [record.provenance for record in used]
+def hardware_and_versions(provenance: Iterable[dict]) -> str:
+    """Hardware, versions and commit of some records, every distinct one of each."""
+    of = list(provenance)
 
     def each(say) -> str:
         return ", ".join(dict.fromkeys(map(say, of)))
-    hardware = each(lambda p: p["device_name"] if p["device"] == "cuda" else p["cpu"])
-    versions = f"torch {each(lambda p: p['torch'])}, Python {each(lambda p: p['python'])}"
+    hardware = each(lambda p: p["device_name"] if p["device"] == "cuda" else f"{p['cpu']}, {p['threads']} thread a run")
     commit = each(lambda p: (p["git_commit"][:8] or "unknown") + " with changes" * p["git_dirty"])
-    data = each(lambda p: f"{p['dataset']} {p['data_sha256'][:12]}")
-    return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points, their 95% t "
-            f"intervals, p after Holm. {hardware}; {versions}; commit {commit}; data SHA-256: {data}.\n")
+    return f"{hardware}; torch {each(lambda p: p['torch'])}, Python {each(lambda p: p['python'])}; commit {commit}"
+
+
+def _sources(name: str, used: Iterable[Record]) -> str:
+    """What the numbers of a table mean, and where they come from."""
+    of = [record.provenance for record in used]
+    data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
+    return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points, their 95% t intervals, "
+            f"p after Holm. {hardware_and_versions(of)}; data SHA-256: {data}. All arms and what qualifies them: "
+            f"[tables](results/{name}/tables), [figures](figures/{name}), [executed notebooks](results/{name}/notebooks)."
+            "\n")
 
 
 def update_readme(path: Path) -> None:
@@ -349,7 +394,7 @@ def update_readme(path: Path) -> None:
     Raises:
         InputError: there is no such file, or it lacks a mark.
     """
-    published = [name for name in BY_SIZE if records.published_file(name).exists()]
+    published = published_profiles()
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)

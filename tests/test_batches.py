@@ -355,25 +355,6 @@ def test_cpu_and_gpu_see_the_same_pixels(augmentation):
         assert torch.equal(here[i][0], there[i][0].cpu()) and torch.equal(here[i][1], there[i][1].cpu())
 
 
-def test_a_batch_is_faster_than_its_images_one_by_one():
-    """Twice is a bound with room for a busy machine."""
-    images = smooth(128, (3, 32, 32))
-    data = Batches(images, torch.arange(128), 128, 0, "crop_flip_rotate")
-    pictures = [to_pil(image) for image in images]
-    drawn = augment.draw("crop_flip_rotate", 128, 32, 32, generator(0))
-
-    def shortest(run):
-        times = []
-        for _ in range(4):
-            start = time.process_time()
-            run()
-            times.append(time.process_time() - start)
-        return min(times)
-
-    alone = shortest(lambda: [torchvision_pipeline(picture, drawn, b) for b, picture in enumerate(pictures)])
-    assert 2 * shortest(lambda: data[0]) < alone
-
-
 # Bad input
 
 def test_bad_input_is_refused_in_one_sentence():

@@ -410,7 +410,7 @@ def test_a_folder_is_the_same_set_in_whatever_order_it_is_listed(tmp_path, monke
     files = picture_files(size=6)
     one = data.load(write_folder(tmp_path / "one", files))
     walk = data.os.walk
-    monkeypatch.setattr(data.os, "walk", lambda top: reversed(list(walk(top))))
+    monkeypatch.setattr(data.os, "walk", lambda top, **options: reversed(list(walk(top, **options))))
     other = data.load(str(write_folder(tmp_path / "two", dict(reversed(files.items())))))
     assert one.sha256 == other.sha256 and one.classes == CLASSES and one.image_size == 6
     assert one.name == "folder one"

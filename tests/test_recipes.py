@@ -32,7 +32,13 @@ def test_released_differs_from_clean_in_its_switches_only_and_back():
         released = preset(base, "released")
         changed = {name for name in vars(base) if getattr(base, name) != getattr(released, name)}
         assert changed <= set(recipes.RELEASED[base.method]) and "soft_loss" in changed
-        assert preset(released, "clean") == base
+        assert preset(released, "clean") == replace(base, augment=released.augment)
+
+
+def test_released_programs_treat_tiny_imagenet_alike():
+    for method in (online_kd, self_kd):
+        released = preset(method(Recipe(dataset="tiny-imagenet")), "released")
+        assert (released.augment, released.normalise) == ("crop_flip", "imagenet")
 
 
 def test_every_field_states_its_unit_and_its_source():
@@ -64,6 +70,8 @@ def test_bad_values(change, message):
 
 
 def test_contradictions_and_unknown_names():
+    with pytest.raises(InputError, match="Offline KD is one interval"):
+        replace(offline_kd(Recipe(epochs=10)), epochs=20)
     with pytest.raises(InputError, match="A baseline has no teacher"):
         Recipe(interval=1.0)
     with pytest.raises(InputError, match='did you mean "released"'):

@@ -1,7 +1,6 @@
 """Grids, side-by-side runs, plans: what a profile is, and that bad input stops it before any work."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -73,16 +72,48 @@ if __name__ == "__main__":
 """
 
 
+def test_a_run_that_diverges_costs_no_other(runs):
+    good, bad = baseline(SMOKE.base), replace(baseline(SMOKE.base), lr=1e30)
+    with pytest.raises(InputError, match="is not finite"):
+        study.run_all([bad, good], workers=1)
+    assert records.load(good) is not None and records.load(bad) is None
+
+
+def test_changed_pictures_of_a_folder_are_noticed(runs, tmp_path):
+    from PIL import Image
+    for i, place in enumerate(["train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/1", "test/b/1"]):
+        (tmp_path / "set" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 10 * i).save(tmp_path / "set" / f"{place}.png")
+    recipe = replace(baseline(SMOKE.base), dataset=str(tmp_path / "set"), train_images=0, val_fraction=0.0, batch_size=2)
+    assert study.run(recipe).provenance["data_sha256"] == study.run(recipe).provenance["data_sha256"]
+    Image.new("L", (16, 16), 200).save(tmp_path / "set" / "train/a/1.png")
+    with pytest.raises(InputError, match="are not those of run"):
+        study.run(recipe)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
-    """kill -9 while runs are in flight; what was finished is kept as it is, the rest is trained, all numbers agree."""
+    """kill -9 of the parent while runs are in flight: the workers end, what was finished is kept as it is, the rest is
+    trained, and all numbers agree."""
     (tmp_path / "script.py").write_text(KILLED)
     environment = dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1]))
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment,
                                start_new_session=True, stdout=subprocess.DEVNULL)
     while not list(runs.glob("*/result.json")) and process.poll() is None:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
+    deadline = time.monotonic() + 30
+    while _group_lives(process.pid):  # the workers end without their parent
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
     recipes = [row.recipe for row in study.grid("smoke", "02_baselines")]
     continued = study.run_all(recipes, workers=2)

@@ -236,17 +236,17 @@ def test_compare_has_one_line_for_a_shared_run():
     assert baselines["Notebooks"].tolist() == ["02 03 05", "04"]  # another network in 04
 
 
-def test_local_and_best_published(tmp_path, monkeypatch):
+def test_local_and_published_profiles(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(records, "ROOT", tmp_path)
     record = SPACED_RECORDS[SPACED[0].recipe.run_id]
     records.write_atomically(tmp_path / "runs" / record.run_id / "result.json", record.to_json())
     assert tables.local_records(SPACED) == {record.run_id: record}
-    assert tables.best_published() == ""
+    assert tables.published_profiles() == []
     records.publish([record], "quick")
-    assert tables.best_published() == "quick"
+    assert tables.published_profiles() == ["quick"]
     records.publish([record], "core")
-    assert tables.best_published() == "core"
+    assert tables.published_profiles() == ["core", "quick"]
 
 
 # README
@@ -264,14 +264,16 @@ def test_readme_block(published):
     lines = cells(block)
     arms = [(line[0], line[1]) for line in lines[2:]]
     spaced, own = (list(f(study.profile("quick").settings[0])) for f in (study.spaced_arms, study.self_arms))
-    assert arms[:len(spaced + own)] == [("glyphs", arm) for arm in spaced + own]
+    shown = [a for a in spaced + own if a in ("baseline", "online KD", "spaced KD s=1.5", "offline KD", "self KD")
+             or a.startswith("spaced self KD")]
+    assert arms[:len(shown)] == [("glyphs", arm) for arm in shown] and len(shown) == 7
     by_arm = {(line[0], line[1]): line for line in lines}
     frame = tables.runs(published, synthetic(published))
     frame = frame[frame["notebook"] == "05_spaced_kd"]
-    i = paired_difference(accuracies(frame, "spaced KD s=1"), accuracies(frame, "online KD"))
-    assert by_arm["glyphs", "spaced KD s=1"][-1].startswith(f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}] p")
-    assert by_arm["glyphs", "spaced KD s=1"][2] == "5"
-    for part in ("Test CPU; torch 2.11.0", "Python 3.11.9", "commit c0ffeec0;",
+    i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
+    assert by_arm["glyphs", "spaced KD s=1.5"][-1].startswith(f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}] p")
+    assert by_arm["glyphs", "spaced KD s=1.5"][2] == "5"
+    for part in ("Test CPU, 1 thread a run; torch 2.11.0", "Python 3.11.9", "commit c0ffeec0;",
                  "SHA-256: glyphs abababababab"):
         assert part in block
 
