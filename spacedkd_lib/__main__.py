@@ -82,8 +82,7 @@ def reproduce(options) -> int:
     study.check_workers(options.workers)
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     for place in ("results", "figures"):
-        records.write_atomically(records.ROOT / place / folder / ".writable", "")
-        (records.ROOT / place / folder / ".writable").unlink()
+        records.check_writable(records.ROOT / place / folder)
     if any(records.load(row.recipe) is None for row in rows):
         print(plan_line(rows, options.workers), flush=True)
     study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True))

@@ -14,7 +14,8 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 
-VERSION = 1  # raise it when the meaning or the default of a field changes: old records are then refused by name, never misread
+# Raise it when the meaning or the default of a field changes: old records are then refused by name, never misread.
+VERSION = 1
 
 
 class InputError(ValueError):

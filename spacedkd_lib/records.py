@@ -75,6 +75,15 @@ def from_json(text: str, where: str) -> Record:
     return record
 
 
+def check_writable(folder: Path) -> None:
+    """Raises:
+        InputError: nothing can be written into `folder`.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, "")
+    probe.unlink()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """The whole text or nothing, under `path`.
 
@@ -83,7 +92,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.",
+                                         delete=False) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -175,7 +185,8 @@ def publish(records: Iterable[Record], profile: str) -> Path:
 @cache
 def environment() -> dict:
     """Code and software identity: git commit, whether the library differed from it, versions, processor."""
-    return {"git_commit": _git("rev-parse", "HEAD"), "git_dirty": bool(_git("status", "--porcelain", "--", "spacedkd_lib")),
+    return {"git_commit": _git("rev-parse", "HEAD"),
+            "git_dirty": bool(_git("status", "--porcelain", "--", "spacedkd_lib")),
             "python": platform.python_version(), "cpu": _cpu_name(),
             "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
 

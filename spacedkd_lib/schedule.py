@@ -94,8 +94,8 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         if given not in allowed:
             raise InputError(nearest(f"schedule {kind}", given, allowed))
     if not (epochs >= 1 and batches_per_epoch >= 1 and 0 <= interval <= epochs):  # NaN fails too
-        raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} cannot "
-                         "be made: give at least one of each, and an interval from 0 to the number of epochs.")
+        raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} "
+                         "cannot be made: give at least one of each, and an interval from 0 to the number of epochs.")
     return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed)
 
 

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable
 
-from . import recipes, records
+from . import records
 from .recipes import InputError, Recipe, baseline, nearest, offline_kd, online_kd, self_kd, spaced
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd")
@@ -283,7 +283,7 @@ def _check_inputs(missing: list[Recipe]) -> None:
     from . import data, distillers
     from .batches import STATISTICS, Batches
     from .train import recipe_schedule
-    records.write_atomically(records.runs_folder() / ".writable", "")
+    records.check_writable(records.runs_folder())
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
         dataset = data.load(recipe.dataset)
         training, _ = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)

@@ -87,7 +87,8 @@ def test_publish_and_read_back(tmp_path, monkeypatch):
 
 
 def test_numbers_leave_out_the_clock():
-    record = records.Record(RECIPE, [{"epoch": 1, "test_accuracy": 1.0, "seconds": 2.0, "images_per_second": 3.0}], {}, {})
+    row = {"epoch": 1, "test_accuracy": 1.0, "seconds": 2.0, "images_per_second": 3.0}
+    record = records.Record(RECIPE, [row], {}, {})
     assert record.numbers() == [{"epoch": 1, "test_accuracy": 1.0}]
 
 
