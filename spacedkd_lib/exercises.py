@@ -1,6 +1,7 @@
 """Exercises of the notebooks: `check(name, answer)` says whether an answer is right.
 
-Solutions: notebooks/solutions.ipynb. The right answers are computed here, by the library that the notebooks teach, and not written down.
+Solutions: notebooks/solutions.ipynb. The right answers are computed here, by the library that the notebooks teach,
+and not written down.
 """
 
 from __future__ import annotations

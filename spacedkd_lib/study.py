@@ -212,12 +212,17 @@ def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> recor
         with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not _watched()) as bar:
             shown = on_epoch or ((lambda row: bar.update()) if _watched() else _now_and_then(recipe))
             return train(recipe, data.load(recipe.dataset), on_epoch=shown)
-    record = records.run_or_load(recipe, train_now)
-    if os.sep in recipe.dataset:  # a folder's pictures may change under its name
+    return _same_pictures(records.run_or_load(recipe, train_now))
+
+
+def _same_pictures(record: records.Record) -> records.Record:
+    """The record, if the data folder it names still holds the pictures that it was made from."""
+    name = record.recipe.dataset
+    if os.path.isdir(name):
         from . import data
-        if data.load(recipe.dataset).sha256 != record.provenance["data_sha256"]:
-            raise InputError(f"The pictures in {recipe.dataset} are not those of run {recipe.run_id}: restore them, or "
-                             f"delete {records.runs_folder() / recipe.run_id} to run again.")
+        if data.load(name).sha256 != record.provenance["data_sha256"]:
+            raise InputError(f"The pictures in {name} are not those of run {record.run_id}: restore them, or delete "
+                             f"{records.runs_folder() / record.run_id} to run again.")
     return record
 
 
@@ -275,7 +280,7 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
     if missing:
         _check_inputs(missing)
         _train_side_by_side(missing, workers or default_workers(), say)
-    return [records.load(recipe) for recipe in wanted]
+    return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
 
 def _check_inputs(missing: list[Recipe]) -> None:
@@ -287,8 +292,8 @@ def _check_inputs(missing: list[Recipe]) -> None:
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
         dataset = data.load(recipe.dataset)
         training, _ = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
-        batches = Batches(dataset.train_images[training], dataset.train_labels[training], recipe.batch_size, recipe.seed,
-                recipe.augment, STATISTICS.get(recipe.normalise))
+        batches = Batches(dataset.train_images[training], dataset.train_labels[training], recipe.batch_size,
+                          recipe.seed, recipe.augment, STATISTICS.get(recipe.normalise))
         recipe_schedule(recipe, len(batches))
         distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size)
 

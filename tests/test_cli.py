@@ -40,6 +40,24 @@ def test_missing_data_without_a_network_starts_nothing(tmp_path):
     assert not list((tmp_path / "runs").glob("*/recipe.json"))
 
 
+def test_an_unwritable_results_folder_starts_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("reproduce", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path / "runs"),
+                   SPACEDKD_ROOT=str(tmp_path / "file"))
+    assert done.returncode == 2 and "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_published_record_of_another_version_starts_nothing(tmp_path):
+    published = tmp_path / "results" / "smoke" / "records.jsonl"
+    published.parent.mkdir(parents=True)
+    recipe = json.loads(study.grid("smoke")[0].recipe.to_json()) | {"version": 0}
+    published.write_text(json.dumps({"run_id": "x", "recipe": recipe, "epochs": [], "summary": {}, "provenance": {}}))
+    done = command("reproduce", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path / "runs"), SPACEDKD_ROOT=str(tmp_path))
+    assert done.returncode == 2 and "version 0 of the recipe" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
