@@ -46,6 +46,27 @@ def test_results_are_those_of_the_published_records():
     assert records.read_published("quick")
 
 
+def test_words_agree_with_the_published_records():
+    """Each comparison that "In words" makes, from the records; a new publication that changes one fails here."""
+    assert "In words, for these short trainings" in README
+    said = {}
+    for name in ("quick", "cifar100-slice"):
+        for notebook in ("04_self_kd", "05_spaced_kd"):
+            frame = tables.runs(study.grid(name, notebook), records.read_published(name))
+            for reference in ("baseline", "online KD", "offline KD"):
+                for line in tables.verdicts(frame, reference, among="spaced"):
+                    setting, pair, verdict = line.split(": ", 2)
+                    said[setting.split(",")[0], pair] = verdict.split()[0]  # higher, lower or no
+    for place, helps in (("glyphs", True), ("CIFAR-100", True), ("digits", False)):
+        arms = {pair.split(" against")[0] for where, pair in said if where == place and "self" not in pair}
+        assert arms
+        for arm in arms:
+            assert said[place, f"{arm} against online KD"] == ("higher" if helps else "no")
+            assert said[place, f"{arm} against baseline"] != "higher"
+            assert said[place, f"{arm} against offline KD"] == ("lower" if helps else "no")
+    assert [said[place, "spaced self KD s=2 against baseline"] for place in ("glyphs", "CIFAR-100")] == ["higher"] * 2
+
+
 def test_layers_are_those_of_the_test():
     rows = re.findall(r"^\| (\d) \| (.+?) \|", README, re.M)
     told = {name.strip("/"): int(layer) for layer, names in rows for name in re.findall(r"`([\w/]+)`", names)}
