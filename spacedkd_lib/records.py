@@ -152,12 +152,6 @@ def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
     return load_file(path)
 
 
-def read_all(folder: Path | None = None) -> list[Record]:
-    """Every finished record in a folder of local runs, ordered by run id."""
-    folder = folder or runs_folder()
-    return [from_json(path.read_text(), str(path)) for path in sorted(folder.glob("*/result.json"))]
-
-
 def published_file(profile: str) -> Path:
     return ROOT / "results" / profile / "records.jsonl"
 
