@@ -6,12 +6,14 @@
 ## PROFILE=quick    smoke, quick, cifar100-slice, study, core or paper
 ## SEEDS=5          number of seeds; left out: the profile's own
 ## WORKERS=2        runs side by side, one thread each; left out: one a processor core
+## TIME_LIMIT=25m  stop cleanly after this time; the same command continues
 ## DATA=folder      where the data sets lie; left out: data
 ## PY=python3.12    an interpreter of your own that has the packages
 ## ARGS="..."       further options for JupyterLab, such as --no-browser
 
 PROFILE ?= quick
-OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)")
+OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
+    $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)")
 ifneq ($(DATA),)
 export SPACEDKD_DATA := $(if $(filter /%,$(DATA)),$(DATA),$(CURDIR)/$(DATA))
 endif

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import records, study, tables
+from . import records, stopping, study, tables
 from .recipes import InputError
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
@@ -30,10 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
+            command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as on Ctrl-C: no worker stays behind
     try:
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, _stop)
+        if getattr(options, "time_limit", ""):
+            signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
         return options.function(options) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,9 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
     except NotebookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except stopping.Stopped as reason:
+        print(f"stopped ({reason}); what was done is saved, and the same command continues", file=sys.stderr)
+        return stopping.STATUS
     except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, and the same command continues", file=sys.stderr)
+        print("interrupted; what was done is saved, and the same command continues", file=sys.stderr)
         return 130
+
+
+def _stop(number, _) -> None:
+    raise stopping.Stopped("time limit" if number == signal.SIGALRM else signal.Signals(number).name)
 
 
 def plan(options) -> None:
@@ -112,8 +123,11 @@ def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
         execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, cwd=NOTEBOOKS)
         records.write_atomically(key_file, key)
         return name
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)
+    try:
         return [name for name in pool.map(one, study.NOTEBOOKS) if name]
+    finally:
+        pool.shutdown(cancel_futures=True)  # stopped: those that run come to their end, no other begins
 
 
 def inputs_key(name: str, parameters: dict) -> str:

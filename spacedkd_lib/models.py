@@ -24,7 +24,26 @@ class Outputs(NamedTuple):
     features: Tensor  # [B, D]
 
 
+def _outputs(head: nn.Module, features: Tensor) -> Outputs:
+    """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
+    exact = torch.promote_types(features.dtype, torch.float32)
+    return Outputs(head(features).to(exact), features.to(exact))
+
+
+class NarrowShortcut(nn.Conv2d):
+    """A 1x1 convolution with a stride, computed as one without on every stride-th pixel: the same sums.
+
+    For fewer input channels than a vector register holds, oneDNN's own strided kernel writes past its workspace in the
+    backward pass (its issue 6035; torch 2.15 and earlier on CPUs): wrong gradients, or a crash.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight)
+
+
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if size == 1 and stride > 1 and inputs < 16:
+        return NarrowShortcut(inputs, outputs, 1, stride, bias=False)
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
 
 
@@ -126,7 +145,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         features = self.trunk(x)[-1].mean(dim=(2, 3))
-        return Outputs(self.head(features), features)
+        return _outputs(self.head, features)
 
 
 class SepConv(nn.Sequential):
@@ -192,12 +211,12 @@ class MultiExitResNet(nn.Module):
             maps.append(self.gate(k, x) * x if k < 3 else x)
         shallow = [scale(x) for scale, x in zip(self.scale, maps)]
         features = [m.mean(dim=(2, 3)) for m in (*shallow, maps[3])]
-        return tuple(Outputs(head(f), f) for head, f in zip(self.heads, features))[::-1]
+        return tuple(_outputs(head, f) for head, f in zip(self.heads, features))[::-1]
 
     def deepest(self, x: Tensor) -> Outputs:
         """The trunk and its own head alone: what is left after training, with the cost of the plain ResNet."""
         features = self.trunk(x)[-1].mean(dim=(2, 3))
-        return Outputs(self.heads[3](features), features)
+        return _outputs(self.heads[3], features)
 
 
 def projector(student_features: int, teacher_features: int) -> nn.Sequential:

@@ -70,6 +70,8 @@ class Recipe:
     teacher_model: str = _field("", "name; empty = as the student", "paper", ("",) + RESNETS)
     teacher_width: int = _field(0, "channels of the first stage; 0 = as the student", "ours")
     init: str = _field("torch", "name", "released online programs", ("torch", "kaiming"))
+    start: str = _field("student", "baseline: whose initial weights; with the teacher's it is online KD's very teacher",
+                        "ours", ("student", "teacher"))
     gate: str = _field("signed", "self KD: the map before the sigmoid (A16)", "ours", ("signed", "rectified"))
     # Optimisation: SGD with momentum; weight decay on every parameter
     epochs: int = _field(80, "passes over the training images", "paper")
@@ -78,6 +80,8 @@ class Recipe:
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
+    precision: str = _field("fp32", "arithmetic of the forward passes; bf16 by autocast", "released programs",
+                            ("fp32", "bf16"))
     eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs")
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)
@@ -117,6 +121,14 @@ class Recipe:
         set_here = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
                     if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps({"version": VERSION, **set_here}, sort_keys=True).encode()).hexdigest()[:12]
+
+    def in_words(self) -> str:
+        """What tells this run from its neighbours, for messages.
+
+        >>> Recipe(dataset="glyphs", seed=3).in_words()
+        'baseline on glyphs, s = 0, seed 3'
+        """
+        return f"{self.method} on {self.dataset}, s = {self.interval:g}, seed {self.seed}"
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no blanks, the recipe version included."""
@@ -185,6 +197,8 @@ def _check_numbers(r: Recipe) -> None:
                          f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
     if r.method == "baseline" and r.interval:
         raise InputError(f"A baseline has no teacher, so interval = {r.interval} means nothing: leave it at 0.")
+    if r.method != "baseline" and r.start != "student":
+        raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
 
 
 # Named derivations. Each takes a recipe and says what it changes.
@@ -198,6 +212,15 @@ def baseline(recipe: Recipe) -> Recipe:
     """The same network, data and order trained on labels alone; what only distillation reads is reset."""
     defaults = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in _DISTILLATION}
     return replace(recipe, method="baseline", **defaults)
+
+
+def teacher_of(recipe: Recipe) -> Recipe | None:
+    """The baseline that is this recipe's teacher, bit for bit: it learns from labels alone, so no student changes it,
+    and all recipes with the same one can share it. None where the teacher is not a network of its own."""
+    if recipe.method not in ("online_kd", "offline_kd"):
+        return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
+    return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
+                   width=recipe.teacher_width or recipe.width)
 
 
 def online_kd(recipe: Recipe, **changes) -> Recipe:

@@ -7,18 +7,21 @@ writes there.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 
 from . import __version__
 from .recipes import InputError, Recipe, from_dict
@@ -53,25 +56,30 @@ class Record:
         return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.epochs]
 
     def to_json(self) -> str:
-        return json.dumps({"run_id": self.run_id, "recipe": json.loads(self.recipe.to_json()),
-                           "summary": self.summary, "provenance": self.provenance, "epochs": self.epochs},
-                          sort_keys=True)
+        """Canonical JSON with a checksum of itself, so that a flipped byte is noticed."""
+        values = {"run_id": self.run_id, "recipe": json.loads(self.recipe.to_json()), "summary": self.summary,
+                  "provenance": self.provenance, "epochs": self.epochs}
+        return json.dumps(values | {"sha256": _checksum(values)}, sort_keys=True)
 
 
-def from_json(text: str, where: str) -> Record:
+def _checksum(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def from_json(text: str | bytes, where: str) -> Record:
     """The inverse of `Record.to_json`.
 
     Raises:
-        InputError: not a record, a record of another recipe version, or one that was altered by hand.
+        InputError: not a record, a record of another recipe version, or one that was altered or damaged.
     """
     try:
         values = json.loads(text)
         record = Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        intact = values.pop("sha256") == _checksum(values)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
-    if record.run_id != values["run_id"]:
-        raise InputError(f"{where} says it is run {values['run_id']} but its recipe is that of run {record.run_id}: "
-                         "it was altered; delete it and run again.")
+    if not intact or record.run_id != values["run_id"]:
+        raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
     return record
 
 
@@ -84,30 +92,47 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole text or nothing, under `path`.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The whole content or nothing, under `path`, and on the disk when this returns.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder cannot be written to, or the disk is full; what was under `path` is still there.
     """
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.",
-                                         delete=False) as file:
-            file.write(text)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with open(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): make its folder writable, or set "
-                         "SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is.") from None
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise InputError(f"{path} cannot be written ({error.strerror}): " + (
+            "free some space and give the same command again; what is finished is kept." if full else
+            "make its folder writable, or set SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is."
+        )) from None
+    if folder := _opened(path.parent):  # the name too must survive a loss of power
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _opened(folder: Path) -> int | None:
+    return os.open(folder, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
 
 
 def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
-    """The finished local record of a recipe, or None."""
+    """The finished local record of a recipe, or None.
+
+    Raises:
+        InputError: it was altered or damaged.
+    """
     path = (runs or runs_folder()) / recipe.run_id / "result.json"
-    return from_json(path.read_text(), str(path)) if path.exists() else None
+    return from_json(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def run_or_load(recipe: Recipe, train: Callable[[Recipe], tuple[list[dict], dict, dict, dict]],
@@ -119,37 +144,63 @@ def run_or_load(recipe: Recipe, train: Callable[[Recipe], tuple[list[dict], dict
         train: recipe -> (epochs, summary, provenance, weights); weights: name -> tensor.
         runs: folder of the local runs.
     """
-    runs = runs or runs_folder()
-    record = load(recipe, runs)
-    if record:
-        return record
-    folder = runs / recipe.run_id
-    write_atomically(folder / "recipe.json", recipe.to_json())  # an unwritable folder is found before training
-    epochs, summary, provenance, weights = train(recipe)
-    _save_weights(weights, folder / "weights.safetensors")
-    record = Record(recipe, epochs, summary, provenance)
+    check_writable(runs or runs_folder())  # before training
+    with locked([recipe], runs):
+        return load(recipe, runs) or save(recipe, *train(recipe), runs)
+
+
+def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,
+         runs: Path | None = None) -> Record:
+    """Write a finished run: recipe, weights, and last of all the result that makes it complete.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    from safetensors.torch import save as to_bytes
+    folder = (runs or runs_folder()) / recipe.run_id
+    content = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    record = Record(recipe, epochs, summary, provenance | {"weights_sha256": hashlib.sha256(content).hexdigest()})
+    write_atomically(folder / "recipe.json", recipe.to_json())
+    write_atomically(folder / "weights.safetensors", content)
     write_atomically(folder / "result.json", record.to_json())
     return record
 
 
-def _save_weights(weights: dict, path: Path) -> None:
-    from safetensors.torch import save_file
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
-    os.replace(temporary, path)
+@contextmanager
+def locked(recipes: Iterable[Recipe], runs: Path | None = None,
+           say: Callable[[str], None] = print) -> Iterator[None]:
+    """Hold these runs for this process; another process that wants one waits until it is free. The operating system
+    frees the runs of a process that ends, however it ends."""
+    import fcntl
+    folder = (runs or runs_folder()) / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
+            file = held.enter_context(open(folder / name, "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"Run {name} is being trained by another process: waiting for it.")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
     """Final weights of a local run: "student.<name>", "teacher.<name>", "projector.<name>" -> tensor.
 
     Raises:
-        InputError: the run is not on this machine; weights are not published.
+        InputError: the run is not on this machine (weights are not published), or its file was damaged.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load as from_bytes
     path = (runs or runs_folder()) / recipe.run_id / "weights.safetensors"
-    if not path.exists():
+    record = load(recipe, runs)
+    if record is None or not path.exists():
         raise InputError(f"The weights of run {recipe.run_id} are not on this machine ({path}): run its recipe first.")
-    return load_file(path)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != record.provenance.get("weights_sha256"):
+        raise InputError(f"{path} was altered or damaged (its checksum does not hold): delete {path.parent} and run "
+                         "again.")
+    return from_bytes(content)
 
 
 def published_file(profile: str) -> Path:

@@ -118,6 +118,29 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
             yield Event("epoch", (batch + 1) // batches_per_epoch, block)
 
 
+def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, list]]:
+    """Merge the schedules of students that share one teacher: each event with the names of those whose it is.
+
+    Every student's events keep their order, and one `teach b` or `epoch e` serves all. A student that the caller
+    deletes from `schedules` is left out from then on. One schedule alone passes through unchanged.
+
+    >>> two = {name: spaced_schedule(1, 2, s) for name, s in (("online", 0), ("spaced", 1))}
+    >>> [f"{e.kind} {e.index}: {', '.join(who)}" for e, who in lockstep(two)][:4]
+    ['teach 0: online, spaced', 'learn 0: online', 'teach 1: online, spaced', 'learn 1: online']
+    """
+    ahead = {name: next(events, None) for name, events in schedules.items()}
+    while schedules:
+        for name, events in list(schedules.items()):
+            while name in schedules and ahead[name] and ahead[name].kind in ("learn", "forward"):
+                yield ahead[name], [name]
+                ahead[name] = next(events, None)
+        shared = ahead[next(iter(schedules))] if schedules else None
+        if shared is None:
+            return
+        yield shared, list(schedules)
+        ahead = {name: next(events, None) for name, events in schedules.items()}
+
+
 def counts(events: Iterable[Event]) -> Counts:
     """Totals of a schedule.
 

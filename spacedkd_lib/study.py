@@ -2,24 +2,28 @@
 
 A grid row is one run with the notebook it belongs to, the data set's label, the arm's name and the seed. Notebooks,
 `make plan`, `make reproduce` and `make publish` all read the same grids; a run that several notebooks need is
-trained once.
+trained once. Runs that share a teacher are trained together, as a sweep.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
-import signal
+import shutil
 import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Callable, Iterable
 
 from . import records
-from .recipes import InputError, Recipe, baseline, nearest, offline_kd, online_kd, self_kd, spaced
+from .executors import LocalProcesses, logged
+from .recipes import InputError, Recipe, baseline, from_dict, nearest, offline_kd, online_kd, self_kd, spaced, teacher_of
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd")
 
@@ -198,21 +202,119 @@ def check_workers(workers: int) -> None:
 
 # Running
 
+@dataclass(frozen=True)
+class Sweep:
+    """Recipes that are trained together because they share a teacher; or a single one.
+
+    folder: of its members' list, checkpoints and log.
+    """
+
+    recipes: tuple[Recipe, ...]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def cost(self) -> float:
+        """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
+        only; `plan` measures."""
+        each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3, "self_kd": 9}.get(r.method, 4)
+                   for r in self.recipes)
+        shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
+        return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
+
+
+def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
+    """Form sweeps of the recipes that are still to be run, the costliest first.
+
+    A sweep that was interrupted goes on as it was. The rest is grouped by teacher, and large groups are split while
+    there are fewer sweeps than workers.
+    """
+    begun, taken = [], set()
+    for path in sorted((records.runs_folder() / ".sweeps").glob("*/members.json")):
+        members = [recipe for recipe in _members(path) if records.load(recipe) is None]
+        ids = {recipe.run_id for recipe in members}
+        if ids & {recipe.run_id for recipe in missing} and not ids & taken:
+            begun.append(Sweep(tuple(members), path.parent))
+            taken |= ids
+    groups: dict[str, list[Recipe]] = {}
+    for recipe in missing:
+        if recipe.run_id not in taken:
+            groups.setdefault((teacher_of(recipe) or recipe).run_id, []).append(recipe)
+    new = [_sweep(group) for group in groups.values()]
+    while len(begun) + len(new) < workers and max((len(sweep.recipes) for sweep in new), default=0) > 1:
+        largest = max(new, key=lambda sweep: len(sweep.recipes))
+        new.remove(largest)
+        new += [_sweep(largest.recipes[::2]), _sweep(largest.recipes[1::2])]
+    return sorted(begun + new, key=lambda sweep: sweep.cost, reverse=True)
+
+
+def _sweep(recipes: Iterable[Recipe]) -> Sweep:
+    recipes = tuple(recipes)
+    name = hashlib.sha256(" ".join(sorted(recipe.run_id for recipe in recipes)).encode()).hexdigest()[:12]
+    return Sweep(recipes, records.runs_folder() / ".sweeps" / name)
+
+
+def _members(path: Path) -> list[Recipe]:
+    try:
+        return [from_dict(values) for values in json.loads(path.read_bytes())]
+    except (ValueError, TypeError):  # damaged, or of another version: its runs start anew
+        return []
+
+
 def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
     """The record of one recipe: loaded, or trained here and now, with a bar of its epochs or a line now and then.
+    If it belongs to an interrupted sweep, that sweep goes on.
 
     Raises:
-        InputError: the pictures of a data folder are not those of the record.
+        InputError: its loss diverged, or the pictures of a data folder are not those of the record.
     """
-    def train_now(recipe):
+    if records.load(recipe) is None:
         from tqdm import tqdm
-
-        from . import data
-        from .train import train
+        _check_inputs([recipe])
+        sweep, = sweeps([recipe])
         with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not _watched()) as bar:
             shown = on_epoch or ((lambda row: bar.update()) if _watched() else _now_and_then(recipe))
-            return train(recipe, data.load(recipe.dataset), on_epoch=shown)
-    return _same_pictures(records.run_or_load(recipe, train_now))
+            failed = train_sweep(sweep, lambda of: shown(of.rows[-1]) if of.recipe == recipe else None)
+        if records.load(recipe) is None:
+            raise InputError("\n".join(failed))
+    return _same_pictures(records.load(recipe))
+
+
+def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
+    """Train what is missing of a sweep, here and now, and write its records; why runs were given up, a sentence each.
+
+    Raises:
+        Stopped: asked to stop; a checkpoint holds what was done.
+    """
+    from . import data, train
+    with records.locked(sweep.recipes):
+        missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
+        if not missing:
+            return []
+        records.write_atomically(sweep.folder / "members.json",
+                                 json.dumps([json.loads(recipe.to_json()) for recipe in missing]))
+        outcomes = train.sweep(missing, data.load(missing[0].dataset), folder=sweep.folder, on_epoch=on_epoch)
+        for recipe, outcome in zip(missing, outcomes):
+            if not isinstance(outcome, InputError):
+                records.save(recipe, *outcome)
+        failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
+        if not failed:
+            shutil.rmtree(sweep.folder)
+        return failed
+
+
+def work(sweep: Sweep) -> list[str]:
+    """`train_sweep` in a worker process: on one thread, as independent runs side by side use the cores best, and with
+    all that is printed in the sweep's log."""
+    import torch
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    with logged(sweep.log):
+        return train_sweep(sweep, lambda run: print(f"epoch {len(run.rows)} of {run.recipe.epochs}, run "
+                                                    f"{run.recipe.run_id}", flush=True))
 
 
 def _same_pictures(record: records.Record) -> records.Record:
@@ -234,8 +336,7 @@ def _now_and_then(recipe: Recipe) -> Callable[[dict], None]:
         nonlocal last
         if time.monotonic() - last > 60:
             last = time.monotonic()
-            print(f"  {recipe.method}, s = {recipe.interval:g}, seed {recipe.seed}: epoch {row['epoch']} of "
-                  f"{recipe.epochs}", flush=True)
+            print(f"  {recipe.in_words()}: epoch {row['epoch']} of {recipe.epochs}", flush=True)
     return line
 
 
@@ -247,14 +348,6 @@ def _watched() -> bool:
     return sys.stderr.isatty() or shell is not None
 
 
-def _worker_run(recipe: Recipe, quiet: bool) -> str:
-    """One run in a worker process, on one thread: independent runs side by side use the cores best."""
-    import torch
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
-    return run(recipe, (lambda row: None) if quiet else _now_and_then(recipe)).run_id
-
-
 def default_workers() -> int:
     """One process a core without a GPU; one with it."""
     import torch
@@ -263,23 +356,27 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], None] = print) -> list[records.Record]:
+def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], None] = print,
+            executor: Executor | None = None) -> list[records.Record]:
     """Records of all recipes; what is finished is loaded, the rest is trained side by side.
 
     Args:
         wanted: recipes, repeats allowed.
         workers: processes; 0 for `default_workers()`.
         say: receives a plain line now and then when there is no terminal for a progress bar.
+        executor: where sweeps run, see executors.py; processes of this machine unless given.
 
     Raises:
-        InputError: bad input, before any training; or from a run, after all others have finished.
+        InputError: bad input, before any training; or runs that failed, after all others have finished.
+        Stopped, KeyboardInterrupt: asked to stop; the workers have saved what was done.
     """
     check_workers(workers)
     wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
         _check_inputs(missing)
-        _train_side_by_side(missing, workers or default_workers(), say)
+        workers = workers or default_workers()
+        _train_side_by_side(sweeps(missing, workers), executor or LocalProcesses(workers), say)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
 
@@ -298,74 +395,94 @@ def _check_inputs(missing: list[Recipe]) -> None:
         distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size)
 
 
-def _train_side_by_side(missing: list[Recipe], workers: int, say: Callable[[str], None]) -> None:
-    # Longest first: no core waits at the end for a long run that started last.
-    missing = sorted(missing, key=relative_cost, reverse=True)
-    progress = Progress(missing, say)
-    with ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn"), _leave_it) as pool:
-        futures = {pool.submit(_worker_run, recipe, _watched()): recipe for recipe in missing}
-        failed = []
-        try:
-            for future in as_completed(futures):
-                if isinstance(future.exception(), InputError):
-                    failed.append(future.exception())  # one run that diverges must not cost the others
-                else:
-                    future.result()
-                progress.done(futures[future])
-        except BrokenProcessPool:
-            raise InputError("A training process was killed, perhaps for want of memory: what is finished is kept; "
-                             "give the same command again with fewer WORKERS.") from None
-        except BaseException:
-            for worker in multiprocessing.active_children():  # or leaving would wait for their runs to end
-                worker.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            progress.close()
+def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None]) -> None:
+    progress, failed = Progress(planned, say), []
+    futures = {}
+    try:
+        with getattr(executor, "batch", nullcontext)():
+            futures = {executor.submit(work, sweep): sweep for sweep in planned}
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                failed += _failures(future, futures[future])
+            progress.update([futures[future] for future in waiting])
+    except BaseException:
+        _stop(executor, futures)
+        raise
+    finally:
+        progress.close()
+        executor.shutdown()
     if failed:
-        raise failed[0]
+        runs = sum(len(sweep.recipes) for sweep in planned)
+        raise InputError(failed[0] if len(failed) == 1 else
+                         f"{len(failed)} of {runs} runs failed and the others are finished: " + " ".join(failed))
 
 
-def _leave_it() -> None:
-    """Ctrl-C in a terminal reaches every process; the parent alone answers it. A worker whose parent is gone, even by
-    kill -9, ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+def _failures(future, sweep: Sweep) -> list[str]:
+    """What a finished task has to say; a run that fails must not cost the others."""
+    error = future.exception()
+    if error is None:
+        return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
+    why = ("its process was killed, perhaps for want of memory: give the same command again with fewer WORKERS"
+           if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
+    members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes)
+    return [f"Run {members} failed, {why.removesuffix('.')}; its log is {sweep.log}."]
 
 
-def relative_cost(recipe: Recipe) -> float:
-    """How long a run takes, up to a factor: image visits times what a visit costs by method. For order and
-    progress only; `plan` measures."""
-    visits = recipe.epochs * (recipe.train_images or 50_000)
-    return visits * {"baseline": 3, "online_kd": 7, "offline_kd": 7, "self_kd": 9}[recipe.method]
+def _stop(executor: Executor, futures: dict) -> None:
+    """Let the workers save and end. A second Ctrl-C while waiting for them gives up what they did since their last
+    checkpoint."""
+    if hasattr(executor, "stop"):
+        executor.stop()
+    try:
+        wait(futures)
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
 
 
 class Progress:
-    """A bar in a terminal or a notebook; a plain line every half minute elsewhere."""
+    """A bar in a terminal or a notebook; a plain line every half minute elsewhere. It reads the sweeps' logs."""
 
-    def __init__(self, missing: list[Recipe], say: Callable[[str], None]):
+    def __init__(self, planned: list[Sweep], say: Callable[[str], None]):
         from tqdm import tqdm
-        self.total, self.finished, self.count, self.n = sum(map(relative_cost, missing)), 0.0, len(missing), 0
+        self.planned, self.total = planned, sum(sweep.cost for sweep in planned)
+        self.runs = sum(len(sweep.recipes) for sweep in planned)
         self.started = self.last = time.monotonic()
-        self.say, self.bar = say, None
-        if _watched():
-            self.bar = tqdm(total=self.count, unit="run")
+        self.say, self.bar = say, tqdm(total=self.runs, unit="run") if _watched() else None
+        self.before = self._share(planned)
 
-    def done(self, recipe: Recipe) -> None:
-        self.n, self.finished = self.n + 1, self.finished + relative_cost(recipe)
-        elapsed = time.monotonic() - self.started
-        left = elapsed * (self.total / self.finished - 1)
+    def update(self, unfinished: list[Sweep]) -> None:
+        every = 2 if self.bar is not None else 30
+        if unfinished and time.monotonic() - self.last < every:
+            return
+        self.last = time.monotonic()
+        elapsed, share = self.last - self.started, self._share(unfinished)
+        left = elapsed * (1 - share) / max(share - self.before, 1e-3)
+        done = self.runs - sum(len(sweep.recipes) for sweep in unfinished)
         if self.bar is not None:
-            self.bar.update()
-            self.bar.set_postfix_str(f"about {left:.0f} s left")
-        elif time.monotonic() - self.last > 30 or self.n == self.count:
-            self.last = time.monotonic()
-            self.say(f"{self.n} of {self.count} runs done after {elapsed:.0f} s, about {left:.0f} s left")
+            self.bar.n = done
+            self.bar.set_postfix_str(f"{100 * share:.0f}% of the work, about {left:.0f} s left")
+        else:
+            self.say(f"{done} of {self.runs} runs done, {100 * share:.0f}% of the work after {elapsed:.0f} s, about "
+                     f"{left:.0f} s left")
+
+    def _share(self, unfinished: list[Sweep]) -> float:
+        return 1 - sum(sweep.cost * (1 - _epochs_logged(sweep)) for sweep in unfinished) / self.total
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _epochs_logged(sweep: Sweep) -> float:
+    """Share of a sweep's epochs that its log tells of."""
+    if not sweep.log.exists():
+        return 0.0
+    lines = {line for line in sweep.log.read_text(errors="replace").splitlines() if line.startswith("epoch ")}
+    return min(len(lines) / sum(recipe.epochs for recipe in sweep.recipes), 1.0)
 
 
 # Planning
@@ -389,15 +506,18 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
     wanted = unique(rows)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     seconds = megabytes = 0.0
-    step_times: dict[str, tuple[float, float]] = {}
-    for recipe in missing:
-        # Seed, interval and length change how often a step is made, not what it costs.
-        step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, lr_schedule="cosine")
-        if step.run_id not in step_times:
-            step_times[step.run_id] = _measure(step)
-        each, size = step_times[step.run_id]
-        seconds += each * _image_visits(recipe)
-        megabytes += size + 1500 * recipe.epochs / 1e6
+    measured: dict[str, tuple[dict[str, float], float]] = {}
+    for sweep in sweeps(missing):
+        for i, recipe in enumerate(sweep.recipes):
+            # Seed, interval and length change how often a step is made, not what it costs.
+            step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, lr_schedule="cosine")
+            if step.run_id not in measured:
+                measured[step.run_id] = _measure(step)
+            per_image, size = measured[step.run_id]
+            if i > 0 and recipe.method != "self_kd":
+                per_image = {"learn": per_image["learn"] * (recipe.method != "baseline")}  # the teacher is shared
+            seconds += sum(per_image.values()) * _image_visits(recipe)
+            megabytes += size + 1500 * recipe.epochs / 1e6
     return Plan(len(wanted), len(wanted) - len(missing), seconds / (workers or default_workers()), megabytes)
 
 
@@ -409,8 +529,9 @@ def _image_visits(recipe: Recipe) -> float:
     return recipe.epochs * images + recipe.epochs // recipe.eval_every * test_count / 3
 
 
-def _measure(recipe: Recipe) -> tuple[float, float]:
-    """(seconds an image of training costs, megabytes of weights a run leaves), from timed updates on grey pictures."""
+def _measure(recipe: Recipe) -> tuple[dict[str, float], float]:
+    """(seconds an image of training costs, by kind of update; megabytes of weights a run leaves), from timed updates
+    on grey pictures."""
     import torch
 
     from . import data, distillers
@@ -424,16 +545,16 @@ def _measure(recipe: Recipe) -> tuple[float, float]:
     batch = recipe.batch_size if device == "cuda" else max(2, min(recipe.batch_size, affordable))
     x = torch.zeros(batch, channels, size, size, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.zeros(batch, dtype=torch.int64, device=device)
-    optimizer, per_image, threads = optimizers(recipe, distiller), 0.0, torch.get_num_threads()
+    optimizer, per_image, threads = optimizers(recipe, distiller), {}, torch.get_num_threads()
     torch.set_num_threads(1)
-    for kind in distiller.trained:
-        for timed in (False, True):
+    for kind in distiller.cost:
+        for _ in range(2):  # the second one counts
             started = time.perf_counter()
             getattr(distiller, kind)(x, y)["loss"].backward()
             optimizer[kind].step()
             if device == "cuda":
                 torch.cuda.synchronize()
-            per_image += timed * (time.perf_counter() - started) / batch
+            per_image[kind] = (time.perf_counter() - started) / batch
     torch.set_num_threads(threads)
     values = sum(p.numel() for module in distiller.modules.values() for p in module.parameters())
     return per_image, 4 * values / 1e6

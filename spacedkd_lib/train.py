@@ -1,6 +1,8 @@
 """The one loop: walk a schedule's events, let the distiller say what is minimised, write down what happened.
 
-Taught in notebooks/02_baselines.ipynb and notebooks/05_spaced_kd.ipynb.
+Runs that share a teacher are walked together, in lockstep: the teacher is trained once, and each student's numbers and
+weights are, bit for bit, those it would have alone. Taught in notebooks/02_baselines.ipynb and
+notebooks/05_spaced_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -8,29 +10,38 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import defaultdict
+from itertools import islice, repeat
+from pathlib import Path
 from typing import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from . import data, distillers, records
+from . import checkpoints, data, distillers, records
 from .batches import STATISTICS, Batches, channel_statistics, normalised
 from .evaluate import eval_mode, scores
 from .recipes import InputError, Recipe
-from .schedule import Event, spaced_schedule
+from .schedule import Event, lockstep, spaced_schedule
+
+# What must agree for a checkpoint to lead to the same bits.
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads")
+DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
 def recipe_schedule(recipe: Recipe, batches_per_epoch: int) -> Iterator[Event]:
-    """The events of a recipe. A baseline learns at once and has no teacher's events; a replay that updates
-    everything makes the teacher's own update on its starting batch superfluous (released self-KD program)."""
+    """The events of a recipe. A baseline has one kind of update only, its own (or the teacher's, where it is that
+    teacher); a replay that updates everything makes the teacher's own update on its starting batch superfluous
+    (released self-KD program)."""
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, rule=recipe.rule, tail=recipe.tail,
                              counter=recipe.counter, seed=recipe.seed,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"))
     if 0 < recipe.interval * batches_per_epoch < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {batches_per_epoch} batches of "
                          f"an epoch: give 0, or at least {1 / batches_per_epoch:.3g}.")
-    return (e for e in events if e.kind != "teach") if recipe.method == "baseline" else events
+    if recipe.method != "baseline":
+        return events
+    other = "teach" if recipe.start == "student" else "learn"
+    return (event for event in events if event.kind != other)
 
 
 def learning_rate(recipe: Recipe, batch: int, total: int) -> float:
@@ -49,43 +60,82 @@ def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.SGD]:
     return made
 
 
-def walk(recipe: Recipe, distiller, batches, evaluate: Callable[[], dict],
-         on_update: Callable[[Event, dict], None] | None = None) -> Iterator[dict]:
-    """Train; yield one row of numbers an epoch of the teacher.
+class Run:
+    """A recipe in training: its distiller and optimizers, how many of its events are done, and its numbers so far.
+
+    failed: why it was given up; empty if it was not.
+    """
+
+    def __init__(self, recipe: Recipe, distiller):
+        self.recipe, self.distiller, self.optimizer = recipe, distiller, optimizers(recipe, distiller)
+        self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
+
+    def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
+        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            terms = getattr(self.distiller, kind)(x, y)
+        if terms is not None:
+            optimizer = self.optimizer[kind]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+        return terms
+
+    def check(self) -> None:
+        """Give the run up if its loss is no number any more."""
+        for kind, first in self.tally.diverged.items():
+            if int(first) >= 0 and not self.failed:
+                self.failed = (
+                    f"The loss of run {self.recipe.run_id} ({self.recipe.in_words()}) is not a number below {DIVERGED:g} "
+                    f"any more at the {Tally.roles[kind]}'s update on batch {int(first)}, epoch {len(self.rows) + 1}: "
+                    f"lower lr = {self.recipe.lr:g} or beta = {self.recipe.beta:g}.")
+
+    def weights(self) -> dict[str, Tensor]:
+        """"student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
+        with self.distiller.own_statistics():
+            return {f"{name}.{key}": value for name, module in self.distiller.modules.items()
+                    for key, value in module.state_dict().items()}
+
+
+def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
+         ) -> Iterator[tuple[Event, list[Run], dict | None]]:
+    """Train, one event after the other; at the end of an epoch each run gets its row of numbers.
 
     Args:
-        recipe: what to run.
-        distiller: see distillers/.
+        runs: one, or several that share a teacher (`share_teacher`); each goes on from its position.
         batches: batches[i] -> (x [B, C, H, W], y [B]); len(batches) is an epoch.
-        evaluate: called after every `eval_every` epochs and the last one; its numbers join the row.
-        on_update: called after each update with the event and its loss terms.
+        evaluate: called after every `eval_every` epochs and the last one; its numbers join the rows.
 
-    Raises:
-        InputError: the loss is not a finite number any more.
+    Yields:
+        After each event: the event, the runs whose it was, and the loss terms of its update. Between two events
+        everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
+        any more has `failed` set and is left out from then on.
     """
-    optimizer, total, tally = optimizers(recipe, distiller), recipe.epochs * len(batches), Tally()
-    for event in recipe_schedule(recipe, len(batches)):
+    total = runs[0].recipe.epochs * len(batches)
+    schedules = {run: islice(recipe_schedule(run.recipe, len(batches)), run.position, None)
+                 for run in runs if not run.failed}
+    for event, sharing in lockstep(schedules):
+        terms = None
         if event.kind == "epoch":
-            row = {"epoch": event.index, **tally.row()}
-            if not all(math.isfinite(value) for value in row.values()):
-                raise InputError(f"The loss of run {recipe.run_id} is not finite in epoch {event.index}: lower lr "
-                                 f"= {recipe.lr} or beta = {recipe.beta}.")
-            evaluated = event.index % recipe.eval_every == 0 or event.index == recipe.epochs
-            yield row | (evaluate() if evaluated else {})
-            tally = Tally()
-            continue
-        x, y = batches[event.index]
-        terms = getattr(distiller, event.kind)(x, y)  # the distiller's teach or learn
-        if terms is None:  # seen without an update
-            continue
-        for group in optimizer[event.kind].param_groups:
-            group["lr"] = learning_rate(recipe, event.index, total)
-        optimizer[event.kind].zero_grad()
-        terms["loss"].backward()
-        optimizer[event.kind].step()
-        tally.add(event.kind, terms, len(y))
-        if on_update:
-            on_update(event, terms)
+            due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
+            for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
+                run.check()
+                run.rows.append({"epoch": event.index, **run.tally.row(), **scored})
+                run.tally = Tally()
+        else:
+            x, y = batches[event.index]
+            terms = sharing[0].step(event.kind, x, y, learning_rate(runs[0].recipe, event.index, total))
+        for run in sharing:
+            if terms:
+                run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
+                if x.device.type == "cpu":  # a GPU would have to wait for the answer: once an epoch must do there
+                    run.check()
+            run.position += 1
+        yield event, sharing, terms
+        for run in [run for run in schedules if run.failed]:
+            del schedules[run]
 
 
 class Tally:
@@ -94,21 +144,25 @@ class Tally:
     roles = {"teach": "teacher", "learn": "student"}
 
     def __init__(self):
-        self.sums, self.images = defaultdict(float), defaultdict(int)
+        self.sums, self.images = {}, {"teach": 0, "learn": 0}  # sums: "teach/loss" -> tensor
         self.updates = {"teach": 0, "learn": 0}
+        self.diverged = {}  # kind -> the first batch whose loss is no finite number, -1 for none; a tensor
         self.started = time.perf_counter()
 
-    def add(self, kind: str, terms: dict[str, Tensor], images: int) -> None:
+    def add(self, kind: str, batch: int, terms: dict[str, Tensor], images: int) -> None:
         self.updates[kind] += 1
         self.images[kind] += images
         for name, value in terms.items():
-            self.sums[kind, name] += value.detach()
+            self.sums[f"{kind}/{name}"] = self.sums.get(f"{kind}/{name}", 0.0) + value.detach()
+        loss, first = terms["loss"].detach(), self.diverged.get(kind, torch.tensor(-1))
+        self.diverged[kind] = torch.where((first.to(loss.device) >= 0) | (loss.abs() < DIVERGED), first, batch)
 
     def row(self) -> dict[str, float]:
         """Mean loss terms, train accuracy in percent, updates, seconds since the tally began, and images that went
         through an update a second."""
         row = {f"{role}_updates": self.updates[kind] for kind, role in self.roles.items()}
-        for (kind, name), value in self.sums.items():
+        for key, value in self.sums.items():
+            kind, name = key.split("/")
             if name.endswith("correct"):
                 who = name.removesuffix("correct") or f"{self.roles[kind]}_"
                 row[f"{who}train_accuracy"] = 100 * float(value) / self.images[kind]
@@ -118,21 +172,25 @@ class Tally:
         return row | {"seconds": seconds, "images_per_second": sum(self.images.values()) / seconds}
 
 
-def evaluator(distiller, sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_size: int = 500):
-    """A function of nothing that scores the distiller's predictions on each named set of (images, labels)."""
+def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_size: int = 500):
+    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run."""
     held = {name: (images.to(device), labels.to(device)) for name, (images, labels) in sets.items()}
-    net = distiller.modules["student"], distiller.modules.get("teacher")
 
-    def evaluate() -> dict[str, float]:
-        row = {}
-        with eval_mode(torch.nn.ModuleList(n for n in net if n is not None)):
+    def evaluate(runs: list[Run]) -> list[dict[str, float]]:
+        rows = [{} for _ in runs]
+        networks = torch.nn.ModuleList(module for run in runs for module in run.distiller.modules.values())
+        bf16 = runs[0].recipe.precision == "bf16"
+        with eval_mode(networks), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             for split, (images, labels) in held.items():
-                chunks = (normalised(part, statistics) for part in images.split(batch_size))
-                outputs = [distiller.predict(x) for x in chunks]
-                for name in outputs[0]:
-                    got = scores(torch.cat([o[name] for o in outputs]).float(), labels)
-                    row |= _named(split, name, got)
-        return row
+                outputs = [[] for _ in runs]
+                for part in images.split(batch_size):
+                    x, memo = normalised(part, statistics), {}  # memo: a shared teacher is asked once
+                    for run, got in zip(runs, outputs):
+                        got.append(run.distiller.predict(x, memo))
+                for row, got in zip(rows, outputs):
+                    for name in got[0]:
+                        row |= _named(split, name, scores(torch.cat([o[name] for o in got]).float(), labels))
+        return rows
     return evaluate
 
 
@@ -145,40 +203,77 @@ def _named(split: str, network: str, got: dict[str, float]) -> dict[str, float]:
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
           on_epoch: Callable[[dict], None] | None = None) -> tuple[list[dict], dict, dict, dict]:
-    """Run a recipe on its data set, from nothing.
-
-    Args:
-        recipe: what to run.
-        dataset: the recipe's data set, see `data.load`.
-        device: "cpu", "cuda", ...; a GPU if there is one unless given.
-        on_epoch: called with each epoch's row.
+    """Run a recipe on its data set, from nothing: `sweep` of one.
 
     Returns:
-        Rows of the epochs, summary, provenance, and the final weights by name: what `records.run_or_load` asks for.
+        Rows of the epochs, summary, provenance, and the final weights by name: what `records.save` asks for.
+
+    Raises:
+        InputError: its loss diverged.
+    """
+    outcome, = sweep([recipe], dataset, device, on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
+
+
+def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
+          on_epoch: Callable[[Run], None] | None = None) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
+    """Train recipes that share one teacher, in lockstep; or a single recipe.
+
+    Args:
+        recipes: of one `teacher_of`, or one recipe.
+        dataset: the recipes' data set, see `data.load`.
+        device: "cpu", "cuda", ...; a GPU if there is one unless given.
+        folder: of checkpoints; training goes on from the last one there. None keeps none.
+        on_epoch: called with each run after each of its epochs.
+
+    Returns:
+        For each recipe rows of the epochs, summary, provenance and the final weights by name, as `records.save`
+        wants them; or, in place of them, why it was given up.
+
+    Raises:
+        Stopped: `stopping.requested()`; a checkpoint holds what was done.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     repeatable(device)
+    runs, batches, evaluate = assemble(recipes, dataset, device)
+    origin = provenance(dataset, device)
+    keeper = checkpoints.Keeper(folder, runs, {key: origin[key] for key in SAME_BITS})
+    for event, sharing, _ in walk(runs, batches, evaluate):
+        if on_epoch and event.kind == "epoch":
+            for run in sharing:
+                on_epoch(run)
+        keeper.after(event)
+    images_per_batch = len(batches.images) / len(batches)
+    origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
+    return [InputError(run.failed) if run.failed else
+            (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch), origin, run.weights())
+            for run in runs]
+
+
+def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list[Run], Batches, Callable]:
+    """Networks, batches and evaluation of recipes that share one teacher, ready to `walk`."""
+    recipe = recipes[0]
     training, validation = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
     images = dataset.train_images[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
     batches = Batches(images, dataset.train_labels[training], recipe.batch_size, recipe.seed, recipe.augment,
                       statistics, device)
-    distiller = distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size)
-    for module in distiller.modules.values():
-        module.to(device, memory_format=torch.channels_last)
+    made = [distillers.make(r, dataset.channels, dataset.num_classes, dataset.image_size) for r in recipes]
+    for distiller in made:
+        for module in distiller.modules.values():
+            module.to(device, memory_format=torch.channels_last)
+    if len(made) > 1:
+        distillers.share_teacher(made)
+    runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
+    for run in runs:
+        if "teach" in run.optimizer:
+            run.optimizer["teach"] = runs[0].optimizer["teach"]
     sets = {"test": (dataset.test_images, dataset.test_labels)}
     if len(validation):
         sets["val"] = (dataset.train_images[validation], dataset.train_labels[validation])
-
-    started, rows = time.perf_counter(), []
-    for row in walk(recipe, distiller, batches, evaluator(distiller, sets, statistics, device)):
-        rows.append(row)
-        if on_epoch:
-            on_epoch(row)
-    weights = {f"{name}.{key}": value for name, module in distiller.modules.items()
-               for key, value in module.state_dict().items()}
-    return (rows, summarise(rows, distiller.cost, len(images) / len(batches)),
-            provenance(recipe, dataset, device, time.perf_counter() - started), weights)
+    return runs, batches, evaluator(sets, statistics, device)
 
 
 def repeatable(device: torch.device) -> None:
@@ -203,9 +298,8 @@ def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -
     return summary
 
 
-def provenance(recipe: Recipe, dataset: data.Dataset, device: torch.device, seconds: float) -> dict:
+def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return records.environment() | {"dataset": dataset.name, "data_sha256": dataset.sha256, "device": device.type,
-                                    "device_name": hardware, "threads": torch.get_num_threads(),
-                                    "seconds": round(seconds, 2), "finished": records.now()}
+                                    "device_name": hardware, "threads": torch.get_num_threads()}

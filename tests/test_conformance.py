@@ -2,8 +2,9 @@
 
 The recordings (fixtures/trace_*.json) hold five runs in float64 on generated pictures, their initial weights given
 by a rule. Agreement to 1e-8 is the evidence that "as released" means what it says. (On one thread of the kind of
-processor that made the recordings most of it is to the last bit; other kernels add in another order, and the runs
-amplify that to about 1e-9 of a value, hence the tolerance relative to values above 1.)
+processor that made the recordings, with AVX-512, most of it is to the last bit. Kernels for other processors add in
+another order, and training amplifies that, step by step: with AVX2 to 1e-6 of a value, hence 1e-5 there, and still
+1e-8 for the first updates. Tolerances are relative for values above 1.)
 """
 
 import json
@@ -16,10 +17,14 @@ from spacedkd_lib import recipes
 from spacedkd_lib.distillers.online_kd import OnlineKD
 from spacedkd_lib.distillers.self_kd import SelfKD
 from spacedkd_lib.models import MultiExitResNet, ResNet, projector
-from spacedkd_lib.train import recipe_schedule, walk
+from spacedkd_lib.train import Run, recipe_schedule, walk
 
-def near(value, size=1.0):
-    return pytest.approx(value, abs=1e-8 * max(1.0, abs(value), size))
+TOLERANCE = 1e-8 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1e-5
+EARLY = 3  # updates that no rounding has had time to move
+
+
+def near(value, size=1.0, update=EARLY):
+    return pytest.approx(value, abs=(1e-8 if update < EARLY else TOLERANCE) * max(1.0, abs(value), size))
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -112,6 +117,14 @@ def scored(distiller):
     return evaluate
 
 
+def walked(recipe, distiller, batches, on_update):
+    run = Run(recipe, distiller)
+    for event, _, terms in walk([run], batches, lambda runs: [scored(distiller)()]):
+        if terms:
+            on_update(event, terms)
+    return run.rows
+
+
 @pytest.mark.parametrize("name", ["online_s0.0", "online_s0.6", "online_s1.5"])
 def test_released_online_kd(name):
     recording = trace(name)
@@ -125,19 +138,19 @@ def test_released_online_kd(name):
     distiller = OnlineKD(recipe, teacher, student, project, 3, 8)
 
     log = []
-    rows = list(walk(recipe, distiller, RecordedBatches(recording), scored(distiller),
-                     lambda event, terms: log.append((event.kind, {k: v.item() for k, v in terms.items()}))))
+    rows = walked(recipe, distiller, RecordedBatches(recording),
+                  lambda event, terms: log.append((event.kind, {k: v.item() for k, v in terms.items()})))
 
     def recorded(role):
         return [step for step in recording["steps"] if step["role"] == role]
     teaching = [terms for kind, terms in log if kind == "teach"]
     learning = [terms for kind, terms in log if kind == "learn"]
     assert (len(teaching), len(learning)) == (len(recorded("teacher")), len(recorded("student")))
-    for got, want in zip(teaching, recorded("teacher")):
-        assert got["loss"] == near(want["ce"])
-    for got, want in zip(learning, recorded("student")):
+    for i, (got, want) in enumerate(zip(teaching, recorded("teacher"))):
+        assert got["loss"] == near(want["ce"], update=i)
+    for i, (got, want) in enumerate(zip(learning, recorded("student"))):
         for ours, theirs in (("hard", "hard"), ("soft", "soft"), ("feature", "feature"), ("loss", "total")):
-            assert got[ours] == near(want[theirs])
+            assert got[ours] == near(want[theirs], update=i)
     # The program's log also fixes when the replays happen; a triggering batch's teacher line follows its replay.
     before_students, seen = [], 0
     for step in recording["steps"]:
@@ -173,12 +186,12 @@ def test_released_self_kd(name):
 
     def on_update(event, terms):
         sums[start[event.block] if event.kind == "learn" else event.index] += terms["loss"].item()
-    rows = list(walk(recipe, distiller, batches, scored(distiller), on_update))
+    rows = walked(recipe, distiller, batches, on_update)
 
     for i, step in enumerate(recording["steps"]):
         epoch_start = i - i % len(batches)
         running_mean = sum(sums[epoch_start:i + 1]) / (i + 1 - epoch_start)
-        assert running_mean == near(step["running_mean_loss_logged"])
+        assert running_mean == near(step["running_mean_loss_logged"], update=i)
     check_final(recording["final_sum_and_norm"]["net"], net, adapters)
     for ours, theirs in (("student", 4), ("exit3", 3), ("exit2", 2), ("exit1", 1), ("ensemble", "ensemble")):
         assert [100 * row[ours] for row in rows] == pytest.approx(accuracies(recording, f"Test/acc_{theirs}"))

@@ -74,7 +74,7 @@ if __name__ == "__main__":
 
 def test_a_run_that_diverges_costs_no_other(runs):
     good, bad = baseline(SMOKE.base), replace(baseline(SMOKE.base), lr=1e30)
-    with pytest.raises(InputError, match="is not finite"):
+    with pytest.raises(InputError, match="is not a number below"):
         study.run_all([bad, good], workers=1)
     assert records.load(good) is not None and records.load(bad) is None
 

@@ -6,7 +6,9 @@ A distiller offers
   of named scalar tensors with the key "loss" to be minimised and "correct", the hits among the B images;
 - ``trained``: for "teach" and "learn", the modules that the update changes;
 - ``modules``: name -> module, what a record keeps of the run;
-- ``predict(x)``: name -> logits [B, K], what is evaluated; the first name is the headline;
+- ``predict(x, memo)``: name -> logits [B, K], what is evaluated; the first name is the headline; `memo` holds what
+  another distiller has already got from a shared network on the same x;
+- ``own_statistics()``: a context in which `modules` hold what a run alone would have;
 - ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
 """
 
@@ -38,7 +40,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
             torch.manual_seed(derive_seed(recipe.seed, role))
             return initialise(build(), recipe.init)
 
-    student = seeded("student", lambda: ResNet(recipe.model, classes, channels, recipe.width))
+    student = seeded(recipe.start, lambda: ResNet(recipe.model, classes, channels, recipe.width))
     features = student.head.in_features
     if recipe.method == "baseline":
         return Baseline(student, channels, size)
@@ -52,3 +54,18 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
                                                recipe.teacher_width or recipe.width))
     return OnlineKD(recipe, teacher, student,
                     seeded("projector", lambda: projector(features, teacher.head.in_features)), channels, size)
+
+
+def share_teacher(distillers: list) -> None:
+    """Let distillers of one `recipes.teacher_of` work with one teacher: whichever teaches, teaches for all.
+
+    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a look at it
+    changes (A13) is kept for each student apart.
+    """
+    teacher, views = next((d.teacher, d.views) for d in distillers if isinstance(d, OnlineKD))
+    for distiller in distillers:
+        if isinstance(distiller, OnlineKD):
+            distiller.adopt(teacher, views)
+        else:  # the baseline that is the teacher
+            distiller.student = distiller.modules["student"] = teacher
+            distiller.trained = {"teach": [teacher], "learn": [teacher]}

@@ -6,13 +6,17 @@ Taught in notebooks/03_online_kd.ipynb; spaced in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses import FEATURE, SOFT
-from ..models import macs
+from ..models import Outputs, macs
 from ..recipes import Recipe
+from .baseline import once
 
 
 class OnlineKD:
@@ -21,6 +25,7 @@ class OnlineKD:
     The teacher's logits and features come from its newest weights, without a gradient, in eval mode (clean) or in
     train mode, which moves its running statistics once more (released, A13). At interval 0 the released program
     takes them from before the teacher's update on the same batch (A7): then nothing is computed twice.
+    The teacher never learns from the student, so several students can share one, see `share_teacher`.
     """
 
     def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
@@ -29,7 +34,8 @@ class OnlineKD:
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
-        self.view = None  # the teacher's outputs from before its update, where they are wanted
+        self.views = {}  # the teacher's outputs from before its last update; one for all who share it
+        self.statistics = None  # of a shared teacher, where looking at it would change them for the others
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
         self.trained = {"teach": [teacher], "learn": [student, projector]}
         forward = macs(teacher, channels, size)
@@ -38,13 +44,12 @@ class OnlineKD:
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
-        if self.view_before_update:
-            self.view = outputs
+        self.views["before"] = Outputs(outputs.logits.detach(), outputs.features.detach())
         return {"loss": F.cross_entropy(outputs.logits, y), "correct": (outputs.logits.argmax(1) == y).sum()}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         r = self.recipe
-        target = self.view if self.view_before_update else self.look(x)
+        target = self.views["before"] if self.view_before_update else self.look(x)
         outputs = self.student.train()(x)
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
@@ -57,9 +62,56 @@ class OnlineKD:
         return terms | {"correct": (outputs.logits.argmax(1) == y).sum()}
 
     @torch.no_grad()
-    def look(self, x: Tensor):
+    def look(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them."""
-        return self.teacher.train(self.recipe.teacher_mode == "train")(x)
+        with self.own_statistics():
+            return self.teacher.train(self.recipe.teacher_mode == "train")(x)
 
-    def predict(self, x: Tensor) -> dict[str, Tensor]:
-        return {"student": self.student(x).logits, "teacher": self.teacher(x).logits}
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        with self.own_statistics():
+            teacher = once(None if self.statistics else memo, self.teacher, x)
+        return {"student": self.student(x).logits, "teacher": teacher}
+
+    def adopt(self, teacher: nn.Module, views: dict) -> None:
+        """Use an equal teacher that serves other students too."""
+        self.teacher = self.modules["teacher"] = teacher
+        self.trained["teach"], self.views = [teacher], views
+        if self.recipe.teacher_mode == "train" and not self.view_before_update:
+            self.statistics = OwnStatistics(teacher)
+
+    @contextmanager
+    def own_statistics(self):
+        """The teacher with the running statistics that belong to this student."""
+        if self.statistics:
+            self.statistics.swap()
+        try:
+            yield
+        finally:
+            if self.statistics:
+                self.statistics.swap()
+
+
+class OwnStatistics:
+    """One student's own batch-norm statistics of a shared teacher.
+
+    To look at a teacher in train mode moves its running statistics (A13). Here they move for the student that looked
+    and for no other, while each update of the teacher moves them for all.
+    """
+
+    def __init__(self, teacher: nn.Module):
+        self.layers = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.own = [{name: value.clone() for name, value in layer.named_buffers()} for layer in self.layers]
+        for layer, own in zip(self.layers, self.own):
+            layer.register_forward_pre_hook(partial(self._follow, own))
+
+    @staticmethod
+    def _follow(own: dict[str, Tensor], layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        if layer.training and torch.is_grad_enabled():  # an update, not a look
+            with torch.no_grad():
+                torch.batch_norm_update_stats(inputs[0], own["running_mean"], own["running_var"], layer.momentum)
+            own["num_batches_tracked"] += 1
+
+    def swap(self) -> None:
+        for layer, own in zip(self.layers, self.own):
+            for name in own:
+                layer._buffers[name], own[name] = own[name], layer._buffers[name]

@@ -5,6 +5,8 @@ Taught in notebooks/04_self_kd.ipynb.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +29,8 @@ class SelfKD:
       moves their running statistics (A21).
     - "exits_only": the trunk is left alone; the deepest exit is then the plain baseline, bit for bit.
     """
+
+    own_statistics = staticmethod(nullcontext)
 
     def __init__(self, recipe: Recipe, net: MultiExitResNet, adapters: nn.ModuleList, channels: int, size: int):
         self.recipe, self.net, self.adapters = recipe, net, adapters  # adapters: for exits 3, 2, 1
@@ -69,7 +73,7 @@ class SelfKD:
         return terms | {("correct" if name == "student" else f"{name}_correct"): (logits.argmax(1) == y).sum()
                         for name, logits in self.named(teacher, *exits).items()}
 
-    def predict(self, x: Tensor) -> dict[str, Tensor]:
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         """The deepest exit alone is the headline: it costs what the plain network costs. The ensemble, the mean of
         all four exits' logits, is what the released program reports (A22)."""
         return self.named(*self.net(x))
