@@ -236,6 +236,8 @@ def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
     for path in sorted((records.runs_folder() / ".sweeps").glob("*/members.json")):
         members = [recipe for recipe in _members(path) if records.load(recipe) is None]
         ids = {recipe.run_id for recipe in members}
+        if not ids:  # killed after its last record
+            _forget(path.parent)
         if ids & {recipe.run_id for recipe in missing} and not ids & taken:
             begun.append(Sweep(tuple(members), path.parent))
             taken |= ids
@@ -302,8 +304,15 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
                 records.save(recipe, *outcome)
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
-            shutil.rmtree(sweep.folder)
+            _forget(sweep.folder)
         return failed
+
+
+def _forget(folder: Path) -> None:
+    """Remove a finished sweep's checkpoints and log; the list of members last, so that what a kill leaves is found."""
+    for path in sorted(folder.glob("*"), key=lambda path: path.name == "members.json"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def work(sweep: Sweep) -> list[str]:
@@ -433,10 +442,11 @@ def _failures(future, sweep: Sweep) -> list[str]:
 def _stop(executor: Executor, futures: dict) -> None:
     """Let the workers save and end. A second Ctrl-C while waiting for them gives up what they did since their last
     checkpoint."""
-    if hasattr(executor, "stop"):
-        executor.stop()
     try:
-        wait(futures)
+        while left := [future for future in futures if not (future.done() or future.cancelled())]:
+            if hasattr(executor, "stop"):
+                executor.stop()  # more than once: a worker may only just have been started
+            wait(left, timeout=5)
     except BaseException:
         for worker in multiprocessing.active_children():
             worker.kill()

@@ -3,8 +3,9 @@
 The recordings (fixtures/trace_*.json) hold five runs in float64 on generated pictures, their initial weights given
 by a rule. Agreement to 1e-8 is the evidence that "as released" means what it says. (On one thread of the kind of
 processor that made the recordings, with AVX-512, most of it is to the last bit. Kernels for other processors add in
-another order, and training amplifies that, step by step: with AVX2 to 1e-6 of a value, hence 1e-5 there, and still
-1e-8 for the first updates. Tolerances are relative for values above 1.)
+another order, and training amplifies that, tenfold an update in the run at s = 1.5: with AVX2 its student's first
+update agrees to 1e-13 and its tenth to 1e-3. So on other processors it is held to its first five updates, and the
+other runs to 1e-5. Tolerances are relative for values above 1.)
 """
 
 import json
@@ -19,12 +20,11 @@ from spacedkd_lib.distillers.self_kd import SelfKD
 from spacedkd_lib.models import MultiExitResNet, ResNet, projector
 from spacedkd_lib.train import Run, recipe_schedule, walk
 
-TOLERANCE = 1e-8 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1e-5
-EARLY = 3  # updates that no rounding has had time to move
+EXACT = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def near(value, size=1.0, update=EARLY):
-    return pytest.approx(value, abs=(1e-8 if update < EARLY else TOLERANCE) * max(1.0, abs(value), size))
+def near(value, size=1.0):
+    return pytest.approx(value, abs=(1e-8 if EXACT else 1e-5) * max(1.0, abs(value), size))
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -146,11 +146,12 @@ def test_released_online_kd(name):
     teaching = [terms for kind, terms in log if kind == "teach"]
     learning = [terms for kind, terms in log if kind == "learn"]
     assert (len(teaching), len(learning)) == (len(recorded("teacher")), len(recorded("student")))
-    for i, (got, want) in enumerate(zip(teaching, recorded("teacher"))):
-        assert got["loss"] == near(want["ce"], update=i)
-    for i, (got, want) in enumerate(zip(learning, recorded("student"))):
+    for got, want in zip(teaching, recorded("teacher")):
+        assert got["loss"] == near(want["ce"])
+    comparable = EXACT or name != "online_s1.5"
+    for got, want in list(zip(learning, recorded("student")))[:None if comparable else 5]:
         for ours, theirs in (("hard", "hard"), ("soft", "soft"), ("feature", "feature"), ("loss", "total")):
-            assert got[ours] == near(want[theirs], update=i)
+            assert got[ours] == near(want[theirs])
     # The program's log also fixes when the replays happen; a triggering batch's teacher line follows its replay.
     before_students, seen = [], 0
     for step in recording["steps"]:
@@ -162,8 +163,9 @@ def test_released_online_kd(name):
         ours += [seen - 1] * (kind == "learn")
     assert ours == before_students
     check_final(recording["final_sum_and_norm"]["teacher"], teacher)
-    check_final(recording["final_sum_and_norm"]["student"], student, project)
-    assert [row["student"] for row in rows] == accuracies(recording, "Test/Accuracy_student")
+    if comparable:
+        check_final(recording["final_sum_and_norm"]["student"], student, project)
+        assert [row["student"] for row in rows] == accuracies(recording, "Test/Accuracy_student")
     assert [row["teacher"] for row in rows] == accuracies(recording, "Test/Accuracy_teacher")
 
 
@@ -191,7 +193,7 @@ def test_released_self_kd(name):
     for i, step in enumerate(recording["steps"]):
         epoch_start = i - i % len(batches)
         running_mean = sum(sums[epoch_start:i + 1]) / (i + 1 - epoch_start)
-        assert running_mean == near(step["running_mean_loss_logged"], update=i)
+        assert running_mean == near(step["running_mean_loss_logged"])
     check_final(recording["final_sum_and_norm"]["net"], net, adapters)
     for ours, theirs in (("student", 4), ("exit3", 3), ("exit2", 2), ("exit1", 1), ("ensemble", "ensemble")):
         assert [100 * row[ours] for row in rows] == pytest.approx(accuracies(recording, f"Test/acc_{theirs}"))

@@ -1,0 +1,98 @@
+"""Kill a training process again and again, at random moments; in the end nothing may differ: `make soak`.
+
+    python tests/soak.py KILLS SEED
+
+Children train the smoke profile's sweeps with a checkpoint after every event and are killed by SIGKILL after a random
+time: in an update, in a replay, while a checkpoint or a record is being written. When they have been killed KILLS times
+one more goes on to the end. Checked: after each kill, that no finished file changed; at the end, that weights and
+numbers equal those of uninterrupted runs, bit for bit. Whenever all is finished before the last kill, it begins anew.
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["SPACEDKD_CHECKPOINT"] = "0"
+
+import torch  # noqa: E402
+
+from spacedkd_lib import data, records, study  # noqa: E402
+
+torch.set_num_threads(1)
+RECIPES = [replace(recipe, train_images=80)
+           for recipe in study.unique([*study.grid("smoke", "05_spaced_kd", 1), *study.grid("smoke", "04_self_kd", 1)])
+           if recipe.method != "self_kd" or recipe.interval]
+
+
+def train_all():
+    for sweep in study.sweeps(RECIPES):
+        study.train_sweep(sweep)
+
+
+def finished(runs):
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for result in runs.glob("*/result.json")
+            for path in (result, result.with_name("weights.safetensors"))}
+
+
+def outcome():
+    return {recipe.run_id: (records.load(recipe).numbers(),
+                            {name: tensor.tolist() for name, tensor in records.load_weights(recipe).items()})
+            for recipe in RECIPES}
+
+
+def child(log):
+    process = os.fork()  # this process has no threads; a fork saves each child the import of torch
+    if process == 0:
+        os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+        train_all()
+        os._exit(0)
+    return process
+
+
+def main(kills, seed):
+    draw, killed, rounds, where = random.Random(seed), 0, 0, Counter()
+    base = Path(tempfile.mkdtemp())
+    os.environ["SPACEDKD_RUNS"] = str(base / "whole")
+    data.load(RECIPES[0].dataset)
+    started = time.monotonic()
+    train_all()
+    longest = time.monotonic() - started
+    want = outcome()
+    with open(base / "log", "w") as log:
+        while killed < kills:
+            rounds += 1
+            runs = base / str(rounds)
+            os.environ["SPACEDKD_RUNS"] = str(runs)
+            while True:
+                before = finished(runs)
+                process = child(log)
+                if killed < kills:
+                    time.sleep(draw.uniform(0, 0.15 * longest))
+                    os.kill(process, 9)
+                    status = os.waitpid(process, 0)[1]
+                    killed += os.WIFSIGNALED(status)
+                else:
+                    status = os.waitpid(process, 0)[1]
+                assert all(finished(runs).get(path) == content for path, content in before.items()), "a record changed"
+                assert os.WIFSIGNALED(status) or status == 0, (base / "log").read_text()
+                where[f"{len(before) // 2} of {len(RECIPES)} finished"] += os.WIFSIGNALED(status)
+                if status == 0:
+                    break
+            assert outcome() == want, f"round {rounds} differs; see {base}"
+            assert study.sweeps([]) == [] and not list(runs.glob(".sweeps/*/*.safetensors")), "a checkpoint is left"
+    shutil.rmtree(base)
+    print(f"{killed} kills in {rounds} rounds of {len(RECIPES)} runs: all weights and numbers equal, no finished record "
+          f"changed. Kills by state: {dict(where)}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,273 @@
+"""Interrupted and resumed equals uninterrupted, whatever happens to the files."""
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spacedkd_lib import checkpoints, records, stopping, study
+from spacedkd_lib.data import Dataset
+from spacedkd_lib.recipes import InputError, Recipe, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.train import sweep
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
+TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
+GROUPS = {
+    "clean": TRIO,
+    "released": [replace(preset(recipe, "released"), augment="none") for recipe in TRIO[:2]],
+    "self": [self_kd(replace(BASE, model="resnet10"), interval=0.6)],
+    "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"), augment="none")],
+}
+
+
+@pytest.fixture(scope="module")
+def toy():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (36, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(36) % 3
+    return Dataset("toy", images[:30], labels[:30], images[30:], labels[30:], ("a", "b", "c"), "0" * 64)
+
+
+def comparable(outcomes):
+    return [([{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows], summary,
+             {name: tensor.tolist() for name, tensor in weights.items()}) for rows, summary, _, weights in outcomes]
+
+
+class Interrupter:
+    """Stands in for `stopping.requested`: says yes after `steps` events."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def interrupted(monkeypatch, steps, recipes, toy, folder):
+    """Train until stopped after some events; False if the training ended before that."""
+    monkeypatch.setattr(stopping, "requested", Interrupter(2 * steps))  # it is asked twice an event
+    try:
+        sweep(recipes, toy, folder=folder)
+    except stopping.Stopped:
+        return True
+    finally:
+        monkeypatch.undo()
+    return False
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_resumed_equals_uninterrupted_from_any_step(toy, tmp_path, monkeypatch, name):
+    """Stopped after every third event, again and again, over replays, epochs and the places between."""
+    whole = comparable(sweep(GROUPS[name], toy))
+    stops = 0
+    while interrupted(monkeypatch, 3, GROUPS[name], toy, tmp_path):
+        stops += 1
+    assert stops >= 4
+    assert comparable(sweep(GROUPS[name], toy, folder=tmp_path)) == whole
+    assert len(list(tmp_path.glob("*.safetensors"))) == checkpoints.KEPT
+
+
+def damaged(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "flipped byte":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif how == "truncated":
+        path.write_bytes(content[:-100])
+    elif how == "no checksum":
+        path.with_suffix(".sha256").unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["flipped byte", "truncated", "no checksum", "empty"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch, capfd, how, count):
+    whole = comparable(sweep(TRIO[:1], toy))
+    for _ in range(2):
+        assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    for path in sorted(tmp_path.glob("*.safetensors"))[-count:]:
+        damaged(path, how)
+    assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == whole
+    assert capfd.readouterr().err.count("is damaged or incomplete") == count
+
+
+def test_a_subset_of_a_sweep_goes_on_from_its_checkpoint(toy, tmp_path, monkeypatch):
+    """Killed while records were being written: those that have none yet are finished from what was saved."""
+    assert interrupted(monkeypatch, 12, TRIO, toy, tmp_path)
+    before = sorted(tmp_path.glob("*.safetensors"))[-1]
+    found = checkpoints.latest(tmp_path)[2]["runs"][TRIO[1].run_id]["position"]
+    assert found > 0
+    assert comparable(sweep(TRIO[1:], toy, folder=tmp_path)) == comparable(sweep(TRIO, toy))[1:]
+    assert not sorted(tmp_path.glob("*.safetensors"))[-1] < before
+
+
+@pytest.mark.parametrize("change", [dict(sha256="1" * 64), None])
+def test_a_checkpoint_of_something_else_is_not_used(toy, tmp_path, monkeypatch, capfd, change):
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    other = replace(toy, **change) if change else toy
+    recipes = TRIO[:1] if change else [online_kd(BASE, alpha=0.5)]
+    assert comparable(sweep(recipes, other, folder=tmp_path)) == comparable(sweep(recipes, other))
+    assert "starting anew" in capfd.readouterr().err
+
+
+def test_another_format_is_not_read(toy, tmp_path, monkeypatch, capfd):
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    assert checkpoints.latest(tmp_path) is None and "has format 1" in capfd.readouterr().err
+
+
+def test_the_clock_may_go_back(toy, tmp_path, monkeypatch):
+    whole = comparable(sweep(TRIO[:1], toy))
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    newest = sorted(tmp_path.glob("*.safetensors"))[-1]
+    os.utime(newest, (0, 0))  # written in 1970, says the file system
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert checkpoints.latest(tmp_path)[0] == newest
+    assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == whole
+
+
+def test_a_full_disk_costs_checkpoints_and_no_training(toy, tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    whole = comparable(sweep(TRIO[:1], toy))
+    monkeypatch.setenv("SPACEDKD_CHECKPOINT", "0")
+    monkeypatch.setattr(os, "fsync", full)
+    assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == whole
+    assert "free some space" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing half-written is left
+
+
+def test_a_full_disk_at_the_end_says_so_and_keeps_the_old(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    path = tmp_path / "file"
+    records.write_atomically(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device.*free some space"):
+        records.write_atomically(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_last_good_checkpoint_of_a_diverged_run_is_named_and_kept(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SPACEDKD_CHECKPOINT", "0")
+    outcome, = sweep([online_kd(replace(BASE, lr=1e30), interval=1.0)], toy, folder=tmp_path / "sweep")
+    kept = Path(str(outcome).split("the last good checkpoint is ")[1].removesuffix("."))
+    shutil.rmtree(tmp_path / "sweep")
+    assert kept.exists() and "update on batch 1" in str(outcome)
+
+
+def test_a_checkpoint_executes_nothing(toy, tmp_path, monkeypatch):
+    """The file is a length, a JSON header and numbers; no pickle."""
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    path, *_ = checkpoints.latest(tmp_path)
+    content = path.read_bytes()
+    assert content[8:9] == b"{" and hashlib.sha256(content).hexdigest() == path.with_suffix(".sha256").read_text()
+    assert "pickle" not in Path(checkpoints.__file__).read_text()
+
+
+# Processes
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+SMOKE = [row.recipe for row in study.grid("smoke", "05_spaced_kd", seeds=1)]
+
+
+def test_two_processes_on_one_run(runs, capsys):
+    """The second waits for the first and takes its result."""
+    planned, = study.sweeps(SMOKE[:1])
+    with records.locked(SMOKE[:1]):
+        waiting = threading.Thread(target=study.train_sweep, args=[planned])
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive() and "is being trained by another process" in capsys.readouterr().out
+        first = records.save(SMOKE[0], [{"test_accuracy": 1.0}], {}, {}, {"w": torch.zeros(1)})
+    waiting.join()
+    assert records.load(SMOKE[0]) == first
+
+
+def test_a_crash_costs_its_own_sweep_only(runs):
+    """One worker is killed in the middle: the others go on, the report names run and log, and the next call ends it."""
+    planned = study.sweeps(SMOKE)
+    assert len(planned) == 2  # the trio with a teacher, and the baseline
+
+    def kill():
+        while not planned[0].log.exists() or "epoch" not in planned[0].log.read_text():
+            time.sleep(0.01)
+        for process in map(int, subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], text=True,
+                                               capture_output=True).stdout.split()):
+            if os.path.exists(f"/proc/{process}/fd/1") and os.readlink(f"/proc/{process}/fd/1") == str(planned[0].log):
+                os.kill(process, 9)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match=f"{planned[0].recipes[0].run_id}.*was killed.*{planned[0].log}"):
+        study.run_all(SMOKE, workers=2, say=lambda line: None)
+    killer.join()
+    assert records.load(planned[1].recipes[0]) is not None
+    assert len(study.run_all(SMOKE, workers=2, say=lambda line: None)) == len(SMOKE)
+
+
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "time limit"])
+def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, how):
+    environment = dict(os.environ, SPACEDKD_ROOT=str(tmp_path), TQDM_DISABLE="1",
+                       PYTHONPATH=str(Path(study.__file__).parents[1]))
+    arguments = [sys.executable, "-m", "spacedkd_lib", "reproduce", "--profile", "smoke", "--workers", "2"]
+    limit = ["--time-limit", "6s"] if how == "time limit" else []
+    process = subprocess.Popen(arguments + limit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)
+    if how == "SIGTERM":
+        while not list(runs.glob(".sweeps/*/log.txt")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == stopping.STATUS == 75, error
+    assert f"stopped ({how})" in error and "Traceback" not in error
+    deadline = time.monotonic() + 30
+    while group_lives(process.pid):  # no worker stays behind
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    left = [recipe for recipe in study.unique(study.grid("smoke")) if records.load(recipe) is None]
+    assert left
+    begun = [path.parent for path in runs.glob(".sweeps/*/members.json")]
+    assert not begun or any(checkpoints.latest(folder) for folder in begun)
+
+
+def test_time_limits():
+    assert stopping.seconds("25m") == 1500 and stopping.seconds("0.5") == 0.5
+    for wrong in ("", "m", "25 minutes", "-3s", "nan", "infh"):
+        with pytest.raises(InputError, match="is not a time limit: give a number"):
+            stopping.seconds(wrong)
+
+
+def test_killed_at_random_moments():
+    """Twenty times kill -9, whenever it comes: final weights and records as if nothing had happened."""
+    done = subprocess.run([sys.executable, str(Path(__file__).with_name("soak.py")), "20", "0"], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 kills" in done.stdout

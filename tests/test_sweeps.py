@@ -1,0 +1,149 @@
+"""One teacher, many students: in lockstep each is, bit for bit, what it is alone."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from spacedkd_lib import records, study
+from spacedkd_lib.data import Dataset
+from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.schedule import lockstep, spaced_schedule
+from spacedkd_lib.train import assemble, sweep, train, walk
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
+              val_fraction=0.2)
+INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)  # of 4 batches an epoch: 1, 1, 4, 6 and 12
+
+
+@pytest.fixture(scope="module")
+def toy():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(48) % 3
+    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
+
+
+def numbers(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def same(one, other):
+    return (one[3].keys() == other[3].keys() and all(torch.equal(one[3][k], other[3][k]) for k in one[3])
+            and numbers(one[0]) == numbers(other[0]) and one[1] == other[1])
+
+
+@pytest.mark.parametrize("name", ["clean", "released"])
+def test_each_student_is_what_it_is_alone(toy, name):
+    students = [replace(preset(online_kd(BASE, interval=s), name), augment="crop_flip") for s in INTERVALS]
+    recipes = [*students, offline_kd(students[0]), replace(students[3], alpha=0.9, beta=0.0), teacher_of(students[0]),
+               replace(students[0], precision="fp32", soft_loss="soft_cross_entropy")]
+    assert len({teacher_of(recipe).run_id for recipe in recipes}) == 1
+    for recipe, together in zip(recipes, sweep(recipes, toy), strict=True):
+        assert same(together, train(recipe, toy)), recipe.in_words()
+
+
+def test_the_teacher_is_trained_once(toy):
+    runs, batches, _ = assemble([online_kd(BASE, interval=s) for s in INTERVALS], toy, torch.device("cpu"))
+    events = [event.kind for event, _, _ in walk(runs, batches, lambda runs: [{}] * len(runs))]
+    assert events.count("teach") == 3 * len(batches) and events.count("learn") == 5 * 3 * len(batches)
+    assert len({id(run.distiller.teacher) for run in runs}) == 1
+
+
+def test_a_bf16_teacher_is_another_one():
+    assert teacher_of(online_kd(BASE)) != teacher_of(online_kd(BASE, precision="bf16"))
+    assert teacher_of(self_kd(BASE)) is None and teacher_of(baseline(BASE)) is None
+    assert teacher_of(online_kd(BASE, teacher_width=8)).width == 8
+
+
+def test_precision_is_that_of_the_layers_not_of_the_losses(toy):
+    run, = assemble([online_kd(BASE, precision="bf16")], toy, torch.device("cpu"))[0]
+    seen = []
+    run.distiller.student.head.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    x, y = torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
+    run.step("teach", x, y, 0.1)
+    terms = run.step("learn", x, y, 0.1)
+    assert seen == [torch.bfloat16] and terms["loss"].dtype == terms["soft"].dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in run.distiller.student.parameters())
+
+
+def test_bf16_changes_the_numbers_a_little(toy):
+    exact, coarse = (train(online_kd(BASE, precision=p), toy)[0][0]["student_loss"] for p in ("fp32", "bf16"))
+    assert exact != coarse == pytest.approx(exact, rel=0.05)
+
+
+def test_lockstep_keeps_every_schedule_and_shares_the_teacher():
+    for epochs, length, intervals in product((1, 3), (1, 4, 7), ((0, 1), (0.5, 1, 0.3, 0), (1,), (0, 0))):
+        def schedules():
+            return {i: spaced_schedule(epochs, length, s) for i, s in enumerate(intervals)}
+        merged = list(lockstep(schedules()))
+        for name, events in schedules().items():
+            assert [e[:2] for e, who in merged if name in who] == [e[:2] for e in events]
+        assert sum(e.kind == "teach" for e, _ in merged) == epochs * length
+
+
+def test_a_run_that_diverges_leaves_the_sweep_and_costs_no_other(toy):
+    good, bad = online_kd(BASE, interval=1.0), online_kd(BASE, beta=1e30)
+    failed, fine = sweep([bad, good], toy)
+    assert isinstance(failed, InputError) and "student's update on batch 0, epoch 1" in str(failed)
+    assert bad.run_id in str(failed) and same(fine, train(good, toy))
+
+
+def test_a_teacher_that_diverges_ends_all(toy):
+    recipes = [online_kd(replace(BASE, lr=1e30), interval=s) for s in (1.0, 3.0)]
+    assert all("teacher's update on batch 1, epoch 1" in str(outcome) for outcome in sweep(recipes, toy))
+
+
+def test_own_statistics_are_kept_apart(toy):
+    """In the released program a look moves the teacher's running statistics: for the student that looked, alone."""
+    recipes = [replace(preset(online_kd(BASE, interval=s), "released"), augment="none") for s in (1.0, 3.0)]
+    runs, batches, evaluate = assemble(recipes, toy, torch.device("cpu"))
+    for _ in walk(runs, batches, evaluate):
+        pass
+    seen = [run.weights()["teacher.trunk.stem.1.num_batches_tracked"] for run in runs]
+    assert [int(n) for n in seen] == [24, 24]  # 12 updates and 12 looks
+    assert not torch.equal(*[run.weights()["teacher.trunk.stem.1.running_mean"] for run in runs])
+
+
+# The grid runner forms sweeps by itself
+
+@pytest.fixture
+def runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def test_sweeps_are_formed_from_what_is_missing(runs_folder):
+    recipes = study.unique(study.grid("quick", "05_spaced_kd", seeds=1))
+    formed = study.sweeps(recipes)
+    assert sorted(recipe.run_id for s in formed for recipe in s.recipes) == sorted(r.run_id for r in recipes)
+    sizes = sorted(len(s.recipes) for s in formed)
+    assert sizes == [1, 1, 6, 6]  # glyphs and digits: baseline; online, four intervals and offline
+    assert [s.cost for s in formed] == sorted((s.cost for s in formed), reverse=True)
+    assert len(study.sweeps(recipes, workers=8)) == 8  # rather two teachers than an idle core
+
+
+def test_a_sweep_that_was_begun_goes_on_as_it_was(runs_folder):
+    glyphs = [r for r in study.unique(study.grid("quick", "05_spaced_kd", seeds=1)) if r.dataset == "glyphs"]
+    begun = study.sweeps(glyphs[:4], workers=1)[0]
+    records.write_atomically(begun.folder / "members.json", "[" + ",".join(r.to_json() for r in begun.recipes) + "]")
+    formed = study.sweeps(glyphs, workers=1)
+    assert begun in formed
+    assert sorted(r.run_id for s in formed for r in s.recipes) == sorted(r.run_id for r in glyphs)
+    (begun.folder / "members.json").write_text("{damaged")
+    assert begun not in study.sweeps(glyphs, workers=1)
+
+
+def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):
+    recipes = [row.recipe for row in study.grid("smoke", "05_spaced_kd", seeds=1)]
+    together = study.run_all(recipes, workers=1, say=lambda line: None)
+    assert max(record.provenance["runs_in_sweep"] for record in together) == 3
+    monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
+    for record, recipe in zip(together, recipes, strict=True):
+        assert study.run(recipe).numbers() == record.numbers()
+        monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder))
+        swept = records.load_weights(recipe)
+        monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
+        alone = records.load_weights(recipe)
+        assert all(torch.equal(alone[name], swept[name]) for name in alone | swept)
