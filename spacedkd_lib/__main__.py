@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import records, stopping, study, tables
-from .recipes import InputError
+from .recipes import VERSION, InputError, from_dict
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
 
@@ -26,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
-        if name != "refresh":
+        if name == "train":
+            command.add_argument("recipe", help="a JSON file of the recipe's fields; what is left out has its default")
+        elif name != "refresh":
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
@@ -182,7 +185,32 @@ def refresh(options) -> None:
             print(f"{path.name}: {'changed' if refresh_notebook(path) else 'unchanged'}", flush=True)
 
 
-COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh}
+def train(options) -> None:
+    """Train one recipe (a JSON file of its fields); under torchrun, on all its processes."""
+    import torch
+
+    from . import distributed
+    try:
+        recipe = from_dict({"version": VERSION} | json.loads(Path(options.recipe).read_bytes()), options.recipe)
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{options.recipe} is no recipe ({error}): give a JSON file of fields, such as "
+                         '{"method": "online_kd", "interval": 1.5}.') from None
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        device = distributed.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stopping.listen(number)  # all processes must stop after the same update
+        study.run_together(recipe, device)
+        torch.distributed.destroy_process_group()
+    record = study.run(recipe)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"Run {record.run_id} ({recipe.in_words()}): test accuracy {record.summary['test_accuracy']:.2f}% at the "
+              f"last epoch; all of it in {records.runs_folder() / record.run_id}.")
+
+
+COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh,
+            "train": train}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import stopping
+from . import distributed, stopping
 from .recipes import InputError
 from .records import runs_folder, write_atomically
 
 FORMAT = 1  # raised when the content's meaning changes; checkpoints of another format are not read
 KEPT = 2
+TOGETHER = 20  # events after which several processes agree whether to stop: each time costs a message
 
 
 def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) -> Path:
@@ -85,7 +86,7 @@ class Keeper:
         self.folder, self.runs, self.made_by = folder, runs, made_by
         self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
         self.started = self.saved = time.monotonic()
-        self.number, self.path = 0, None
+        self.number, self.path, self.events = 0, None, 0
         if folder:
             self._restore()
 
@@ -102,9 +103,12 @@ class Keeper:
         self._mark_failed()
         if event.kind == "teach" and any(getattr(run.distiller, "view_before_update", False) for run in self.runs):
             return  # the student's turn on this batch follows from the teacher's (A7): they are one step
-        if self.folder and (stopping.requested() or time.monotonic() - self.saved >= self.every):
+        self.events += 1
+        together = distributed.processes() == 1 or self.events % TOGETHER == 0
+        stop = together and distributed.any_process(stopping.requested())
+        if self.folder and distributed.rank() == 0 and (stop or time.monotonic() - self.saved >= self.every):
             self._save()
-        if stopping.requested():
+        if stop:
             raise stopping.Stopped
 
     def _mark_failed(self) -> None:

@@ -315,6 +315,32 @@ def _forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_together(recipe: Recipe, device: str) -> None:
+    """One run by all processes that torchrun started, see distributed.py; the first of them writes.
+
+    Raises:
+        InputError: its loss diverged, or the recipe cannot be split among so many.
+        Stopped: asked to stop; a checkpoint holds what was done.
+    """
+    import torch.distributed as dist
+
+    from . import data, distributed, train
+    first = distributed.rank() == 0
+    if distributed.any_process(first and records.load(recipe) is not None):
+        return
+    with records.locked([recipe]) if first else nullcontext():
+        if first:
+            data.load(recipe.dataset)  # decoded once; the others read its cache
+        dist.barrier()
+        outcome, = train.sweep([recipe], data.load(recipe.dataset), device, _sweep([recipe]).folder)
+        if isinstance(outcome, InputError):
+            raise outcome
+        if first:
+            records.save(recipe, *outcome)
+            _forget(_sweep([recipe]).folder)
+        dist.barrier()
+
+
 def work(sweep: Sweep) -> list[str]:
     """`train_sweep` in a worker process: on one thread, as independent runs side by side use the cores best, and with
     all that is printed in the sweep's log."""

@@ -17,14 +17,14 @@ from typing import Callable, Iterator
 import torch
 from torch import Tensor
 
-from . import checkpoints, data, distillers, records
+from . import checkpoints, data, distillers, distributed, records
 from .batches import STATISTICS, Batches, channel_statistics, normalised
 from .evaluate import eval_mode, scores
 from .recipes import InputError, Recipe
 from .schedule import Event, lockstep, spaced_schedule
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes")
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
@@ -72,6 +72,7 @@ class Run:
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
         """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        x, y, weight = distributed.part(x, y)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             terms = getattr(self.distiller, kind)(x, y)
         if terms is not None:
@@ -79,7 +80,8 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            terms["loss"].backward()
+            (terms["loss"] * weight if weight != 1 else terms["loss"]).backward()
+            terms = distributed.sum_up(optimizer, terms, weight)
             optimizer.step()
         return terms
 
@@ -264,6 +266,9 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
     for distiller in made:
         for module in distiller.modules.values():
             module.to(device, memory_format=torch.channels_last)
+            if distributed.processes() > 1:
+                distributed.check(recipe, len(images))
+                distributed.prepare(module)
     if len(made) > 1:
         distillers.share_teacher(made)
     runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
@@ -302,4 +307,5 @@ def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return records.environment() | {"dataset": dataset.name, "data_sha256": dataset.sha256, "device": device.type,
-                                    "device_name": hardware, "threads": torch.get_num_threads()}
+                                    "device_name": hardware, "threads": torch.get_num_threads(),
+                                    "processes": distributed.processes()}

@@ -55,7 +55,7 @@ class Interrupter:
 
 def interrupted(monkeypatch, steps, recipes, toy, folder):
     """Train until stopped after some events; False if the training ended before that."""
-    monkeypatch.setattr(stopping, "requested", Interrupter(2 * steps))  # it is asked twice an event
+    monkeypatch.setattr(stopping, "requested", Interrupter(steps))
     try:
         sweep(recipes, toy, folder=folder)
     except stopping.Stopped:

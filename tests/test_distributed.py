@@ -1,0 +1,74 @@
+"""One run on two processes is the run of one process with the same global batch, but for the order of additions."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spacedkd_lib import distributed, records, study
+from spacedkd_lib.recipes import InputError, Recipe, online_kd, self_kd
+
+BASE = Recipe(dataset="digits", train_images=140, width=4, model="resnet8", epochs=2, batch_size=16, lr=0.1, augment="none")
+
+
+@pytest.mark.parametrize("recipe", [
+    online_kd(BASE, interval=1.5),
+    self_kd(Recipe(**{**vars(BASE), "model": "resnet10", "epochs": 1}), interval=0.5)])
+def test_two_processes_give_the_curve_of_one(tmp_path, monkeypatch, recipe):
+    """Single precision; the last batch of an epoch holds 12 images. Tolerance 1e-4 of a value: seen is 1e-6."""
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "two"))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(Path(study.__file__).parents[1]))
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+                           "spacedkd_lib", "train", str(tmp_path / "recipe.json")], env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"Run {recipe.run_id}") == 1
+    two = records.load(recipe)
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "one"))
+    one = study.run(recipe)
+    assert two.provenance["processes"] == 2 and one.provenance["processes"] == 1
+    for a, b in zip(one.numbers(), two.numbers(), strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
+
+
+def test_global_batch_norm_is_batch_norm_in_one_process(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: None)
+    torch.manual_seed(0)
+    ours, theirs = nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+    distributed.prepare(ours)
+    for _ in range(3):
+        x = torch.randn(8, 5, 3, 3) * 4 + 7
+        grads = []
+        for layer in (ours, theirs):
+            z = x.clone().requires_grad_()
+            layer(z).pow(3).sum().backward()
+            grads.append(z.grad)
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-3)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    assert torch.equal(ours.eval()(x), ours(x)) and ours(x).shape == x.shape
+
+
+@pytest.mark.parametrize("recipe, images, message", [
+    (online_kd(BASE, feature_loss="batch_frobenius"), 160, "one norm of the whole batch"),
+    (online_kd(BASE), 162, "last batch of an epoch holds 2 of 162 images, too few for 4 processes"),
+])
+def test_what_cannot_be_split_is_refused(monkeypatch, recipe, images, message):
+    monkeypatch.setattr(distributed, "processes", lambda: 4)
+    with pytest.raises(InputError, match=message):
+        distributed.check(recipe, images)
+
+
+@pytest.mark.parametrize("content, message", [("{", "is no recipe"), ('{"metod": "online_kd"}', 'did you mean "method"'),
+                                              ("[1]", "is no recipe")])
+def test_a_recipe_file_is_checked(tmp_path, content, message):
+    (tmp_path / "recipe.json").write_text(content)
+    captured = subprocess.run([sys.executable, "-c", f"import sys; from spacedkd_lib.__main__ import main; "
+                               f"sys.exit(main(['train', {str(tmp_path / 'recipe.json')!r}]))"], text=True,
+                              capture_output=True, cwd=Path(study.__file__).parents[1])
+    assert captured.returncode == 2 and message in captured.stderr
