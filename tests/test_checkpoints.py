@@ -245,7 +245,11 @@ def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, ho
             time.sleep(0.05)
         time.sleep(1)
         process.terminate()
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
     assert process.returncode == stopping.STATUS == 75, error
     assert f"stopped ({how})" in error and "Traceback" not in error
     deadline = time.monotonic() + 30
