@@ -6,10 +6,11 @@
 ## PROFILE=quick    smoke, quick, cifar100-slice, study, core or paper
 ## SEEDS=5          number of seeds; left out: the profile's own
 ## WORKERS=2        runs side by side, one thread each; left out: one a processor core
-## TIME_LIMIT=25m  stop cleanly after this time; the same command continues
+## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
+## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## DATA=folder      where the data sets lie; left out: data
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab, such as --no-browser
+## ARGS="..."       further options for JupyterLab (--no-browser) or the benchmark (--accuracy)
 
 PROFILE ?= quick
 OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
@@ -35,7 +36,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce publish test report lock clean distclean
+.PHONY: help env check lab plan reproduce publish test bench soak report lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -54,7 +55,7 @@ plan: $(READY) ## print what would run, what is done, and an estimate of time an
 	@$(SPACEDKD) plan $(OPTIONS)
 
 reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
-	@$(SPACEDKD) reproduce $(OPTIONS)
+	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$(SLURM)")
 
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish --profile "$(PROFILE)"
@@ -66,6 +67,12 @@ ifneq ($(wildcard notebooks/*.ipynb),)
 else
 	@echo "notebooks/ holds no notebook: nothing more to test."
 endif
+
+bench: $(READY) ## measure speed and memory against the plain way; a table in results/bench/
+	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+
+soak: $(READY) ## kill training 200 times at random moments; not one number may differ (10 minutes)
+	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
 
 report: $(READY) ## turn this profile's executed notebooks into pages under report/
 	@$(SPACEDKD) report --profile "$(PROFILE)"

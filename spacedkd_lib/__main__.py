@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import records, stopping, study, tables
+from . import records, slurm, stopping, study, tables
 from .recipes import VERSION, InputError, from_dict
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
@@ -33,11 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
+            command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters of "
+                                 'submitit: "partition=gpu timeout_min=240"')
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)
     try:
-        for number in (signal.SIGTERM, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, _stop)
         if getattr(options, "time_limit", ""):
             signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
@@ -94,12 +96,13 @@ def reproduce(options) -> int:
     started = time.monotonic()
     rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
     study.check_workers(options.workers)
+    executor = slurm.Slurm(records.runs_folder() / ".slurm", **slurm.parse(options.slurm)) if options.slurm else None
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     for place in ("results", "figures"):
         records.check_writable(records.ROOT / place / folder)
     if any(records.load(row.recipe) is None for row in rows):
         print(plan_line(rows, options.workers), flush=True)
-    study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True))
+    study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True), executor)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
     found = tables.local_records(rows)
     tables.write_tidy(rows, found, records.ROOT / "results" / folder)

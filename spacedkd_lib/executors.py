@@ -7,6 +7,7 @@ which lets the running tasks end at their next update and drops the waiting ones
 from __future__ import annotations
 
 import faulthandler
+import io
 import multiprocessing
 import os
 import queue
@@ -15,7 +16,7 @@ import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Iterator
 
@@ -67,20 +68,32 @@ def _start_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
+class _Forgiving(io.TextIOBase):
+    """Writes what it can: a disk that is full must not end a training for the sake of its log."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            os.write(self.file.fileno(), text.encode())
+        return len(text)
+
+
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """All that this process prints, its libraries' C code and a crash included, goes to the end of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", buffering=1) as file:
+    with open(path, "a") as file:
         sys.stdout.flush(), sys.stderr.flush()
         before = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         faulthandler.enable(file)
         try:
-            yield
+            with redirect_stdout(_Forgiving(file)), redirect_stderr(_Forgiving(file)):
+                yield
         finally:
             faulthandler.disable()
-            sys.stdout.flush(), sys.stderr.flush()
             for copy, number in zip(before, (1, 2)):
                 os.dup2(copy, number)
                 os.close(copy)

@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
-from . import __version__
+from . import __version__, stopping
 from .recipes import InputError, Recipe, from_dict
 
 ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parent.parent).resolve()
@@ -170,19 +171,34 @@ def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, we
 def locked(recipes: Iterable[Recipe], runs: Path | None = None,
            say: Callable[[str], None] = print) -> Iterator[None]:
     """Hold these runs for this process; another process that wants one waits until it is free. The operating system
-    frees the runs of a process that ends, however it ends."""
-    import fcntl
+    frees the runs of a process that ends, however it ends.
+
+    Raises:
+        Stopped: asked to stop while waiting.
+    """
+    told = []
     folder = (runs or runs_folder()) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
             file = held.enter_context(open(folder / name, "w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"Run {name} is being trained by another process: waiting for it.")
-                fcntl.flock(file, fcntl.LOCK_EX)
+            while not _taken(file):
+                if file not in told:
+                    say(f"Run {name} is being trained by another process: waiting for it.")
+                    told.append(file)
+                if stopping.requested():
+                    raise stopping.Stopped
+                time.sleep(0.5)
         yield
+
+
+def _taken(file) -> bool:
+    import fcntl
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:

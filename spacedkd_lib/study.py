@@ -460,7 +460,8 @@ def _failures(future, sweep: Sweep) -> list[str]:
     if error is None:
         return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
     why = ("its process was killed, perhaps for want of memory: give the same command again with fewer WORKERS"
-           if isinstance(error, BrokenProcessPool) else f"{type(error).__name__}: {error}")
+           if isinstance(error, BrokenProcessPool) else
+           str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
     members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes)
     return [f"Run {members} failed, {why.removesuffix('.')}; its log is {sweep.log}."]
 
@@ -484,7 +485,7 @@ class Progress:
 
     def __init__(self, planned: list[Sweep], say: Callable[[str], None]):
         from tqdm import tqdm
-        self.planned, self.total = planned, sum(sweep.cost for sweep in planned)
+        self.total = sum(sweep.cost for sweep in planned)
         self.runs = sum(len(sweep.recipes) for sweep in planned)
         self.started = self.last = time.monotonic()
         self.say, self.bar = say, tqdm(total=self.runs, unit="run") if _watched() else None

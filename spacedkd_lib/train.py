@@ -156,8 +156,9 @@ class Tally:
         self.images[kind] += images
         for name, value in terms.items():
             self.sums[f"{kind}/{name}"] = self.sums.get(f"{kind}/{name}", 0.0) + value.detach()
-        loss, first = terms["loss"].detach(), self.diverged.get(kind, torch.tensor(-1))
-        self.diverged[kind] = torch.where((first.to(loss.device) >= 0) | (loss.abs() < DIVERGED), first, batch)
+        loss = terms["loss"].detach()
+        first = self.diverged.get(kind, torch.full_like(loss, -1, dtype=torch.int64))
+        self.diverged[kind] = torch.where((first >= 0) | (loss.abs() < DIVERGED), first, batch)
 
     def row(self) -> dict[str, float]:
         """Mean loss terms, train accuracy in percent, updates, seconds since the tally began, and images that went
