@@ -71,7 +71,7 @@ endif
 bench: $(READY) ## measure speed and memory against the plain way; a table in results/bench/
 	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
 
-soak: $(READY) ## kill training 200 times at random moments; not one number may differ (10 minutes)
+soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
 
 report: $(READY) ## turn this profile's executed notebooks into pages under report/

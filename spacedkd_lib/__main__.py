@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(number, _stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                signal.signal(number, _stop)
         if getattr(options, "time_limit", ""):
             signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
         return options.function(options) or 0
@@ -200,10 +201,9 @@ def train(options) -> None:
             raise
         raise InputError(f"{options.recipe} is no recipe ({error}): give a JSON file of fields, such as "
                          '{"method": "online_kd", "interval": 1.5}.') from None
+    stopping.listen(signal.SIGTERM, signal.SIGINT)  # it trains in this process: to be stopped between two updates
     if "TORCHELASTIC_RUN_ID" in os.environ:
         device = distributed.start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stopping.listen(number)  # all processes must stop after the same update
         study.run_together(recipe, device)
         torch.distributed.destroy_process_group()
     record = study.run(recipe)

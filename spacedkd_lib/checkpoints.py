@@ -83,7 +83,7 @@ class Keeper:
     """
 
     def __init__(self, folder: Path | None, runs: list, made_by: dict):
-        self.folder, self.runs, self.made_by = folder, runs, made_by
+        self.folder, self.all, self.runs, self.made_by = folder, runs, runs, made_by
         self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
         self.started = self.saved = time.monotonic()
         self.number, self.path, self.events = 0, None, 0
@@ -101,15 +101,13 @@ class Keeper:
             Stopped: asked to stop; what was done is saved.
         """
         self._mark_failed()
-        if event.kind == "teach" and any(getattr(run.distiller, "view_before_update", False) for run in self.runs):
-            return  # the student's turn on this batch follows from the teacher's (A7): they are one step
         self.events += 1
         together = distributed.processes() == 1 or self.events % TOGETHER == 0
         stop = together and distributed.any_process(stopping.requested())
         if self.folder and distributed.rank() == 0 and (stop or time.monotonic() - self.saved >= self.every):
             self._save()
         if stop:
-            raise stopping.Stopped
+            raise stopping.Stopped("on request")
 
     def _mark_failed(self) -> None:
         """The last checkpoint from before a run failed is put aside, and named."""
@@ -121,9 +119,11 @@ class Keeper:
         self.runs = [run for run in self.runs if not run.failed]
 
     def _save(self) -> None:
-        for run in self.runs:
-            run.check()  # so that every checkpoint is a good one
-        self._mark_failed()
+        if distributed.processes() == 1:  # several must find a failure together, at the end of the epoch
+            for run in self.runs:
+                run.check()  # so that every checkpoint is a good one
+            self._mark_failed()
+        started = time.monotonic()
         tensors, alias, first = {"generator": torch.get_rng_state()}, {}, {}
         for run in self.runs:
             for key, tensor in _tensors(run).items():
@@ -137,20 +137,26 @@ class Keeper:
         try:
             self.path = save(self.folder, self.number + 1, tensors, {
                 "made_by": self.made_by, "alias": alias, "seconds": self.seconds(),
-                "runs": {run.recipe.run_id: _numbers(run) for run in self.runs}})
+                "runs": {run.recipe.run_id: _numbers(run) for run in self.runs},
+                "failed": {run.recipe.run_id: run.failed for run in self.all if run.failed}})
             self.number += 1
+            self.every = max(self.every, 20 * (time.monotonic() - started))  # at most a twentieth of the time
         except InputError as error:  # no reason to end the training: there may be space again when it is over
             print(f"No checkpoint: {error}", file=sys.stderr)
 
     def _restore(self) -> None:
+        self.number = max((int(path.stem) for path in self.folder.glob("*.safetensors")), default=0)
         found = latest(self.folder)
         if found is None:
             return
         path, tensors, meta = found
-        self.number = int(path.stem)
-        if meta["made_by"] != self.made_by or not {run.recipe.run_id for run in self.runs} <= set(meta["runs"]):
+        known = meta["runs"].keys() | meta["failed"].keys()
+        if meta["made_by"] != self.made_by or not {run.recipe.run_id for run in self.runs} <= known:
             print(f"Checkpoint {path} is of other runs, data, software or hardware: starting anew.", file=sys.stderr)
             return
+        for run in self.runs:
+            run.failed = meta["failed"].get(run.recipe.run_id, "")
+        self.runs = [run for run in self.runs if not run.failed]
         torch.set_rng_state(tensors["generator"])
         for run in self.runs:
             prefix = f"{run.recipe.run_id}/"
@@ -167,6 +173,7 @@ def _tensors(run) -> dict[str, Tensor]:
         for i, p in enumerate(_parameters(optimizer)):
             held |= {f"optimizer/{kind}/{i}/{key}": value for key, value in optimizer.state[p].items()
                      if isinstance(value, Tensor)}
+    held |= {f"view/{key}": value for key, value in getattr(run.distiller, "views", {}).items()}
     held |= {f"sum/{key}": value for key, value in run.tally.sums.items()}
     return held | {f"diverged/{kind}": value for kind, value in run.tally.diverged.items()}
 
@@ -194,8 +201,8 @@ def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
             like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved)
             run.optimizer[kind].state[p][key] = like.detach().copy_(saved)
         else:
-            held = run.tally.sums if what == "sum" else run.tally.diverged
-            held[key] = saved.to(device, copy=True)
+            held = {"view": getattr(run.distiller, "views", {}), "sum": run.tally.sums, "diverged": run.tally.diverged}
+            held[what][key] = saved.to(device, copy=True)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

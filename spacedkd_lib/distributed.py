@@ -28,9 +28,16 @@ def rank() -> int:
 
 
 def start() -> str:
-    """Join the processes that torchrun started; the device of this one."""
+    """Join the processes that torchrun started; the device of this one.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
     cuda = torch.cuda.is_available()
     device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+    if cuda and int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
+        raise InputError(f"{os.environ['LOCAL_WORLD_SIZE']} processes were asked for and this machine has "
+                         f"{torch.cuda.device_count()} GPUs: give torchrun --nproc-per-node of at most that.")
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
@@ -45,7 +52,7 @@ def check(recipe: Recipe, images: int) -> None:
     if recipe.feature_loss == "batch_frobenius" and recipe.beta and recipe.method != "baseline":
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '
                          f'{processes()} processes: use "l2_per_sample" or "mse", or one process.')
-    if min(last, recipe.batch_size) < processes():
+    if last < processes():
         raise InputError(f"The last batch of an epoch holds {last} of {images} images, too few for {processes()} "
                          "processes: choose another batch_size, or fewer processes.")
 

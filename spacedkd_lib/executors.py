@@ -27,32 +27,40 @@ class LocalProcesses(Executor):
     """`workers` processes, each in a pool of its own: if one crashes, its task fails, and no other does."""
 
     def __init__(self, workers: int):
-        self.threads, self.pools = ThreadPoolExecutor(workers), queue.SimpleQueue()
-        for _ in range(workers):
-            self.pools.put(_pool_of_one())
+        self.threads, self.free = ThreadPoolExecutor(workers), queue.SimpleQueue()
+        self.pools = [_pool_of_one() for _ in range(workers)]
+        for number in range(workers):
+            self.free.put(number)
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         return self.threads.submit(self._run, fn, args, kwargs)
 
     def _run(self, fn, args, kwargs):
-        pool = self.pools.get()
+        number = self.free.get()
         try:
-            return pool.submit(fn, *args, **kwargs).result()
+            return self.pools[number].submit(fn, *args, **kwargs).result()
         except BrokenProcessPool:
-            pool = _pool_of_one()
+            self.pools[number] = _pool_of_one()
             raise
         finally:
-            self.pools.put(pool)
+            self.free.put(number)
 
     def stop(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
+        for worker in self._workers():
             worker.terminate()
+
+    def kill(self) -> None:
+        for worker in self._workers():
+            worker.kill()
+
+    def _workers(self) -> list:
+        return [worker for pool in self.pools for worker in (pool._processes or {}).values()]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self.threads.shutdown(wait, cancel_futures=cancel_futures)
-        while not self.pools.empty():
-            self.pools.get().shutdown(wait)
+        for pool in self.pools:
+            pool.shutdown(wait)
 
 
 def _pool_of_one() -> ProcessPoolExecutor:

@@ -80,8 +80,8 @@ class Recipe:
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
-    precision: str = _field("fp32", "arithmetic of the forward passes; bf16 by autocast", "released programs",
-                            ("fp32", "bf16"))
+    precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
+                            "released programs", ("fp32", "bf16"))
     eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs")
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)

@@ -75,13 +75,11 @@ def from_json(text: str | bytes, where: str) -> Record:
     """
     try:
         values = json.loads(text)
-        record = Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"])
-        intact = values.pop("sha256") == _checksum(values)
+        if values.pop("sha256") != _checksum(values):
+            raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
+        return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"])
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
-    if not intact or record.run_id != values["run_id"]:
-        raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
-    return record
 
 
 def check_writable(folder: Path) -> None:
@@ -134,20 +132,6 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
     """
     path = (runs or runs_folder()) / recipe.run_id / "result.json"
     return from_json(path.read_bytes(), str(path)) if path.exists() else None
-
-
-def run_or_load(recipe: Recipe, train: Callable[[Recipe], tuple[list[dict], dict, dict, dict]],
-                runs: Path | None = None) -> Record:
-    """The record of a recipe: loaded if it is finished, else trained and written.
-
-    Args:
-        recipe: what to run.
-        train: recipe -> (epochs, summary, provenance, weights); weights: name -> tensor.
-        runs: folder of the local runs.
-    """
-    check_writable(runs or runs_folder())  # before training
-    with locked([recipe], runs):
-        return load(recipe, runs) or save(recipe, *train(recipe), runs)
 
 
 def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,

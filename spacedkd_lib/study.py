@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -262,7 +261,7 @@ def _sweep(recipes: Iterable[Recipe]) -> Sweep:
 def _members(path: Path) -> list[Recipe]:
     try:
         return [from_dict(values) for values in json.loads(path.read_bytes())]
-    except (ValueError, TypeError):  # damaged, or of another version: its runs start anew
+    except (OSError, ValueError, TypeError):  # damaged, of another version, or just removed by another process
         return []
 
 
@@ -322,23 +321,20 @@ def run_together(recipe: Recipe, device: str) -> None:
         InputError: its loss diverged, or the recipe cannot be split among so many.
         Stopped: asked to stop; a checkpoint holds what was done.
     """
-    import torch.distributed as dist
-
     from . import data, distributed, train
     first = distributed.rank() == 0
-    if distributed.any_process(first and records.load(recipe) is not None):
-        return
     with records.locked([recipe]) if first else nullcontext():
         if first:
-            data.load(recipe.dataset)  # decoded once; the others read its cache
-        dist.barrier()
+            data.load(recipe.dataset)  # decoded once; the others, who wait at the question below, read its cache
+        if distributed.any_process(first and records.load(recipe) is not None):
+            return
         outcome, = train.sweep([recipe], data.load(recipe.dataset), device, _sweep([recipe]).folder)
         if isinstance(outcome, InputError):
             raise outcome
         if first:
             records.save(recipe, *outcome)
             _forget(_sweep([recipe]).folder)
-        dist.barrier()
+        distributed.any_process(False)  # nobody leaves before the record is there
 
 
 def work(sweep: Sweep) -> list[str]:
@@ -410,7 +406,7 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
         _check_inputs(missing)
-        workers = workers or default_workers()
+        workers = workers or (1 if executor else default_workers())
         _train_side_by_side(sweeps(missing, workers), executor or LocalProcesses(workers), say)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
@@ -435,7 +431,8 @@ def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[
     futures = {}
     try:
         with getattr(executor, "batch", nullcontext)():
-            futures = {executor.submit(work, sweep): sweep for sweep in planned}
+            for sweep in planned:
+                futures[executor.submit(work, sweep)] = sweep
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
@@ -475,8 +472,8 @@ def _stop(executor: Executor, futures: dict) -> None:
                 executor.stop()  # more than once: a worker may only just have been started
             wait(left, timeout=5)
     except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.kill()
+        if hasattr(executor, "kill"):
+            executor.kill()
         raise
 
 
@@ -516,9 +513,10 @@ class Progress:
 
 def _epochs_logged(sweep: Sweep) -> float:
     """Share of a sweep's epochs that its log tells of."""
-    if not sweep.log.exists():
+    try:
+        lines = {line for line in sweep.log.read_text(errors="replace").splitlines() if line.startswith("epoch ")}
+    except OSError:  # not there yet, or no more
         return 0.0
-    lines = {line for line in sweep.log.read_text(errors="replace").splitlines() if line.startswith("epoch ")}
     return min(len(lines) / sum(recipe.epochs for recipe in sweep.recipes), 1.0)
 
 
@@ -544,7 +542,7 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     seconds = megabytes = 0.0
     measured: dict[str, tuple[dict[str, float], float]] = {}
-    for sweep in sweeps(missing):
+    for sweep in sweeps(missing, workers or default_workers()):
         for i, recipe in enumerate(sweep.recipes):
             # Seed, interval and length change how often a step is made, not what it costs.
             step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, lr_schedule="cosine")

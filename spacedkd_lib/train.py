@@ -7,9 +7,11 @@ notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
+from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Callable, Iterator
@@ -20,11 +22,11 @@ from torch import Tensor
 from . import checkpoints, data, distillers, distributed, records
 from .batches import STATISTICS, Batches, channel_statistics, normalised
 from .evaluate import eval_mode, scores
-from .recipes import InputError, Recipe
+from .recipes import InputError, Recipe, teacher_of
 from .schedule import Event, lockstep, spaced_schedule
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
@@ -256,19 +258,27 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
 
 
 def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list[Run], Batches, Callable]:
-    """Networks, batches and evaluation of recipes that share one teacher, ready to `walk`."""
+    """Networks, batches and evaluation of recipes that share one teacher, ready to `walk`.
+
+    Raises:
+        InputError: several recipes that do not share one.
+    """
     recipe = recipes[0]
+    if len(recipes) > 1 and (teacher_of(recipe) is None or {teacher_of(r) for r in recipes} != {teacher_of(recipe)}):
+        raise InputError(f"These {len(recipes)} recipes do not share one teacher (recipes.teacher_of): train them one by "
+                         "one, or with study.run_all, which forms sweeps by itself.")
     training, validation = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
     images = dataset.train_images[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
     batches = Batches(images, dataset.train_labels[training], recipe.batch_size, recipe.seed, recipe.augment,
                       statistics, device)
+    if distributed.processes() > 1:
+        distributed.check(recipe, len(images))
     made = [distillers.make(r, dataset.channels, dataset.num_classes, dataset.image_size) for r in recipes]
     for distiller in made:
         for module in distiller.modules.values():
             module.to(device, memory_format=torch.channels_last)
             if distributed.processes() > 1:
-                distributed.check(recipe, len(images))
                 distributed.prepare(module)
     if len(made) > 1:
         distillers.share_teacher(made)
@@ -304,9 +314,20 @@ def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -
     return summary
 
 
+@cache
+def code_sha256() -> str:
+    """Of the modules that decide a run's numbers; those that only tell of them may change in mid-run."""
+    telling = {"tables", "figures", "notebook", "exercises", "runner", "statistics", "study", "slurm", "__main__"}
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        if path.stem not in telling and "bench" not in path.parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return records.environment() | {"dataset": dataset.name, "data_sha256": dataset.sha256, "device": device.type,
+    return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name, "data_sha256": dataset.sha256, "device": device.type,
                                     "device_name": hardware, "threads": torch.get_num_threads(),
                                     "processes": distributed.processes()}

@@ -22,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["SPACEDKD_CHECKPOINT"] = "0"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a process that used a GPU cannot be forked
 
 import torch  # noqa: E402
 
-from spacedkd_lib import data, records, study  # noqa: E402
+from spacedkd_lib import checkpoints, data, records, study  # noqa: E402
 
 torch.set_num_threads(1)
 RECIPES = [replace(recipe, train_images=80)
@@ -41,6 +42,17 @@ def train_all():
 def finished(runs):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for result in runs.glob("*/result.json")
             for path in (result, result.with_name("weights.safetensors"))}
+
+
+def progress(runs):
+    """Events that are done and safe: those of finished runs, and those in the newest checkpoints. Never less than before
+    a kill."""
+    done = {path.parent.name: 10**6 for path in runs.glob("*/result.json")}
+    for folder in runs.glob(".sweeps/*"):
+        found = checkpoints.latest(folder)
+        for run_id, numbers in (found[2]["runs"] if found else {}).items():
+            done.setdefault(run_id, numbers["position"])
+    return done
 
 
 def outcome():
@@ -73,7 +85,7 @@ def main(kills, seed):
             runs = base / str(rounds)
             os.environ["SPACEDKD_RUNS"] = str(runs)
             while True:
-                before = finished(runs)
+                before, safe = finished(runs), progress(runs)
                 process = child(log)
                 if killed < kills:
                     time.sleep(draw.uniform(0, 0.15 * longest))
@@ -83,6 +95,8 @@ def main(kills, seed):
                 else:
                     status = os.waitpid(process, 0)[1]
                 assert all(finished(runs).get(path) == content for path, content in before.items()), "a record changed"
+                now = progress(runs)
+                assert all(now.get(run_id, 0) >= position for run_id, position in safe.items()), "progress was lost"
                 assert os.WIFSIGNALED(status) or status == 0, (base / "log").read_text()
                 where[f"{len(before) // 2} of {len(RECIPES)} finished"] += os.WIFSIGNALED(status)
                 if status == 0:

@@ -17,13 +17,14 @@ import torch
 from spacedkd_lib import checkpoints, records, stopping, study
 from spacedkd_lib.data import Dataset
 from spacedkd_lib.recipes import InputError, Recipe, online_kd, preset, self_kd, teacher_of
-from spacedkd_lib.train import sweep
+from spacedkd_lib.train import Run, sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
 GROUPS = {
     "clean": TRIO,
-    "released": [replace(preset(recipe, "released"), augment="none") for recipe in TRIO[:2]],
+    "released": [replace(preset(online_kd(BASE, interval=s, alpha=a), "released"), augment="none")
+                 for s, a in ((0.5, 0.3), (0.0, 0.3), (0.0, 0.9))],
     "self": [self_kd(replace(BASE, model="resnet10"), interval=0.6)],
     "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"), augment="none")],
 }
@@ -54,26 +55,34 @@ class Interrupter:
 
 
 def interrupted(monkeypatch, steps, recipes, toy, folder):
-    """Train until stopped after some events; False if the training ended before that."""
-    monkeypatch.setattr(stopping, "requested", Interrupter(steps))
-    try:
-        sweep(recipes, toy, folder=folder)
-    except stopping.Stopped:
-        return True
-    finally:
-        monkeypatch.undo()
-    return False
+    """Train until stopped after some events; the outcomes if the training ended before that."""
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "requested", Interrupter(steps))
+        try:
+            return sweep(recipes, toy, folder=folder)
+        except stopping.Stopped:
+            return "interrupted"
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """Counts the updates made in this process: a resumed run makes only those that are left."""
+    made, step = [], Run.step
+    monkeypatch.setattr(Run, "step", lambda self, *args: made.append(args[0]) or step(self, *args))
+    return made
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_resumed_equals_uninterrupted_from_any_step(toy, tmp_path, monkeypatch, name):
+def test_resumed_equals_uninterrupted_from_any_step(toy, tmp_path, monkeypatch, updates, name):
     """Stopped after every third event, again and again, over replays, epochs and the places between."""
     whole = comparable(sweep(GROUPS[name], toy))
-    stops = 0
-    while interrupted(monkeypatch, 3, GROUPS[name], toy, tmp_path):
+    needed, stops = len(updates), 0
+    updates.clear()
+    while (outcomes := interrupted(monkeypatch, 3, GROUPS[name], toy, tmp_path)) == "interrupted":
         stops += 1
-    assert stops >= 4
-    assert comparable(sweep(GROUPS[name], toy, folder=tmp_path)) == whole
+        assert stops < 100
+    assert stops >= 4 and comparable(outcomes) == whole
+    assert len(updates) == needed  # not one was made twice
     assert len(list(tmp_path.glob("*.safetensors"))) == checkpoints.KEPT
 
 
@@ -92,29 +101,53 @@ def damaged(path, how):
 
 @pytest.mark.parametrize("how", ["flipped byte", "truncated", "no checksum", "empty"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch, capfd, how, count):
+def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch, capfd, updates, how, count):
     whole = comparable(sweep(TRIO[:1], toy))
+    needed = len(updates)
     for _ in range(2):
-        assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+        assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     for path in sorted(tmp_path.glob("*.safetensors"))[-count:]:
         damaged(path, how)
+    updates.clear()
     assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == whole
+    assert len(updates) == needed - (6 if count == 1 else 0)  # the older one was written after six events
     assert capfd.readouterr().err.count("is damaged or incomplete") == count
+
+
+def test_a_new_checkpoint_outlives_damaged_ones(toy, tmp_path, monkeypatch):
+    for _ in range(2):
+        assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
+    for path in tmp_path.glob("*.safetensors"):
+        damaged(path, "truncated")
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
+    assert int(checkpoints.latest(tmp_path)[0].stem) == 3
+
+
+def test_a_diverged_run_stays_out_of_a_resumed_sweep(toy, tmp_path, monkeypatch, updates):
+    recipes = [online_kd(BASE, beta=1e30), *TRIO[1:]]
+    whole = sweep(recipes, toy)
+    needed = len(updates)
+    updates.clear()
+    while (again := interrupted(monkeypatch, 7, recipes, toy, tmp_path)) == "interrupted":
+        assert len(updates) <= needed
+    assert str(again[0]).split(";")[0] == str(whole[0]).split(";")[0]
+    assert comparable(again[1:]) == comparable(whole[1:]) and len(updates) == needed
 
 
 def test_a_subset_of_a_sweep_goes_on_from_its_checkpoint(toy, tmp_path, monkeypatch):
     """Killed while records were being written: those that have none yet are finished from what was saved."""
-    assert interrupted(monkeypatch, 12, TRIO, toy, tmp_path)
-    before = sorted(tmp_path.glob("*.safetensors"))[-1]
-    found = checkpoints.latest(tmp_path)[2]["runs"][TRIO[1].run_id]["position"]
-    assert found > 0
+    assert interrupted(monkeypatch, 12, TRIO, toy, tmp_path) == "interrupted"
+    positions = [checkpoints.latest(tmp_path)[2]["runs"][recipe.run_id]["position"] for recipe in TRIO[1:]]
+    begun = []
+    monkeypatch.setattr(checkpoints.Keeper, "after", lambda keeper, event: begun or begun.extend(
+        run.position for run in keeper.runs))
     assert comparable(sweep(TRIO[1:], toy, folder=tmp_path)) == comparable(sweep(TRIO, toy))[1:]
-    assert not sorted(tmp_path.glob("*.safetensors"))[-1] < before
+    assert min(positions) > 0 and sum(begun) in (sum(positions) + 1, sum(positions) + 2)  # one event later
 
 
 @pytest.mark.parametrize("change", [dict(sha256="1" * 64), None])
 def test_a_checkpoint_of_something_else_is_not_used(toy, tmp_path, monkeypatch, capfd, change):
-    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     other = replace(toy, **change) if change else toy
     recipes = TRIO[:1] if change else [online_kd(BASE, alpha=0.5)]
     assert comparable(sweep(recipes, other, folder=tmp_path)) == comparable(sweep(recipes, other))
@@ -122,15 +155,15 @@ def test_a_checkpoint_of_something_else_is_not_used(toy, tmp_path, monkeypatch, 
 
 
 def test_another_format_is_not_read(toy, tmp_path, monkeypatch, capfd):
-    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     assert checkpoints.latest(tmp_path) is None and "has format 1" in capfd.readouterr().err
 
 
 def test_the_clock_may_go_back(toy, tmp_path, monkeypatch):
     whole = comparable(sweep(TRIO[:1], toy))
-    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
-    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     newest = sorted(tmp_path.glob("*.safetensors"))[-1]
     os.utime(newest, (0, 0))  # written in 1970, says the file system
     monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -171,7 +204,7 @@ def test_the_last_good_checkpoint_of_a_diverged_run_is_named_and_kept(toy, tmp_p
 
 def test_a_checkpoint_executes_nothing(toy, tmp_path, monkeypatch):
     """The file is a length, a JSON header and numbers; no pickle."""
-    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path)
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     path, *_ = checkpoints.latest(tmp_path)
     content = path.read_bytes()
     assert content[8:9] == b"{" and hashlib.sha256(content).hexdigest() == path.with_suffix(".sha256").read_text()
@@ -204,23 +237,28 @@ def test_two_processes_on_one_run(runs, capsys):
 
 def test_a_crash_costs_its_own_sweep_only(runs):
     """One worker is killed in the middle: the others go on, the report names run and log, and the next call ends it."""
-    planned = study.sweeps(SMOKE)
+    recipes = [replace(recipe, epochs=40, interval=recipe.interval * 20 if recipe.method == "offline_kd" else
+                       recipe.interval) for recipe in SMOKE]
+    planned = study.sweeps(recipes)
     assert len(planned) == 2  # the trio with a teacher, and the baseline
 
     def kill():
+        deadline = time.monotonic() + 120
         while not planned[0].log.exists() or "epoch" not in planned[0].log.read_text():
             time.sleep(0.01)
+            if time.monotonic() > deadline:
+                return
         for process in map(int, subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], text=True,
                                                capture_output=True).stdout.split()):
             if os.path.exists(f"/proc/{process}/fd/1") and os.readlink(f"/proc/{process}/fd/1") == str(planned[0].log):
                 os.kill(process, 9)
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     with pytest.raises(InputError, match=f"{planned[0].recipes[0].run_id}.*was killed.*{planned[0].log}"):
-        study.run_all(SMOKE, workers=2, say=lambda line: None)
+        study.run_all(recipes, workers=2, say=lambda line: None)
     killer.join()
     assert records.load(planned[1].recipes[0]) is not None
-    assert len(study.run_all(SMOKE, workers=2, say=lambda line: None)) == len(SMOKE)
+    assert len(study.run_all(recipes, workers=2, say=lambda line: None)) == len(recipes)
 
 
 def group_lives(group):
@@ -236,7 +274,7 @@ def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, ho
     environment = dict(os.environ, SPACEDKD_ROOT=str(tmp_path), TQDM_DISABLE="1",
                        PYTHONPATH=str(Path(study.__file__).parents[1]))
     arguments = [sys.executable, "-m", "spacedkd_lib", "reproduce", "--profile", "smoke", "--workers", "2"]
-    limit = ["--time-limit", "6s"] if how == "time limit" else []
+    limit = ["--time-limit", "4s"] if how == "time limit" else []
     process = subprocess.Popen(arguments + limit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, start_new_session=True)
     if how == "SIGTERM":
@@ -259,7 +297,7 @@ def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, ho
     left = [recipe for recipe in study.unique(study.grid("smoke")) if records.load(recipe) is None]
     assert left
     begun = [path.parent for path in runs.glob(".sweeps/*/members.json")]
-    assert not begun or any(checkpoints.latest(folder) for folder in begun)
+    assert all(checkpoints.latest(folder) for folder in begun)
 
 
 def test_time_limits():

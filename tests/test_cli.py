@@ -52,7 +52,8 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
     published = tmp_path / "results" / "smoke" / "records.jsonl"
     published.parent.mkdir(parents=True)
     recipe = json.loads(study.grid("smoke")[0].recipe.to_json()) | {"version": 0}
-    published.write_text(json.dumps({"run_id": "x", "recipe": recipe, "epochs": [], "summary": {}, "provenance": {}}))
+    values = {"run_id": "x", "recipe": recipe, "epochs": [], "summary": {}, "provenance": {}}
+    published.write_text(json.dumps(values | {"sha256": records._checksum(values)}))
     done = command("reproduce", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path / "runs"), SPACEDKD_ROOT=str(tmp_path))
     assert done.returncode == 2 and "version 0 of the recipe" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -77,7 +78,7 @@ def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
     assert cli.inputs_key("n", {"profile": "smoke"}) != key
     write("1")
     recipe = study.grid("smoke")[0].recipe
-    records.run_or_load(recipe, lambda r: ([{"test_accuracy": 1.0}], {}, {}, {}))
+    records.save(recipe, [{"test_accuracy": 1.0}], {}, {}, {})
     assert cli.inputs_key("n", {"profile": "smoke"}) != key
 
 

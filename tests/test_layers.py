@@ -16,7 +16,7 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "train": 4,
     "study": 5, "statistics": 5,
     "tables": 6, "figures": 6,
-    "runner": 7, "notebook": 7, "exercises": 7,
+    "runner": 7, "notebook": 7, "exercises": 7, "bench": 7,
     "__main__": 8,
 }
 WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "notebook", "runner", "slurm", "executors",

@@ -17,27 +17,17 @@ def fake_training(recipe):
         "student.w": torch.arange(3.0)}
 
 
-def test_trained_once_then_loaded(tmp_path):
-    calls = []
+def saved(recipe, runs):
+    return records.save(recipe, *fake_training(recipe), runs)
 
-    def train(recipe):
-        calls.append(recipe)
-        return fake_training(recipe)
-    first = records.run_or_load(RECIPE, train, tmp_path)
-    second = records.run_or_load(RECIPE, train, tmp_path)
-    assert calls == [RECIPE] and first == second
+
+def test_saved_then_loaded(tmp_path):
+    assert records.load(RECIPE, tmp_path) is None
+    record = saved(RECIPE, tmp_path)
+    assert records.load(RECIPE, tmp_path) == record
     assert torch.equal(records.load_weights(RECIPE, tmp_path)["student.w"], torch.arange(3.0))
     assert sorted(p.name for p in (tmp_path / RECIPE.run_id).iterdir()) == ["recipe.json", "result.json",
                                                                            "weights.safetensors"]
-
-
-def test_an_interrupted_run_is_no_record(tmp_path):
-    def interrupted(recipe):
-        raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt):
-        records.run_or_load(RECIPE, interrupted, tmp_path)
-    assert records.load(RECIPE, tmp_path) is None
-    assert records.run_or_load(RECIPE, fake_training, tmp_path).summary["test_accuracy"] == 10.0
 
 
 def test_result_comes_last(tmp_path, monkeypatch):
@@ -46,18 +36,20 @@ def test_result_comes_last(tmp_path, monkeypatch):
         raise OSError("disk full")
     monkeypatch.setattr("safetensors.torch.save", fail)
     with pytest.raises(OSError):
-        records.run_or_load(RECIPE, fake_training, tmp_path)
+        saved(RECIPE, tmp_path)
     assert records.load(RECIPE, tmp_path) is None
 
 
 def test_altered_or_foreign_records_are_refused(tmp_path):
-    records.run_or_load(RECIPE, fake_training, tmp_path)
+    saved(RECIPE, tmp_path)
     path = tmp_path / RECIPE.run_id / "result.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"recipe": values["recipe"] | {"seed": 4}}))
     with pytest.raises(InputError, match="was altered or damaged"):
         records.load(RECIPE, tmp_path)
-    path.write_text(json.dumps(values | {"recipe": values["recipe"] | {"version": 99}}))
+    values = values | {"recipe": values["recipe"] | {"version": 99}}
+    values.pop("sha256")
+    path.write_text(json.dumps(values | {"sha256": records._checksum(values)}))  # whole, but from another version
     with pytest.raises(InputError, match="version 99 of the recipe"):
         records.load(RECIPE, tmp_path)
     path.write_text("{half")
@@ -65,19 +57,30 @@ def test_altered_or_foreign_records_are_refused(tmp_path):
         records.load(RECIPE, tmp_path)
 
 
-def test_an_unwritable_folder_is_found_before_training(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
+def test_any_flipped_byte_is_noticed(tmp_path):
+    saved(RECIPE, tmp_path)
+    result, weights = (tmp_path / RECIPE.run_id / name for name in ("result.json", "weights.safetensors"))
+    for path, read in ((result, records.load), (weights, records.load_weights)):
+        whole = path.read_bytes()
+        for position in range(0, len(whole), max(len(whole) // 60, 1)):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1:])
+            if chr(whole[position]).isspace():
+                continue  # a blank between two words of JSON says nothing
+            with pytest.raises(InputError, match="delete|run again"):
+                read(RECIPE, tmp_path)
+        path.write_bytes(whole)
+    assert records.load(RECIPE, tmp_path).summary == {"test_accuracy": 10.0}
 
-    def never(recipe):
-        raise AssertionError("training started")
+
+def test_an_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be written"):
-        records.run_or_load(RECIPE, never, blocked / "runs")
+        saved(RECIPE, tmp_path / "file" / "runs")
 
 
 def test_publish_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
-    made = [records.run_or_load(replace(RECIPE, seed=s), fake_training, tmp_path / "runs") for s in (1, 2)]
+    made = [saved(replace(RECIPE, seed=s), tmp_path / "runs") for s in (1, 2)]
     assert records.read_published("quick") == {}
     path = records.publish(made, "quick")
     assert records.read_published("quick") == {r.run_id: r for r in made}

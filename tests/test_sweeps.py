@@ -90,6 +90,22 @@ def test_a_run_that_diverges_leaves_the_sweep_and_costs_no_other(toy):
     assert bad.run_id in str(failed) and same(fine, train(good, toy))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0), (2, 1, 0)])
+def test_whoever_teaches_teaches_for_all(toy, order):
+    """The released s = 0 takes its targets from the teacher's own update, be that made for the baseline, or after the
+    run that made it first has left."""
+    released = preset(online_kd(replace(BASE, batch_size=6)), "released")
+    trio = [replace(released, beta=1e30), teacher_of(released), released]
+    for recipe, outcome in zip([trio[i] for i in order], sweep([trio[i] for i in order], toy)):
+        assert isinstance(outcome, InputError) if recipe == trio[0] else same(outcome, train(recipe, toy))
+
+
+def test_recipes_of_two_teachers_are_refused(toy):
+    for other in (online_kd(replace(BASE, seed=1)), baseline(BASE)):
+        with pytest.raises(InputError, match="do not share one teacher"):
+            sweep([online_kd(BASE), other], toy)
+
+
 def test_a_teacher_that_diverges_ends_all(toy):
     recipes = [online_kd(replace(BASE, lr=1e30), interval=s) for s in (1.0, 3.0)]
     assert all("teacher's update on batch 1, epoch 1" in str(outcome) for outcome in sweep(recipes, toy))

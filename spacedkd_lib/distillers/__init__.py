@@ -62,10 +62,11 @@ def share_teacher(distillers: list) -> None:
     Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a look at it
     changes (A13) is kept for each student apart.
     """
-    teacher, views = next((d.teacher, d.views) for d in distillers if isinstance(d, OnlineKD))
+    first = next(distiller for distiller in distillers if isinstance(distiller, OnlineKD))
     for distiller in distillers:
         if isinstance(distiller, OnlineKD):
-            distiller.adopt(teacher, views)
+            distiller.adopt(first.teacher, first.views)
         else:  # the baseline that is the teacher
-            distiller.student = distiller.modules["student"] = teacher
-            distiller.trained = {"teach": [teacher], "learn": [teacher]}
+            distiller.student = distiller.modules["student"] = first.teacher
+            distiller.trained = {"teach": [first.teacher], "learn": [first.teacher]}
+            distiller.teach = first.teach

@@ -44,12 +44,12 @@ class OnlineKD:
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
-        self.views["before"] = Outputs(outputs.logits.detach(), outputs.features.detach())
+        self.views |= {"logits": outputs.logits.detach(), "features": outputs.features.detach()}
         return {"loss": F.cross_entropy(outputs.logits, y), "correct": (outputs.logits.argmax(1) == y).sum()}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         r = self.recipe
-        target = self.views["before"] if self.view_before_update else self.look(x)
+        target = Outputs(**self.views) if self.view_before_update else self.look(x)
         outputs = self.student.train()(x)
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
@@ -108,7 +108,8 @@ class OwnStatistics:
     def _follow(own: dict[str, Tensor], layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         if layer.training and torch.is_grad_enabled():  # an update, not a look
             with torch.no_grad():
-                torch.batch_norm_update_stats(inputs[0], own["running_mean"], own["running_var"], layer.momentum)
+                F.batch_norm(inputs[0], own["running_mean"], own["running_var"], layer.weight, layer.bias, True,
+                             layer.momentum, layer.eps)  # the layer's own operation, so the same bits
             own["num_batches_tracked"] += 1
 
     def swap(self) -> None:

@@ -1,0 +1,109 @@
+"""The plain way to train with a spaced teacher: torchvision's transforms of one PIL image after the other, contiguous
+fp32, batches stored until they are replayed, a teacher for each student. Networks and losses are this package's."""
+
+from __future__ import annotations
+
+from typing import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from .. import distillers, losses
+from ..batches import STATISTICS
+from ..data import Dataset
+from ..recipes import Recipe
+
+
+class Pictures(torch.utils.data.Dataset):
+    """PIL images, transformed one by one, as torchvision's data sets give them."""
+
+    def __init__(self, dataset: Dataset, transform: Callable):
+        self.pixels = dataset.train_images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels, self.transform = dataset.train_labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[k])), self.labels[k]
+
+
+def cutout(x: Tensor) -> Tensor:
+    """Blackens a square of 16 pixels round a random centre of an image [C, H, W]."""
+    row, column = (int(torch.randint(size, ())) for size in x.shape[1:])
+    x[:, max(row - 8, 0):row + 8, max(column - 8, 0):column + 8] = 0
+    return x
+
+
+def plain_transform(augment: str, pixels: int = 32) -> Callable:
+    """torchvision's transforms of "crop_flip_rotate" or "autoaugment_cutout"."""
+    tensor, normalise = transforms.ToTensor(), transforms.Normalize(*STATISTICS["cifar100"])
+    if augment == "crop_flip_rotate":
+        return transforms.Compose([transforms.RandomCrop(pixels, padding=4), transforms.RandomHorizontalFlip(),
+                                   transforms.RandomRotation(15), tensor, normalise])
+    return transforms.Compose([transforms.RandomCrop(pixels, padding=4, fill=128), transforms.RandomHorizontalFlip(),
+                               transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=128), tensor,
+                               cutout, normalise])
+
+
+def plain_loader(dataset: Dataset, batch_size: int, augment: str = "crop_flip_rotate") -> DataLoader:
+    transform = plain_transform(augment, dataset.image_size)
+    return DataLoader(Pictures(dataset, transform), batch_size, shuffle=True)
+
+
+def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callable, learn: Callable) -> None:
+    """The teacher runs `interval` epochs ahead; its batches are stored until the student has learned them."""
+    stored, length = [], max(int(len(loader) * interval), 1)
+    for _ in range(epochs):
+        for batch in loader:
+            teach(*batch)
+            stored.append(batch)
+            if len(stored) == length:
+                for earlier in stored:
+                    learn(*earlier)
+                stored.clear()
+    for earlier in stored:
+        learn(*earlier)
+
+
+def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None) -> dict[str, nn.Module]:
+    """A baseline, or online KD at any interval, on the CPU; returns the trained networks by name."""
+    r, nets = recipe, distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules
+    student, teacher, projector = (nets.get(name) for name in ("student", "teacher", "projector"))
+    update_student = updater(r, [net for net in (student, projector) if net])
+    update_teacher = updater(r, [teacher]) if teacher else None
+
+    def teach(x, y):
+        if teacher:
+            update_teacher(F.cross_entropy(teacher.train()(x).logits, y))
+
+    def learn(x, y):
+        out = student.train()(x)
+        loss = F.cross_entropy(out.logits, y)
+        if teacher:
+            with torch.no_grad():
+                target = teacher.eval()(x)
+            soft = r.temperature**2 * losses.kl(out.logits, target.logits, r.temperature)
+            feature = losses.l2_per_sample(projector(out.features), target.features)
+            loss = (1 - r.alpha) * loss + r.alpha * soft + r.beta * feature
+        update_student(loss)
+
+    plain_schedule(loader or plain_loader(dataset, r.batch_size), r.epochs, r.interval, teach, learn)
+    return nets
+
+
+def updater(recipe: Recipe, nets: list[nn.Module]) -> Callable[[Tensor], None]:
+    """A function that makes one update of the networks and logs its loss."""
+    sgd, log = torch.optim.SGD([p for net in nets for p in net.parameters()], lr=recipe.lr, momentum=recipe.momentum,
+                               weight_decay=recipe.weight_decay), []
+
+    def update(loss: Tensor) -> None:
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        log.append(loss.item())
+    return update

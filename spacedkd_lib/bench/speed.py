@@ -1,0 +1,230 @@
+"""Time: ways to do the same work, measured in turns in one process, and compared as ratios.
+
+On a CPU the clock is the processor's, of one thread: waiting for a busy machine does not count.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from .. import train
+from ..batches import STATISTICS, Batches
+from ..models import ResNet, macs
+from ..recipes import Recipe, baseline, online_kd, spaced
+from .plain import plain_loader, plain_train
+from .work import Size, pictures
+
+INTERVALS = (0.0, 0.5, 1.0, 1.5, 2.0)  # of the sweep's students, epochs
+
+
+@dataclass(frozen=True)
+class Case:
+    """Several ways ("sides") to do one piece of work.
+
+    pairs: (side, reference, ratio expected by counting or NaN): what is compared with what.
+    units: pieces of work done by a call of a side. warm: whether each side is called once before the clock starts.
+    """
+
+    name: str
+    setting: str
+    sides: dict[str, Callable[[], object]]
+    pairs: list[tuple[str, str, float]]
+    units: int = 1
+    warm: bool = True
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def gpu_seconds(work: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def measure(case: Case, repeats: int, seconds: Callable = cpu_seconds) -> dict[str, list[float]]:
+    """Side -> seconds of each repeat; the sides take turns, so that a slow minute of the machine meets them all."""
+    for work in case.sides.values() if case.warm else ():
+        work()
+    times = {side: [] for side in case.sides}
+    for _ in range(repeats):
+        for side, work in case.sides.items():
+            times[side].append(seconds(work) / case.units)
+    return times
+
+
+def ratios(case: Case, times: dict[str, list[float]]) -> list[dict]:
+    """A line for each pair of a case: how many times faster the side is than its reference, by medians."""
+    median = {side: float(np.median(values)) for side, values in times.items()}
+    return [{"Work": case.name, "Setting": case.setting, "Way": side, "Against": reference,
+             "Way (ms)": 1000 * median[side], "Against (ms)": 1000 * median[reference],
+             "Times faster": median[reference] / median[side], "By counting": expected, "Repeats": len(times[side])}
+            for side, reference, expected in case.pairs]
+
+
+def interval_case(size: Size, precisions: tuple[str, ...]) -> Case:
+    """Spaced KD, one interval of two batches: the teacher learns both, then the student does."""
+    dataset = pictures(2 * size.batch)
+    recipes = {f"engine, {p}": spaced(online_kd(size.recipe(size.batch, 1, p)), 1.0) for p in precisions}
+    sides = {"plain": lambda: plain_train(next(iter(recipes.values())), dataset)} | {
+        side: lambda recipe=recipe: train.train(recipe, dataset, "cpu") for side, recipe in recipes.items()}
+    return Case("spaced KD, one interval", f"{size.model}, 2 batches of {size.batch}", sides,
+                [(side, "plain", np.nan) for side in recipes])
+
+
+def sweep_recipes(size: Size, precision: str) -> list[Recipe]:
+    """The teacher as baseline, online KD, and four intervals: two epochs of two batches."""
+    base = size.recipe(size.small_batch, 2, precision)
+    return [replace(baseline(base), start="teacher"), *(online_kd(base, interval=s) for s in INTERVALS)]
+
+
+def forward_units(recipes: list[Recipe], shared: bool) -> int:
+    """Forward passes that a batch costs: an update counts three, a look at the teacher one. Shared: one teacher for
+    all, which is the baseline too."""
+    students = sum(recipe.method != "baseline" for recipe in recipes)
+    teachers = 1 if shared else len(recipes)
+    return 3 * teachers + (1 + 3) * students
+
+
+def sweep_case(size: Size, precisions: tuple[str, ...]) -> Case:
+    """Six runs of a seed: one by one in the plain way, one by one by the engine, and in lockstep."""
+    dataset, fp32 = pictures(2 * size.small_batch), sweep_recipes(size, "fp32")
+    sides = {"plain, run by run": lambda: [plain_train(recipe, dataset) for recipe in fp32]}
+    pairs, counted = [], forward_units(fp32, False) / forward_units(fp32, True)
+    if "fp32" in precisions:
+        sides |= {"engine, run by run": lambda: [train.train(recipe, dataset, "cpu") for recipe in fp32]}
+        pairs = [("lockstep, fp32", "engine, run by run", counted)]
+    for precision in precisions:
+        recipes = sweep_recipes(size, precision)
+        sides[f"lockstep, {precision}"] = lambda recipes=recipes: train.sweep(recipes, dataset, "cpu")
+        pairs.append((f"lockstep, {precision}", "plain, run by run", np.nan))
+    return Case("sweep: baseline, online KD, s = 0.5 to 2", f"{size.model}, 4 batches of {size.small_batch} a run",
+                sides, pairs, warm=False)
+
+
+def augment_case(size: Size, augment: str) -> Case:
+    """Four augmented, normalised batches."""
+    dataset = pictures(4 * size.batch)
+    loader = plain_loader(dataset, size.batch, augment)
+    batches = Batches(dataset.train_images, dataset.train_labels, size.batch, 0, augment, STATISTICS["cifar100"])
+    return Case(f"a batch with {augment}", f"{size.batch} images of 32 pixels",
+                {"PIL, one by one": lambda: list(loader), "the batch at once": lambda: [batches[i] for i in range(4)]},
+                [("the batch at once", "PIL, one by one", np.nan)], units=4)
+
+
+REFERENCE = "eager, contiguous, fp32"
+
+
+def step(size: Size, batch: int, device: str = "cpu", channels_last: bool = False, bf16: bool = False,
+         foreach: bool | None = None, compiled: bool = False, steps: int = 1) -> Callable[[], None]:
+    """A function that makes `steps` updates of a network on one batch."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    net = ResNet(size.model, 100, width=size.width).to(device, memory_format=layout)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=foreach)
+    x = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
+    y = torch.zeros(batch, dtype=torch.int64, device=device)
+    forward = torch.compile(net) if compiled else net
+
+    def work() -> None:
+        for _ in range(steps):
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(forward(x).logits, y)
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+    return work
+
+
+def engine_step(size: Size, batch: int, device: str = "cpu", precision: str = "fp32",
+                steps: int = 1) -> Callable[[], None]:
+    """The same updates by the engine, with the kernels that it asks for."""
+    recipe, where = baseline(size.recipe(batch, 1, precision)), torch.device(device)
+    (run,), batches, _ = train.assemble([recipe], pictures(batch), where)
+    x, y = batches[0]
+
+    def work() -> None:
+        train.repeatable(where)
+        for _ in range(steps):
+            run.step("learn", x, y, rate=0.01)
+        torch.use_deterministic_algorithms(False)  # which is the whole process's: not for the other sides
+    return work
+
+
+def levers_case(size: Size, precisions: tuple[str, ...]) -> Case:
+    """One update of a network: what each lever alone brings."""
+    sides = {REFERENCE: step(size, size.small_batch)}
+    if "fp32" in precisions:
+        sides |= {"channels_last": step(size, size.small_batch, channels_last=True),
+                  "foreach SGD": step(size, size.small_batch, foreach=True)}
+    if "bf16" in precisions:
+        sides |= {"channels_last, bf16": step(size, size.small_batch, channels_last=True, bf16=True)}
+    return Case("an update", f"{size.model}, batch {size.small_batch}", sides,
+                [(side, REFERENCE, np.nan) for side in list(sides)[1:]])
+
+
+def bf16_is_native() -> bool:
+    """Whether this processor computes in bf16 faster than in fp32; others imitate it, many times slower."""
+    size = Size("resnet8", 16)
+    sides = {"fp32": step(size, 16, channels_last=True), "bf16": step(size, 16, channels_last=True, bf16=True)}
+    times = measure(Case("", "", sides, []), 3)
+    return min(times["bf16"]) < min(times["fp32"])
+
+
+def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
+    """The cases of a CPU and how often each is repeated. Where bf16 is imitated its cases are small and run once."""
+    parts = [(size, ("fp32", "bf16"))] if bf16_is_native() else [
+        (size, ("fp32",)), (replace(size, batch=4, small_batch=4, repeats=1), ("bf16",))]
+    for part, precisions in parts:
+        yield interval_case(part, precisions), part.repeats
+        yield sweep_case(part, precisions), max(part.repeats - 1, 1)  # the longest
+        yield levers_case(part, precisions), part.repeats + 2
+    for augment in ("crop_flip_rotate", "autoaugment_cutout"):
+        yield augment_case(size, augment), 5
+
+
+def speed(size: Size) -> tuple[pd.DataFrame, dict]:
+    """The table of ratios, and all times in seconds: case -> setting -> side -> repeats."""
+    lines, raw = [], []
+    for case, repeats in speed_cases(size):
+        times = measure(case, repeats)
+        raw.append({"case": case.name, "setting": case.setting, "seconds": times})
+        lines += ratios(case, times)
+        print(*(f"{line['Work']}: {line['Way']} against {line['Against']}: {line['Times faster']:.2f} times faster"
+                for line in lines[-len(case.pairs):]), sep="\n", flush=True)
+    return pd.DataFrame(lines), {"times": raw}
+
+
+def gpu(size: Size, steps: int = 20) -> tuple[pd.DataFrame, dict]:
+    """Training steps on a GPU: images a second, and the share of the bf16 matrix product's speed, measured here."""
+    n = 8192
+    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    product = measure(Case("", "", {"product": lambda: a @ b}, []), 10, gpu_seconds)["product"]
+    ceiling = 2 * n**3 / float(np.median(product))  # floating-point operations a second
+    kinds = {REFERENCE: {}, "foreach SGD": dict(foreach=True), "channels_last": dict(channels_last=True),
+             "channels_last, bf16": dict(channels_last=True, bf16=True),
+             "channels_last, bf16, compiled": dict(channels_last=True, bf16=True, compiled=True)}
+    sides = {side: step(size, size.batch, "cuda", steps=steps, **kind) for side, kind in kinds.items()} | {
+        f"engine, {p}": engine_step(size, size.batch, "cuda", p, steps) for p in ("fp32", "bf16")}
+    case = Case("an update", f"{size.model}, batch {size.batch}", sides,
+                [(side, REFERENCE, np.nan) for side in sides], units=steps)
+    times = measure(case, 5, gpu_seconds)
+    table = pd.DataFrame(ratios(case, times))
+    work = 2 * 3 * macs(ResNet(size.model, 100, width=size.width), 3, 32) * size.batch  # operations of an update
+    seconds = table["Way (ms)"] / 1000
+    table["Images a second"] = size.batch / seconds
+    table["% of a bf16 product"] = 100 * work / seconds / ceiling
+    return table, {"times": times, "bf16_product_tflops": ceiling / 1e12}

@@ -1,0 +1,206 @@
+"""The benchmark measures what it says: equal work on both sides, the right ratio, the right bytes.
+
+No time is asserted.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spacedkd_lib import figures, records, study, train
+from spacedkd_lib.batches import STATISTICS, Batches
+from spacedkd_lib.bench import __main__ as command
+from spacedkd_lib.bench import memory, plain, speed
+from spacedkd_lib.bench.accuracy import accuracy
+from spacedkd_lib.bench.work import FULL, QUICK, pictures
+from spacedkd_lib.recipes import online_kd
+from spacedkd_lib.schedule import spaced_schedule
+
+
+class EngineBatches:
+    """The engine's batches as a loader of the plain way: each pass is the next epoch."""
+
+    def __init__(self, dataset, recipe):
+        self.batches, self.epoch = Batches(dataset.train_images, dataset.train_labels, recipe.batch_size, recipe.seed,
+                                           recipe.augment, STATISTICS[recipe.normalise]), 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        first, self.epoch = self.epoch * len(self), self.epoch + 1
+        return (self.batches[i] for i in range(first, first + len(self)))
+
+
+@pytest.mark.parametrize("recipe", speed.sweep_recipes(QUICK, "fp32"), ids=lambda r: f"{r.method}-{r.interval:g}")
+def test_both_sides_train_the_same_networks_on_the_same_batches(recipe):
+    """Not only as many updates of the same shapes: the plain way, given the engine's batches, ends in its weights."""
+    dataset = pictures(2 * QUICK.small_batch)
+    nets = plain.plain_train(recipe, dataset, EngineBatches(dataset, recipe))
+    got = {f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()}
+    _, summary, _, expected = train.train(recipe, dataset, "cpu")
+    assert got.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(got[key], expected[key], rtol=1e-3, atol=1e-4)
+    assert int(got["student.trunk.stem.1.num_batches_tracked"]) == summary["student_updates"] == 4
+
+
+def test_the_plain_loader_gives_the_shapes_of_the_engine():
+    dataset, recipe = pictures(20), QUICK.recipe(8, 1)
+    engine = EngineBatches(dataset, recipe)
+    assert [(x.shape, x.dtype, y.shape, y.dtype) for x, y in plain.plain_loader(dataset, 8)] == [
+        (x.shape, x.dtype, y.shape, y.dtype) for x, y in engine]
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.4, 1.0, 1.5, 3.0])
+def test_the_plain_schedule_is_the_engines(interval):
+    done, loader = [], NumberedBatches(5)
+    plain.plain_schedule(loader, 3, interval, lambda i: done.append(("teach", i)), lambda i: done.append(("learn", i)))
+    assert done == [(e.kind, e.index) for e in spaced_schedule(3, 5, interval) if e.kind != "epoch"]
+
+
+class NumberedBatches:
+    def __init__(self, length):
+        self.length, self.next = length, 0
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        self.next += self.length
+        return iter([(i,) for i in range(self.next - self.length, self.next)])
+
+
+def test_the_interval_measured_is_two_batches_of_each_role():
+    recipe = online_kd(QUICK.recipe(QUICK.batch, 1), interval=1.0)
+    _, summary, _, _ = train.train(recipe, pictures(2 * QUICK.batch), "cpu")
+    assert summary["teacher_updates"] == summary["student_updates"] == 2
+
+
+@pytest.mark.parametrize("augment", ["crop_flip_rotate", "autoaugment_cutout"])
+def test_both_sides_augment_alike(augment):
+    """Same mean and deviation of the pixels over many pictures: the same operations, in the same units."""
+    case = speed.augment_case(FULL, augment)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of the plain way
+        engine, pil = (torch.cat([x for x, _ in side()]) for side in reversed(case.sides.values()))
+    assert engine.shape == pil.shape == (4 * FULL.batch, 3, 32, 32)
+    torch.testing.assert_close(engine.mean(), pil.mean(), rtol=0, atol=0.05)
+    torch.testing.assert_close(engine.std(), pil.std(), rtol=0, atol=0.05)
+
+
+def test_forward_units_of_the_sweep():
+    """By hand: 3 + 5 * (3 + 1 + 3) run by run, 3 + 5 * (1 + 3) in lockstep."""
+    recipes = speed.sweep_recipes(FULL, "fp32")
+    assert (speed.forward_units(recipes, shared=False), speed.forward_units(recipes, shared=True)) == (38, 23)
+
+
+def test_sides_take_turns_and_the_ratio_is_that_of_the_medians():
+    called, fake = [], iter([9.0, 2.0, 6.0, 3.0, 100.0, 1.0])  # slow, fast, slow, fast, ...
+    case = speed.Case("work", "setting", {side: lambda side=side: called.append(side) for side in ("slow", "fast")},
+                      [("fast", "slow", np.nan)], units=2)
+    times = speed.measure(case, 3, lambda work: work() or next(fake))
+    assert called == ["slow", "fast"] * 4  # once to warm up
+    assert times == {"slow": [4.5, 3.0, 50.0], "fast": [1.0, 1.5, 0.5]}
+    line, = speed.ratios(case, times)
+    assert (line["Against (ms)"], line["Way (ms)"], line["Times faster"], line["Repeats"]) == (4500.0, 1000.0, 4.5, 3)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_measured_small_where_the_processor_imitates_it(native, monkeypatch):
+    monkeypatch.setattr(speed, "bf16_is_native", lambda: native)
+    cases = [case for case, _ in speed.speed_cases(QUICK)]
+    faster = [side for case in cases for side, *_ in case.pairs]
+    assert faster.count("engine, fp32") == faster.count("engine, bf16") == faster.count("channels_last, bf16") == 1
+    assert {"lockstep, fp32", "lockstep, bf16"} < set(faster)
+    assert len(cases) == (5 if native else 8)
+
+
+def test_steps_measured_are_updates(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: calls.append(self))
+    speed.step(QUICK, 4, steps=3)()
+    speed.engine_step(QUICK, 4, steps=2)()
+    assert len(calls) == 5 and len(set(calls)) == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_held_bytes_counts_each_storage_once():
+    a, b = torch.zeros(10, 3), torch.zeros(7, dtype=torch.int64)
+    assert memory.held_bytes([a, b]) == 10 * 3 * 4 + 7 * 8
+    assert memory.held_bytes([a, a[2:5], a.T]) == 10 * 3 * 4  # views hold the whole storage
+
+
+def test_live_bytes_sees_a_tensor_wherever_it_is_kept():
+    before = memory.live_bytes()
+    kept = {"deep": [torch.zeros(1000)]}
+    assert memory.live_bytes() - before == 4000
+    del kept
+    assert memory.live_bytes() == before
+
+
+def test_resident_bytes_see_what_is_allocated():
+    before = memory.resident_bytes()
+    held = torch.ones(50_000_000, dtype=torch.uint8)
+    assert memory.resident_bytes() - before > 0.9 * len(held)
+    assert memory.resident_bytes(peak=True) >= memory.resident_bytes()
+
+
+def test_what_a_replay_holds():
+    """Stored: every image as float32 and its label. Made again: one batch and the order of the epochs."""
+    stored = memory.hold_plain(QUICK, 1.5)["tensors"]
+    assert stored == 30 * 8 * (3 * 32 * 32 * 4 + 8)  # 30 batches of 8
+    again = memory.hold_engine(QUICK, 1.5)["tensors"]
+    assert again == 8 * (3 * 32 * 32 * 4 + 8) + 2 * 160 * 8
+
+
+def test_growth_changes_one_thing_a_panel():
+    points = memory.growth_points(5)
+    assert [len({p.panel for p in points}), len(points)] == [4, 20]
+    assert all(len(p.recipes) == p.x for p in points if "students" in p.panel)
+    assert all(p.recipes[0].epochs == p.x for p in points if p.panel == "epochs")
+    assert all(len(p.recipes) == 1 and p.recipes[0].epochs == 4 for p in points if "image" in p.panel)
+
+
+def test_growth_figure_shows_every_point():
+    found = pd.DataFrame([{"panel": panel, "x": x, "seconds": x, "replay_bytes": 1e5, "stored_bytes": 1e6,
+                           "process_bytes": 1e8}
+                          for panel in ("epochs", "image size (pixels)") for x in (1.0, 2.0, 3.0)])
+    fig = memory.growth_figure(found)
+    assert [ax.get_xlabel() for ax in fig.axes] == ["", "", "epochs", "image size (pixels)"]
+    assert all(len(line.get_xdata()) == 3 for ax in fig.axes for line in ax.lines)
+    figures.plt.close(fig)
+
+
+def test_a_table_is_kept_with_its_sources(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    origin = command.provenance()
+    command.keep("speed", "smoke", pd.DataFrame([{"Work": "w", "Ratio": 1.25}]), {"times": [1]}, origin, "A note.")
+    folder = tmp_path / "results" / "smoke"
+    shown = (folder / "speed.md").read_text()
+    assert "1.25" in shown and "A note." in shown and f"torch {torch.__version__.split('+')[0]}" in shown
+    assert f"{torch.get_num_threads()} thread" in shown and origin["finished"][:10] in shown
+    assert shown in capsys.readouterr().out
+    assert json.loads((folder / "speed.json").read_text())["times"] == [1]
+    assert pd.read_csv(folder / "speed.csv")["Ratio"].tolist() == [1.25]
+
+
+def test_precisions_are_compared_by_seed(monkeypatch):
+    scores = {(0, "fp32"): 50.0, (0, "bf16"): 51.0, (1, "fp32"): 60.0, (1, "bf16"): 63.0}
+    monkeypatch.setattr(study, "run_all", lambda wanted, workers: [
+        records.Record(r, [], {"test_accuracy": scores[r.seed, r.precision]}, {}) for r in wanted])
+    table, raw = accuracy("smoke", 2, workers=1)
+    assert table["Arm"].tolist() == ["baseline", "spaced KD s=1.5"]
+    assert (table["fp32 (%)"] == 55).all() and (table["bf16 (%)"] == 57).all()
+    assert (table["Difference (points)"] == 2).all() and (table["n"] == 2).all()
+    assert len({run["run_id"] for run in raw["runs"]}) == 8
+
+
+def test_quick_speed_has_every_row(monkeypatch):
+    monkeypatch.setattr(speed, "bf16_is_native", lambda: True)
+    table, raw = speed.speed(QUICK)
+    assert len(table) == 10 and table["Times faster"].gt(0).all()
+    assert sum(len(entry["seconds"]) for entry in raw["times"]) == 15
