@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 from test_layers import LAYERS
 
-from spacedkd_lib import records, study, tables
+from spacedkd_lib import records, statistics, study, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,6 +66,27 @@ def test_words_agree_with_the_published_records():
             assert said[place, f"{arm} against baseline"] != "higher"
             assert said[place, f"{arm} against offline KD"] == ("lower" if helps else "no")
     assert [said[place, "spaced self KD s=2 against baseline"] for place in ("glyphs", "CIFAR-100")] == ["higher"] * 2
+
+
+def test_speed_and_memory_are_those_of_the_last_benchmark():
+    def table(name):
+        return pd.read_csv(ROOT / "results" / "bench" / f"{name}.csv")
+    told = " ".join(README.split("### Speed and memory")[1].split("### ")[0].split())
+    speed = table("speed").set_index(["Work", "Way", "Against"])["Times faster"]
+    for (work, way, against), words in {
+            ("spaced KD, one interval", "engine, fp32", "plain"): "{:.2f} times faster than the plain way",
+            ("sweep: baseline, online KD, s = 0.5 to 2", "lockstep, fp32", "engine, run by run"):
+                "share a teacher: {:.2f} times faster",
+            ("a batch with crop_flip_rotate", "the batch at once", "PIL, one by one"): "{:.1f} times faster (crop",
+            ("a batch with autoaugment_cutout", "the batch at once", "PIL, one by one"): "{:.1f} times (AutoAugment",
+            ("spaced KD, one interval", "engine, bf16", "plain"): '`precision = "bf16"` is {:.2f} times as fast'}.items():
+        assert words.format(speed[work, way, against]) in told, words
+    plain, ours = table("memory")["Tensors held (MB)"]
+    assert f"{ours:.1f} MB of tensors against {plain:.0f} MB of stored batches" in told
+    accuracy = table("accuracy").pivot_table("test_accuracy", ["arm", "seed"], "precision")
+    for arm, words in (("baseline", "{} points for the baseline"), ("spaced KD s=1.5", "{} for spaced KD")):
+        found = statistics.mean_interval((accuracy.bf16 - accuracy.fp32)[arm])
+        assert words.format(f"{found.mean:+.2f} [{found.low:.2f}, {found.high:.2f}]") in told
 
 
 def test_layers_are_those_of_the_test():
