@@ -190,7 +190,7 @@ def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
         (size, ("fp32",)), (replace(size, batch=4, small_batch=4, repeats=1), ("bf16",))]
     for part, precisions in parts:
         yield interval_case(part, precisions), part.repeats
-        yield sweep_case(part, precisions), max(part.repeats - 1, 1)  # the longest
+        yield sweep_case(part, precisions), part.repeats
         yield levers_case(part, precisions), part.repeats + 2
     for augment in ("crop_flip_rotate", "autoaugment_cutout"):
         yield augment_case(size, augment), 5
