@@ -21,8 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ["SPACEDKD_CHECKPOINT"] = "0"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a process that used a GPU cannot be forked
+if __name__ == "__main__":  # pytest imports this file too, when it looks for doctests
+    os.environ["SPACEDKD_CHECKPOINT"] = "0"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a process that used a GPU cannot be forked
 
 import torch  # noqa: E402
 

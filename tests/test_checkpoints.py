@@ -128,9 +128,9 @@ def test_a_diverged_run_stays_out_of_a_resumed_sweep(toy, tmp_path, monkeypatch,
     whole = sweep(recipes, toy)
     needed = len(updates)
     updates.clear()
-    while (again := interrupted(monkeypatch, 7, recipes, toy, tmp_path)) == "interrupted":
+    while (again := interrupted(monkeypatch, 3, recipes, toy, tmp_path)) == "interrupted":
         assert len(updates) <= needed
-    assert str(again[0]).split(";")[0] == str(whole[0]).split(";")[0]
+    assert str(again[0]).split(";")[0].removesuffix(".") == str(whole[0]).removesuffix(".")
     assert comparable(again[1:]) == comparable(whole[1:]) and len(updates) == needed
 
 
