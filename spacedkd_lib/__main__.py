@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
-            command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters of "
-                                 'submitit: "partition=gpu timeout_min=240"')
+            command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
+                                 'of submitit: "partition=gpu timeout_min=240"')
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)

@@ -115,13 +115,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             "free some space and give the same command again; what is finished is kept." if full else
             "make its folder writable, or set SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is."
         )) from None
-    if folder := _opened(path.parent):  # the name too must survive a loss of power
+    if hasattr(os, "O_DIRECTORY"):  # the name too must survive a loss of power; Windows opens no folder
+        folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-
-
-def _opened(folder: Path) -> int | None:
-    return os.open(folder, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
 
 
 def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
@@ -171,7 +168,7 @@ def locked(recipes: Iterable[Recipe], runs: Path | None = None,
                     say(f"Run {name} is being trained by another process: waiting for it.")
                     told.append(file)
                 if stopping.requested():
-                    raise stopping.Stopped
+                    raise stopping.Stopped(f"on request, while waiting for run {name}")
                 time.sleep(0.5)
         yield
 

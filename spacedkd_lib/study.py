@@ -22,7 +22,9 @@ from typing import Callable, Iterable
 
 from . import records
 from .executors import LocalProcesses, logged
-from .recipes import InputError, Recipe, baseline, from_dict, nearest, offline_kd, online_kd, self_kd, spaced, teacher_of
+from .recipes import (
+    InputError, Recipe, baseline, from_dict, nearest, offline_kd, online_kd, self_kd, spaced, teacher_of,
+)
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd")
 
@@ -219,8 +221,8 @@ class Sweep:
     def cost(self) -> float:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
-        each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3, "self_kd": 9}.get(r.method, 4)
-                   for r in self.recipes)
+        each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
+                    "self_kd": 9}.get(r.method, 4) for r in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
 
@@ -545,7 +547,8 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
     for sweep in sweeps(missing, workers or default_workers()):
         for i, recipe in enumerate(sweep.recipes):
             # Seed, interval and length change how often a step is made, not what it costs.
-            step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, lr_schedule="cosine")
+            step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1,
+                           lr_schedule="cosine")
             if step.run_id not in measured:
                 measured[step.run_id] = _measure(step)
             per_image, size = measured[step.run_id]

@@ -383,8 +383,8 @@ def _sources(name: str, used: Iterable[Record]) -> str:
     data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
     return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points, their 95% t intervals, "
             f"p after Holm. {hardware_and_versions(of)}; data SHA-256: {data}. All arms and what qualifies them: "
-            f"[tables](results/{name}/tables), [figures](figures/{name}), [executed notebooks](results/{name}/notebooks)."
-            "\n")
+            f"[tables](results/{name}/tables), [figures](figures/{name}), "
+            f"[executed notebooks](results/{name}/notebooks).\n")
 
 
 def update_readme(path: Path) -> None:

@@ -92,9 +92,9 @@ class Run:
         for kind, first in self.tally.diverged.items():
             if int(first) >= 0 and not self.failed:
                 self.failed = (
-                    f"The loss of run {self.recipe.run_id} ({self.recipe.in_words()}) is not a number below {DIVERGED:g} "
-                    f"any more at the {Tally.roles[kind]}'s update on batch {int(first)}, epoch {len(self.rows) + 1}: "
-                    f"lower lr = {self.recipe.lr:g} or beta = {self.recipe.beta:g}.")
+                    f"The loss of run {self.recipe.run_id} ({self.recipe.in_words()}) is not a number below "
+                    f"{DIVERGED:g} any more at the {Tally.roles[kind]}'s update on batch {int(first)}, epoch "
+                    f"{len(self.rows) + 1}: lower lr = {self.recipe.lr:g} or beta = {self.recipe.beta:g}.")
 
     def weights(self) -> dict[str, Tensor]:
         """"student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
@@ -265,13 +265,14 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
     """
     recipe = recipes[0]
     if len(recipes) > 1 and (teacher_of(recipe) is None or {teacher_of(r) for r in recipes} != {teacher_of(recipe)}):
-        raise InputError(f"These {len(recipes)} recipes do not share one teacher (recipes.teacher_of): train them one by "
-                         "one, or with study.run_all, which forms sweeps by itself.")
+        raise InputError(f"These {len(recipes)} recipes do not share one teacher (recipes.teacher_of): train them one "
+                         "by one, or with study.run_all, which forms sweeps by itself.")
     training, validation = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
-    images = dataset.train_images[training]
+    images, labels = dataset.train_images, dataset.train_labels
+    if len(training) < len(images):  # all of them are already in this order (`split` sorts): no copy then
+        images, labels = images[training], labels[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
-    batches = Batches(images, dataset.train_labels[training], recipe.batch_size, recipe.seed, recipe.augment,
-                      statistics, device)
+    batches = Batches(images, labels, recipe.batch_size, recipe.seed, recipe.augment, statistics, device)
     if distributed.processes() > 1:
         distributed.check(recipe, len(images))
     made = [distillers.make(r, dataset.channels, dataset.num_classes, dataset.image_size) for r in recipes]
@@ -284,8 +285,7 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
         distillers.share_teacher(made)
     runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
     for run in runs:
-        if "teach" in run.optimizer:
-            run.optimizer["teach"] = runs[0].optimizer["teach"]
+        run.optimizer["teach"] = runs[0].optimizer["teach"]
     sets = {"test": (dataset.test_images, dataset.test_labels)}
     if len(validation):
         sets["val"] = (dataset.train_images[validation], dataset.train_labels[validation])
@@ -328,6 +328,6 @@ def code_sha256() -> str:
 def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name, "data_sha256": dataset.sha256, "device": device.type,
-                                    "device_name": hardware, "threads": torch.get_num_threads(),
-                                    "processes": distributed.processes()}
+    return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
+                                    "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
+                                    "threads": torch.get_num_threads(), "processes": distributed.processes()}

@@ -1,7 +1,28 @@
-"""The same conditions for every test: one thread and no GPU, so that results repeat bit for bit; figures into files."""
+"""The same conditions for every test: one thread and no GPU, so that results repeat bit for bit; figures into files.
+
+And `toy`, the data set of tiny runs.
+"""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["MPLBACKEND"] = "Agg"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from spacedkd_lib.data import Dataset  # noqa: E402
+
+
+def toy_dataset() -> Dataset:
+    """36 training pictures of 3 classes (batches of 8: the last holds 4), 12 test pictures."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(48) % 3
+    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return toy_dataset()

@@ -14,7 +14,7 @@ command -v slurmctld > /dev/null && command -v munged > /dev/null || {
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null; }
 
-DIR=$(mktemp -d /tmp/slurm-one-node.XXXXXX)
+DIR=$(mktemp -d --tmpdir slurm-one-node.XXXXXX)
 chmod 755 "$DIR"
 export DIR SLURM_CONF=$DIR/slurm.conf
 stop() {

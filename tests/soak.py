@@ -46,8 +46,8 @@ def finished(runs):
 
 
 def progress(runs):
-    """Events that are done and safe: those of finished runs, and those in the newest checkpoints. Never less than before
-    a kill."""
+    """Events that are done and safe: those of finished runs, and those in the newest checkpoints. Never less than
+    before a kill."""
     done = {path.parent.name: 10**6 for path in runs.glob("*/result.json")}
     for folder in runs.glob(".sweeps/*"):
         found = checkpoints.latest(folder)
@@ -105,8 +105,8 @@ def main(kills, seed):
             assert outcome() == want, f"round {rounds} differs; see {base}"
             assert study.sweeps([]) == [] and not list(runs.glob(".sweeps/*/*.safetensors")), "a checkpoint is left"
     shutil.rmtree(base)
-    print(f"{killed} kills in {rounds} rounds of {len(RECIPES)} runs: all weights and numbers equal, no finished record "
-          f"changed. Kills by state: {dict(where)}")
+    print(f"{killed} kills in {rounds} rounds of {len(RECIPES)} runs: all weights and numbers equal, no finished "
+          f"record changed. Kills by state: {dict(where)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from spacedkd_lib import checkpoints, records, stopping, study
-from spacedkd_lib.data import Dataset
 from spacedkd_lib.recipes import InputError, Recipe, online_kd, preset, self_kd, teacher_of
 from spacedkd_lib.train import Run, sweep
 
@@ -26,16 +25,9 @@ GROUPS = {
     "released": [replace(preset(online_kd(BASE, interval=s, alpha=a), "released"), augment="none")
                  for s, a in ((0.5, 0.3), (0.0, 0.3), (0.0, 0.9))],
     "self": [self_kd(replace(BASE, model="resnet10"), interval=0.6)],
-    "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"), augment="none")],
+    "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"),
+                              augment="none")],
 }
-
-
-@pytest.fixture(scope="module")
-def toy():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (36, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(36) % 3
-    return Dataset("toy", images[:30], labels[:30], images[30:], labels[30:], ("a", "b", "c"), "0" * 64)
 
 
 def comparable(outcomes):

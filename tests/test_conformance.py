@@ -62,8 +62,8 @@ def renamed(name):
             for old, new in (("conv1", "residual.0"), ("bn1", "residual.1"), ("conv2", "residual.3"),
                              ("bn2", "residual.4")):
                 name = name.replace(old, new)
-        name = name.replace(f"scala{stage}.", f"scale.{stage - 1}.").replace(f"attention{stage}.", f"gates.{stage - 1}.")
-        name = name.replace(f"fc{stage}.", f"heads.{stage - 1}.")
+        for old, new in (("scala", "scale"), ("attention", "gates"), ("fc", "heads")):
+            name = name.replace(f"{old}{stage}.", f"{new}.{stage - 1}.")
     return name.removeprefix("adaptation_layers.")
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from spacedkd_lib import distributed, records, study
 from spacedkd_lib.recipes import InputError, Recipe, online_kd, self_kd
 
-BASE = Recipe(dataset="digits", train_images=140, width=4, model="resnet8", epochs=2, batch_size=16, lr=0.1, augment="none")
+BASE = Recipe(dataset="digits", train_images=140, width=4, model="resnet8", epochs=2, batch_size=16, lr=0.1,
+              augment="none")
 
 
 @pytest.mark.parametrize("recipe", [
@@ -64,8 +65,8 @@ def test_what_cannot_be_split_is_refused(monkeypatch, recipe, images, message):
         distributed.check(recipe, images)
 
 
-@pytest.mark.parametrize("content, message", [("{", "is no recipe"), ('{"metod": "online_kd"}', 'did you mean "method"'),
-                                              ("[1]", "is no recipe")])
+@pytest.mark.parametrize("content, message", [("{", "is no recipe"), ("[1]", "is no recipe"),
+                                              ('{"metod": "online_kd"}', 'did you mean "method"')])
 def test_a_recipe_file_is_checked(tmp_path, content, message):
     (tmp_path / "recipe.json").write_text(content)
     captured = subprocess.run([sys.executable, "-c", f"import sys; from spacedkd_lib.__main__ import main; "

@@ -19,8 +19,8 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "runner": 7, "notebook": 7, "exercises": 7, "bench": 7,
     "__main__": 8,
 }
-WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "notebook", "runner", "slurm", "executors",
-                 "exercises")
+WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "notebook", "runner",
+                 "slurm", "executors", "exercises")
 
 
 def _module(path):

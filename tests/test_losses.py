@@ -71,7 +71,8 @@ def test_kl_is_zero_at_the_teacher_and_positive_elsewhere():
 
 def test_probability_kl_is_linear_in_the_students_probabilities():
     """Its gradient is -p (q - <q, p>) / (T B), the closed form of the audit; at the teacher it is not zero."""
-    student, teacher = torch.randn(4, 5, dtype=torch.float64, requires_grad=True), torch.randn(4, 5, dtype=torch.float64)
+    student = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(4, 5, dtype=torch.float64)
     p, q = F.softmax(student / 3, 1), F.softmax(teacher / 3, 1)
     gradient, = torch.autograd.grad(losses.probability_kl(student, teacher), student)
     expected = -p * (q - (q * p).sum(1, keepdim=True)) / (3 * 4)

@@ -79,7 +79,8 @@ def test_speed_and_memory_are_those_of_the_last_benchmark():
                 "share a teacher: {:.2f} times faster",
             ("a batch with crop_flip_rotate", "the batch at once", "PIL, one by one"): "{:.1f} times faster (crop",
             ("a batch with autoaugment_cutout", "the batch at once", "PIL, one by one"): "{:.1f} times (AutoAugment",
-            ("spaced KD, one interval", "engine, bf16", "plain"): '`precision = "bf16"` is {:.2f} times as fast'}.items():
+            ("spaced KD, one interval", "engine, bf16", "plain"):
+                '`precision = "bf16"` is {:.2f} times as fast'}.items():
         assert words.format(speed[work, way, against]) in told, words
     plain, ours = table("memory")["Tensors held (MB)"]
     assert f"{ours:.1f} MB of tensors against {plain:.0f} MB of stored batches" in told

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spacedkd_lib import records
+from spacedkd_lib import records, stopping
 from spacedkd_lib.recipes import InputError, Recipe
 
 RECIPE = Recipe(seed=3)
@@ -76,6 +76,13 @@ def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be written"):
         saved(RECIPE, tmp_path / "file" / "runs")
+
+
+def test_who_is_asked_to_stop_while_waiting_says_for_what(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "requested", lambda: True)
+    with records.locked([RECIPE], tmp_path), pytest.raises(stopping.Stopped, match=f"waiting for run {RECIPE.run_id}"):
+        with records.locked([RECIPE], tmp_path, say=lambda line: None):
+            pass
 
 
 def test_publish_and_read_back(tmp_path, monkeypatch):

@@ -84,7 +84,8 @@ def test_changed_pictures_of_a_folder_are_noticed(runs, tmp_path):
     for i, place in enumerate(["train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/1", "test/b/1"]):
         (tmp_path / "set" / place).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (16, 16), 10 * i).save(tmp_path / "set" / f"{place}.png")
-    recipe = replace(baseline(SMOKE.base), dataset=str(tmp_path / "set"), train_images=0, val_fraction=0.0, batch_size=2)
+    recipe = replace(baseline(SMOKE.base), dataset=str(tmp_path / "set"), train_images=0, val_fraction=0.0,
+                     batch_size=2)
     assert study.run(recipe).provenance["data_sha256"] == study.run(recipe).provenance["data_sha256"]
     Image.new("L", (16, 16), 200).save(tmp_path / "set" / "train/a/1.png")
     with pytest.raises(InputError, match="are not those of run"):

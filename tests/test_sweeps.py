@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from spacedkd_lib import records, study
-from spacedkd_lib.data import Dataset
 from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd, teacher_of
 from spacedkd_lib.schedule import lockstep, spaced_schedule
 from spacedkd_lib.train import assemble, sweep, train, walk
@@ -15,14 +14,6 @@ from spacedkd_lib.train import assemble, sweep, train, walk
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
 INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)  # of 4 batches an epoch: 1, 1, 4, 6 and 12
-
-
-@pytest.fixture(scope="module")
-def toy():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(48) % 3
-    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
 
 
 def numbers(rows):
@@ -109,6 +100,16 @@ def test_recipes_of_two_teachers_are_refused(toy):
 def test_a_teacher_that_diverges_ends_all(toy):
     recipes = [online_kd(replace(BASE, lr=1e30), interval=s) for s in (1.0, 3.0)]
     assert all("teacher's update on batch 1, epoch 1" in str(outcome) for outcome in sweep(recipes, toy))
+
+
+@pytest.mark.parametrize("change, shared", [(dict(val_fraction=0.0), True), (dict(), False),
+                                            (dict(val_fraction=0.0, train_images=24), False)])
+def test_pictures_are_copied_only_if_some_are_left_out(toy, change, shared):
+    _, batches, _ = assemble([replace(BASE, **change)], toy, torch.device("cpu"))
+    for held, given in ((batches.images, toy.train_images), (batches.labels, toy.train_labels)):
+        assert (held.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()) == shared
+    if shared:
+        assert torch.equal(batches.images, toy.train_images) and torch.equal(batches.labels, toy.train_labels)
 
 
 def test_own_statistics_are_kept_apart(toy):

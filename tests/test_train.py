@@ -10,21 +10,11 @@ import torch.nn.functional as F
 
 from spacedkd_lib import distillers, losses
 from spacedkd_lib.batches import Batches
-from spacedkd_lib.data import Dataset
 from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd
 from spacedkd_lib.train import Run, learning_rate, optimizers, recipe_schedule, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
 INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    """36 training pictures of 3 classes (batches of 8: the last holds 4), 12 test pictures."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(48) % 3
-    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
 
 
 def weights(recipe, toy, part="student"):
@@ -157,9 +147,9 @@ SCRIPT = """
 import hashlib, sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
-from test_train import BASE, online_kd, toy, train
-toy = getattr(toy, "__wrapped__", None) or toy.__pytest_wrapped__.obj
-weights = train(online_kd(BASE, interval=1.5), toy())[3]
+from conftest import toy_dataset
+from test_train import BASE, online_kd, train
+weights = train(online_kd(BASE, interval=1.5), toy_dataset())[3]
 print(hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for _, v in sorted(weights.items()))).hexdigest())
 """
 
@@ -188,7 +178,8 @@ def test_rows_and_summary(toy):
 
 
 def test_a_diverged_run_is_refused_by_name(toy):
-    with pytest.raises(InputError, match="not a number below 1e\\+06 any more at the student's update on batch [0-4], epoch 1: lower lr = 1e\\+30"):
+    with pytest.raises(InputError, match="not a number below 1e\\+06 any more at the student's update on batch [0-4], "
+                                         "epoch 1: lower lr = 1e\\+30"):
         train(baseline(replace(BASE, lr=1e30)), toy)
 
 
