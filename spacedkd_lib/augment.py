@@ -54,7 +54,7 @@ RANGES = {
     "shear_y": (0.0, 0.3),  # rows a column
     "translate_x": (0.0, 150 / 331),  # share of the width
     "translate_y": (0.0, 150 / 331),  # share of the height
-    "rotate": (0.0, 30.0),  # degrees, always counter-clockwise (A19)
+    "rotate": (0.0, 30.0),  # degrees, counter-clockwise only in the released program and its sources (A19)
     "brightness": (0.0, 0.9), "colour": (0.0, 0.9), "contrast": (0.0, 0.9), "sharpness": (0.0, 0.9),  # 1 +- m
     "posterize": (8.0, 4.0),  # bits kept, rounded
     "solarize": (256.0, 0.0),  # smallest grey level that is inverted
@@ -88,17 +88,19 @@ def draw(augment: str, count: int, height: int, width: int,
 
     Returns:
         {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's), flip
-        bool [B], and: for "crop_flip_rotate", angle float64 [B], degrees; for "autoaugment_cutout", policy
-        int [B], chance float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column).
+        bool [B], and: for "crop_flip_rotate", angle float64 [B], degrees; for AutoAugment with cutout, policy
+        int [B], chance float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column), and the names of the
+        operations that have a sign.
     """
     if augment == "none":
         return {}
     pad = padding(height)
     drawn = {"shift": torch.randint(-pad, pad + 1, (count, 2), generator=generator),
-             "flip": torch.rand(count, generator=generator) < 0.5}
+             "flip": torch.rand(count, generator=generator) < (0 if augment == "crop" else 0.5)}
     if augment == "crop_flip_rotate":
         drawn["angle"] = MAX_ANGLE * (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1)
-    if augment == "autoaugment_cutout":
+    if augment.startswith("autoaugment"):
+        drawn["signed"] = SIGNED + ("rotate",) * (augment == "autoaugment_two_sided_cutout")
         drawn["policy"] = torch.randint(len(POLICY), (count,), generator=generator)
         drawn["chance"] = torch.rand(count, 2, generator=generator)
         drawn["sign"] = 2 * torch.randint(2, (count, 2), generator=generator) - 1
@@ -114,7 +116,7 @@ def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     if "policy" not in drawn:
         return crop_flip_rotate(images, **drawn)
     images = crop_flip_rotate(images, drawn["shift"], drawn["flip"], fill=CROP_FILL)
-    images = autoaugment(images, drawn["policy"], drawn["chance"], drawn["sign"])
+    images = autoaugment(images, drawn["policy"], drawn["chance"], drawn["sign"], drawn["signed"])
     return cutout(images, drawn["centre"])
 
 
@@ -134,14 +136,15 @@ def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, angle: Tensor 
     return _take(images, (row + down) | beyond, column, fill)
 
 
-def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor) -> Tensor:
+def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor, signed=SIGNED) -> Tensor:
     """Two operations an image: those of its sub-policy whose chance lies below their probability.
 
     Args:
         images: uint8 [B, C, H, W].
         policy: int [B], row of `POLICY`.
         chance: float [B, 2], in [0, 1).
-        sign: int [B, 2], +1 or -1; for the operations in `SIGNED`.
+        sign: int [B, 2], +1 or -1.
+        signed: names of the operations that `sign` applies to.
     """
     images, chance, sign = images.clone(), chance.tolist(), sign.tolist()
     for slot in range(2):
@@ -149,7 +152,7 @@ def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor) ->
         for image, row in enumerate(policy.tolist()):
             name, probability, level = POLICY[row][slot]
             if chance[image][slot] < probability:
-                value = magnitude(name, level) * (sign[image][slot] if name in SIGNED else 1)
+                value = magnitude(name, level) * (sign[image][slot] if name in signed else 1)
                 groups.setdefault(name, []).append((image, value))
         for name, members in groups.items():
             which, values = zip(*members)

@@ -8,6 +8,7 @@ Shapes: N images of a set, B images of a batch, C channels (1 or 3), H rows, W c
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from functools import lru_cache
@@ -123,6 +124,7 @@ class Batches:
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
         self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
+        self.streams = {"order": "order", "augment": "augment"}
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
 
     def __len__(self) -> int:
@@ -143,13 +145,21 @@ class Batches:
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Batch i: x float [B, C, H, W], normalised, channels_last; y int64 [B]."""
         which = self.indices(i)
-        drawn = draw(self.augment, len(which), *self.images.shape[-2:], generator(self.seed, "augment", i))
+        drawn = draw(self.augment, len(which), *self.images.shape[-2:], generator(self.seed, self.streams["augment"], i))
         which = which.to(self.images.device)
         x = augmented(self.images.index_select(0, which), drawn)
         return normalised(x, self.statistics, self.dtype), self.labels[which]
 
+    def fresh(self, what: str) -> Batches:
+        """Batches of the same images with draws of their own: "fresh_augmentation" of the same order, or "fresh_batch",
+        in another order as well (controls for A6)."""
+        other = copy.copy(self)
+        other.streams = {"order": "replay order" if what == "fresh_batch" else "order", "augment": "replay augment"}
+        other._order = lru_cache(maxsize=EPOCHS_KEPT)(other._draw_order)
+        return other
+
     def _draw_order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
+        return torch.randperm(len(self.images), generator=generator(self.seed, self.streams["order"], epoch))
 
 
 def _check_images(images: Tensor, labels: Tensor) -> None:

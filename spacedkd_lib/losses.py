@@ -47,6 +47,11 @@ def vit_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor
     return kl(student, teacher, temperature) * temperature**2 / student.shape[1]
 
 
+def uniform(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """`kl` from a teacher that knows nothing: label smoothing of the same weight and temperature (ours, a control)."""
+    return kl(student, torch.zeros_like(teacher), temperature)
+
+
 def mutual_kl(student: Tensor, peer: Tensor) -> Tensor:
     """Deep mutual learning (Zhang et al. 2018): `kl` at T = 1."""
     return kl(student, peer, temperature=1.0)
@@ -70,7 +75,8 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.linalg.vector_norm(student - teacher.detach())
 
 
-SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl}
+SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl, "uniform": uniform,
+        "none": None}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
 
 

@@ -30,6 +30,29 @@ def _outputs(head: nn.Module, features: Tensor) -> Outputs:
     return Outputs(head(features).to(exact), features.to(exact))
 
 
+class PartBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a batch in parts, each by its own statistics; the running ones are the first part's.
+
+    It is what DataParallel makes of a batch on several GPUs (released programs, A12), here on one device.
+    """
+
+    parts = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        first, *others = x.chunk(self.parts)
+        return torch.cat([super().forward(first), *(F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0,
+                                                                 self.eps) for part in others)])
+
+
+def split_batch_norm(net: nn.Module, parts: int) -> None:
+    """Make every batch norm of a network a `PartBatchNorm`; of one part, leave all as it is."""
+    for layer in net.modules():
+        if parts > 1 and isinstance(layer, nn.BatchNorm2d):
+            layer.__class__, layer.parts = PartBatchNorm, parts
+
+
 class NarrowShortcut(nn.Conv2d):
     """A 1x1 convolution with a stride, computed as one without on every stride-th pixel: the same sums.
 

@@ -40,8 +40,10 @@ def nearest(kind: str, given: object, allowed) -> str:
 
 
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd")
-AUGMENTATIONS = ("none", "crop_flip", "crop_flip_rotate", "autoaugment_cutout")
-RULES, TAILS, COUNTERS = ("fixed", "expanding", "random"), ("replay", "drop"), ("one", "epoch_early")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
+                 "autoaugment_two_sided_cutout")
+RULES = ("fixed", "expanding", "random", "constant", "head_start")
+TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -73,11 +75,13 @@ class Recipe:
     start: str = _field("student", "baseline: whose initial weights; with the teacher's it is online KD's very teacher",
                         "ours", ("student", "teacher"))
     gate: str = _field("signed", "self KD: the map before the sigmoid (A16)", "ours", ("signed", "rectified"))
+    batch_norm_parts: int = _field(1, "parts of a batch that are normalised apart, as on so many GPUs (A12)", "ours")
     # Optimisation: SGD with momentum; weight decay on every parameter
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "learning rate at the start", "paper")
-    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant"))
+    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep"))
+    student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours", ("own", "teacher"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
     precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
@@ -89,22 +93,29 @@ class Recipe:
                             ("own", "cifar10", "cifar100", "imagenet"))
     # Schedule
     interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
-    rule: str = _field("fixed", "name", "paper", RULES)
+    rule: str = _field("fixed", "lengths of the blocks; constant, head_start: no blocks, a lead of exactly s (A6)", "paper",
+                       RULES)
+    replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6)", "paper",
+                         ("same", "fresh_augmentation", "fresh_batch"))
     tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS)
     counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", COUNTERS)
     # Distillation
     temperature: float = _field(3.0, "T > 0", "paper")
     alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
     beta: float = _field(0.03, "weight of the feature loss, >= 0", "released programs")
-    soft_loss: str = _field("kl", "name (A1)", "ours", ("kl", "soft_cross_entropy", "probability_kl"))
+    soft_loss: str = _field("kl", "name (A1); uniform and none are controls", "ours",
+                            ("kl", "soft_cross_entropy", "probability_kl", "uniform", "none"))
     t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
     feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"))
     feature_exits: tuple = _field((1, 2, 3), "self KD: exits with a feature loss, 1 = shallowest (A17)", "ours")
-    teacher_mode: str = _field("eval", "online KD: mode of the teacher while it teaches (A13)", "ours", ("eval", "train"))
+    teacher_mode: str = _field("eval", "online KD: mode of the teacher while it teaches (A8, A13)", "ours",
+                               ("eval", "train", "train_frozen"))
     zero_target: str = _field("post_update", "online KD, s = 0: teacher's view of the batch (A7)", "ours",
                               ("post_update", "pre_update"))
     self_update: str = _field("alternate", "self KD: what a replay updates (A3)", "ours",
                               ("alternate", "everything", "exits_only"))
+    idle_exits: str = _field("frozen", "self KD: exits while the deepest one learns alone (A12)", "ours",
+                             ("frozen", "decay"))
 
     def __post_init__(self):
         object.__setattr__(self, "feature_exits", tuple(self.feature_exits))
@@ -175,6 +186,7 @@ def _check_numbers(r: Recipe) -> None:
         "epochs": (r.epochs >= 1, "a whole number of at least 1"),
         "eval_every": (r.eval_every >= 1, "a whole number of at least 1"),
         "batch_size": (r.batch_size >= 2, "a whole number of at least 2 (batch norm needs two images)"),
+        "batch_norm_parts": (1 <= r.batch_norm_parts <= r.batch_size // 2, "1, or at most half the batch size"),
         "train_images": (r.train_images >= 0, "0 for all images, or a positive count"),
         "width": (r.width >= 0, "0 for the architecture's own, or a positive count"),
         "teacher_width": (r.teacher_width >= 0, "0 for the student's, or a positive count"),
@@ -197,15 +209,24 @@ def _check_numbers(r: Recipe) -> None:
                          f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
     if r.method == "baseline" and r.interval:
         raise InputError(f"A baseline has no teacher, so interval = {r.interval} means nothing: leave it at 0.")
+    if r.rule in ("constant", "head_start") and r.method == "self_kd" and r.self_update == "everything":
+        raise InputError(f'rule = "{r.rule}" needs an update of the teacher on every batch, and self_update = '
+                         '"everything" leaves some out: choose "alternate" or "exits_only".')
+    if r.rule == "head_start" and r.method == "offline_kd":
+        raise InputError('Offline KD has a teacher that is trained to its end, so rule = "head_start" means nothing: '
+                         'leave it at "fixed".')
+    if r.replay != "same" and r.method == "online_kd" and r.zero_target == "pre_update" and r.interval == 0:
+        raise InputError(f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
+                         'update: set zero_target = "post_update".')
     if r.method != "baseline" and r.start != "student":
         raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
 
 
 # Named derivations. Each takes a recipe and says what it changes.
 
-_DISTILLATION = ("interval", "rule", "tail", "counter", "temperature", "alpha", "beta", "soft_loss", "t_squared",
-                 "feature_loss", "feature_exits", "teacher_mode", "zero_target", "self_update", "gate",
-                 "teacher_model", "teacher_width")
+_DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock", "temperature", "alpha", "beta",
+                 "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target", "self_update",
+                 "idle_exits", "gate", "teacher_model", "teacher_width")
 
 
 def baseline(recipe: Recipe) -> Recipe:
@@ -216,7 +237,9 @@ def baseline(recipe: Recipe) -> Recipe:
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
     """The baseline that is this recipe's teacher, bit for bit: it learns from labels alone, so no student changes it,
-    and all recipes with the same one can share it. None where the teacher is not a network of its own."""
+    and all recipes with the same one can share it. None where no baseline is."""
+    if recipe.rule == "head_start":
+        return None  # its teacher sees more batches, in another order
     if recipe.method not in ("online_kd", "offline_kd"):
         return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
     return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,

@@ -78,7 +78,10 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         epochs: passes of the teacher over the data.
         batches_per_epoch: L.
         interval: s, in epochs; 0 for online distillation.
-        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`.
+        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`; "constant": no blocks, the student
+            learns each batch when the teacher has made int(L s) more updates than itself, until the teacher has come
+            to its end; or "head_start": the teacher first learns int(L s) batches more than the student ever will,
+            then both learn the same batches side by side. The last two are ours, controls for A6.
         tail: "replay" learns the last, partial block too (ours); "drop" loses it (released programs, A11).
         counter: "one", or "epoch_early" for the released self-KD program (A4).
         teach_last: False leaves out the teacher's update on the batch that starts a replay, as the released
@@ -96,7 +99,32 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
     if not (epochs >= 1 and batches_per_epoch >= 1 and 0 <= interval <= epochs):  # NaN fails too
         raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} "
                          "cannot be made: give at least one of each, and an interval from 0 to the number of epochs.")
+    if rule == "head_start":
+        return _head_start(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval))
+    if rule == "constant":
+        return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
     return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed)
+
+
+def _delayed(epochs: int, batches_per_epoch: int, delay: int, tail: str) -> Iterator[Event]:
+    """A delay line: the student is always the same number of updates behind, and catches up at the end."""
+    total = epochs * batches_per_epoch
+    for batch in range(total):
+        yield Event("teach", batch, batch)
+        if batch >= delay:
+            yield Event("learn", batch - delay, batch - delay)
+        if batch + 1 == total and tail == "replay":
+            yield from (Event("learn", late, late) for late in range(total - min(delay, total), total))
+        if (batch + 1) % batches_per_epoch == 0:
+            yield Event("epoch", (batch + 1) // batches_per_epoch, batch)
+
+
+def _head_start(epochs: int, batches_per_epoch: int, ahead: int) -> Iterator[Event]:
+    """Online KD with a teacher that is not new; what it learnt before are the batches after the student's last, so
+    that the student's are those of every other schedule."""
+    total = epochs * batches_per_epoch
+    yield from (Event("teach", total + earlier, 0) for earlier in range(ahead))
+    yield from _delayed(epochs, batches_per_epoch, 0, "replay")
 
 
 def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed) -> Iterator[Event]:

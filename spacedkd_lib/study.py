@@ -22,11 +22,13 @@ from typing import Callable, Iterable
 
 from . import records
 from .executors import LocalProcesses, logged
+from .deviations import switches, turn
 from .recipes import (
-    InputError, Recipe, baseline, from_dict, nearest, offline_kd, online_kd, self_kd, spaced, teacher_of,
+    InputError, Recipe, baseline, from_dict, nearest, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
 
-NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd")
+NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
+             "09_released_code_audit")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Setting:
 
     label: how tables and figures name it. base: for the methods with plain networks. multi_exit: for self KD.
     intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
-    the others (constant learning rate; exits trained on labels only).
+    the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
+    (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
     """
 
     label: str
@@ -43,7 +46,9 @@ class Setting:
     multi_exit: Recipe | None
     intervals: tuple[float, ...]
     self_intervals: tuple[float, ...]
-    controls: bool = True
+    controls: tuple[str, ...] = ()
+    audit: tuple[str, ...] = ()
+    self_audit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,38 @@ def _digits(epochs: int, train_images: int, width: int = 8) -> Recipe:
 
 
 def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,), exits="resnet10",
-             controls=True) -> Setting:
-    return Setting(label, base, replace(base, model=exits) if exits else None, intervals, self_intervals, controls)
+             **options) -> Setting:
+    return Setting(label, base, replace(base, model=exits) if exits else None, intervals, self_intervals, **options)
 
 
+# What spaced KD at s = 1.5 is set beside: each arm another answer to "what else changed?". Name -> of plain online KD.
+# (Offline KD is the teacher frozen at its final state. An update of spaced KD costs 3 forward passes of the teacher, 1 to
+# ask it and 3 of the student, so 7 for the baseline's 3.)
+CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
+    "constant lead s=1.5": lambda online: spaced(online, 1.5, rule="constant"),
+    "constant lead s=0.75": lambda online: spaced(online, 0.75, rule="constant"),  # the mean of the sawtooth
+    "teacher head start s=1.5": lambda online: spaced(online, 1.5, rule="head_start"),
+    "random intervals, mean 1.5": lambda online: spaced(online, 1.5, rule="random"),
+    "expanding intervals, mean 1.5": lambda online: spaced(online, 1.5, rule="expanding"),
+    "fresh batches s=1.5": lambda online: spaced(online, 1.5, replay="fresh_batch"),
+    "fresh augmentation s=1.5": lambda online: spaced(online, 1.5, replay="fresh_augmentation"),
+    "offline KD, fresh batches": lambda online: offline_kd(online, replay="fresh_batch"),
+    "baseline, equal compute": lambda online: replace(baseline(online), epochs=round(7 / 3 * online.epochs)),
+    "smaller CE weight": lambda online: replace(online, soft_loss="none", beta=0.0),
+    "label smoothing": lambda online: replace(online, soft_loss="uniform", beta=0.0),
+}
+FEW = ("constant lr", "labels only", "constant lead s=1.5", "teacher head start s=1.5", "fresh batches s=1.5",
+       "baseline, equal compute", "smaller CE weight")
+ALL = ("constant lr", "labels only", "twice the epochs", "exits only", *(name for name in CONTROLS if "augm" not in name))
+
+# What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
+AUDIT = tuple(id for id in switches("online_kd") if id != "A19")
+SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
+WATERFALL = ("A19", "A9", "A1", "A18", "A2", "A13", "A11")  # the order in which released online KD becomes clean
+CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
+
+
+_GLYPHS = _glyphs(10, 2232, 8)
 _SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,
                 batch_size=64, lr=0.1, eval_every=5)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
@@ -79,17 +112,23 @@ _TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
 
 PROFILES = {p.name: p for p in (
     Profile("smoke", "tests: tiny, says nothing about methods", 2, (
-        _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,)),)),
+        _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",), self_audit=("A3",)),)),
     Profile("quick", "the whole series without a GPU, minutes", 5, (
-        _setting("glyphs", _glyphs(10, 2232, 8)),
+        _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",)),
         _setting("digits", _digits(30, 300), exits=""))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
-        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=False),)),
+        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,)),)),
     Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
-        _setting("glyphs", _glyphs(40, 0, 12), (0.5, 1.0, 1.5, 2.0, 4.0), (1.0, 2.0, 4.0)),
-        _setting("digits", _digits(120, 300), (0.5, 1.0, 1.5, 2.0, 4.0), (1.0, 2.0, 4.0)))),
+        _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
+                 audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT),
+        _setting("glyphs, 60 epochs", replace(_GLYPHS, epochs=60, eval_every=10), (0.5, 1.5, 4.0), exits="",
+                 controls=ALL),
+        _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
+                 controls=("fresh augmentation s=1.5", "fresh batches s=1.5")),
+        _setting("digits", _digits(30, 300), exits=""))),
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
-        _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18"),)),
+        _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
+                 controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",)),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -114,7 +153,7 @@ def profile(name: str) -> Profile:
 def baseline_arms(setting: Setting) -> dict[str, Recipe]:
     """02_baselines: labels alone; and the constant learning rate of the released programs (A9)."""
     arms = {"baseline": baseline(setting.base)}
-    if setting.controls:
+    if "constant lr" in setting.controls:
         arms["baseline, constant lr"] = replace(baseline(setting.base), lr_schedule="constant")
     return arms
 
@@ -131,21 +170,61 @@ def self_arms(setting: Setting) -> dict[str, Recipe]:
     base = setting.multi_exit
     if base is None:
         return {}
-    labels_only = {"exits, labels only": self_kd(base, alpha=0.0, beta=0.0)} if setting.controls else {}
-    return {"baseline": baseline(base), **labels_only, "self KD": self_kd(base),
-            **{f"spaced self KD s={s:g}": spaced(self_kd(base), s) for s in setting.self_intervals}}
+    arms = {"baseline": baseline(base)}
+    if "labels only" in setting.controls:
+        arms["exits, labels only"] = self_kd(base, alpha=0.0, beta=0.0)
+    arms |= {"self KD": self_kd(base),
+             **{f"spaced self KD s={s:g}": spaced(self_kd(base), s) for s in setting.self_intervals}}
+    if "twice the epochs" in setting.controls:
+        arms["baseline, twice the epochs"] = replace(baseline(base), epochs=2 * base.epochs)
+    if "exits only" in setting.controls:
+        s = setting.self_intervals[0]
+        arms[f"exits-only replay s={s:g}"] = self_kd(base, interval=s, self_update="exits_only")
+    return arms
 
 
 def spaced_arms(setting: Setting) -> dict[str, Recipe]:
-    """05_spaced_kd: from online KD (s = 0) over the intervals to offline KD."""
-    return {"baseline": baseline(setting.base), "online KD": online_kd(setting.base),
-            **{f"spaced KD s={s:g}": spaced(online_kd(setting.base), s) for s in setting.intervals},
-            "offline KD": offline_kd(setting.base)}
+    """05_spaced_kd: from online KD (s = 0) over the intervals to offline KD; then the controls."""
+    online = online_kd(setting.base)
+    return {"baseline": baseline(setting.base), "online KD": online,
+            **{f"spaced KD s={s:g}": spaced(online, s) for s in setting.intervals},
+            "offline KD": offline_kd(setting.base),
+            **{name: CONTROLS[name](online) for name in setting.controls if name in CONTROLS}}
+
+
+def audit_arms(setting: Setting) -> dict[str, Recipe]:
+    """09_released_code_audit: clean, released, each switch turned alone in either direction, and the way from
+    released to clean, one switch after the other. The data's own augmentation and statistics stay."""
+    arms = {}
+    for base, ids, method, s, name in ((setting.base, setting.audit, online_kd, CONTROL_INTERVAL, ""),
+                                       (setting.multi_exit, setting.self_audit, self_kd, setting.self_intervals[0],
+                                        "self: ")):
+        if not ids:
+            continue
+        clean = {at: method(base, interval=min(interval, base.epochs)) for at, interval in (("", s), (", s=0", 0.0))}
+        own = dict(augment=base.augment, normalise=base.normalise, init=base.init) if "A19" not in ids else {}
+        released = {at: replace(preset(recipe, "released"), **own) for at, recipe in clean.items()}
+        arms |= {f"{name}{side}{at}": recipe for side, recipes in (("clean", clean), ("released", released))
+                 for at, recipe in recipes.items()}
+        labels = arms[f"{name}released baseline"] = baseline(released[""])
+        if method == self_kd:  # as many updates as the released spaced run makes
+            arms[f"{name}released baseline, twice the epochs"] = replace(labels, epochs=2 * base.epochs)
+        for id in ids:
+            at = ", s=0" if id == "A7" else ""  # it acts there only
+            arms[f"{name}clean + {id}{at}"] = turn(clean[at], id)
+            if method == online_kd and id in WATERFALL + ("A7",):
+                arms[f"released - {id}{at}"] = turn(released[at], id, "clean")
+        if method == online_kd:
+            step = turn(released[""], "A7", "clean")
+            for i, id in enumerate(way := [id for id in WATERFALL if id in ids]):
+                step = turn(step, id, "clean")
+                arms[f"released - {', '.join(way[:i + 1])}"] = step
+    return arms
 
 
 ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
     "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
-    "05_spaced_kd": spaced_arms}
+    "05_spaced_kd": spaced_arms, "09_released_code_audit": audit_arms}
 
 
 @dataclass(frozen=True)

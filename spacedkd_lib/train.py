@@ -14,7 +14,7 @@ import time
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from . import checkpoints, data, distillers, distributed, records
 from .batches import STATISTICS, Batches, channel_statistics, normalised
 from .evaluate import eval_mode, scores
 from .recipes import InputError, Recipe, teacher_of
-from .schedule import Event, lockstep, spaced_schedule
+from .schedule import Event, interval_batches, lockstep, spaced_schedule
 
 # What must agree for a checkpoint to lead to the same bits.
 SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
@@ -46,10 +46,36 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int) -> Iterator[Event]:
     return (event for event in events if event.kind != other)
 
 
-def learning_rate(recipe: Recipe, batch: int, total: int) -> float:
-    """The rate of the update on one batch. Teacher and student each follow their own progress through the data, so
-    the student meets every batch at the rate at which the teacher met it."""
-    return recipe.lr * (1 if recipe.lr_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * batch / total)))
+def learning_rate(recipe: Recipe, done: int, total: int) -> float:
+    """The rate after `done` of `total` batches. "cosine" falls to zero; "multistep" falls to a fifth after 30, 60 and
+    80% of the run, as settings in the released programs say that nothing reads (A9)."""
+    if recipe.lr_schedule == "multistep":
+        return recipe.lr * 0.2 ** sum(10 * done >= tenths * total for tenths in (3, 6, 8))
+    return recipe.lr * (1 if recipe.lr_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done / total)))
+
+
+class Clock:
+    """How far a run's teacher and student have come, for their learning rates.
+
+    Each follows its own progress through the data, so the student meets every batch at the rate at which the teacher
+    met it; with `student_clock` = "teacher" its rate is the one that the teacher has at that moment (A9).
+    """
+
+    def __init__(self, recipe: Recipe, batches_per_epoch: int, past: Iterable[Event]):
+        self.recipe, self.total = recipe, recipe.epochs * batches_per_epoch
+        self.ahead = interval_batches(batches_per_epoch, recipe.interval) if recipe.rule == "head_start" else 0
+        self.teacher = 0.0
+        for event in past:
+            self.rate(event)
+
+    def rate(self, event: Event) -> float:
+        """Learning rate of an event's update."""
+        if event.kind == "learn" and (self.recipe.student_clock == "own" or self.recipe.method == "baseline"):
+            return learning_rate(self.recipe, event.index, self.total)
+        if event.kind == "teach":  # after a head start's first batches, which are numbered last, come 0, 1, ...
+            total = self.total + self.ahead
+            self.teacher = learning_rate(self.recipe, (event.index + self.ahead) % total, total)
+        return self.teacher
 
 
 def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.SGD]:
@@ -117,9 +143,9 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
         everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
         any more has `failed` set and is left out from then on.
     """
-    total = runs[0].recipe.epochs * len(batches)
-    schedules = {run: islice(recipe_schedule(run.recipe, len(batches)), run.position, None)
-                 for run in runs if not run.failed}
+    schedules = {run: recipe_schedule(run.recipe, len(batches)) for run in runs if not run.failed}
+    clocks = {run: Clock(run.recipe, len(batches), islice(events, run.position)) for run, events in schedules.items()}
+    learned = {run: batches if run.recipe.replay == "same" else batches.fresh(run.recipe.replay) for run in runs}
     for event, sharing in lockstep(schedules):
         terms = None
         if event.kind == "epoch":
@@ -129,8 +155,9 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
                 run.rows.append({"epoch": event.index, **run.tally.row(), **scored})
                 run.tally = Tally()
         else:
-            x, y = batches[event.index]
-            terms = sharing[0].step(event.kind, x, y, learning_rate(runs[0].recipe, event.index, total))
+            x, y = (learned[sharing[0]] if event.kind == "learn" else batches)[event.index]
+            rate, *_ = [clocks[run].rate(event) for run in sharing]
+            terms = sharing[0].step(event.kind, x, y, rate)
         for run in sharing:
             if terms:
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 
 from ..batches import derive_seed
-from ..models import MultiExitResNet, ResNet, initialise, projector
+from ..models import MultiExitResNet, ResNet, initialise, projector, split_batch_norm
 from ..recipes import Recipe
 from .baseline import Baseline
 from .online_kd import OnlineKD
@@ -38,7 +38,9 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     def seeded(role, build):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.seed, role))
-            return initialise(build(), recipe.init)
+            net = initialise(build(), recipe.init)
+        split_batch_norm(net, recipe.batch_norm_parts)
+        return net
 
     student = seeded(recipe.start, lambda: ResNet(recipe.model, classes, channels, recipe.width))
     features = student.head.in_features

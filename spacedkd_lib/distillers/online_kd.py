@@ -6,7 +6,7 @@ Taught in notebooks/03_online_kd.ipynb; spaced in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -22,8 +22,9 @@ from .baseline import once
 class OnlineKD:
     """Teacher: cross-entropy. Student: (1 - alpha) CE + alpha soft(T) [T^2] + beta feature.
 
-    The teacher's logits and features come from its newest weights, without a gradient, in eval mode (clean) or in
-    train mode, which moves its running statistics once more (released, A13). At interval 0 the released program
+    The teacher's logits and features come from its newest weights, without a gradient, in eval mode (clean), in
+    train mode, which moves its running statistics once more (released, A13), or by the batch's statistics without
+    moving the running ones ("train_frozen"). At interval 0 the released program
     takes them from before the teacher's update on the same batch (A7): then nothing is computed twice.
     The teacher never learns from the student, so several students can share one, see `share_teacher`.
     """
@@ -34,13 +35,14 @@ class OnlineKD:
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
+        self.looks = bool(recipe.beta or recipe.alpha and recipe.soft_loss not in ("uniform", "none"))
         self.views = {}  # the teacher's outputs from before its last update; one for all who share it
         self.statistics = None  # of a shared teacher, where looking at it would change them for the others
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
         self.trained = {"teach": [teacher], "learn": [student, projector]}
         forward = macs(teacher, channels, size)
         self.cost = {"teach": 3 * forward,
-                     "learn": 3 * macs(student, channels, size) + (0 if self.view_before_update else forward)}
+                     "learn": 3 * macs(student, channels, size) + forward * (self.looks and not self.view_before_update)}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
@@ -49,12 +51,12 @@ class OnlineKD:
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         r = self.recipe
-        target = Outputs(**self.views) if self.view_before_update else self.look(x)
+        target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
         outputs = self.student.train()(x)
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
-        if r.alpha:
-            terms["soft"] = self.soft(outputs.logits, target.logits, r.temperature)
+        if r.alpha and self.soft:
+            terms["soft"] = self.soft(outputs.logits, (target or outputs).logits, r.temperature)
             terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
         if r.beta:
             terms["feature"] = self.feature(self.projector(outputs.features), target.features)
@@ -65,7 +67,9 @@ class OnlineKD:
     def look(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them."""
         with self.own_statistics():
-            return self.teacher.train(self.recipe.teacher_mode == "train")(x)
+            self.teacher.train(self.recipe.teacher_mode != "eval")
+            with frozen_statistics(self.teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
+                return self.teacher(x)
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         with self.own_statistics():
@@ -91,6 +95,21 @@ class OnlineKD:
                 self.statistics.swap()
 
 
+@contextmanager
+def frozen_statistics(net: nn.Module):
+    """A network in train mode that normalises by the batch and remembers nothing of it."""
+    layers = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta, seen = [layer.momentum for layer in layers], [layer.num_batches_tracked.clone() for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, count in zip(layers, momenta, seen):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(count)
+
+
 class OwnStatistics:
     """One student's own batch-norm statistics of a shared teacher.
 
@@ -108,7 +127,8 @@ class OwnStatistics:
     def _follow(own: dict[str, Tensor], layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         if layer.training and torch.is_grad_enabled():  # an update, not a look
             with torch.no_grad():
-                F.batch_norm(inputs[0], own["running_mean"], own["running_var"], layer.weight, layer.bias, True,
+                first = inputs[0].chunk(getattr(layer, "parts", 1))[0]
+                F.batch_norm(first, own["running_mean"], own["running_var"], layer.weight, layer.bias, True,
                              layer.momentum, layer.eps)  # the layer's own operation, so the same bits
             own["num_batches_tracked"] += 1
 

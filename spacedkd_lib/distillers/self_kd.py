@@ -28,6 +28,9 @@ class SelfKD:
       run makes almost twice the updates of its baseline; the teacher's step runs the idle exits as well, which
       moves their running statistics (A21).
     - "exits_only": the trunk is left alone; the deepest exit is then the plain baseline, bit for bit.
+
+    With `recipe.idle_exits` = "decay" the teacher's step moves the idle exits by weight decay and what is left of
+    their momentum, as the released program does on two GPUs or with a torch before 2.0 (A12).
     """
 
     own_statistics = staticmethod(nullcontext)
@@ -37,6 +40,7 @@ class SelfKD:
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.modules = {"student": net, "projector": adapters}
+        self.idle = [net.scale, net.gates, *net.heads[:3]]  # while the deepest exit learns alone
         self.trained = {"teach": [net, adapters], "learn": [net, adapters]}
         trunk = macs(net, channels, size, net.deepest)
         exits = macs(net, channels, size) - trunk
@@ -46,7 +50,10 @@ class SelfKD:
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         self.net.train()
         logits = (self.net(x)[0] if self.recipe.self_update == "everything" else self.net.deepest(x)).logits
-        return {"loss": F.cross_entropy(logits, y), "correct": (logits.argmax(1) == y).sum()}
+        loss = F.cross_entropy(logits, y)
+        if self.recipe.idle_exits == "decay":  # gradients of zero where there would be none
+            loss = loss + 0.0 * sum(p.sum() for module in self.idle for p in module.parameters())
+        return {"loss": loss, "correct": (logits.argmax(1) == y).sum()}
 
     @torch.no_grad()
     def forward(self, x: Tensor, y: Tensor) -> None:
@@ -62,7 +69,7 @@ class SelfKD:
         if r.self_update == "everything":
             terms["deepest"] = F.cross_entropy(teacher.logits, y)
             terms["loss"] = terms["loss"] + terms["deepest"]
-        if r.alpha:
+        if r.alpha and self.soft:
             terms["soft"] = sum(self.soft(exit.logits, teacher.logits, r.temperature) for exit in exits)
             terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
         if r.beta and r.feature_exits:

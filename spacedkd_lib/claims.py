@@ -1,0 +1,119 @@
+"""What the paper claims and what we ask, each written down before its runs, and judged by a fixed rule.
+
+A claim says: one arm reaches a higher test accuracy than another. It is
+
+- supported, if the 95% Student interval of the paired difference lies above 0 and stays significant after Holm's
+  correction over all claims of a setting;
+- refuted, if the interval lies below `SMALLEST`: there may be a gain, but none of the size that is claimed;
+- inconclusive otherwise, also with fewer than two seeds.
+
+Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from .statistics import Interval, holm, paired_by_seed, seeds_needed
+
+SMALLEST = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
+
+
+class Claim(NamedTuple):
+    """arm is claimed to be better than reference, both arms of one notebook; in each setting that has them."""
+
+    id: str
+    statement: str
+    source: str
+    notebook: str
+    arm: str
+    reference: str
+
+
+_ONLINE, _SELF, _AUDIT = "05_spaced_kd", "04_self_kd", "09_released_code_audit"
+_SPACED = "spaced KD s=1.5"
+REGISTER = (
+    Claim("P1", "Spaced online KD beats online KD.", "paper", _ONLINE, _SPACED, "online KD"),
+    Claim("P2", "Spaced online KD beats training on labels alone.", "paper", _ONLINE, _SPACED, "baseline"),
+    Claim("P3", "Online KD beats training on labels alone.", "paper", _ONLINE, "online KD", "baseline"),
+    Claim("P4", "A longer interval than the recommended one is worse.", "paper", _ONLINE, _SPACED, "spaced KD s=4"),
+    Claim("P5", "A shorter interval than the recommended one is worse.", "paper", _ONLINE, _SPACED, "spaced KD s=0.5"),
+    Claim("P6", "Spaced self KD beats self KD.", "paper", _SELF, "spaced self KD s=2", "self KD"),
+    Claim("P7", "Self KD beats training on labels alone.", "paper", _SELF, "self KD", "baseline"),
+    Claim("P8", "Spaced online KD beats online KD in the released program.", "paper", _AUDIT, "released",
+          "released, s=0"),
+    Claim("P9", "Spaced self KD beats self KD in the released program.", "paper", _AUDIT, "self: released",
+          "self: released, s=0"),
+    Claim("Q1", "Spacing is more than a better teacher: spaced beats offline KD.", "ours", _ONLINE, _SPACED,
+          "offline KD"),
+    Claim("Q2", "The sawtooth matters: it beats a constant lead of its mean.", "ours", _ONLINE, _SPACED,
+          "constant lead s=0.75"),
+    Claim("Q3", "The sawtooth matters: it beats a constant lead of its height.", "ours", _ONLINE, _SPACED,
+          "constant lead s=1.5"),
+    Claim("Q4", "Spacing is more than an older teacher: it beats a head start.", "ours", _ONLINE, _SPACED,
+          "teacher head start s=1.5"),
+    Claim("Q5", "The pixels that the teacher saw matter: they beat fresh batches.", "ours", _ONLINE, _SPACED,
+          "fresh batches s=1.5"),
+    Claim("Q6", "The teacher teaches: spaced KD beats a smaller weight of the labels.", "ours", _ONLINE, _SPACED,
+          "smaller CE weight"),
+    Claim("Q7", "The teacher teaches: spaced KD beats label smoothing of equal strength.", "ours", _ONLINE, _SPACED,
+          "label smoothing"),
+    Claim("Q8", "Expanding intervals beat fixed ones of equal mean.", "ours", _ONLINE, "expanding intervals, mean 1.5",
+          _SPACED),
+    Claim("Q9", "Regular intervals beat random ones of equal mean.", "ours", _ONLINE, _SPACED,
+          "random intervals, mean 1.5"),
+    Claim("Q10", "Spaced online KD beats labels alone at equal compute.", "ours", _ONLINE, _SPACED,
+          "baseline, equal compute"),
+    Claim("Q11", "Spaced self KD beats labels alone with as many updates.", "ours", _SELF, "spaced self KD s=2",
+          "baseline, twice the epochs"),
+    Claim("Q12", "Spaced self KD in the released program beats labels alone with as many updates.", "ours", _AUDIT,
+          "self: released", "self: released baseline, twice the epochs"),
+    Claim("Q13", "The pixels that the teacher saw matter: they beat the same pictures augmented anew.", "ours", _ONLINE,
+          _SPACED, "fresh augmentation s=1.5"),
+)
+
+
+def judged(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
+    """A line for each claim and setting that has runs of both arms.
+
+    Args:
+        frame: from `tables.runs`, of all notebooks.
+
+    Returns:
+        Columns Claim, Statement, Source, Setting, Arm, Against, n, the paired difference in percentage points with its
+        interval and Holm's p, Result, and "Seeds for 1 point": how many would show a gain of one point with a power
+        of 80%, given the spread seen here; and the run ids.
+    """
+    lines = []
+    for setting, part in frame.groupby("setting", sort=False):
+        here = []
+        for claim in register:
+            arms = part[part["notebook"] == claim.notebook]
+            pairs = arms[arms["arm"].isin((claim.arm, claim.reference))]
+            if pairs["arm"].nunique() == 2:
+                here.append((claim, paired_by_seed(arms, claim.arm, claim.reference), pairs["run_id"]))
+        adjusted = holm([interval.p for _, interval, _ in here])
+        for (claim, i, ids), p in zip(here, adjusted):
+            lines.append({"Claim": claim.id, "Statement": claim.statement, "Source": claim.source, "Setting": setting,
+                          "Arm": claim.arm, "Against": claim.reference, "n": i.n, "Difference (points)": i.mean,
+                          "Difference: low": i.low, "Difference: high": i.high, "Difference: pairs": i.n,
+                          "Difference: p (Holm)": p, "Result": result(i, p),
+                          "Seeds for 1 point": seeds_needed(1.0, i.sd) if i.n > 1 else math.nan,
+                          "Runs": " ".join(sorted(set(ids)))})
+    return pd.DataFrame(lines)
+
+
+def result(interval: Interval, adjusted: float) -> str:
+    """supported, refuted or inconclusive, by the rule above.
+
+    >>> result(Interval(1.2, 0.3, 2.1, 1.0, 10, 0.01), adjusted=0.03)
+    'supported'
+    >>> result(Interval(0.0, -0.4, 0.4, 0.5, 10, 0.99), adjusted=1.0)
+    'refuted'
+    """
+    if interval.low > 0 and adjusted < 0.05:
+        return "supported"
+    return "refuted" if interval.high < SMALLEST else "inconclusive"

@@ -1,0 +1,76 @@
+"""The controls: what each of them changes, and what it leaves alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spacedkd_lib import losses
+from spacedkd_lib.batches import Batches
+from spacedkd_lib.recipes import InputError, Recipe, baseline, online_kd, self_kd, teacher_of
+from spacedkd_lib.schedule import counts, leads, spaced_schedule
+from spacedkd_lib.train import sweep, train
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
+CONTROLS = {
+    "random": dict(rule="random"), "expanding": dict(rule="expanding"), "constant lead": dict(rule="constant"),
+    "fresh augmentation": dict(replay="fresh_augmentation"), "fresh batch": dict(replay="fresh_batch"),
+    "label smoothing": dict(soft_loss="uniform", beta=0.0), "weight only": dict(soft_loss="none", beta=0.0)}
+
+
+def test_each_control_changes_the_student_and_shares_the_teacher(toy):
+    plain = online_kd(BASE, interval=1.5)
+    recipes = [plain, *(replace(plain, **changes) for changes in CONTROLS.values())]
+    assert len({teacher_of(recipe).run_id for recipe in recipes}) == 1
+    outcomes = sweep(recipes, toy)
+    assert len({str(weights["student.head.weight"].tolist()) for *_, weights in outcomes}) == len(recipes)
+    for recipe, (rows, summary, _, weights) in zip(recipes, outcomes):
+        alone = train(recipe, toy)
+        assert all(torch.equal(weights[name], alone[3][name]) for name in weights) and summary == alone[1]
+        assert (summary["teacher_updates"], summary["student_updates"]) == (15, 15), recipe.in_words()
+
+
+def test_a_constant_lead_is_constant():
+    events = list(spaced_schedule(4, 5, 1.5, rule="constant"))
+    assert leads(events) == [7] * 14 + [6, 5, 4, 3, 2, 1]  # int(5 * 1.5), until the teacher has come to its end
+    assert counts(events)[:3] == (20, 20, 0)
+    assert [e.index for e in events if e.kind == "learn"] == list(range(20))
+    assert counts(spaced_schedule(4, 5, 1.5, rule="constant", tail="drop"))[:3] == (20, 14, 6)
+    assert [e[:2] for e in spaced_schedule(2, 3, 0, rule="constant")] == [e[:2] for e in spaced_schedule(2, 3, 0)]
+    assert counts(spaced_schedule(2, 3, 2, rule="constant"))[:3] == (6, 6, 0)
+
+
+def test_fresh_batches():
+    images = torch.arange(64, dtype=torch.uint8).view(16, 1, 2, 2).repeat(1, 1, 4, 4)
+    batches = Batches(images, torch.arange(16), 4, seed=0, augment="crop_flip")
+    again, other = batches.fresh("fresh_augmentation"), batches.fresh("fresh_batch")
+    assert torch.equal(batches[5][1], again[5][1]) and not torch.equal(batches[5][0], again[5][0])
+    assert not torch.equal(batches[5][1], other[5][1])
+    assert sorted(torch.cat([other[i][1] for i in range(4)]).tolist()) == list(range(16))
+    assert torch.equal(other[5][0], Batches(images, torch.arange(16), 4, 0, "crop_flip").fresh("fresh_batch")[5][0])
+
+
+def test_weight_only_is_the_baseline_at_a_smaller_weight(toy):
+    """(1 - alpha) CE alone: with momentum and weight decay off, the baseline at (1 - alpha) times the rate."""
+    still = replace(BASE, momentum=0.0, weight_decay=0.0, augment="none")
+    alone = train(online_kd(still, interval=1.0, alpha=0.25, soft_loss="none", beta=0.0), toy)[3]
+    slower = train(replace(baseline(still), lr=0.75 * still.lr), toy)[3]
+    for name, value in slower.items():
+        torch.testing.assert_close(alone[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_uniform_is_label_smoothing():
+    """Its gradient pulls every class's probability towards 1 / K; zero exactly where all logits are equal."""
+    logits = torch.tensor([[2.0, 0.0, -1.0]], requires_grad=True)
+    losses.uniform(logits, torch.randn(1, 3), temperature=2.0).backward()
+    torch.testing.assert_close(logits.grad, (torch.softmax(logits.detach() / 2, 1) - 1 / 3) / 2)
+    assert losses.uniform(torch.ones(4, 5), torch.randn(4, 5)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: self_kd(replace(BASE, model="resnet10"), rule="constant", self_update="everything"), "on every batch"),
+    (lambda: online_kd(BASE, replay="fresh_batch", zero_target="pre_update"), 'set zero_target = "post_update"'),
+])
+def test_controls_that_contradict_themselves(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
