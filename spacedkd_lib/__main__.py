@@ -151,18 +151,22 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README."""
+    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README. An arm is
+    published whole, with all its seeds, or not at all."""
     rows = study.grid(options.profile, None, options.seeds)
     found = tables.local_records(rows)
-    missing = len(study.unique(rows)) - len(found)
-    if missing:
-        raise InputError(f"{missing} of {len(study.unique(rows))} runs of profile {options.profile} are not finished: "
+    unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
+    rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]
+    if not rows:
+        raise InputError(f"No arm of profile {options.profile} is finished with all its seeds: "
                          f"make reproduce PROFILE={options.profile} finishes them; nothing was published.")
+    found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
     tables.write_tidy(rows, found, path.parent)
     tables.update_readme(records.ROOT / "README.md")
     dirty = any(record.provenance["git_dirty"] for record in found.values())
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
+          + f" {len(unfinished)} arms are not finished and are left out." * bool(unfinished)
           + (" Some were made by code that was not committed, and say so." if dirty else ""))
 
 

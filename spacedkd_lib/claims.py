@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .statistics import Interval, holm, paired_by_seed, seeds_needed
+from .statistics import Interval, holm, paired_by_seed, seeds_needed, verdict
 
 SMALLEST = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 
@@ -106,6 +106,17 @@ def judged(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `judged` as people read them: a line a claim, a column a setting, in each cell the result and the
+    difference with its interval."""
+    said = [f"{line['Result']}: {line['Difference (points)']:+.1f} [{line['Difference: low']:.1f}, "
+            f"{line['Difference: high']:.1f}]" for _, line in table.iterrows()]
+    keys = ["Claim", "Statement"]
+    wide = table[[*keys, "Setting"]].assign(said=said).pivot_table(index=keys, columns="Setting", values="said",
+                                                                   aggfunc="first", sort=False)
+    return wide.fillna("").reset_index().rename_axis(columns=None)
+
+
 def result(interval: Interval, adjusted: float) -> str:
     """supported, refuted or inconclusive, by the rule above.
 
@@ -114,6 +125,6 @@ def result(interval: Interval, adjusted: float) -> str:
     >>> result(Interval(0.0, -0.4, 0.4, 0.5, 10, 0.99), adjusted=1.0)
     'refuted'
     """
-    if interval.low > 0 and adjusted < 0.05:
+    if verdict(interval) == "supported" and adjusted < 0.05:
         return "supported"
-    return "refuted" if interval.high < SMALLEST else "inconclusive"
+    return "refuted" if verdict(interval, smallest=SMALLEST) == "refuted" else "inconclusive"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
-from . import recipes, study
+from . import deviations, recipes, study
 from .recipes import InputError, nearest
 from .schedule import counts, leads, spaced_schedule
 
@@ -108,4 +108,9 @@ EXERCISES = {
     "05.2": Exercise(lambda a: a == _PAPER_ONLINE().never, "31,280 batches in blocks of int(391 x 1.5)."),
     "05.3": Exercise(_agrees([(4, 2), (5, 2), (6, 6), (3, 1)], _plain_events),
                      "teach a block, then learn the same batches in the same order; the last block may be short."),
+    "09.1": Exercise(_number(-math.log(2) - 0.5), "sum of q (log q - p) over both classes, natural logarithm."),
+    "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
+                     "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),
+    "09.3": Exercise(lambda a: a == deviations.turn(recipes.self_kd(recipes.Recipe(), interval=4.0), "A3"),
+                     "deviations.turn, or dataclasses.replace with the field that README.md names for A3."),
 }

@@ -53,7 +53,7 @@ def interval_of(arm: str) -> float | None:
     """
     if arm in ("online KD", "self KD"):
         return 0.0
-    found = re.search(r"s=([\d.]+)$", arm)
+    found = re.search(r"^spaced .*s=([\d.]+)$", arm)
     return float(found[1]) if found else math.inf if arm == "offline KD" else None
 
 
@@ -232,6 +232,71 @@ def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str =
         counts += map(len, values.values())
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
     fig.supxlabel(f"{label}; {_say_n(counts)}", fontsize=8)
+    return fig
+
+
+def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
+    """Chosen paired differences with their intervals; filled where they are significant after Holm's correction.
+
+    Args:
+        table: from `tables.differences`.
+        label: its column that names a line.
+        title: of the whole figure.
+    """
+    style()
+    parts = list(table.groupby("Setting", sort=False)) if len(table) else []
+    heights = [len(part) + 1.5 for _, part in parts] or [1]
+    fig, axes = plt.subplots(len(heights), 1, figsize=(1.25 * COLUMN, 0.17 * sum(heights) + 0.5), squeeze=False,
+                             layout="constrained", gridspec_kw={"height_ratios": heights})
+    for ax, (setting, part) in zip(axes[:, 0], parts):
+        shade = colour("spaced KD s=1.5")
+        for y, (_, line) in enumerate(part.iterrows()):
+            mean, low, high, p = (line[f"Difference{name}"] for name in (" (points)", ": low", ": high", ": p (Holm)"))
+            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=shade, capsize=2,
+                        mfc=shade if p < 0.05 else "white")
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_title(setting)
+        ax.set_yticks(range(len(part)), part[label])
+        ax.set_ylim(len(part) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\nfilled: p < 0.05 after Holm", fontsize=8)
+    return fig
+
+
+def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
+    """From one arm to another, one change after the other: each bar is the mean paired change of its step.
+
+    Args:
+        frame: from `tables.runs`, of one notebook; a panel for each setting that has all steps.
+        steps: label and arm, in order; the first and the last are drawn whole.
+        title: of the whole figure.
+    """
+    names = [arm for _, arm in steps]
+    settings = [s for s in _settings(frame) if set(names) <= set(frame.loc[frame["setting"] == s, "arm"])]
+    fig, axes = _panels(settings, 0.5 + 0.22 * len(steps), sharey=True)
+    counts = []
+    for ax, setting in zip(axes, settings):
+        level = [mean_interval(_by_seed(frame, setting, arm)).mean for arm in names]
+        ax.set_xlim(min(level) - 0.35 * (max(level) - min(level)) - 0.5, max(level) + 0.25 * (max(level) - min(level)) + 0.5)
+        for y, arm in enumerate(names):
+            left, right = (ax.get_xlim()[0], level[y]) if y == 0 else sorted((level[y - 1], level[y]))
+            up = y == 0 or level[y] >= level[y - 1]
+            ax.barh(y, right - left, left=left, height=0.6, color="#666666" if y == 0 else "#009E73" if up else "#D55E00")
+            if y:
+                i = mean_interval(_by_seed(frame, setting, arm, names[y - 1]))
+                ax.errorbar(level[y], y, xerr=i.mean - i.low if i.n > 1 else None, fmt="none", ecolor="black", capsize=2,
+                            lw=0.8)
+                ax.plot([level[y - 1]] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
+                counts.append(i.n)
+            text = f"{level[y]:.1f}" if y == 0 else f"{i.mean:+.1f}"
+            ax.annotate(text, (right, y), (4 + 8 * (y > 0), 0), textcoords="offset points", va="center", fontsize=7)
+        ax.set_yticks(range(len(steps)), [label for label, _ in steps])
+        ax.set_ylim(len(steps) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    fig.supxlabel(f"test accuracy (%); bars: paired change of a step; {_say_n(counts)}", fontsize=8)
     return fig
 
 

@@ -100,6 +100,18 @@ class Session:
             found |= records.read_published(name)
         return Results(tuple(published), rows, found)
 
+    def series(self) -> Results:
+        """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
+        profile's. Trains nothing."""
+        profiles = tables.published_profiles() if self.profile == "smoke" else [self.profile]
+        rows, found, seen = [], {}, set()
+        for name in profiles:
+            here = [row for row in study.grid(name, seeds=self.seeds) if row.setting not in seen]
+            rows += here
+            seen |= {row.setting for row in here}
+            found |= records.read_published(name) if self.profile == "smoke" else tables.local_records(here)
+        return Results(tuple(profiles), rows, found)
+
     def source(self, shown: Results) -> None:
         """Print whose numbers follow."""
         for name in shown.profiles:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -112,7 +113,7 @@ _TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
 
 PROFILES = {p.name: p for p in (
     Profile("smoke", "tests: tiny, says nothing about methods", 2, (
-        _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",), self_audit=("A3",)),)),
+        _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",)),)),
     Profile("quick", "the whole series without a GPU, minutes", 5, (
         _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",)),
         _setting("digits", _digits(30, 300), exits=""))),
@@ -483,6 +484,9 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
         Stopped, KeyboardInterrupt: asked to stop; the workers have saved what was done.
     """
     check_workers(workers)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError("Worker processes read a script again before they work: put its call of run_all under "
+                         'if __name__ == "__main__":.')
     wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
@@ -529,7 +533,8 @@ def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[
     if failed:
         runs = sum(len(sweep.recipes) for sweep in planned)
         raise InputError(failed[0] if len(failed) == 1 else
-                         f"{len(failed)} of {runs} runs failed and the others are finished: " + " ".join(failed))
+                         f"{len(failed)} failures in {runs} runs, and the others are finished: " + " ".join(failed[:3])
+                         + f" And so on: the logs are in {records.runs_folder() / '.sweeps'}." * (len(failed) > 3))
 
 
 def _failures(future, sweep: Sweep) -> list[str]:
@@ -540,7 +545,8 @@ def _failures(future, sweep: Sweep) -> list[str]:
     why = ("its process was killed, perhaps for want of memory: give the same command again with fewer WORKERS"
            if isinstance(error, BrokenProcessPool) else
            str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
-    members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes)
+    members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes[:3])
+    members += f" and {len(sweep.recipes) - 3} more of its sweep" * (len(sweep.recipes) > 3)
     return [f"Run {members} failed, {why.removesuffix('.')}; its log is {sweep.log}."]
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Iterable, Iterator
 
 import pandas as pd
 
-from . import records, study
-from .recipes import InputError, Recipe
+from . import claims, records, study
+from .deviations import DEVIATIONS
+from .recipes import InputError, Recipe, nearest
 from .records import Record
 from .statistics import Interval, holm, mean_interval, paired_by_seed
 
 KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
 PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
 REFERENCE, DISTILLED = "baseline", ("online KD", "self KD")  # what the other arms are compared with
+MATCHED = ("baseline, equal compute", "baseline, twice the epochs")
 BY_SIZE = ("paper", "core", "study", "cifar100-slice", "quick")  # profiles with results, the largest first
 ACCURACY, SD = "Test accuracy (%)", "sd"
 MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Teacher (%)",
@@ -30,23 +33,47 @@ MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Tea
          "train_gmacs": "Training GMACs"}
 
 
+COSTS = {name: MEANS[name] for name in ("teacher_updates", "student_updates", "train_gmacs")}
+
+
 def _keys(row: study.Row) -> dict:
     return {"notebook": row.notebook, "setting": row.setting, "arm": row.arm, "seed": row.seed,
             "run_id": row.recipe.run_id}
 
 
-def runs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
+REPORTS = {  # what is called a run's test accuracy: name -> of its record (A5, A22)
+    "last": lambda record: record.summary["test_accuracy"],  # ours: the headline everywhere
+    "best_on_val": lambda record: record.summary["best_on_val_accuracy"],
+    "best_on_test": lambda record: record.summary["best_on_test_accuracy"],  # released online program
+    "last_ensemble": lambda record: record.summary["ensemble_test_accuracy"],
+    "best_ensemble_on_test": lambda record: max(row["ensemble_test_accuracy"] for row in record.epochs
+                                                if "ensemble_test_accuracy" in row),  # released self-KD program
+}
+
+
+def runs(rows: list[study.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
     """One line for each grid row whose record exists, in grid order: its keys, all summary numbers (see
     `train.summarise`), and data set, device, threads and seconds from its provenance.
 
     Args:
         rows: of a grid.
         found: run id -> record.
+        report: one of `REPORTS`, which becomes the column test_accuracy that all comparisons read. Runs that do not
+            have it (no validation images, a single exit) are left out.
+
+    Raises:
+        InputError: an unknown report.
     """
+    if report not in REPORTS:
+        raise InputError(nearest("report", report, REPORTS))
     have = [(row, found[row.recipe.run_id]) for row in rows if row.recipe.run_id in found]
     numbers = list(dict.fromkeys(["test_accuracy", *(name for _, record in have for name in record.summary)]))
-    lines = [_keys(row) | record.summary | {name: record.provenance.get(name) for name in PROVENANCE}
-             for row, record in have]
+    lines = []
+    for row, record in have:
+        with suppress(KeyError, ValueError):  # ValueError: the maximum of no epoch
+            reported = {"test_accuracy": REPORTS[report](record)}
+            lines.append(_keys(row) | record.summary | reported
+                         | {name: record.provenance.get(name) for name in PROVENANCE})
     return pd.DataFrame(lines, columns=KEYS + numbers + PROVENANCE)
 
 
@@ -101,6 +128,55 @@ def _against(part: pd.DataFrame, names: list[str], reference: str) -> dict[str, 
                         f"vs {reference}: high": i.high, f"vs {reference}: pairs": i.n,
                         f"vs {reference}: p (Holm)": adjusted.get(arm, math.nan)}
     return columns
+
+
+def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> pd.DataFrame:
+    """Chosen comparisons, one a line: paired by seed, a 95% t interval, p after Holm's correction over the lines of a
+    setting.
+
+    Args:
+        frame: from `runs`, of one notebook.
+        pairs: columns that name the line, the arm, and the arm that is subtracted; in each setting that has both.
+    """
+    lines, pairs = [], list(pairs)
+    for setting, part in frame.groupby("setting", sort=False):
+        there = set(part["arm"])
+        found = [(names, paired_by_seed(part, arm, other)) for names, arm, other in pairs if {arm, other} <= there]
+        for (names, i), p in zip(found, holm([i.p for _, i in found])):
+            lines.append({"Setting": setting, **names, "n": i.n, "Difference (points)": i.mean, "Difference: low": i.low,
+                          "Difference: high": i.high, "Difference: pairs": i.n, "Difference: p (Holm)": p})
+    return pd.DataFrame(lines, columns=["Setting", *pairs[0][0], "n", "Difference (points)", *(
+        f"Difference: {part}" for part in ("low", "high", "pairs", "p (Holm)"))])
+
+
+def against_controls(frame: pd.DataFrame, arm: str, controls: Iterable[str]) -> pd.DataFrame:
+    """An arm minus each of its controls, beside what each control costs in a run.
+
+    Args:
+        frame: from `runs`, of one notebook.
+    """
+    table = differences(frame, [({"Control": control}, arm, control) for control in controls])
+    cost = frame.groupby(["setting", "arm"])[["test_accuracy", *COSTS]].mean()
+    for name, shown in {"test_accuracy": "Its accuracy (%)", **COSTS}.items():
+        table[shown] = [cost.loc[(line.Setting, line.Control), name] for line in table.itertuples()]
+    return table
+
+
+def audit(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each deviation of the released programs is worth in test accuracy: with it minus without it, all else as in
+    the clean preset, and all else as in the released one.
+
+    Args:
+        frame: from `runs`, of 09_released_code_audit.
+    """
+    pairs = []
+    for id, deviation in DEVIATIONS.items():
+        at = ", s=0" if id == "A7" else ""
+        for program in ("", "self: "):
+            names = {"Id": id, "Deviation": deviation.title, "Program": "self KD" if program else "online KD"}
+            pairs += [(names | {"Within": "clean"}, f"{program}clean + {id}{at}", f"{program}clean{at}"),
+                      (names | {"Within": "released"}, f"{program}released{at}", f"{program}released - {id}{at}")]
+    return differences(frame, pairs)
 
 
 # For people
@@ -349,16 +425,26 @@ def _readme_profile(name: str) -> str:
                 used |= {row.recipe.run_id: published[row.recipe.run_id] for row in rows}
     if not parts:
         return ""
-    table = pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])
-    return markdown(table) + "\n" + _sources(name, used.values())
+    table = markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"]))
+    if any(setting.controls for setting in study.profile(name).settings):
+        table = _readme_claims(name, published) + "\n" + table
+    return table + "\n" + _sources(name, used.values())
+
+
+def _readme_claims(name: str, published: dict[str, Record]) -> str:
+    judged = claims.judged(runs(study.grid(name), published))
+    return markdown(claims.matrix(judged)) + (
+        f"\nClaims of the paper (P) and questions to it (Q), written down before the runs; differences in points. "
+        f"Supported: the 95% interval lies above 0, also after Holm. Refuted: it lies below {claims.SMALLEST:g} points.\n")
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
     """The arms that the paper compares: no distillation, none ahead, and the teacher ahead by its recommended 1.5
-    epochs (self KD: every interval). Corrected p-values are those of the whole table."""
+    epochs (self KD: every interval); and the baseline of equal cost. Corrected p-values are those of the whole
+    table."""
     shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
-    shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD") or arm.startswith("spaced self KD")
-                   for arm in shown["Arm"]]]
+    shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
+                   or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
     return pd.DataFrame({"Data": shown["Setting"], "Method": shown["Arm"], "n": shown["n"],
                          "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],

@@ -40,6 +40,26 @@ def test_a_constant_lead_is_constant():
     assert counts(spaced_schedule(2, 3, 2, rule="constant"))[:3] == (6, 6, 0)
 
 
+def test_a_head_start_gives_the_teacher_more_batches_and_the_student_the_same():
+    events = list(spaced_schedule(2, 4, 0.5, rule="head_start"))
+    assert [f"{e.kind} {e.index}" for e in events[:5]] == ["teach 8", "teach 9", "teach 0", "learn 0", "teach 1"]
+    assert counts(events)[:2] == (10, 8) and set(leads(events)) == {3}
+    assert [e.index for e in events if e.kind == "learn"] == list(range(8))
+    with pytest.raises(InputError, match="trained to its end"):
+        replace(online_kd(BASE), method="offline_kd", interval=3.0, rule="head_start")
+
+
+def test_a_head_start_is_online_kd_with_a_teacher_that_is_not_new(toy):
+    ahead = online_kd(BASE, interval=1.0, rule="head_start")
+    assert teacher_of(ahead) is None
+    rows, summary, *_ = train(ahead, toy)
+    assert (summary["teacher_updates"], summary["student_updates"]) == (20, 15)
+    assert rows[0]["teacher_updates"] == 10 and rows[1]["teacher_updates"] == 5
+    assert train(replace(ahead, interval=0.0), toy)[3].keys() == train(online_kd(BASE), toy)[3].keys()
+    for name, value in train(online_kd(BASE), toy)[3].items():
+        assert torch.equal(train(replace(ahead, interval=0.0), toy)[3][name], value)
+
+
 def test_fresh_batches():
     images = torch.arange(64, dtype=torch.uint8).view(16, 1, 2, 2).repeat(1, 1, 4, 4)
     batches = Batches(images, torch.arange(16), 4, seed=0, augment="crop_flip")

@@ -1,0 +1,140 @@
+"""Every deviation of the released programs is a switch: it can be turned alone, in both directions, and does what it
+says. (That all of them together are the released programs: test_conformance.py.)"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from spacedkd_lib import distillers, models
+from spacedkd_lib.augment import draw
+from spacedkd_lib.batches import generator
+from spacedkd_lib.deviations import DEVIATIONS, switches, turn
+from spacedkd_lib.distillers.online_kd import frozen_statistics
+from spacedkd_lib.recipes import RELEASED, InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd
+from spacedkd_lib.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
+
+ONLINE = online_kd(Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05), interval=1.5)
+SELF = self_kd(replace(ONLINE, model="resnet10"))
+BASES = {"online_kd": ONLINE, "self_kd": SELF, "offline_kd": offline_kd(ONLINE)}
+TURNABLE = [(id, method) for id, d in DEVIATIONS.items() for method in d.released
+            if id != "A6" and (id, method) != ("A1", "self_kd")]  # in both presets; another value of the same gradient
+
+
+def test_the_register_is_the_preset():
+    for method, values in RELEASED.items():
+        told = {}
+        for d in DEVIATIONS.values():
+            told |= d.released.get(method, {}) if d.in_preset else {}
+        assert {name: told[name] for name in values} == values
+        assert set(told) - set(values) <= {"rule", "replay"}  # A6: the same in both presets
+        recipe = BASES[method]
+        for id in switches(method):
+            recipe = turn(recipe, id)
+        assert recipe == preset(BASES[method], "released")
+        for id in switches(method):
+            recipe = turn(recipe, id, "clean")
+        assert recipe == replace(BASES[method], augment=recipe.augment)
+
+
+def test_all_ids_are_there_and_told_in_full():
+    assert list(DEVIATIONS) == [f"A{i}" for i in range(1, 23)]
+    for d in DEVIATIONS.values():
+        assert all((d.title, d.where, d.text, d.program, d.consequence)) and bool(d.released) != bool(d.elsewhere), d.id
+        assert d.severity == ("high" if int(d.id[1:]) <= 10 else "medium")
+
+
+@pytest.mark.parametrize("id, method", TURNABLE)
+def test_turned_alone_it_changes_what_is_learnt(id, method, toy):
+    """On pictures that are trained with it; from the clean side and from the released one."""
+    clean = replace(BASES[method], interval=0.0) if id == "A7" else BASES[method]
+    if id == "A12":  # of the momentum that idle exits coast on, there is some after the first replay
+        clean = replace(clean, epochs=4)
+    base = preset(clean, "released") if method in RELEASED else clean
+    for start, end in ((clean, turn(clean, id)), (turn(base, id), turn(base, id, "clean"))):
+        assert start != end
+        one, other = train(start, toy), train(end, toy)
+        differ = [name for name, value in one[3].items() if not torch.equal(value, other[3][name])]
+        assert differ or one[1]["student_updates"] != other[1]["student_updates"], (id, start)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: turn(ONLINE, "A99"), '"A99" is not a deviation'),
+    (lambda: turn(ONLINE, "A1", "both"), "clean, released"),
+    (lambda: turn(ONLINE, "A3"), "belongs to self_kd and the method is online_kd"),
+    (lambda: turn(ONLINE, "A5"), "best_on_test"),
+    (lambda: turn(baseline(ONLINE), "A1"), "method is baseline"),
+])
+def test_what_cannot_be_turned(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_a9_three_steps_and_the_teachers_clock():
+    steps = replace(ONLINE, lr=1.0, lr_schedule="multistep", epochs=200)
+    assert [round(learning_rate(steps, i, 200), 6) for i in (0, 59, 60, 120, 160)] == [1, 1, 0.2, 0.04, 0.008]
+    theirs = replace(ONLINE, student_clock="teacher")
+    events = list(recipe_schedule(theirs, 5))
+    clock = Clock(theirs, 5, [])
+    rates = [(event.kind, clock.rate(event)) for event in events if event.kind != "epoch"]
+    assert rates[7:14] == [("learn", rates[6][1])] * 7 and rates[6] == ("teach", learning_rate(theirs, 6, 15))
+    late = Clock(theirs, 5, events[:10])  # taken up again in the middle of a replay
+    assert late.rate(events[10]) == rates[6][1]
+
+
+def test_a12_idle_exits_decay_as_sgd_does():
+    """After n teacher's steps at momentum 0: (1 - lr weight_decay)^n; with gradients of None: untouched."""
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
+    for idle, factor in (("frozen", 1.0), ("decay", (1 - 0.05 * 0.1) ** 3)):
+        recipe = replace(SELF, momentum=0.0, weight_decay=0.1, idle_exits=idle)
+        distiller = distillers.make(recipe, 3, 3, 8)
+        optimizer = optimizers(recipe, distiller)["teach"]
+        before = {name: p.clone() for name, p in distiller.net.named_parameters()}
+        for _ in range(3):
+            optimizer.zero_grad()
+            distiller.teach(x, y)["loss"].backward()
+            optimizer.step()
+        for name, p in distiller.net.named_parameters():
+            if not name.startswith(("trunk", "heads.3")):
+                torch.testing.assert_close(p, factor * before[name])
+        assert all(p.grad is None for p in distiller.adapters.parameters())  # they do not belong to the copies
+
+
+def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
+    x = torch.randn(5, 3, 8, 8)
+    net, whole = models.ResNet("resnet8", 3, width=4), models.ResNet("resnet8", 3, width=4)
+    whole.load_state_dict(net.state_dict())
+    models.split_batch_norm(net, 2)
+    with torch.no_grad():
+        parts = net.train()(x).logits
+        first = whole.train()(x[:3]).logits  # DataParallel gives the first GPU the larger half
+        torch.testing.assert_close(parts[:3], first)
+        for (name, value), other in zip(net.state_dict().items(), whole.state_dict().values()):
+            torch.testing.assert_close(value, other, msg=name)  # running statistics of the first part alone
+        torch.testing.assert_close(parts[3:], whole(x[3:]).logits)
+        torch.testing.assert_close(net.eval()(x).logits, net.eval()(x.flip(0)).logits.flip(0))
+
+
+def test_a13_batch_statistics_without_a_trace():
+    net = models.ResNet("resnet8", 3, width=4).train()
+    x, before = torch.randn(6, 3, 8, 8), {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad(), frozen_statistics(net):
+        logits = net(x).logits
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(layer.momentum == 0.1 for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
+    torch.testing.assert_close(logits, net(x).logits)
+
+
+@pytest.mark.parametrize("changes", [dict(teacher_mode="train_frozen"), dict(batch_norm_parts=2, teacher_mode="train"),
+                                     dict(student_clock="teacher")])
+def test_in_a_sweep_as_alone(changes, toy):
+    recipes = [replace(ONLINE, **changes), replace(ONLINE, interval=1.0, **changes)]
+    for recipe, (rows, summary, _, weights) in zip(recipes, sweep(recipes, toy)):
+        alone = train(recipe, toy)
+        assert summary == alone[1] and all(torch.equal(value, alone[3][name]) for name, value in weights.items())
+
+
+def test_a19_rotations_to_one_side_or_both():
+    for augment, signed in (("autoaugment_cutout", False), ("autoaugment_two_sided_cutout", True)):
+        assert ("rotate" in draw(augment, 2, 32, 32, generator(0, "augment", 0))["signed"]) == signed
