@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 
 from spacedkd_lib.recipes import InputError
-from spacedkd_lib.statistics import Interval, holm, mean_interval, paired_by_seed, paired_difference
+from spacedkd_lib.statistics import (MOST, Interval, coverage, holm, mean_interval, paired_by_seed,
+                                     paired_difference, power, probability_of_improvement, seeds_needed,
+                                     stratified_bootstrap, verdict)
 
 RNG = np.random.default_rng(0)
 
@@ -98,3 +100,191 @@ def test_holm_keeps_the_family_error():
     """Without any true difference, a family of four rejects anything in at most 5% of experiments."""
     p = np.random.default_rng(2).uniform(size=(4000, 4))
     assert np.mean([min(holm(row)) < 0.05 for row in p]) < 0.06 < np.mean(p.min(axis=1) < 0.05)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 50])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_power_equals_the_noncentral_distributions(n, level):
+    """T has a noncentral t distribution, and T^2 a noncentral F distribution."""
+    critical = stats.t.ppf((1 + level) / 2, n - 1)
+    for effect, sd in [(0.3, 1.0), (-1.2, 0.8), (2.0, 1.5)]:
+        shift = effect / sd * math.sqrt(n)
+        t = stats.nct(n - 1, shift)
+        got = power(effect, sd, n, level)
+        assert got == pytest.approx(t.sf(critical) + np.nan_to_num(t.cdf(-critical)), abs=1e-6)
+        assert got == pytest.approx(stats.ncf(1, n - 1, shift ** 2).sf(critical ** 2), abs=1e-6)
+
+
+def test_power_is_the_share_of_small_p_values():
+    values = np.random.default_rng(3).normal([1.0], 0.9, (20_000, 5))
+    share = np.mean(stats.ttest_rel(values, np.zeros_like(values), axis=1).pvalue < 0.05)
+    assert power(1.0, 0.9, 5) == pytest.approx(share, abs=0.01)
+
+
+def test_power_at_the_limits():
+    assert power(1.0, 1.0, 1) == power(1.0, 1.0, 0) == 0
+    assert power(0.0, 1.0, 5) == pytest.approx(0.05) and power(0.0, 1.0, 5, level=0.9) == pytest.approx(0.1)
+    assert power(1.0, 0.0, 2) == 1 and power(0.0, 0.0, 5) == power(1.0, 0.0, 1) == 0  # as mean_interval's p
+    assert power(1e-9, 1.0, 2) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 100, 10_000])
+def test_power_grows_with_the_effect_up_to_one(n):
+    """Also where SciPy's noncentral t has no number, from a shift of about 8 (lower tail) and 36 (upper) on."""
+    found = [power(effect / math.sqrt(n), 1.0, n) for effect in [*np.arange(0, 60, 0.25), 1e2, 1e4, 1e6]]
+    assert 0.0499 < found[0] and found[-1] == 1 and min(np.diff(found)) > -1e-6
+
+
+def test_seeds_needed_is_the_smallest():
+    for effect, sd, wanted in [(0.5, 1.0, 0.8), (-1.0, 0.7, 0.9), (0.2, 2.0, 0.5), (9.0, 0.5, 0.8)]:
+        n = seeds_needed(effect, sd, wanted)
+        assert isinstance(n, int) and power(effect, sd, n) >= wanted > power(effect, sd, n - 1)
+    assert seeds_needed(0.5, 1.0) == 34  # Cohen 1988 and G*Power
+    assert seeds_needed(0.5, 1.0, level=0.99) > 34
+    assert seeds_needed(1.0, 0.0) == 2
+    assert seeds_needed(0.0, 1.0) == seeds_needed(0.0, 0.0) == math.inf
+    enough = math.sqrt(8 / MOST)  # needs about 7.85 sd^2 / effect^2
+    assert 0.9 * MOST < seeds_needed(enough, 1.0) <= MOST and seeds_needed(0.9 * enough, 1.0) == math.inf
+
+
+def test_power_refuses_bad_input():
+    for effect, sd in [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, -1.0), (1.0, math.inf)]:
+        for call in (lambda: power(effect, sd, 5), lambda: seeds_needed(effect, sd)):
+            with pytest.raises(InputError, match="has no power"):
+                call()
+    with pytest.raises(InputError, match="level = 95 is out of range"):
+        power(1.0, 1.0, 5, level=95)
+    with pytest.raises(InputError, match="power = 80 is out of range"):
+        seeds_needed(1.0, 1.0, power=80)
+
+
+def test_probability_of_improvement_equals_mann_whitney():
+    pairs = {name: (RNG.integers(0, 9, n), RNG.integers(0, 8, m)) for name, n, m in [("a", 5, 5), ("b", 3, 7)]}
+    wanted = [stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)) for x, y in pairs.values()]
+    got = probability_of_improvement(pairs)
+    assert got.mean == pytest.approx(np.mean(wanted)) and got.n == 3
+    assert all(math.isnan(x) for x in (got.low, got.high, got.sd, got.p))
+    assert probability_of_improvement(list(pairs.values())).mean == got.mean
+    swapped = probability_of_improvement([(y, x) for x, y in pairs.values()])
+    assert swapped.mean == pytest.approx(1 - got.mean)
+
+
+def test_probability_of_improvement_closed_forms():
+    assert probability_of_improvement([([2, 3], [0, 1])]).mean == 1
+    assert probability_of_improvement([([1, 1], [1, 1, 1])]).mean == 0.5
+    assert math.isnan(probability_of_improvement([([1, math.nan], [0, 0])]).mean)  # not hidden
+    for nothing in ([], [([], [1.0])]):
+        assert probability_of_improvement(nothing).n == 0 and math.isnan(probability_of_improvement(nothing).mean)
+    apart = probability_of_improvement([(range(10, 20), range(10))])
+    assert apart[:3] == (1, 1, 1) and apart.n == 10
+    for wrong in ([[1, 2], [3, 4]], [([1], [2], [3])], {"a": [[1, 2]]}):
+        with pytest.raises(InputError, match="not a pair of lists"):
+            probability_of_improvement(wrong)
+
+
+def test_probability_of_improvement_interval_equals_scipy():
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(1, 1, 12), rng.normal(0, 1, 10)
+    got = probability_of_improvement([(x, y)])
+    wanted = stats.bootstrap((x, y), lambda x, y, axis: np.mean(x[..., :, None] > y[..., None, :], axis=(-2, -1)),
+                             method="percentile", vectorized=True, random_state=0).confidence_interval
+    assert got[1:3] == pytest.approx(wanted, abs=0.02) and got.low < got.mean < got.high
+    assert math.isnan(probability_of_improvement([(x, y), (x[:9], y)]).low)  # one setting with fewer than ten
+
+
+def mean(strata):
+    return sum(x.mean(-1) for x in strata) / len(strata)
+
+
+def test_bootstrap_of_zeros_and_ones_is_binomial():
+    got = stratified_bootstrap({"one": [0, 1] * 5}, mean, repeats=20_000)
+    assert got[:3] == pytest.approx((0.5, *stats.binom(10, 0.5).ppf([0.025, 0.975]) / 10)) and got.n == 10
+    assert stratified_bootstrap([[0, 1] * 5], mean, repeats=20_000, level=0.8)[1:3] == pytest.approx((0.3, 0.7))
+
+
+def test_bootstrap_equals_scipy():
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(0, 1, 15), rng.normal(3, 2, 11)
+    got = stratified_bootstrap([x, y], mean, repeats=10_000)
+    wanted = stats.bootstrap((x, y), lambda x, y, axis: (x.mean(axis) + y.mean(axis)) / 2, method="percentile",
+                             vectorized=True, n_resamples=10_000, random_state=0).confidence_interval
+    assert got[1:3] == pytest.approx(wanted, abs=0.03) and got.n == 11
+    assert math.isnan(got.sd) and math.isnan(got.p)
+
+
+def test_bootstrap_keeps_the_strata_apart_and_repeats():
+    assert stratified_bootstrap([[0] * 10, [100] * 10], mean)[:3] == (50, 50, 50)
+    values = RNG.normal(size=(2, 10))
+    assert stratified_bootstrap(values, mean) == pytest.approx(stratified_bootstrap(values, mean), nan_ok=True)
+    assert stratified_bootstrap(values, mean, seed=1).low != stratified_bootstrap(values, mean).low
+    assert math.isnan(stratified_bootstrap([[*range(9), math.nan]], mean).low)
+
+
+def test_bootstrap_refuses_what_it_cannot_do():
+    for few in ([range(10), range(9)], {"a": [1.0]}, []):
+        with pytest.raises(InputError, match=r"A stratum has n = [910].*give at least 10\."):
+            stratified_bootstrap(few, mean)
+    with pytest.raises(InputError, match=r"shape \(\): reduce the last axis only"):  # would be an interval of a point
+        stratified_bootstrap([range(10)], lambda strata: np.mean(strata[0]))
+    with pytest.raises(InputError, match="level = 0 is out of range"):
+        stratified_bootstrap([range(10)], mean, level=0)
+
+
+def accuracy(rng, shape):
+    """Test accuracy in % of 1000 images, less its mean: multiples of 0.1, in [0, 100] before."""
+    return rng.binomial(1000, 0.71, shape) / 10 - 71
+
+
+def difference_of_accuracies(rng, shape):
+    return accuracy(rng, shape) - accuracy(rng, shape)
+
+
+@pytest.mark.parametrize("sample", [
+    np.random.Generator.standard_normal, lambda rng, shape: rng.standard_t(5, shape),
+    lambda rng, shape: rng.uniform(-1, 1, shape), accuracy, difference_of_accuracies,
+    lambda rng, shape: np.clip(np.round(rng.normal(0, 0.1, shape), 1), -0.2, 0.2)])  # five values in all
+def test_student_covers_at_five_seeds(sample):
+    assert 0.93 < coverage(5, sample=sample) < 0.97
+
+
+def test_coverage_counts_mean_intervals():
+    def sample(rng, shape):
+        return np.round(rng.normal(0, 0.05, shape), 1)  # often equal: intervals of one point
+
+    found = [mean_interval(values, 0.9) for values in sample(np.random.default_rng(4), (500, 3))]
+    assert any(i.sd == 0 for i in found)
+    assert coverage(3, 0.9, 500, sample, seed=4) == np.mean([i.low <= 0 <= i.high for i in found])
+    assert coverage(5, level=0.8) == pytest.approx(0.8, abs=0.01)
+    with pytest.raises(InputError, match="n = 1 gives no interval"):
+        coverage(1)
+
+
+@pytest.mark.parametrize("sample", [np.random.Generator.standard_normal, difference_of_accuracies])
+@pytest.mark.parametrize("n, least, most", [(3, 0.72, 0.78), (5, 0.80, 0.87)])
+def test_bootstrap_covers_less_at_few_seeds(sample, n, least, most):
+    """All n^n resamples, so that their number is not to blame."""
+    values = sample(np.random.default_rng(5), (2000, n))
+    chosen = np.indices((n,) * n).reshape(n, -1)
+    shares = np.stack([(chosen == seed).mean(axis=0) for seed in range(n)])  # (seeds, resamples)
+    low, high = np.quantile(values @ shares, [0.025, 0.975], axis=1, method="inverted_cdf")
+    assert least < np.mean((low <= 1e-9) & (high >= -1e-9)) < most < coverage(n, sample=sample) - 0.05
+
+
+@pytest.mark.parametrize("low, high, direction, smallest, said", [
+    (0.2, 1.0, 1, 0.0, "supported"), (-1.0, -0.2, -1, 0.0, "supported"), (1.1, 2.0, 1, 1.0, "supported"),
+    (-2.0, -1.1, -1, 1.0, "supported"), (-0.4, 1.0, 1, -0.5, "supported"), (0.6, 0.9, 1, 0.5, "supported"),
+    (-1.0, -0.2, 1, 0.0, "refuted"), (0.2, 1.0, -1, 0.0, "refuted"), (-1.0, 0.0, 1, 0.0, "refuted"),
+    (0.0, 1.0, -1, 0.0, "refuted"), (0.2, 1.0, 1, 1.0, "refuted"), (0.0, 0.0, 1, 0.0, "refuted"),
+    (0.0, 0.0, -1, 0.0, "refuted"), (-0.9, 0.3, -1, 0.9, "refuted"),
+    (-0.1, 1.0, 1, 0.0, "inconclusive"), (0.0, 1.0, 1, 0.0, "inconclusive"), (-1.0, 0.0, -1, 0.0, "inconclusive"),
+    (0.9, 2.0, 1, 1.0, "inconclusive"), (math.nan, 1.0, 1, 0.0, "inconclusive"),
+    (0.5, math.nan, 1, 0.0, "inconclusive"), (math.nan, -1.0, 1, 0.0, "inconclusive"),
+    (math.nan, math.nan, -1, 0.0, "inconclusive"), (0.5, 1.0, 1, math.nan, "inconclusive")])
+def test_verdict(low, high, direction, smallest, said):
+    assert verdict(Interval((low + high) / 2, low, high, 1.0, 5, 0.5), direction, smallest) == said
+
+
+def test_verdict_of_one_seed_and_of_no_direction():
+    assert verdict(mean_interval([3.0])) == verdict(mean_interval([])) == "inconclusive"
+    with pytest.raises(InputError, match="direction = 0 is out of range"):
+        verdict(mean_interval([1.0, 2.0]), direction=0)
