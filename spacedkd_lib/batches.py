@@ -145,7 +145,8 @@ class Batches:
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Batch i: x float [B, C, H, W], normalised, channels_last; y int64 [B]."""
         which = self.indices(i)
-        drawn = draw(self.augment, len(which), *self.images.shape[-2:], generator(self.seed, self.streams["augment"], i))
+        drawn = draw(self.augment, len(which), *self.images.shape[-2:],
+                     generator(self.seed, self.streams["augment"], i))
         which = which.to(self.images.device)
         x = augmented(self.images.index_select(0, which), drawn)
         return normalised(x, self.statistics, self.dtype), self.labels[which]

@@ -46,14 +46,14 @@ DEVIATIONS = {d.id: d for d in (
               "Kullback-Leibler divergence from the teacher's softened probabilities to the student's.",
               "PyTorch's KLDivLoss, which expects log-probabilities, receives probabilities. Self KD uses the "
               "log-softmax and is right.",
-              "What is minimised is -<q, p>: its optimum is the teacher's first choice alone, and its gradient is about a "
-              "hundredth of the divergence's. The term hardly teaches.",
+              "What is minimised is -<q, p>: its optimum is the teacher's first choice alone, and its gradient is about "
+              "a hundredth of the divergence's. The term hardly teaches.",
               {"online_kd": {"soft_loss": "probability_kl"}, "self_kd": {"soft_loss": "soft_cross_entropy"}}),
     Deviation("A2", "high", "feature loss is one norm of the batch", "TS 295-296, 74, 117; ST 241",
               "A distance between the features of student and teacher.",
               "The Euclidean norm of the whole difference [B, D], no mean; weight 0.03.",
-              "Its gradient has norm 1 however close the features are and depends on the batch size; in online KD it "
-              "outweighs the soft loss a thousandfold.",
+              "Its weight against the labels grows with the root of the batch size, and its pull never fades; in online "
+              "KD it outweighs the soft loss a thousandfold.",
               _both(feature_loss="batch_frobenius")),
     Deviation("A3", "high", "spaced self KD makes twice the updates", "ST 219-261",
               "The deepest exit runs ahead, then teaches the shallow exits.",
@@ -63,8 +63,8 @@ DEVIATIONS = {d.id: d for d in (
               {"self_kd": {"self_update": "everything"}}),
     Deviation("A4", "high", "self KD counts batches from one epoch below zero", "ST 179",
               "A replay every s epochs.",
-              "The counter starts at minus one epoch, so the first replay comes after one epoch and, at s = 4, the last "
-              "three epochs are never distilled.",
+              "The counter starts at minus one epoch, so the first replay comes after one epoch and, at s = 4, the "
+              "last three epochs are never distilled.",
               "A comparison at the last epoch punishes long intervals; the best epoch on the test set hides it.",
               {"self_kd": {"counter": "epoch_early"}}),
     Deviation("A5", "high", "best epoch on the test set", "TS 189-191, 211; ST 311-315",
@@ -74,10 +74,10 @@ DEVIATIONS = {d.id: d for d in (
               elsewhere='tables.runs(..., report="best_on_test")'),
     Deviation("A6", "high", "the lead is a sawtooth", "TS 98-126",
               "A teacher trained s epochs ahead.",
-              "The teacher runs for s epochs, then the student catches up on the same augmented pictures: the lead falls "
-              "from s to one update, s / 2 on average.",
-              "Spacing is mixed with targets on pictures that the teacher has just learnt. The paper's schedule, so both "
-              'presets keep it; rule = "constant" and replay = "fresh_batch" or "fresh_augmentation" are the controls.',
+              "The teacher runs for s epochs, then the student catches up on the same augmented pictures: the lead "
+              "falls from s to one update, s / 2 on average.",
+              "Spacing is mixed with targets on pictures that the teacher has just learnt. The paper's schedule, so "
+              'both presets keep it; rule = "constant" and replay = "fresh_batch" or "fresh_augmentation" are the controls.',
               {"online_kd": {"rule": "fixed", "replay": "same"}}),
     Deviation("A7", "high", "s = 0 is not the limit of small s", "TS 106-110",
               "Online KD is spaced KD without a space.",
@@ -88,8 +88,8 @@ DEVIATIONS = {d.id: d for d in (
               "Offline KD is the other end: a teacher trained before.",
               "It also has fresh batches and a teacher in eval mode, where spaced KD has the same pixels and batch "
               "statistics.",
-              "Offline and spaced cannot be compared like for like. Both presets replay the same pixels; the field sets "
-              "what the program does.",
+              "Offline and spaced cannot be compared like for like. Both presets replay the same pixels; the field "
+              "sets what the program does.",
               {"offline_kd": {"replay": "fresh_batch"}}, in_preset=False),
     Deviation("A9", "high", "constant learning rate", "TS 245-257, 312-316, 362-364; ST 172-174",
               "Settings name a schedule with three steps.",
@@ -109,8 +109,8 @@ DEVIATIONS = {d.id: d for d in (
               _both(tail="drop")),
     Deviation("A12", "medium", "one GPU or two makes a difference", "TS 301-303; ST 151-152",
               "Hardware does not matter.",
-              "On two GPUs batch norm sees half a batch, and the idle exits of self KD keep decaying and coasting, because "
-              "their gradients are zeros and not absent (also with torch before 2.0).",
+              "On two GPUs batch norm sees half a batch, and the idle exits of self KD keep decaying and coasting, "
+              "because their gradients are zeros and not absent (also with torch before 2.0).",
               "Results depend on the number of GPUs and the version.",
               {"online_kd": {"batch_norm_parts": 2}, "self_kd": {"batch_norm_parts": 2, "idle_exits": "decay"}},
               in_preset=False),
@@ -178,8 +178,8 @@ def turn(recipe: Recipe, id: str, to: str = "released") -> Recipe:
     if DEVIATIONS[id].elsewhere:
         raise InputError(f"{id} ({DEVIATIONS[id].title}) changes no training: see {DEVIATIONS[id].elsewhere}.")
     if not fields:
-        raise InputError(f"{id} ({DEVIATIONS[id].title}) belongs to {', '.join(DEVIATIONS[id].released)} and the method "
-                         f"is {recipe.method}: derive the recipe with the function of that name first.")
+        raise InputError(f"{id} ({DEVIATIONS[id].title}) belongs to {', '.join(DEVIATIONS[id].released)} and the "
+                         f"method is {recipe.method}: derive the recipe with the function of that name first.")
     if to == "clean":
         fields = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in fields}
     return replace(recipe, **fields)

@@ -279,15 +279,17 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
     counts = []
     for ax, setting in zip(axes, settings):
         level = [mean_interval(_by_seed(frame, setting, arm)).mean for arm in names]
-        ax.set_xlim(min(level) - 0.35 * (max(level) - min(level)) - 0.5, max(level) + 0.25 * (max(level) - min(level)) + 0.5)
+        spread = max(level) - min(level) + 1
+        ax.set_xlim(min(level) - 0.35 * spread, max(level) + 0.25 * spread)
         for y, arm in enumerate(names):
             left, right = (ax.get_xlim()[0], level[y]) if y == 0 else sorted((level[y - 1], level[y]))
             up = y == 0 or level[y] >= level[y - 1]
-            ax.barh(y, right - left, left=left, height=0.6, color="#666666" if y == 0 else "#009E73" if up else "#D55E00")
+            shade = "#666666" if y == 0 else "#009E73" if up else "#D55E00"
+            ax.barh(y, right - left, left=left, height=0.6, color=shade)
             if y:
                 i = mean_interval(_by_seed(frame, setting, arm, names[y - 1]))
-                ax.errorbar(level[y], y, xerr=i.mean - i.low if i.n > 1 else None, fmt="none", ecolor="black", capsize=2,
-                            lw=0.8)
+                ax.errorbar(level[y], y, xerr=i.mean - i.low if i.n > 1 else None, fmt="none", ecolor="black",
+                            capsize=2, lw=0.8)
                 ax.plot([level[y - 1]] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
                 counts.append(i.n)
             text = f"{level[y]:.1f}" if y == 0 else f"{i.mean:+.1f}"

@@ -81,7 +81,8 @@ class Recipe:
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "learning rate at the start", "paper")
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep"))
-    student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours", ("own", "teacher"))
+    student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours",
+                                ("own", "teacher"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
     precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
@@ -93,8 +94,8 @@ class Recipe:
                             ("own", "cifar10", "cifar100", "imagenet"))
     # Schedule
     interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
-    rule: str = _field("fixed", "lengths of the blocks; constant, head_start: no blocks, a lead of exactly s (A6)", "paper",
-                       RULES)
+    rule: str = _field("fixed", "lengths of the blocks; constant, head_start: no blocks, a lead of exactly s (A6)",
+                       "paper", RULES)
     replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6)", "paper",
                          ("same", "fresh_augmentation", "fresh_batch"))
     tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS)
@@ -225,8 +226,8 @@ def _check_numbers(r: Recipe) -> None:
 # Named derivations. Each takes a recipe and says what it changes.
 
 _DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock", "temperature", "alpha", "beta",
-                 "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target", "self_update",
-                 "idle_exits", "gate", "teacher_model", "teacher_width")
+                 "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target",
+                 "self_update", "idle_exits", "gate", "teacher_model", "teacher_width")
 
 
 def baseline(recipe: Recipe) -> Recipe:

@@ -79,8 +79,8 @@ def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,),
 
 
 # What spaced KD at s = 1.5 is set beside: each arm another answer to "what else changed?". Name -> of plain online KD.
-# (Offline KD is the teacher frozen at its final state. An update of spaced KD costs 3 forward passes of the teacher, 1 to
-# ask it and 3 of the student, so 7 for the baseline's 3.)
+# (Offline KD is the teacher frozen at its final state. An update of spaced KD costs 3 forward passes of the teacher, 1
+# to ask it and 3 of the student, so 7 for the baseline's 3.)
 CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
     "constant lead s=1.5": lambda online: spaced(online, 1.5, rule="constant"),
     "constant lead s=0.75": lambda online: spaced(online, 0.75, rule="constant"),  # the mean of the sawtooth
@@ -96,7 +96,8 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
 }
 FEW = ("constant lr", "labels only", "constant lead s=1.5", "teacher head start s=1.5", "fresh batches s=1.5",
        "baseline, equal compute", "smaller CE weight")
-ALL = ("constant lr", "labels only", "twice the epochs", "exits only", *(name for name in CONTROLS if "augm" not in name))
+ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
+       *(name for name in CONTROLS if "augmentation" not in name))
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
 AUDIT = tuple(id for id in switches("online_kd") if id != "A19")

@@ -143,8 +143,7 @@ def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> 
         there = set(part["arm"])
         found = [(names, paired_by_seed(part, arm, other)) for names, arm, other in pairs if {arm, other} <= there]
         for (names, i), p in zip(found, holm([i.p for _, i in found])):
-            lines.append({"Setting": setting, **names, "n": i.n, "Difference (points)": i.mean, "Difference: low": i.low,
-                          "Difference: high": i.high, "Difference: pairs": i.n, "Difference: p (Holm)": p})
+            lines.append([setting, *names.values(), i.n, i.mean, i.low, i.high, i.n, p])
     return pd.DataFrame(lines, columns=["Setting", *pairs[0][0], "n", "Difference (points)", *(
         f"Difference: {part}" for part in ("low", "high", "pairs", "p (Holm)"))])
 
@@ -435,7 +434,8 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
     judged = claims.judged(runs(study.grid(name), published))
     return markdown(claims.matrix(judged)) + (
         f"\nClaims of the paper (P) and questions to it (Q), written down before the runs; differences in points. "
-        f"Supported: the 95% interval lies above 0, also after Holm. Refuted: it lies below {claims.SMALLEST:g} points.\n")
+        f"Supported: the 95% interval lies above 0, also after Holm. Refuted: it lies below {claims.SMALLEST:g} "
+        "points.\n")
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:

@@ -41,8 +41,8 @@ class OnlineKD:
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
         self.trained = {"teach": [teacher], "learn": [student, projector]}
         forward = macs(teacher, channels, size)
-        self.cost = {"teach": 3 * forward,
-                     "learn": 3 * macs(student, channels, size) + forward * (self.looks and not self.view_before_update)}
+        asked = self.looks and not self.view_before_update
+        self.cost = {"teach": 3 * forward, "learn": 3 * macs(student, channels, size) + forward * asked}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
