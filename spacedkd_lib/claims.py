@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .statistics import Interval, holm, paired_by_seed, seeds_needed, verdict
+from .statistics import Interval, holm, paired_by_seed, probability_of_improvement, seeds_needed, verdict
 
 SMALLEST = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 
@@ -103,6 +103,23 @@ def judged(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
                           "Difference: p (Holm)": p, "Result": result(i, p),
                           "Seeds for 1 point": seeds_needed(1.0, i.sd) if i.n > 1 else math.nan,
                           "Runs": " ".join(sorted(set(ids)))})
+    return pd.DataFrame(lines)
+
+
+def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
+    """For each claim the probability that a run of the arm beats a run of the reference, mean over the settings that
+    have both; with a bootstrap interval where each has ten seeds (`statistics.probability_of_improvement`)."""
+    lines = []
+    for claim in register:
+        arms = frame[(frame["notebook"] == claim.notebook)]
+        pairs = {setting: tuple(part.loc[part["arm"] == arm, "test_accuracy"].tolist()
+                                for arm in (claim.arm, claim.reference))
+                 for setting, part in arms.groupby("setting", sort=False)}
+        pairs = {setting: pair for setting, pair in pairs.items() if all(pair)}
+        if pairs:
+            i = probability_of_improvement(pairs)
+            lines.append({"Claim": claim.id, "Statement": claim.statement, "Settings": len(pairs),
+                          "P(improvement)": i.mean, "low": i.low, "high": i.high, "n": i.n})
     return pd.DataFrame(lines)
 
 

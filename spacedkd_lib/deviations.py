@@ -46,14 +46,14 @@ DEVIATIONS = {d.id: d for d in (
               "Kullback-Leibler divergence from the teacher's softened probabilities to the student's.",
               "PyTorch's KLDivLoss, which expects log-probabilities, receives probabilities. Self KD uses the "
               "log-softmax and is right.",
-              "What is minimised is -<q, p>: its optimum is the teacher's first choice alone, and its gradient is about "
-              "a hundredth of the divergence's. The term hardly teaches.",
+              "What is minimised is -<q, p>: its optimum is the teacher's first choice alone, and its gradient is "
+              "about a hundredth of the divergence's. The term hardly teaches.",
               {"online_kd": {"soft_loss": "probability_kl"}, "self_kd": {"soft_loss": "soft_cross_entropy"}}),
     Deviation("A2", "high", "feature loss is one norm of the batch", "TS 295-296, 74, 117; ST 241",
               "A distance between the features of student and teacher.",
               "The Euclidean norm of the whole difference [B, D], no mean; weight 0.03.",
-              "Its weight against the labels grows with the root of the batch size, and its pull never fades; in online "
-              "KD it outweighs the soft loss a thousandfold.",
+              "Its weight against the labels grows with the root of the batch size, and its pull never fades; in "
+              "online KD it outweighs the soft loss a thousandfold.",
               _both(feature_loss="batch_frobenius")),
     Deviation("A3", "high", "spaced self KD makes twice the updates", "ST 219-261",
               "The deepest exit runs ahead, then teaches the shallow exits.",
@@ -77,7 +77,8 @@ DEVIATIONS = {d.id: d for d in (
               "The teacher runs for s epochs, then the student catches up on the same augmented pictures: the lead "
               "falls from s to one update, s / 2 on average.",
               "Spacing is mixed with targets on pictures that the teacher has just learnt. The paper's schedule, so "
-              'both presets keep it; rule = "constant" and replay = "fresh_batch" or "fresh_augmentation" are the controls.',
+              'both presets keep it; rule = "constant" and replay = "fresh_batch" or "fresh_augmentation" are the '
+              "controls.",
               {"online_kd": {"rule": "fixed", "replay": "same"}}),
     Deviation("A7", "high", "s = 0 is not the limit of small s", "TS 106-110",
               "Online KD is spaced KD without a space.",

@@ -157,7 +157,8 @@ def against_controls(frame: pd.DataFrame, arm: str, controls: Iterable[str]) -> 
     table = differences(frame, [({"Control": control}, arm, control) for control in controls])
     cost = frame.groupby(["setting", "arm"])[["test_accuracy", *COSTS]].mean()
     for name, shown in {"test_accuracy": "Its accuracy (%)", **COSTS}.items():
-        table[shown] = [cost.loc[(line.Setting, line.Control), name] for line in table.itertuples()]
+        values = [cost.loc[(line.Setting, line.Control), name] for line in table.itertuples()]
+        table[shown] = [round(value) for value in values] if name.endswith("updates") else values
     return table
 
 

@@ -71,6 +71,34 @@ def test_what_cannot_be_turned(call, message):
         call()
 
 
+def test_a7_targets_from_before_the_teachers_update():
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
+    for zero_target in ("pre_update", "post_update"):
+        distiller = distillers.make(replace(ONLINE, interval=0.0, zero_target=zero_target, alpha=1.0, beta=0.0), 3, 3, 8)
+        optimizer = optimizers(distiller.recipe, distiller)["teach"]
+        before = distiller.teacher.train()(x).logits.detach()
+        distiller.teach(x, y)["loss"].backward()
+        optimizer.step()
+        target = before if zero_target == "pre_update" else distiller.look(x).logits
+        loss = distiller.soft_scale * distiller.soft(distiller.student.train()(x).logits, target, 3.0)
+        torch.testing.assert_close(distiller.learn(x, y)["loss"], loss)
+
+
+def test_a17_the_adapter_of_exit_3_is_never_trained():
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
+    for exits, unused in (((1, 2), [True, False, False]), ((1, 2, 3), [False] * 3)):
+        distiller = distillers.make(replace(SELF, feature_exits=exits), 3, 3, 8)
+        distiller.learn(x, y)["loss"].backward()
+        assert [adapter.weight.grad is None for adapter in distiller.adapters] == unused  # of exits 3, 2, 1
+
+
+@pytest.mark.parametrize("base", [ONLINE, SELF])
+def test_a18_t_squared(base):
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
+    scaled, plain = (distillers.make(replace(base, t_squared=on), 3, 3, 8).learn(x, y) for on in (True, False))
+    torch.testing.assert_close(scaled["loss"] - plain["loss"], base.alpha * (3.0**2 - 1) * plain["soft"])
+
+
 def test_a9_three_steps_and_the_teachers_clock():
     steps = replace(ONLINE, lr=1.0, lr_schedule="multistep", epochs=200)
     assert [round(learning_rate(steps, i, 200), 6) for i in (0, 59, 60, 120, 160)] == [1, 1, 0.2, 0.04, 0.008]
