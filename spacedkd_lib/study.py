@@ -303,7 +303,7 @@ class Sweep:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
         each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
-                    "self_kd": 9}.get(r.method, 4) for r in self.recipes)
+                    "self_kd": 9}.get(r.method, 7 if r.rule == "head_start" else 4) for r in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
 
