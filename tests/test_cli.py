@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from test_tables import synthetic
 
 from spacedkd_lib import __main__ as cli
-from spacedkd_lib import exercises, notebook, records, study
+from spacedkd_lib import exercises, notebook, recipes, records, study, tables
 from spacedkd_lib.recipes import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +64,7 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "18 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+    assert "30 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
 def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
@@ -80,6 +82,85 @@ def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
     recipe = study.grid("smoke")[0].recipe
     records.save(recipe, [{"test_accuracy": 1.0}], {}, {}, {})
     assert cli.inputs_key("n", {"profile": "smoke"}) != key
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A place of its own for runs, results and README."""
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text(f"{tables.START}{tables.END}")
+    return tmp_path
+
+
+def finish(rows):
+    """Made-up local records of these rows; their ids."""
+    made = synthetic(rows)
+    for run_id, record in made.items():
+        records.write_atomically(records.runs_folder() / run_id / "result.json", record.to_json())
+    return set(made)
+
+
+SMOKE = study.grid("smoke")
+
+
+def test_publish_takes_whole_arms_only(place, capsys):
+    """Of the first notebook one arm lacks a seed; of the next, all is there; a shared run is in both."""
+    wanted = finish(row for row in SMOKE if row.arm in ("baseline", "online KD") and row.notebook[:2] in ("03", "05"))
+    finish(row for row in SMOKE if row.arm == "baseline, constant lr" and row.seed == 1)
+    cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    assert set(records.read_published("smoke")) == wanted and len(wanted) == 4
+    arms = {(row.notebook, row.arm) for row in SMOKE}
+    whole = {(row.notebook, row.arm) for row in SMOKE if row.recipe.run_id in wanted}
+    assert whole == {(n, a) for n, a in arms if (n[:2], a) in
+                     {("02", "baseline"), ("03", "baseline"), ("03", "online KD"), ("05", "baseline"),
+                      ("05", "online KD"), ("09", "clean, s=0")}}
+    out = capsys.readouterr().out
+    assert f"Published 4 records in results/smoke/records.jsonl. {len(arms - whole)} arms are not finished" in out
+    tidy = (place / "results" / "smoke" / "runs.csv").read_text()
+    assert "online KD" in tidy and "constant lr" not in tidy
+
+
+def test_publish_of_a_whole_profile_leaves_nothing_out(place, capsys):
+    wanted = finish(SMOKE)
+    cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    assert set(records.read_published("smoke")) == wanted
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_publish_refuses_where_no_arm_is_whole(place):
+    finish(row for row in SMOKE if row.seed == 0)
+    with pytest.raises(InputError, match="No arm of profile smoke is finished .* nothing was published"):
+        cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    assert not (place / "results").exists()
+
+
+def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
+    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
+    rows = study.grid("quick", seeds=2)
+    for profile in ("quick", "study"):
+        records.publish(synthetic(rows).values(), profile)
+    wanted = finish(row for row in rows if row.notebook in ("02_baselines", "04_self_kd"))
+    series = notebook.Session("09_released_code_audit", "quick", seeds=2).series()
+    assert set(series.ids) == set(series.records) == wanted and series.profiles == ("quick",)
+    assert {row.notebook for row in series.rows} == set(study.ARMS)
+
+
+def test_series_in_smoke_is_what_is_published(place, monkeypatch):
+    """Of a setting that two profiles have, the larger one's."""
+    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
+    finish(SMOKE)
+    session = notebook.Session("09_released_code_audit")
+    assert session.series().ids == [] and session.series().rows == []
+    published = {}
+    for profile in ("quick", "study"):
+        rows = [row for row in study.grid(profile) if row.notebook == "02_baselines" and row.setting == "glyphs"]
+        records.publish(synthetic(rows).values(), profile)
+        published[profile] = {row.recipe.run_id for row in rows}
+    series = session.series()
+    assert series.profiles == ("study", "quick")
+    assert set(series.ids) == published["study"] > published["quick"]
+    assert series.runs.query("arm == 'baseline, constant lr'")["seed"].tolist() == list(range(10))
 
 
 def test_session_refuses_bad_parameters():
@@ -105,7 +186,8 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
     wrong = {"00.1": 5, "00.2": None, "00.3": "lr", "01.1": 390, "01.2": lambda i, n: len(i) == n, "01.3": 230.4,
              "02.1": 512, "02.2": lambda z, y: -z[y], "02.3": 3.1, "03.1": lambda z, t: z, "03.2": 3, "03.3": 2,
              "04.1": 0.0, "04.2": 31280, "04.3": lambda e: e[0], "05.1": 10, "05.2": 0,
-             "05.3": lambda n, i: [("teach", k) for k in range(n)]}
+             "05.3": lambda n, i: [("teach", k) for k in range(n)], "09.1": 0.0, "09.2": 27,
+             "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released")}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
         if answer is not None:

@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections import Counter
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from spacedkd_lib import records, study
-from spacedkd_lib.recipes import InputError, baseline
+from spacedkd_lib import data, distillers, records, study
+from spacedkd_lib.recipes import InputError, baseline, online_kd, preset, self_kd
+from spacedkd_lib.train import recipe_schedule
 
 SMOKE = study.profile("smoke").settings[0]
 
@@ -40,6 +43,59 @@ def test_shared_runs_are_counted_once():
 
 def test_seeds_can_be_chosen():
     assert {r.seed for r in study.grid("quick", "05_spaced_kd", seeds=2)} == {0, 1}
+
+
+# The audit's arms and the controls
+
+GLYPHS = study.profile("study").settings[0]
+AUDIT = study.audit_arms(GLYPHS)
+
+
+def changed(one, other):
+    values = asdict(other)
+    return {name for name, value in asdict(one).items() if value != values[name]}
+
+
+def test_the_waterfall_ends_at_the_clean_recipe():
+    way = [id for id in study.WATERFALL if id in GLYPHS.audit]
+    steps = [AUDIT["released"]] + [AUDIT[f"released - {', '.join(way[:i + 1])}"] for i in range(len(way))]
+    assert steps[-1].run_id == AUDIT["clean"].run_id == online_kd(GLYPHS.base, interval=1.5).run_id
+    assert changed(*steps[:2]) == {"lr_schedule", "zero_target"}  # A9; and A7, which acts at s = 0 only
+    for before, after in zip(steps[1:], steps[2:]):
+        assert len(changed(before, after)) == 1
+
+
+@pytest.mark.parametrize("name, clean", [
+    ("released", online_kd(GLYPHS.base, interval=1.5)), ("released, s=0", online_kd(GLYPHS.base)),
+    ("self: released", self_kd(GLYPHS.multi_exit, interval=2.0)), ("self: released, s=0", self_kd(GLYPHS.multi_exit))])
+def test_the_released_arm_keeps_what_depends_on_the_data(name, clean):
+    wanted = preset(clean, "released")
+    assert {"augment", "normalise"} <= changed(AUDIT[name], wanted) <= {"augment", "normalise", "init"}
+    assert not changed(AUDIT[name], clean) & {"augment", "normalise", "init"}
+    assert AUDIT[name.replace("released", "clean")] == clean
+
+
+def test_single_switches_are_turned_alone():
+    alone = [arm for arm in AUDIT if "clean + " in arm]
+    assert len(alone) == 8 + 8
+    for arm in alone:
+        program, at = arm.split("clean")[0], ", s=0" * arm.endswith(", s=0")
+        assert len(changed(AUDIT[arm], AUDIT[f"{program}clean{at}"])) == 1, arm
+
+
+def multiply_accumulates(recipe, batches=63):
+    """Of a run's training, up to a factor: what `train.summarise` counts."""
+    channels, size, classes, *_ = data.shape(recipe.dataset)
+    cost = distillers.make(recipe, channels, classes, size).cost
+    return sum(cost.get(kind, 0) * n for kind, n in Counter(e.kind for e in recipe_schedule(recipe, batches)).items())
+
+
+@pytest.mark.parametrize("setting", study.profile("study").settings[:2], ids=lambda setting: setting.label)
+def test_the_baseline_of_equal_compute_costs_what_spaced_kd_costs(setting):
+    arms = study.spaced_arms(setting)
+    ours = multiply_accumulates(arms["spaced KD s=1.5"])
+    assert multiply_accumulates(arms["baseline, equal compute"]) == pytest.approx(ours, rel=0.1)
+    assert multiply_accumulates(arms["baseline"]) < 0.5 * ours
 
 
 @pytest.mark.parametrize("call, message", [
@@ -77,6 +133,42 @@ def test_a_run_that_diverges_costs_no_other(runs):
     with pytest.raises(InputError, match="is not a number below"):
         study.run_all([bad, good], workers=1)
     assert records.load(good) is not None and records.load(bad) is None
+
+
+class Failing(Executor):
+    """Where every run fails, with a sentence."""
+
+    def submit(self, work, sweep):
+        future = Future()
+        future.set_result([f"Seed {recipe.seed} failed." for recipe in sweep.recipes])
+        return future
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 4])
+def test_many_failures_are_summarised(runs, seeds):
+    recipes = [replace(baseline(SMOKE.base), seed=seed) for seed in range(seeds)]
+    with pytest.raises(InputError) as error:
+        study.run_all(recipes, say=lambda line: None, executor=Failing())
+    said = str(error.value)
+    assert said.count(" failed.") == min(seeds, 3)
+    assert said.startswith(f"{seeds} failures in {seeds} runs") == (seeds > 1)
+    assert said.endswith(f"And so on: the logs are in {runs / '.sweeps'}.") == (seeds > 3)
+
+
+UNGUARDED = """
+from spacedkd_lib import study
+from spacedkd_lib.executors import LocalProcesses
+study.run_all([])  # nothing to train: so that this test need not train either
+LocalProcesses(1).submit(print).result()
+"""
+
+
+def test_a_script_without_a_main_guard_is_told(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1])))
+    assert done.returncode != 0
+    assert done.stderr.count('put its call of run_all under if __name__ == "__main__":.') == 1
 
 
 def test_changed_pictures_of_a_folder_are_noticed(runs, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spacedkd_lib import records, study, tables
+from spacedkd_lib import records, study, tables, train
 from spacedkd_lib.recipes import InputError
 from spacedkd_lib.records import Record
 from spacedkd_lib.statistics import Interval, holm, mean_interval, paired_difference
@@ -41,6 +41,14 @@ SPACED, SELF = (study.grid("quick", name, 4) for name in ("05_spaced_kd", "04_se
 SPACED_RECORDS, SELF_RECORDS = synthetic(SPACED), synthetic(SELF)
 
 
+def tidy(values, notebook="05_spaced_kd", setting="glyphs"):
+    """As from `tables.runs`: arm -> accuracies, of seed 0, 1, ..."""
+    return pd.DataFrame([{"notebook": notebook, "setting": setting, "arm": arm, "seed": seed,
+                          "run_id": f"{notebook[:2]}-{setting}-{arm}-{seed}".replace(" ", "-"),
+                          "test_accuracy": accuracy}
+                         for arm, accuracies in values.items() for seed, accuracy in enumerate(accuracies)])
+
+
 def cells(markdown):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()
             if line.startswith("|")]
@@ -63,6 +71,47 @@ def test_runs_are_tidy_and_hold_only_what_exists():
         assert line["test_accuracy"] == some[line["run_id"]].summary["test_accuracy"]
 
 
+EPOCHS = [  # of one run, all that a report may be taken from
+    {"test_accuracy": 68.0, "val_accuracy": 61.0, "ensemble_test_accuracy": 75.0},
+    {"test_accuracy": 71.0, "val_accuracy": 65.0, "ensemble_test_accuracy": 72.0},
+    {},  # not evaluated
+    {"test_accuracy": 73.0, "val_accuracy": 62.0, "ensemble_test_accuracy": 76.0},
+    {"test_accuracy": 70.0, "val_accuracy": 64.0, "ensemble_test_accuracy": 74.0}]
+BY_HAND = {"last": 70.0, "best_on_val": 71.0, "best_on_test": 73.0, "last_ensemble": 74.0,
+           "best_ensemble_on_test": 76.0}
+
+
+def with_epochs(row, *left_out):
+    """A record of these epochs without some of their numbers, summarised as training does it."""
+    epochs = [{"epoch": e + 1, "teacher_updates": 1, "student_updates": 1,
+               **{name: value for name, value in numbers.items() if name not in left_out}}
+              for e, numbers in enumerate(EPOCHS)]
+    return Record(row.recipe, epochs, train.summarise(epochs, {}, 1), PROVENANCE)
+
+
+@pytest.mark.parametrize("report", tables.REPORTS)
+def test_reports_against_numbers_by_hand(report):
+    rows = [row for row in SELF if row.arm == "self KD"]
+    frame = tables.runs(rows, {row.recipe.run_id: with_epochs(row) for row in rows}, report)
+    assert frame["test_accuracy"].tolist() == [BY_HAND[report]] * 4
+    assert set(frame["best_on_test_accuracy"]) == {73.0}  # only the headline is another
+
+
+def test_runs_without_the_reported_number_are_left_out():
+    plain, exits = (next(row for row in SELF if row.arm == arm) for arm in ("baseline", "self KD"))
+    found = {plain.recipe.run_id: with_epochs(plain, "ensemble_test_accuracy"),
+             exits.recipe.run_id: with_epochs(exits, "val_accuracy")}
+    there = {report: tables.runs(SELF, found, report)["arm"].tolist() for report in tables.REPORTS}
+    assert there == {"last": ["baseline", "self KD"], "best_on_val": ["baseline"],
+                     "best_on_test": ["baseline", "self KD"], "last_ensemble": ["self KD"],
+                     "best_ensemble_on_test": ["self KD"]}
+
+
+def test_an_unknown_report():
+    with pytest.raises(InputError, match='"best_test" is not a report; did you mean "best_on_test"'):
+        tables.runs(SPACED, SPACED_RECORDS, "best_test")
+
+
 def test_epochs_have_one_line_each():
     frame = tables.epochs(SPACED, SPACED_RECORDS)
     assert len(frame) == 3 * len(SPACED)
@@ -74,8 +123,8 @@ def test_epochs_have_one_line_each():
 def test_summary_against_its_definition():
     frame = tables.runs(SPACED, SPACED_RECORDS)
     table = tables.summary(frame)
-    in_order = list(study.spaced_arms(study.profile("quick").settings[0]))
-    assert table["Arm"].tolist() == 2 * in_order
+    in_order = [arm for setting in study.profile("quick").settings for arm in study.spaced_arms(setting)]
+    assert table["Arm"].tolist() == in_order
     line = table[(table["Setting"] == "glyphs") & (table["Arm"] == "spaced KD s=1.5")].iloc[0]
     arm = accuracies(frame, "spaced KD s=1.5")
     assert (line["n"], line["Test accuracy (%)"]) == (4, pytest.approx(np.mean(arm)))
@@ -112,6 +161,81 @@ def test_summary_of_everything_and_of_nothing():
     nothing = tables.summary(tables.runs(SPACED, {}))
     assert len(nothing) == 0 and len(tables.formatted(nothing)) == 0
     assert len(tables.epochs(SPACED, {})) == 0
+
+
+# Chosen comparisons
+
+DIFFERENCE = ["Difference (points)", "Difference: low", "Difference: high"]
+CHOSEN = [({"Line": arm}, arm, "baseline")
+          for arm in ("spaced KD s=1.5", "constant lead s=1.5", "offline KD", "no arm")]
+
+
+def test_differences_against_statistics():
+    frame = tables.runs(SPACED, SPACED_RECORDS)
+    table = tables.differences(frame, CHOSEN)
+    here = {"glyphs": ["spaced KD s=1.5", "constant lead s=1.5", "offline KD"],
+            "digits": ["spaced KD s=1.5", "offline KD"]}
+    assert list(zip(table["Setting"], table["Line"])) == [(setting, arm) for setting in here for arm in here[setting]]
+    for setting, part in table.groupby("Setting"):
+        wanted = [paired_difference(accuracies(frame, arm, setting), accuracies(frame, "baseline", setting))
+                  for arm in here[setting]]
+        assert part[DIFFERENCE].values.tolist() == [pytest.approx(i[:3]) for i in wanted]
+        assert part["Difference: p (Holm)"].tolist() == pytest.approx(holm([i.p for i in wanted]))
+        assert part["n"].tolist() == part["Difference: pairs"].tolist() == [4] * len(part)
+    assert tables.formatted(table)["Difference [95% t], Holm p"].str.fullmatch(r"[+-]\S+ \[\S+, \S+\] p\S+").all()
+
+
+def test_differences_of_nothing_have_their_columns():
+    frame = tables.runs(SPACED, SPACED_RECORDS)
+    for empty in (tables.differences(frame[:0], CHOSEN), tables.differences(frame, CHOSEN[-1:])):
+        assert len(empty) == 0 and list(empty.columns) == list(tables.differences(frame, CHOSEN).columns)
+
+
+@pytest.mark.xfail(strict=True, raises=(IndexError, KeyError), reason="columns come from the first pair, costs from a "
+                   "frame that without runs has none")
+def test_no_pairs_and_no_runs():
+    frame = tables.runs(SPACED, SPACED_RECORDS)
+    assert len(tables.differences(frame, [])) == 0
+    assert len(tables.against_controls(tables.runs(SPACED, {}), "spaced KD s=1.5", ["baseline"])) == 0
+
+
+def test_against_controls_says_what_each_costs():
+    dear = {run_id: replace(record, summary=record.summary | {"train_gmacs": 10.0 * record.recipe.epochs})
+            for run_id, record in SPACED_RECORDS.items()}
+    frame = tables.runs(SPACED, dear)
+    table = tables.against_controls(frame, "spaced KD s=1.5", ["baseline", "baseline, equal compute"])
+    assert list(zip(table["Setting"], table["Control"])) == [
+        ("glyphs", "baseline"), ("glyphs", "baseline, equal compute"), ("digits", "baseline")]
+    for _, line in table.iterrows():
+        arm, control = (accuracies(frame, name, line["Setting"]) for name in ("spaced KD s=1.5", line["Control"]))
+        assert line[DIFFERENCE].tolist() == pytest.approx(paired_difference(arm, control)[:3])
+        assert line["Its accuracy (%)"] == pytest.approx(np.mean(control))
+    assert table["Training GMACs"].tolist() == [100, 230, 300]  # 10, round(7 / 3 * 10) and 30 epochs
+    assert table[["Teacher updates", "Student updates"]].values.tolist() == [[0, 30]] * 3
+
+
+def test_audit_is_with_the_deviation_minus_without_it():
+    levels = {"clean": 70, "clean + A1": 68, "released": 60, "released - A1": 65,
+              "clean, s=0": 71, "clean + A7, s=0": 75, "released, s=0": 59, "released - A7, s=0": 62,
+              "clean + A7": 0, "released - A7": 0,  # A7 acts at s = 0 only
+              "self: clean": 80, "self: clean + A3": 87, "released - A9, A1": 66}
+    frame = tidy({arm: [level - 1, level, level + 1] for arm, level in levels.items()}, "09_released_code_audit")
+    table = tables.audit(frame)
+    keys = ["Id", "Program", "Within"]
+    assert table.set_index(keys)["Difference (points)"].to_dict() == {
+        ("A1", "online KD", "clean"): -2, ("A1", "online KD", "released"): -5, ("A7", "online KD", "clean"): 4,
+        ("A7", "online KD", "released"): -3, ("A3", "self KD", "clean"): 7}
+    assert table["Deviation"].tolist() == [tables.DEVIATIONS[id].title for id in table["Id"]]
+    assert list(tables.audit(frame[:0]).columns) == list(table.columns)
+
+
+def test_audit_meets_the_arms_of_the_grid():
+    """Every arm that turns one switch alone has its line, in both programs."""
+    rows = study.grid("study", "09_released_code_audit", 2)
+    table = tables.audit(tables.runs(rows, synthetic(rows)))
+    turned = {row.arm for row in rows if re.fullmatch(r"(self: )?(clean \+|released -) A\d+(, s=0)?", row.arm)}
+    assert len(table) == len(turned) == 15 + 8
+    assert table["Within"].value_counts().to_dict() == {"clean": 16, "released": 7}
 
 
 def test_one_seed_and_missing_arms_are_shown_as_such():
@@ -261,12 +385,15 @@ def published(tmp_path, monkeypatch):
 
 def test_readme_block(published):
     block = tables.readme_block(["paper", "quick"])
-    lines = cells(block)
-    arms = [(line[0], line[1]) for line in lines[2:]]
+    claimed, lines = map(cells, block.split("\n| Data ", 1))
+    assert claimed[0][:4] == ["Claim", "Statement", "glyphs", "digits"]
+    assert claimed[2][:2] == ["P1", "Spaced online KD beats online KD."]
+    assert re.fullmatch(r"\w+: \S+ \[\S+, \S+\]", claimed[2][2])
+    arms = [(line[0], line[1]) for line in lines[1:]]
     spaced, own = (list(f(study.profile("quick").settings[0])) for f in (study.spaced_arms, study.self_arms))
-    shown = [a for a in spaced + own if a in ("baseline", "online KD", "spaced KD s=1.5", "offline KD", "self KD")
-             or a.startswith("spaced self KD")]
-    assert arms[:len(shown)] == [("glyphs", arm) for arm in shown] and len(shown) == 7
+    shown = [a for a in spaced + own if a in ("baseline", "online KD", "spaced KD s=1.5", "offline KD", "self KD",
+                                              "baseline, equal compute") or a.startswith("spaced self KD")]
+    assert arms[:len(shown)] == [("glyphs", arm) for arm in shown] and len(shown) == 8
     by_arm = {(line[0], line[1]): line for line in lines}
     frame = tables.runs(published, synthetic(published))
     frame = frame[frame["notebook"] == "05_spaced_kd"]
@@ -278,14 +405,43 @@ def test_readme_block(published):
         assert part in block
 
 
+def publish(profile, *arms):
+    rows = [row for row in study.grid(profile, "05_spaced_kd", 2) if row.arm in arms]
+    records.publish(synthetic(rows).values(), profile)
+
+
+def test_the_claims_stand_first_where_there_are_controls(published):
+    publish("cifar100-slice", "baseline", "online KD")
+    block = tables.readme_block(["quick"])
+    assert block.startswith("| Claim") and "Refuted: it lies below 0.5 points." in block
+    assert tables.readme_block(["cifar100-slice"]).startswith("| Data")
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="claims.matrix of no claim")
+def test_readme_block_of_arms_that_make_no_claim(published):
+    publish("study", "baseline")
+    assert "Profile study" in tables.readme_block(["study"])
+
+
+def test_readme_leaves_quick_out_where_study_is_published(published, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"{tables.START}{tables.END}")
+    publish("cifar100-slice", "baseline", "online KD")
+    tables.update_readme(path)
+    assert re.findall(r"^Profile (\S+):", path.read_text(), re.M) == ["cifar100-slice", "quick"]
+    publish("study", "baseline", "online KD")
+    tables.update_readme(path)
+    assert re.findall(r"^Profile (\S+):", path.read_text(), re.M) == ["study", "cifar100-slice"]
+
+
 def test_update_readme_changes_only_its_own_part(published, tmp_path):
     path = tmp_path / "README.md"
-    path.write_text(f"# Before\n{tables.START}\nold\n{tables.END}\nafter \\1\n")
+    path.write_text(f"# Before\n{tables.START}\nwhat stood here\n{tables.END}\nafter \\1\n")
     tables.update_readme(path)
     text = path.read_text()
-    assert text.startswith(f"# Before\n{tables.START}\n\n| Data")
+    assert text.startswith(f"# Before\n{tables.START}\n\n| Claim")
     assert text.endswith(f".\n\n{tables.END}\nafter \\1\n")
-    assert "old" not in text
+    assert "what stood here" not in text
     tables.update_readme(path)
     assert path.read_text() == text
 
