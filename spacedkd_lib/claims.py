@@ -76,6 +76,10 @@ REGISTER = (
 )
 
 
+COLUMNS = ["Claim", "Statement", "Source", "Setting", "Arm", "Against", "n", "Difference (points)", "Difference: low",
+           "Difference: high", "Difference: pairs", "Difference: p (Holm)", "Result", "Seeds for 1 point", "Runs"]
+
+
 def judged(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
     """A line for each claim and setting that has runs of both arms.
 
@@ -97,13 +101,10 @@ def judged(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
                 here.append((claim, paired_by_seed(arms, claim.arm, claim.reference), pairs["run_id"]))
         adjusted = holm([interval.p for _, interval, _ in here])
         for (claim, i, ids), p in zip(here, adjusted):
-            lines.append({"Claim": claim.id, "Statement": claim.statement, "Source": claim.source, "Setting": setting,
-                          "Arm": claim.arm, "Against": claim.reference, "n": i.n, "Difference (points)": i.mean,
-                          "Difference: low": i.low, "Difference: high": i.high, "Difference: pairs": i.n,
-                          "Difference: p (Holm)": p, "Result": result(i, p),
-                          "Seeds for 1 point": seeds_needed(1.0, i.sd) if i.n > 1 else math.nan,
-                          "Runs": " ".join(sorted(set(ids)))})
-    return pd.DataFrame(lines)
+            seeds = seeds_needed(1.0, i.sd) if i.n > 1 else math.nan
+            lines.append([claim.id, claim.statement, claim.source, setting, claim.arm, claim.reference, i.n, i.mean,
+                          i.low, i.high, i.n, p, result(i, p), seeds, " ".join(sorted(set(ids)))])
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
@@ -126,8 +127,11 @@ def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of `judged` as people read them: a line a claim, a column a setting, in each cell the result and the
     difference with its interval."""
-    said = [f"{line['Result']}: {line['Difference (points)']:+.1f} [{line['Difference: low']:.1f}, "
-            f"{line['Difference: high']:.1f}]" for _, line in table.iterrows()]
+    def say(line) -> str:
+        mean, low, high = (round(line[f"Difference{part}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
+        return f"{line['Result']}: {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else f"{line['Result']} (n = 1)"
+
+    said = [say(line) for _, line in table.iterrows()]
     keys = ["Claim", "Statement"]
     wide = table[[*keys, "Setting"]].assign(said=said).pivot_table(index=keys, columns="Setting", values="said",
                                                                    aggfunc="first", sort=False)

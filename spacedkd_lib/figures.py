@@ -33,11 +33,11 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axe
 LOOKS = {  # arm: colour, marker
     "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
     "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
-    "teacher": ("#000000", "*")}
+    "baseline, twice the epochs": ("#444444", "8"), "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
-SPACED_MARKERS = {0.5: "^", 1.0: "<", 1.5: ">", 2.0: "d", 3.0: "p", 4.0: "H"}
+SPACED_MARKERS = {0.25: "v", 0.5: "^", 1.0: "<", 1.5: ">", 2.0: "d", 3.0: "p", 4.0: "H"}
 
 
 def style() -> None:
@@ -58,13 +58,13 @@ def interval_of(arm: str) -> float | None:
 
 
 def look(arm: str) -> tuple[str, str]:
-    """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.5 to 4 epochs on a
+    """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.25 to 4 epochs on a
     logarithmic scale."""
-    if arm in LOOKS or not arm.startswith("spaced"):
-        return LOOKS.get(arm, OTHER)
+    if not arm.startswith("spaced"):
+        return LOOKS.get(re.sub(r" s=.*", "", arm), OTHER)
     s = interval_of(arm) or 0.5
     ramp = SPACED_SELF if "self" in arm else SPACED
-    return to_hex(ramp(math.log2(s / 0.5) / 3)), SPACED_MARKERS.get(s, "^")
+    return to_hex(ramp(math.log2(s / 0.25) / 4)), SPACED_MARKERS.get(s, "^")
 
 
 def colour(arm: str) -> str:
@@ -246,8 +246,10 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     style()
     parts = list(table.groupby("Setting", sort=False)) if len(table) else []
     heights = [len(part) + 1.5 for _, part in parts] or [1]
-    fig, axes = plt.subplots(len(heights), 1, figsize=(1.25 * COLUMN, 0.17 * sum(heights) + 0.5), squeeze=False,
+    fig, axes = plt.subplots(len(heights), 1, figsize=(PAGE, 0.2 * sum(heights) + 0.8), squeeze=False,
                              layout="constrained", gridspec_kw={"height_ratios": heights})
+    if not parts:
+        axes[0, 0].set_axis_off()
     for ax, (setting, part) in zip(axes[:, 0], parts):
         shade = colour("spaced KD s=1.5")
         for y, (_, line) in enumerate(part.iterrows()):
@@ -275,25 +277,28 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
     """
     names = [arm for _, arm in steps]
     settings = [s for s in _settings(frame) if set(names) <= set(frame.loc[frame["setting"] == s, "arm"])]
-    fig, axes = _panels(settings, 0.5 + 0.22 * len(steps), sharey=True)
+    style()
+    rows = max(len(settings), 1)
+    fig, axes = plt.subplots(rows, 1, figsize=(PAGE, rows * (0.5 + 0.22 * len(steps)) + 0.5), squeeze=False,
+                             layout="constrained")
     counts = []
-    for ax, setting in zip(axes, settings):
+    for ax, setting in zip(axes[:, 0], settings):
         level = [mean_interval(_by_seed(frame, setting, arm)).mean for arm in names]
-        spread = max(level) - min(level) + 1
-        ax.set_xlim(min(level) - 0.35 * spread, max(level) + 0.25 * spread)
-        for y, arm in enumerate(names):
-            left, right = (ax.get_xlim()[0], level[y]) if y == 0 else sorted((level[y - 1], level[y]))
-            up = y == 0 or level[y] >= level[y - 1]
-            shade = "#666666" if y == 0 else "#009E73" if up else "#D55E00"
-            ax.barh(y, right - left, left=left, height=0.6, color=shade)
+        changes = [mean_interval(_by_seed(frame, setting, *pair)) for pair in zip(names[1:], names)]
+        counts += [i.n for i in changes]
+        half = [0.0] + [i.mean - i.low if i.n > 1 else 0.0 for i in changes]
+        ends = [max(level[max(y - 1, 0)], level[y] + half[y]) for y in range(len(steps))]
+        margin = 0.2 * (max(ends) - min(level) + 1)
+        ax.set(title=setting, xlim=(min(level) - margin, max(ends) + margin))
+        for y, now in enumerate(level):
+            before = level[y - 1] if y else ax.get_xlim()[0]
+            shade = "#666666" if y == 0 else "#009E73" if now >= before else "#D55E00"
+            ax.barh(y, abs(now - before), left=min(now, before), height=0.6, color=shade)
             if y:
-                i = mean_interval(_by_seed(frame, setting, arm, names[y - 1]))
-                ax.errorbar(level[y], y, xerr=i.mean - i.low if i.n > 1 else None, fmt="none", ecolor="black",
-                            capsize=2, lw=0.8)
-                ax.plot([level[y - 1]] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
-                counts.append(i.n)
-            text = f"{level[y]:.1f}" if y == 0 else f"{i.mean:+.1f}"
-            ax.annotate(text, (right, y), (4 + 8 * (y > 0), 0), textcoords="offset points", va="center", fontsize=7)
+                ax.plot([before] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
+                ax.errorbar(now, y, xerr=half[y] or None, fmt="none", ecolor="black", capsize=2, lw=0.8)
+            ax.annotate(f"{changes[y - 1].mean:+.1f}" if y else f"{now:.1f}", (ends[y], y), (6, 0),
+                        textcoords="offset points", va="center")
         ax.set_yticks(range(len(steps)), [label for label, _ in steps])
         ax.set_ylim(len(steps) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)

@@ -144,7 +144,7 @@ def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> 
         found = [(names, paired_by_seed(part, arm, other)) for names, arm, other in pairs if {arm, other} <= there]
         for (names, i), p in zip(found, holm([i.p for _, i in found])):
             lines.append([setting, *names.values(), i.n, i.mean, i.low, i.high, i.n, p])
-    return pd.DataFrame(lines, columns=["Setting", *pairs[0][0], "n", "Difference (points)", *(
+    return pd.DataFrame(lines, columns=["Setting", *(pairs[0][0] if pairs else []), "n", "Difference (points)", *(
         f"Difference: {part}" for part in ("low", "high", "pairs", "p (Holm)"))])
 
 
@@ -155,6 +155,8 @@ def against_controls(frame: pd.DataFrame, arm: str, controls: Iterable[str]) -> 
         frame: from `runs`, of one notebook.
     """
     table = differences(frame, [({"Control": control}, arm, control) for control in controls])
+    if table.empty:
+        return table
     cost = frame.groupby(["setting", "arm"])[["test_accuracy", *COSTS]].mean()
     for name, shown in {"test_accuracy": "Its accuracy (%)", **COSTS}.items():
         values = [cost.loc[(line.Setting, line.Control), name] for line in table.itertuples()]
@@ -427,16 +429,18 @@ def _readme_profile(name: str) -> str:
         return ""
     table = markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"]))
     if any(setting.controls for setting in study.profile(name).settings):
-        table = _readme_claims(name, published) + "\n" + table
+        table = _readme_claims(name, published) + table
     return table + "\n" + _sources(name, used.values())
 
 
 def _readme_claims(name: str, published: dict[str, Record]) -> str:
     judged = claims.judged(runs(study.grid(name), published))
+    if judged.empty:
+        return ""
     return markdown(claims.matrix(judged)) + (
         f"\nClaims of the paper (P) and questions to it (Q), written down before the runs; differences in points. "
         f"Supported: the 95% interval lies above 0, also after Holm. Refuted: it lies below {claims.SMALLEST:g} "
-        "points.\n")
+        "points.\n\n")
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:

@@ -75,7 +75,6 @@ def bars(ax):
 
 # One look for a method
 
-@pytest.mark.xfail(strict=True, reason="s=0.25 looks as s=0.5 does, and two arms of self KD look alike")
 def test_every_method_has_a_look_of_its_own_and_keeps_it():
     """But for the controls and the audited arms, which are drawn as differences, in one colour."""
     names = {row.arm for profile in study.PROFILES for row in study.grid(profile, None, 1)
@@ -267,7 +266,6 @@ def test_waterfall_of_one_seed_has_no_interval():
     assert "one seed, no interval" in said(fig)
 
 
-@pytest.mark.xfail(strict=True, reason="the number stands twelve points from the bar, however long the interval")
 def test_waterfall_writes_beside_its_intervals():
     wide = WAY | {"released - A1, A2": [62.0 + noise for noise in (-6.0, 0.0, 6.0)]}
     ax, = figures.waterfall(tidy(wide), STEPS).axes
@@ -277,7 +275,6 @@ def test_waterfall_writes_beside_its_intervals():
         assert text.get_window_extent().x0 > ax.transData.transform(end)[0]
 
 
-@pytest.mark.xfail(strict=True, reason="words are cut off or below 8 points, lines too close, an odd width")
 @pytest.mark.parametrize("draw", [
     lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS]),
     lambda: figures.comparisons(pd.concat([table_of((1, 1, 1), (2, 1, 0)), table_of((3, 1, 1), setting="digits")]),
