@@ -166,7 +166,7 @@ def publish(options) -> None:
     tables.update_readme(records.ROOT / "README.md")
     dirty = any(record.provenance["git_dirty"] for record in found.values())
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
-          + f" {len(unfinished)} arms are not finished and are left out." * bool(unfinished)
+          + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)
           + (" Some were made by code that was not committed, and say so." if dirty else ""))
 
 

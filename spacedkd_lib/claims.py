@@ -121,7 +121,7 @@ def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
             i = probability_of_improvement(pairs)
             lines.append({"Claim": claim.id, "Statement": claim.statement, "Settings": len(pairs),
                           "P(improvement)": i.mean, "low": i.low, "high": i.high, "n": i.n})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["Claim", "Statement", "Settings", "P(improvement)", "low", "high", "n"])
 
 
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +129,8 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     difference with its interval."""
     def say(line) -> str:
         mean, low, high = (round(line[f"Difference{part}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
-        return f"{line['Result']}: {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else f"{line['Result']} (n = 1)"
+        found = f": {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else " (n = 1)"
+        return line["Result"] + found
 
     said = [say(line) for _, line in table.iterrows()]
     keys = ["Claim", "Statement"]

@@ -272,7 +272,7 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
 
     Args:
         frame: from `tables.runs`, of one notebook; a panel for each setting that has all steps.
-        steps: label and arm, in order; the first and the last are drawn whole.
+        steps: label and arm, in order; the first is drawn whole.
         title: of the whole figure.
     """
     names = [arm for _, arm in steps]

@@ -543,7 +543,8 @@ def _failures(future, sweep: Sweep) -> list[str]:
     error = future.exception()
     if error is None:
         return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
-    why = ("its process was killed, perhaps for want of memory: give the same command again with fewer WORKERS"
+    why = ("its process was killed, perhaps for want of memory (give the same command again with fewer WORKERS), or it "
+           'could not start, because a script calls this outside if __name__ == "__main__":'
            if isinstance(error, BrokenProcessPool) else
            str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
     members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes[:3])

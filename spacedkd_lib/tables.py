@@ -411,9 +411,10 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
 def readme_block(profiles: Iterable[str]) -> str:
-    """The measured table of published profiles in Markdown, each with what its numbers come from; empty if
-    none of them has published records."""
-    return "\n".join(filter(None, map(_readme_profile, profiles)))
+    """The measured table of published profiles in Markdown, each with what its numbers come from; of quick only where
+    study, the same data at length, is not among them. Empty if none of them has published records."""
+    names = list(profiles)
+    return "\n".join(filter(None, (_readme_profile(name) for name in names if name != "quick" or "study" not in names)))
 
 
 def _readme_profile(name: str) -> str:
@@ -479,18 +480,16 @@ def _sources(name: str, used: Iterable[Record]) -> str:
 
 
 def update_readme(path: Path) -> None:
-    """Set what stands between the two result marks of a README to the published results; of quick only where
-    study, the same data at length, is not published.
+    """Set what stands between the two result marks of a README to the published results.
 
     Raises:
         InputError: there is no such file, or it lacks a mark.
     """
-    published = published_profiles()
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not end:
         raise InputError(f"{path.name} lacks the marks {START} and {END}: put both where the results belong.")
-    block = readme_block(name for name in published if name != "quick" or "study" not in published)
+    block = readme_block(published_profiles())
     block = block or "No results are published yet.\n"
     records.write_atomically(path, f"{before}{start}\n\n{block}\n{end}{after}")

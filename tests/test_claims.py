@@ -147,3 +147,13 @@ def test_real_arms_are_found():
     table = claims.judged(frame).set_index("Claim")
     assert table["Result"].to_dict() == {"P1": "supported", "P2": "supported", "P3": "refuted", "P8": "refuted"}
     assert accuracies(frame, "online KD") == BASE
+
+
+def test_across_settings_is_the_share_of_pairs_that_the_arm_wins():
+    frame = pd.concat([tidy({"better": [3.0, 2.0], "base": [1.0, 2.0]}),
+                       tidy({"better": [1.0, 1.0], "base": [2.0, 0.0]}, setting="digits"),
+                       tidy({"base": [0.0]}, setting="letters")])
+    found = claims.across_settings(frame, CLAIMS).squeeze()
+    assert found[["Claim", "Settings", "n"]].tolist() == ["better", 2, 2]
+    assert found["P(improvement)"] == pytest.approx((3.5 / 4 + 0.5) / 2) and math.isnan(found["low"])
+    assert len(claims.across_settings(frame[:0], CLAIMS)) == 0

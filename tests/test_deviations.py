@@ -74,7 +74,8 @@ def test_what_cannot_be_turned(call, message):
 def test_a7_targets_from_before_the_teachers_update():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for zero_target in ("pre_update", "post_update"):
-        distiller = distillers.make(replace(ONLINE, interval=0.0, zero_target=zero_target, alpha=1.0, beta=0.0), 3, 3, 8)
+        recipe = replace(ONLINE, interval=0.0, zero_target=zero_target, alpha=1.0, beta=0.0)
+        distiller = distillers.make(recipe, 3, 3, 8)
         optimizer = optimizers(distiller.recipe, distiller)["teach"]
         before = distiller.teacher.train()(x).logits.detach()
         distiller.teach(x, y)["loss"].backward()
