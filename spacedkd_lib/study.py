@@ -82,6 +82,7 @@ def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,),
 # (Offline KD is the teacher frozen at its final state. An update of spaced KD costs 3 forward passes of the teacher, 1
 # to ask it and 3 of the student, so 7 for the baseline's 3.)
 CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
+    "online KD, asked before": lambda online: replace(online, zero_target="pre_update"),  # A7: before the update
     "constant lead s=1.5": lambda online: spaced(online, 1.5, rule="constant"),
     "constant lead s=0.75": lambda online: spaced(online, 0.75, rule="constant"),  # the mean of the sawtooth
     "teacher head start s=1.5": lambda online: spaced(online, 1.5, rule="head_start"),
@@ -94,8 +95,8 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
     "smaller CE weight": lambda online: replace(online, soft_loss="none", beta=0.0),
     "label smoothing": lambda online: replace(online, soft_loss="uniform", beta=0.0),
 }
-FEW = ("constant lr", "labels only", "constant lead s=1.5", "teacher head start s=1.5", "fresh batches s=1.5",
-       "baseline, equal compute", "smaller CE weight")
+FEW = ("constant lr", "labels only", "online KD, asked before", "constant lead s=1.5", "teacher head start s=1.5",
+       "fresh batches s=1.5", "baseline, equal compute", "smaller CE weight")
 ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
        *(name for name in CONTROLS if "augmentation" not in name))
 
@@ -117,17 +118,17 @@ PROFILES = {p.name: p for p in (
         _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",)),)),
     Profile("quick", "the whole series without a GPU, minutes", 5, (
         _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",)),
-        _setting("digits", _digits(30, 300), exits=""))),
+        _setting("digits", _digits(30, 300), exits="", controls=("online KD, asked before",)))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
-        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,)),)),
+        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=("online KD, asked before",)),)),
     Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT),
         _setting("glyphs, 60 epochs", replace(_GLYPHS, epochs=60, eval_every=10), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
-                 controls=("fresh augmentation s=1.5", "fresh batches s=1.5")),
-        _setting("digits", _digits(30, 300), exits=""))),
+                 controls=("online KD, asked before", "fresh augmentation s=1.5", "fresh batches s=1.5")),
+        _setting("digits", _digits(30, 300), exits="", controls=("online KD, asked before",)))),
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",)),)),
