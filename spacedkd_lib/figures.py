@@ -272,7 +272,7 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
 
     Args:
         frame: from `tables.runs`, of one notebook; a panel for each setting that has all steps.
-        steps: label and arm, in order; the first is drawn whole.
+        steps: label and arm, in order; the first is a point.
         title: of the whole figure.
     """
     names = [arm for _, arm in steps]
@@ -289,12 +289,15 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
         half = [0.0] + [i.mean - i.low if i.n > 1 else 0.0 for i in changes]
         ends = [max(level[max(y - 1, 0)], level[y] + half[y]) for y in range(len(steps))]
         margin = 0.2 * (max(ends) - min(level) + 1)
-        ax.set(title=setting, xlim=(min(level) - margin, max(ends) + margin))
+        lowest = min(now - by for now, by in zip(level, half))
+        ax.set(title=setting, xlim=(lowest - margin / 2, max(ends) + margin))
         for y, now in enumerate(level):
-            before = level[y - 1] if y else ax.get_xlim()[0]
-            shade = "#666666" if y == 0 else "#009E73" if now >= before else "#D55E00"
-            ax.barh(y, abs(now - before), left=min(now, before), height=0.6, color=shade)
-            if y:
+            if y == 0:
+                ax.plot(now, y, "o", color="#666666")
+            else:
+                before = level[y - 1]
+                ax.barh(y, abs(now - before), left=min(now, before), height=0.6,
+                        color="#009E73" if now >= before else "#D55E00")
                 ax.plot([before] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
                 ax.errorbar(now, y, xerr=half[y] or None, fmt="none", ecolor="black", capsize=2, lw=0.8)
             ax.annotate(f"{changes[y - 1].mean:+.1f}" if y else f"{now:.1f}", (ends[y], y), (6, 0),

@@ -215,26 +215,17 @@ def coverage(n: int, level: float = LEVEL, draws: int = 20_000,
     return float(np.mean(np.abs(x.mean(axis=1)) <= half))
 
 
-def verdict(interval: Interval, direction: int = 1, smallest: float = 0.0) -> str:
-    """What an interval says of the claim "above `smallest`" (direction 1) or "below -`smallest`" (direction -1).
+def one_sided(interval: Interval, bound: float) -> float:
+    """p-value of Student's test of "the mean is at least `bound`"; small where it lies clearly below. NaN at n < 2.
 
-    "supported": the claim holds in the whole interval. "refuted": nowhere in it; a limit exactly at the bound does
-    not hold, and what is refuted with smallest > 0 may be an effect that is too small. "inconclusive": else, and
-    with NaN limits. For a `probability_of_improvement` smallest is 0.5; swap its arms rather than the direction.
-
-    Args:
-        interval: has low and high.
-        direction: 1 or -1; else InputError.
-        smallest: smallest effect that counts, in the interval's unit.
-
-    >>> found = Interval(1.5, 0.8, 2.2, 0.6, 5, 0.005)
-    >>> verdict(found), verdict(found, smallest=1.0), verdict(found, direction=-1)
-    ('supported', 'inconclusive', 'refuted')
+    >>> round(one_sided(mean_interval([1.0, 2.0, 3.0]), 5.0), 3)
+    0.018
     """
-    if direction not in (1, -1):
-        raise InputError(f"direction = {direction!r} is out of range: give 1 for higher or -1 for lower.")
-    low, high = (interval.low, interval.high) if direction == 1 else (-interval.high, -interval.low)
-    return "supported" if smallest < low <= high else "refuted" if low <= high <= smallest else "inconclusive"
+    if interval.n < 2:
+        return math.nan
+    if interval.sd == 0:
+        return float(interval.mean >= bound)
+    return float(stdtr(interval.n - 1, (interval.mean - bound) / interval.sd * math.sqrt(interval.n)))
 
 
 def _check_shares(**given: float) -> None:

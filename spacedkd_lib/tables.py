@@ -429,9 +429,7 @@ def _readme_profile(name: str) -> str:
     if not parts:
         return ""
     table = markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"]))
-    if any(setting.controls for setting in study.profile(name).settings):
-        table = _readme_claims(name, published) + table
-    return table + "\n" + _sources(name, used.values())
+    return _readme_claims(name, published) + table + "\n" + _sources(name, used.values())
 
 
 def _readme_claims(name: str, published: dict[str, Record]) -> str:
@@ -439,9 +437,9 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
     if judged.empty:
         return ""
     return markdown(claims.matrix(judged)) + (
-        f"\nClaims of the paper (P) and questions to it (Q), written down before the runs; differences in points. "
-        f"Supported: the 95% interval lies above 0, also after Holm. Refuted: it lies below {claims.SMALLEST:g} "
-        "points.\n\n")
+        "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring. Differences in "
+        f"points with 95% t intervals. Supported: a gain is shown, after Holm. Refuted: a gain of {claims.SMALLEST:g} "
+        "points or more is excluded, after Holm. What was known when: spacedkd_lib/claims.py.\n\n")
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from test_tables import accuracies, tidy
 
 from spacedkd_lib import claims, study
 from spacedkd_lib.claims import REGISTER, SMALLEST, Claim
-from spacedkd_lib.statistics import Interval, holm, mean_interval, paired_difference, seeds_needed
+from spacedkd_lib.statistics import holm, mean_interval, one_sided, paired_difference, seeds_needed
 
 BASE = [60.0, 63.0, 61.0, 66.0, 64.0]
 ARMS = {"base": BASE, "better": [b + d for b, d in zip(BASE, [2.0, 2.2, 1.8, 2.1, 1.9])],
@@ -27,7 +27,8 @@ def line(table, claim, setting="glyphs"):
 # The register
 
 def test_the_register_has_every_claim_once_and_in_words():
-    assert [claim.id for claim in REGISTER] == [f"P{i}" for i in range(1, 10)] + [f"Q{i}" for i in range(1, 14)] + ["X1", "X2"]
+    assert [claim.id for claim in REGISTER] == [*(f"P{i}" for i in range(1, 10)),
+                                                 *(f"Q{i}" for i in range(1, 14)), "X1", "X2"]
     assert len({claim.statement for claim in REGISTER}) == len(REGISTER)
     assert len({claim[3:] for claim in REGISTER}) == len(REGISTER)  # no comparison stands in Holm's family twice
     for claim in REGISTER:
@@ -95,24 +96,28 @@ def test_fewer_than_two_pairs_decide_nothing(seeds):
     assert (got["n"], got["Result"]) == (seeds, "inconclusive") and math.isnan(got["Seeds for 1 point"])
 
 
-@pytest.mark.parametrize("low, high, adjusted, said", [
-    (0.1, 0.4, 0.01, "supported"),  # by however little
-    (0.1, 2.0, 0.05, "inconclusive"),  # not after Holm
-    (0.1, 0.4, 0.06, "refuted"),  # if there is a gain, it is too small
-    (0.0, 2.0, 0.01, "inconclusive"),
-    (-2.0, 2.0, 1.0, "inconclusive"),
-    (-0.1, SMALLEST + 0.01, 1.0, "inconclusive"),
-    (-0.1, SMALLEST - 0.01, 1.0, "refuted"),
-    (-2.0, -1.0, 0.001, "refuted"),
+@pytest.mark.parametrize("mean, gain, smaller, said", [
+    (0.2, 0.01, 1.0, "supported"),  # by however little
+    (0.2, 0.01, 0.01, "supported"),  # a small gain, and shown to be one
+    (1.0, 0.05, 1.0, "inconclusive"),  # not after Holm
+    (0.2, 0.06, 0.04, "refuted"),  # if there is a gain, it is too small
+    (0.2, 0.06, 0.05, "inconclusive"),
+    (-1.5, 0.001, 0.001, "refuted"),
+    (-1.5, 0.001, 0.06, "inconclusive"),
     (math.nan, math.nan, math.nan, "inconclusive"),
 ])
-def test_the_rule(low, high, adjusted, said):
-    assert claims.result(Interval((low + high) / 2, low, high, 1.0, 5, 0.01), adjusted) == said
+def test_the_rule(mean, gain, smaller, said):
+    assert claims.result(mean, gain, smaller) == said
 
 
-@pytest.mark.parametrize("values", [[], [9.0]])
-def test_the_rule_without_an_interval(values):
-    assert claims.result(mean_interval(values), math.nan) == "inconclusive"
+def test_what_is_refuted_is_corrected_too_and_families_are_apart():
+    """Of four claims with p = 0.02 each that there is a gain of half a point none is refuted, and alone each is."""
+    small = {f"arm {k}": [b + d for b, d in zip(BASE, [0.2, -0.8, 0.0, 0.3, -0.6])] for k in range(4)} | {"base": BASE}
+    of = [Claim(f"C{k}", "", "ours", "05_spaced_kd", f"arm {k}", "base") for k in range(4)]
+    assert 0.0125 < one_sided(paired_difference(small["arm 0"], BASE), SMALLEST) < 0.05
+    assert set(claims.judged(tidy(small), of)["Result"]) == {"inconclusive"}
+    apart = [claim._replace(source=claim.id) for claim in of]
+    assert set(claims.judged(tidy(small), apart)["Result"]) == {"refuted"}
 
 
 # For people
