@@ -446,6 +446,7 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
     """The arms that the paper compares: no distillation, none ahead, and the teacher ahead by its recommended 1.5
     epochs (self KD: every interval); and the baseline of equal cost. Corrected p-values are those of the whole
     table."""
+    rows = [row for row in rows if row.arm in MATCHED or row.arm not in study.CONTROLS]
     shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
     shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]

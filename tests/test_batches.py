@@ -97,7 +97,7 @@ def torchvision_pipeline(picture, drawn, b):
     picture = torchvision_crop(picture, drawn["shift"][b], drawn["flip"][b], fill=128)
     for slot, (name, probability, level) in enumerate(augment.POLICY[drawn["policy"][b]]):
         if drawn["chance"][b, slot] < probability:
-            signed = drawn["sign"][b, slot].item() if name in augment.SIGNED else 1
+            signed = drawn["sign"][b, slot].item() if name in drawn["signed"] else 1
             picture = torchvision_operation(name, picture, signed * augment.magnitude(name, level))
     return torchvision_cutout(picture, drawn["centre"][b])
 

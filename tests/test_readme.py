@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 from test_layers import LAYERS
 
-from spacedkd_lib import records, statistics, study, tables
+from spacedkd_lib import claims, records, statistics, study, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,6 +65,9 @@ def test_words_agree_with_the_published_records():
             assert said[place, f"{arm} against online KD"] == ("higher" if helps else "no")
             assert said[place, f"{arm} against baseline"] != "higher"
             assert said[place, f"{arm} against offline KD"] == ("lower" if helps else "no")
+    for name in ("X1", "X2", "Q10"):
+        judged = claims.judged(tables.runs(study.grid("quick"), records.read_published("quick"))).set_index("Claim")
+        assert set(judged.loc[[name], "Result"]) == {"refuted" if name == "Q10" else "inconclusive"}
     assert [said[place, "spaced self KD s=2 against baseline"] for place in ("glyphs", "CIFAR-100")] == ["higher"] * 2
 
 
