@@ -33,7 +33,9 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axe
 LOOKS = {  # arm: colour, marker
     "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
     "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
-    "baseline, twice the epochs": ("#444444", "8"), "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*")}
+    "baseline, twice the epochs": ("#444444", "8"), "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
+    "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#D55E00", "s"),
+    "released - A9": ("#E69F00", "d"), "released, s=0": ("#666666", "o")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
@@ -61,7 +63,7 @@ def look(arm: str) -> tuple[str, str]:
     """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.25 to 4 epochs on a
     logarithmic scale."""
     if not arm.startswith("spaced"):
-        return LOOKS.get(re.sub(r" s=.*", "", arm), OTHER)
+        return LOOKS.get(arm, LOOKS.get(re.sub(r" s=.*", "", arm), OTHER))
     s = interval_of(arm) or 0.5
     ramp = SPACED_SELF if "self" in arm else SPACED
     return to_hex(ramp(math.log2(s / 0.25) / 4)), SPACED_MARKERS.get(s, "^")
