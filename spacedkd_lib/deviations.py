@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .recipes import InputError, Recipe, nearest
+from .recipes import InputError, Recipe, defaults, nearest
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def turn(recipe: Recipe, id: str, to: str = "released") -> Recipe:
         raise InputError(f"{id} ({DEVIATIONS[id].title}) belongs to {', '.join(DEVIATIONS[id].released)} and the "
                          f"method is {recipe.method}: derive the recipe with the function of that name first.")
     if to == "clean":
-        fields = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in fields}
+        fields = defaults(fields)
     return replace(recipe, **fields)
 
 
@@ -203,6 +203,5 @@ def switches(method: str) -> list[str]:
     >>> switches("online_kd")
     ['A1', 'A2', 'A7', 'A9', 'A11', 'A13', 'A18', 'A19']
     """
-    defaults = {f.name: f.default for f in dataclasses.fields(Recipe)}
     return [d.id for d in DEVIATIONS.values()
-            if d.in_preset and any(defaults[name] != value for name, value in d.released.get(method, {}).items())]
+            if d.in_preset and d.released.get(method, {}) != defaults(d.released.get(method, {}))]

@@ -230,10 +230,14 @@ _DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock
                  "self_update", "idle_exits", "gate", "teacher_model", "teacher_width")
 
 
+def defaults(names) -> dict:
+    """Fields by name -> their default values."""
+    return {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in names}
+
+
 def baseline(recipe: Recipe) -> Recipe:
     """The same network, data and order trained on labels alone; what only distillation reads is reset."""
-    defaults = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in _DISTILLATION}
-    return replace(recipe, method="baseline", **defaults)
+    return replace(recipe, method="baseline", **defaults(_DISTILLATION))
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
@@ -294,7 +298,7 @@ def preset(recipe: Recipe, name: str) -> Recipe:
                          "derive the recipe with online_kd() or self_kd() first.")
     changes = dict(RELEASED[recipe.method])
     if name == "clean":
-        changes = {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in changes and f.name != "augment"}
+        changes = defaults(changes.keys() - {"augment"})
     elif recipe.dataset.startswith("tiny-imagenet"):  # both released programs treat it alike
         changes |= dict(augment="crop_flip", normalise="imagenet")
     return replace(recipe, **changes)

@@ -130,18 +130,15 @@ def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
     return float(np.clip(1 - accepted + wrong_side, 0, 1))
 
 
-_power = power  # `seeds_needed` has an argument of that name
+def seeds_needed(effect: float, sd: float, chance: float = 0.8, level: float = LEVEL) -> int | float:
+    """Smallest n whose `power` is this chance (0.8: Cohen's convention), at least 2; math.inf above `MOST`, as for
+    effect 0. Other arguments and errors as in `power`.
 
-
-def seeds_needed(effect: float, sd: float, power: float = 0.8, level: float = LEVEL) -> int | float:
-    """Smallest n with this power (0.8: Cohen's convention), at least 2; math.inf above `MOST`, as for effect 0.
-    Arguments and errors as in `power`.
-
-    >>> seeds_needed(1.0, sd=1.0), seeds_needed(0.5, sd=1.0, power=0.9), seeds_needed(0.0, sd=1.0)
+    >>> seeds_needed(1.0, sd=1.0), seeds_needed(0.5, sd=1.0, chance=0.9), seeds_needed(0.0, sd=1.0)
     (10, 44, inf)
     """
-    _check_shares(power=power)
-    n = bisect_left(range(MOST + 1), power, key=lambda n: _power(effect, sd, n, level))
+    _check_shares(chance=chance)
+    n = bisect_left(range(MOST + 1), chance, key=lambda n: power(effect, sd, n, level))
     return n if n <= MOST else math.inf
 
 

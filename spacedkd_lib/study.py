@@ -97,8 +97,8 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
     "smaller CE weight": lambda online: replace(online, soft_loss="none", beta=0.0),
     "label smoothing": lambda online: replace(online, soft_loss="uniform", beta=0.0),
 }
-TEACHERS_ANSWER = ("online KD, asked before", "batch statistics, s=0", "batch statistics, s=1.5")
-FEW = ("constant lr", "labels only", *TEACHERS_ANSWER, "constant lead s=1.5", "teacher head start s=1.5",
+WAYS_TO_ASK = ("online KD, asked before", "batch statistics, s=0", "batch statistics, s=1.5")
+FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teacher head start s=1.5",
        "fresh batches s=1.5", "baseline, equal compute", "smaller CE weight")
 ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
        *(name for name in CONTROLS if "augmentation" not in name))
@@ -121,17 +121,17 @@ PROFILES = {p.name: p for p in (
         _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",)),)),
     Profile("quick", "the whole series without a GPU, minutes", 5, (
         _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",)),
-        _setting("digits", _digits(30, 300), exits="", controls=TEACHERS_ANSWER))),
+        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
-        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=TEACHERS_ANSWER),)),
+        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=WAYS_TO_ASK),)),
     Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT),
         _setting("glyphs, 60 epochs", replace(_GLYPHS, epochs=60, eval_every=10), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
-                 controls=(*TEACHERS_ANSWER, "fresh augmentation s=1.5", "fresh batches s=1.5")),
-        _setting("digits", _digits(30, 300), exits="", controls=TEACHERS_ANSWER))),
+                 controls=(*WAYS_TO_ASK, "fresh augmentation s=1.5", "fresh batches s=1.5")),
+        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",)),)),
@@ -216,16 +216,16 @@ def audit_arms(setting: Setting) -> dict[str, Recipe]:
         if method == self_kd:  # as many updates as the released spaced run makes
             arms[f"{name}released baseline, twice the epochs"] = replace(labels, epochs=2 * base.epochs)
             arms[f"{name}released, s=0, twice the epochs"] = replace(released[", s=0"], epochs=2 * base.epochs)
+        way = [id for id in WATERFALL if id in ids] if method == online_kd else []
+        step = turn(released[""], "A7", "clean") if way else None  # which changes nothing at this interval
+        for i, id in enumerate(way):
+            step = turn(step, id, "clean")
+            arms[f"released - {', '.join(way[:i + 1])}"] = step
         for id in ids:
             at = ", s=0" if id == "A7" else ""  # it acts there only
             arms[f"{name}clean + {id}{at}"] = turn(clean[at], id)
-            if id != "A12":  # in neither preset
+            if id != "A12" and id not in way[:1]:  # A12 is in neither preset; the way begins with one switch alone
                 arms[f"{name}released - {id}{at}"] = turn(released[at], id, "clean")
-        if method == online_kd:
-            step = turn(released[""], "A7", "clean")
-            for i, id in enumerate(way := [id for id in WATERFALL if id in ids]):
-                step = turn(step, id, "clean")
-                arms[f"released - {', '.join(way[:i + 1])}"] = step
     return arms
 
 

@@ -154,8 +154,8 @@ def test_power_refuses_bad_input():
                 call()
     with pytest.raises(InputError, match="level = 95 is out of range"):
         power(1.0, 1.0, 5, level=95)
-    with pytest.raises(InputError, match="power = 80 is out of range"):
-        seeds_needed(1.0, 1.0, power=80)
+    with pytest.raises(InputError, match="chance = 80 is out of range"):
+        seeds_needed(1.0, 1.0, chance=80)
 
 
 def test_probability_of_improvement_equals_mann_whitney():
