@@ -11,7 +11,7 @@ Both p-values carry Holm's correction over the claims of one family (P, Q or X) 
 P are claims of the paper, as its abstract and README make them, Q questions of ours; both were written down before the
 runs of the profile study, but after those of quick: of P1 to P3, P5 to P7 and Q1, letters and digits of seeds 0 to 4
 were known. X were added when the first ten-epoch runs of study had shown that it matters how the teacher is asked: for those
-they explore; for the runs of 60 epochs and of CIFAR-100 they were written down before.
+they explore; for the runs of 30 epochs and of CIFAR-100 they were written down before.
 
 Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
 """

@@ -127,7 +127,7 @@ PROFILES = {p.name: p for p in (
     Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT),
-        _setting("glyphs, 60 epochs", replace(_GLYPHS, epochs=60, eval_every=10), (0.5, 1.5, 4.0), exits="",
+        _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
                  controls=(*WAYS_TO_ASK, "fresh augmentation s=1.5", "fresh batches s=1.5")),
