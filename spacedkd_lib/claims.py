@@ -139,9 +139,9 @@ def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["Claim", "Statement", "Settings", "P(improvement)", "low", "high", "n"])
 
 
-def matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of `judged` as people read them: a line a claim, a column a setting, in each cell the result and the
-    difference with its interval."""
+def matrix(table: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
+    """The lines of `judged` as people read them: a line a claim, in the register's order, a column a setting, in each
+    cell the result and the difference with its interval."""
     def say(line) -> str:
         mean, low, high = (round(line[f"Difference{part}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
         found = f": {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else " (n = 1)"
@@ -151,7 +151,9 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["Claim", "Statement"]
     wide = table[[*keys, "Setting"]].assign(said=said).pivot_table(index=keys, columns="Setting", values="said",
                                                                    aggfunc="first", sort=False)
-    return wide.fillna("").reset_index().rename_axis(columns=None)
+    wide = wide.fillna("").reset_index().rename_axis(columns=None)
+    order = [claim.id for claim in register]  # the first setting may lack some
+    return wide.sort_values("Claim", key=lambda ids: ids.map(order.index), ignore_index=True)
 
 
 def result(mean: float, gain: float, smaller: float) -> str:

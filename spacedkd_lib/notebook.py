@@ -89,28 +89,28 @@ class Session:
     def results(self) -> Results:
         """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
         use, the largest profile's. In every other profile: what was just run."""
-        published = tables.published_profiles()
-        if self.profile != "smoke" or not published:
+        if self.profile != "smoke" or not tables.published_profiles():
             return self.train()
-        rows, found, seen = [], {}, set()
-        for name in published:
-            here = [row for row in study.grid(name, self.name) if row.setting not in seen]
-            rows += here
-            seen |= {row.setting for row in here}
-            found |= records.read_published(name)
-        return Results(tuple(published), rows, found)
+        return self._published(self.name)
 
     def series(self) -> Results:
         """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
         profile's. Trains nothing."""
-        profiles = tables.published_profiles() if self.profile == "smoke" else [self.profile]
-        rows, found, seen = [], {}, set()
-        for name in profiles:
-            here = [row for row in study.grid(name, seeds=self.seeds) if row.setting not in seen]
-            rows += here
-            seen |= {row.setting for row in here}
-            found |= records.read_published(name) if self.profile == "smoke" else tables.local_records(here)
-        return Results(tuple(profiles), rows, found)
+        if self.profile == "smoke":
+            return self._published(None)
+        rows = study.grid(self.profile, seeds=self.seeds)
+        return Results((self.profile,), rows, tables.local_records(rows))
+
+    def _published(self, name: str | None) -> Results:
+        """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
+        used, rows, found, seen = [], [], {}, set()
+        for profile in tables.published_profiles():
+            if here := [row for row in study.grid(profile, name) if row.setting not in seen]:
+                used.append(profile)
+                rows += here
+                seen |= {row.setting for row in here}
+                found |= records.read_published(profile)
+        return Results(tuple(used), rows, found)
 
     def source(self, shown: Results) -> None:
         """Print whose numbers follow."""
