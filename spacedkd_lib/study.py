@@ -199,8 +199,9 @@ def spaced_arms(setting: Setting) -> dict[str, Recipe]:
 
 
 def audit_arms(setting: Setting) -> dict[str, Recipe]:
-    """09_released_code_audit: clean, released, each switch turned alone in either direction, and the way from
-    released to clean, one switch after the other. The data's own augmentation and statistics stay."""
+    """09_released_code_audit: clean, released, each switch turned alone in either direction (self KD: from clean, A3 from
+    released as well), and the way from released to clean, one switch after the other. The data's own augmentation and
+    statistics stay."""
     arms = {}
     for base, ids, method, s, name in ((setting.base, setting.audit, online_kd, CONTROL_INTERVAL, ""),
                                        (setting.multi_exit, setting.self_audit, self_kd, setting.self_intervals[0],
@@ -224,7 +225,8 @@ def audit_arms(setting: Setting) -> dict[str, Recipe]:
         for id in ids:
             at = ", s=0" if id == "A7" else ""  # it acts there only
             arms[f"{name}clean + {id}{at}"] = turn(clean[at], id)
-            if id != "A12" and id not in way[:1]:  # A12 is in neither preset; the way begins with one switch alone
+            # A12 is in neither preset; the way begins with one switch alone; self KD costs hours, so there A3 only
+            if id not in ("A12", *way[:1]) and (method == online_kd or id == "A3"):
                 arms[f"{name}released - {id}{at}"] = turn(released[at], id, "clean")
     return arms
 
