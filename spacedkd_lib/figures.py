@@ -328,7 +328,7 @@ def by_interval(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: from `tables.runs`, of one notebook. Offline KD, whose interval is the whole run, stands apart
-            on the right.
+            on the right. The scale is that of the square root, which keeps 0, 0.25 and 0.5 apart.
     """
     settings, reference = _settings(frame), "online KD" if "online KD" in set(frame["arm"]) else "self KD"
     spaced = {arm: interval_of(arm) for arm in dict.fromkeys(frame["arm"]) if interval_of(arm) is not None}
@@ -343,8 +343,10 @@ def by_interval(frame: pd.DataFrame) -> Figure:
         ax.plot([place[arm] for arm in drawn], [i.mean for i in drawn.values()], color="#b0b0b0", zorder=1)
         for arm, i in drawn.items():
             _mark(ax, arm, i, x=place[arm])
-        ax.set_xticks(list(place.values()), ["offline" if spaced[arm] == math.inf else f"{spaced[arm]:g}"
-                                             for arm in place])
+        ax.set_xscale("function", functions=(lambda s: np.sign(s) * np.sqrt(np.abs(s)), lambda r: np.sign(r) * r ** 2))
+        ax.set_xticks([place[arm] for arm in drawn], ["offline" if spaced[arm] == math.inf else f"{spaced[arm]:g}"
+                                                      for arm in drawn], minor=False)
+        ax.set_xlim(-0.01, 1.1 * right)
         ax.grid(axis="y")
         counts += [i.n for i in drawn.values()]
     fig.supylabel(f"points above {reference}", fontsize=8)

@@ -124,7 +124,7 @@ PROFILES = {p.name: p for p in (
         _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
         _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=WAYS_TO_ASK),)),
-    Profile("study", "answers on the embedded data: ten seeds, to convergence; hours on two cores", 10, (
+    Profile("study", "answers on the embedded data: ten seeds, controls and switches; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
@@ -199,9 +199,9 @@ def spaced_arms(setting: Setting) -> dict[str, Recipe]:
 
 
 def audit_arms(setting: Setting) -> dict[str, Recipe]:
-    """09_released_code_audit: clean, released, each switch turned alone in either direction (self KD: from clean, A3 from
-    released as well), and the way from released to clean, one switch after the other. The data's own augmentation and
-    statistics stay."""
+    """09_released_code_audit: clean, released, each switch turned alone in either direction (self KD: from clean, A3
+    from released as well), and the way from released to clean, one switch after the other. The data's own augmentation
+    and statistics stay."""
     arms = {}
     for base, ids, method, s, name in ((setting.base, setting.audit, online_kd, CONTROL_INTERVAL, ""),
                                        (setting.multi_exit, setting.self_audit, self_kd, setting.self_intervals[0],

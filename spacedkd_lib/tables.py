@@ -439,22 +439,30 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
     return markdown(claims.matrix(judged)) + (
         "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring. Differences in "
         f"points with 95% t intervals. Supported: a gain is shown, after Holm. Refuted: a gain of {claims.SMALLEST:g} "
-        "points or more is excluded, after Holm. What was known when: spacedkd_lib/claims.py.\n\n")
+        "points or more is excluded, after Holm. The correction is over the claims of one kind in one setting, not "
+        "over settings, and settings on the same letters share seeds. What was known when: spacedkd_lib/claims.py."
+        "\n\n")
 
 
 def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
     """The arms that the paper compares: no distillation, none ahead, and the teacher ahead by its recommended 1.5
-    epochs (self KD: every interval); and the baseline of equal cost. Corrected p-values are those of the whole
-    table."""
+    epochs (self KD: every interval); and the baseline of equal cost. Intervals alone: verdicts are those of the
+    claims."""
     rows = [row for row in rows if row.arm in MATCHED or row.arm not in study.CONTROLS]
     shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
     shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
-    return pd.DataFrame({"Data": shown["Setting"], "Method": shown["Arm"], "n": shown["n"],
+    against = shown.get(f"vs {distilled} [95% t], Holm p", pd.Series("", shown.index))
+    against = against.where(shown["Arm"] != REFERENCE, "")  # which stands in the other column, with the other sign
+    return pd.DataFrame({"Data": shown["Setting"], "Epochs": recipe.epochs, "Method": shown["Arm"], "n": shown["n"],
                          "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
-                         f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t], Holm p"],
-                         "vs online or self KD": shown.get(f"vs {distilled} [95% t], Holm p", "")})
+                         f"vs {REFERENCE}": _without_p(shown[f"vs {REFERENCE} [95% t], Holm p"]),
+                         "vs online or self KD": _without_p(against)})
+
+
+def _without_p(differences: pd.Series) -> pd.Series:
+    return differences.str.replace(r" p[=<][\d.]+", "", regex=True)
 
 
 def hardware_and_versions(provenance: Iterable[dict]) -> str:
@@ -472,10 +480,12 @@ def _sources(name: str, used: Iterable[Record]) -> str:
     """What the numbers of a table mean, and where they come from."""
     of = [record.provenance for record in used]
     data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
-    return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points, their 95% t intervals, "
-            f"p after Holm. {hardware_and_versions(of)}; data SHA-256: {data}. All arms and what qualifies them: "
-            f"[tables](results/{name}/tables), [figures](figures/{name}), "
-            f"[executed notebooks](results/{name}/notebooks).\n")
+    places = {"tables": f"results/{name}/tables", "figures": f"figures/{name}",
+              "executed notebooks": f"results/{name}/notebooks"}
+    links = ", ".join(f"[{what}]({place})" for what, place in places.items() if (records.ROOT / place).exists())
+    return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points and their 95% t intervals. "
+            f"{hardware_and_versions(of)}; data SHA-256: {data}."
+            + f" All arms and what qualifies them: {links}." * bool(links) + "\n")
 
 
 def update_readme(path: Path) -> None:
