@@ -450,11 +450,12 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
     claims."""
     rows = [row for row in rows if row.arm in MATCHED or row.arm not in study.CONTROLS]
     shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
+    epochs = {row.arm: row.recipe.epochs for row in rows}  # matched baselines train longer
     shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
     against = shown.get(f"vs {distilled} [95% t], Holm p", pd.Series("", shown.index))
     against = against.where(shown["Arm"] != REFERENCE, "")  # which stands in the other column, with the other sign
-    return pd.DataFrame({"Data": shown["Setting"], "Epochs": recipe.epochs, "Method": shown["Arm"], "n": shown["n"],
+    return pd.DataFrame({"Data": shown["Setting"], "Epochs": shown["Arm"].map(epochs), "Method": shown["Arm"], "n": shown["n"],
                          "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
                          f"vs {REFERENCE}": _without_p(shown[f"vs {REFERENCE} [95% t], Holm p"]),

@@ -398,6 +398,7 @@ def test_readme_block(published):
     i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
     assert by_arm["glyphs", "spaced KD s=1.5"][-1] == f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}]"
     assert (by_arm["glyphs", "spaced KD s=1.5"][1], by_arm["glyphs", "spaced KD s=1.5"][3]) == ("10", "5")
+    assert by_arm["glyphs", "baseline, equal compute"][1] == "23"
     assert by_arm["glyphs", "baseline"][-1] == ""  # the same difference, the other way round
     for part in ("Test CPU, 1 thread a run; torch 2.11.0", "Python 3.11.9", "commit c0ffeec0;",
                  "SHA-256: glyphs abababababab"):
