@@ -74,14 +74,14 @@ def colour(arm: str) -> str:
     return look(arm)[0]
 
 
-def _panels(titles: Sequence[str], height: float, sharey: bool) -> tuple[Figure, list[plt.Axes]]:
-    """A figure with a panel for each title, one above the other; in two columns from four on. height: of a
-    panel with its ticks and title, inches; what is said of the whole figure takes another half inch."""
+def _panels(titles: Sequence[str], heights: Sequence[float]) -> tuple[Figure, list[plt.Axes]]:
+    """A figure with a panel for each title, one above the other; in two columns from four on. heights: of the
+    panels with ticks and title, inches; what is said of the whole figure takes another half inch."""
     style()
     columns, width = (2, PAGE) if len(titles) > 3 else (1, COLUMN)
-    rows = math.ceil(max(len(titles), 1) / columns)
-    size = width, rows * height + 0.5
-    fig, grid = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False, layout="constrained")
+    rows = [max(heights[at:at + columns]) for at in range(0, len(titles), columns)] or [1.0]
+    fig, grid = plt.subplots(len(rows), columns, figsize=(width, sum(rows) + 0.5), squeeze=False,
+                             layout="constrained", gridspec_kw={"height_ratios": rows})
     for ax, title in zip(grid.flat, titles):
         ax.set_title(title)
     for ax in grid.flat[len(titles):]:
@@ -102,8 +102,15 @@ def _by_seed(frame: pd.DataFrame, setting: str, arm: str, reference: str | None 
     return (values - _by_seed(frame, setting, reference)).dropna() if reference else values
 
 
-def _say_n(counts: Iterable[int]) -> str:
-    """What every figure says of its seeds."""
+def _say_n(counts: Iterable[int] | dict[plt.Axes, Iterable[int]]) -> str:
+    """What every figure says of its seeds; panels (by axes) that differ in n say so in their titles."""
+    if isinstance(counts, dict):
+        panels = {ax: set(found) - {0} for ax, found in counts.items()}
+        counts = set().union(*panels.values())
+        if len(set(map(frozenset, panels.values())) - {frozenset()}) > 1:
+            for ax, found in panels.items():
+                ax.set_title(ax.get_title(loc="left") + f" (n = {', '.join(map(str, sorted(found)))})" * bool(found))
+            return "95% t interval over seeds"
     counts = sorted(set(counts) - {0})
     if not counts:
         return "no records"
@@ -213,11 +220,13 @@ def differences(frame: pd.DataFrame, reference: str = "baseline") -> Figure:
 
 
 def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str = "") -> Figure:
-    """A row for each arm: a dot for each seed, the mean and its interval just above."""
-    names, settings = [arm for arm in dict.fromkeys(frame["arm"]) if arm != reference], _settings(frame)
-    fig, axes = _panels(settings, 0.5 + 0.27 * len(names), sharey=True)
-    counts = []
-    for ax, setting in zip(axes, settings):
+    """A row for each arm that a setting has: a dot for each seed, the mean and its interval just above."""
+    settings = _settings(frame)
+    arms = [list(dict.fromkeys(frame.loc[frame["setting"] == setting, "arm"])) for setting in settings]
+    arms = [[arm for arm in names if arm != reference] for names in arms]
+    fig, axes = _panels(settings, [0.5 + 0.27 * len(names) for names in arms])
+    counts = {}
+    for ax, setting, names in zip(axes, settings, arms):
         values = {arm: _by_seed(frame, setting, arm, reference) for arm in names}
         if reference:
             ax.axvline(0, color="black", lw=0.8)
@@ -231,7 +240,7 @@ def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str =
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
-        counts += map(len, values.values())
+        counts[ax] = map(len, values.values())
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
     fig.supxlabel(f"{label}; {_say_n(counts)}", fontsize=8)
     return fig
@@ -269,25 +278,26 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     return fig
 
 
-def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
+def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], end: str, title: str = "") -> Figure:
     """From one arm to another, one change after the other: each bar is the mean paired change of its step.
 
     Args:
         frame: from `tables.runs`, of one notebook; a panel for each setting that has all steps.
         steps: label and arm, in order; the first is a point.
+        end: label of the point that the last step leads to.
         title: of the whole figure.
     """
     names = [arm for _, arm in steps]
     settings = [s for s in _settings(frame) if set(names) <= set(frame.loc[frame["setting"] == s, "arm"])]
     style()
     rows = max(len(settings), 1)
-    fig, axes = plt.subplots(rows, 1, figsize=(PAGE, rows * (0.5 + 0.22 * len(steps)) + 0.5), squeeze=False,
+    fig, axes = plt.subplots(rows, 1, figsize=(PAGE, rows * (0.7 + 0.22 * len(steps)) + 0.5), squeeze=False,
                              layout="constrained")
-    counts = []
+    counts = {}
     for ax, setting in zip(axes[:, 0], settings):
         level = [mean_interval(_by_seed(frame, setting, arm)).mean for arm in names]
         changes = [mean_interval(_by_seed(frame, setting, *pair)) for pair in zip(names[1:], names)]
-        counts += [i.n for i in changes]
+        counts[ax] = [i.n for i in changes]
         half = [0.0] + [i.mean - i.low if i.n > 1 else 0.0 for i in changes]
         ends = [max(level[max(y - 1, 0)], level[y] + half[y]) for y in range(len(steps))]
         margin = 0.2 * (max(ends) - min(level) + 1)
@@ -304,8 +314,11 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], title: str 
                 ax.errorbar(now, y, xerr=half[y] or None, fmt="none", ecolor="black", capsize=2, lw=0.8)
             ax.annotate(f"{changes[y - 1].mean:+.1f}" if y else f"{now:.1f}", (ends[y], y), (6, 0),
                         textcoords="offset points", va="center")
-        ax.set_yticks(range(len(steps)), [label for label, _ in steps])
-        ax.set_ylim(len(steps) - 0.4, -0.6)
+        ax.plot([level[-1]] * 2, [len(steps) - 1, len(steps)], color="#7f7f7f", lw=0.6)
+        ax.plot(level[-1], len(steps), "o", color="#666666")
+        ax.annotate(f"{level[-1]:.1f}", (level[-1], len(steps)), (6, 0), textcoords="offset points", va="center")
+        ax.set_yticks(range(len(steps) + 1), [*(label for label, _ in steps), end])
+        ax.set_ylim(len(steps) + 0.6, -0.6)
         ax.tick_params(axis="y", length=0)
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
     fig.supxlabel(f"test accuracy (%); bars: paired change of a step; {_say_n(counts)}", fontsize=8)
@@ -334,8 +347,8 @@ def by_interval(frame: pd.DataFrame) -> Figure:
     spaced = {arm: interval_of(arm) for arm in dict.fromkeys(frame["arm"]) if interval_of(arm) is not None}
     right = 1.3 * max((s for s in spaced.values() if s < math.inf), default=0) or 1.0
     place = {arm: min(s, right) for arm, s in sorted(spaced.items(), key=lambda item: item[1])}
-    fig, axes = _panels(settings, 1.6, sharey=False)
-    counts = []
+    fig, axes = _panels(settings, [1.6] * len(settings))
+    counts = {}
     for ax, setting in zip(axes, settings):
         found = {arm: mean_interval(_by_seed(frame, setting, arm, reference)) for arm in place}
         drawn = {arm: i for arm, i in found.items() if i.n}
@@ -348,7 +361,7 @@ def by_interval(frame: pd.DataFrame) -> Figure:
                                                       for arm in drawn], minor=False)
         ax.set_xlim(-0.01, 1.1 * right)
         ax.grid(axis="y")
-        counts += [i.n for i in drawn.values()]
+        counts[ax] = [i.n for i in drawn.values()]
     fig.supylabel(f"points above {reference}", fontsize=8)
     fig.supxlabel(f"space interval s (epochs); 0: {reference}\nmean over seeds; {_say_n(counts)}", fontsize=8)
     return fig
@@ -363,8 +376,8 @@ def learning_curves(frame: pd.DataFrame, names: Sequence[str], column: str = "te
         column: of the frame; epochs without a value are left out.
     """
     settings = _settings(frame)
-    fig, axes = _panels(settings, 2.0, sharey=False)
-    counts, drawn = [], {}
+    fig, axes = _panels(settings, [2.0] * len(settings))
+    counts, drawn = {ax: [] for ax in axes}, {}
     for ax, setting in zip(axes, settings):
         for arm in names:
             part = frame[(frame["setting"] == setting) & (frame["arm"] == arm)].dropna(subset=[column])
@@ -376,7 +389,7 @@ def learning_curves(frame: pd.DataFrame, names: Sequence[str], column: str = "te
             ax.fill_between(list(found), low, high, color=shade, alpha=0.12, lw=0)
             drawn[arm], = ax.plot(list(found), mean, color=shade, marker=marker,
                                   markevery=len(found) // 8 + 1)
-            counts += [i.n for i in found.values()]
+            counts[ax] += [i.n for i in found.values()]
         ax.set(xlabel="epoch", ylabel=column.replace("_", " ") + " (%)" * ("accuracy" in column))
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.grid(axis="y")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 from contextlib import suppress
@@ -166,19 +167,21 @@ def against_controls(frame: pd.DataFrame, arm: str, controls: Iterable[str]) -> 
 
 def audit(frame: pd.DataFrame) -> pd.DataFrame:
     """What each deviation of the released programs is worth in test accuracy: with it minus without it, all else as in
-    the clean preset, and all else as in the released one.
+    the clean preset, and all else as in the released one. Online and self KD are a family of comparisons each.
 
     Args:
         frame: from `runs`, of 09_released_code_audit.
     """
-    pairs = []
-    for id, deviation in DEVIATIONS.items():
-        at = ", s=0" if id == "A7" else ""
-        for program in ("", "self: "):
+    parts = []
+    for program in ("", "self: "):
+        pairs = []
+        for id, deviation in DEVIATIONS.items():
+            at = ", s=0" if id == "A7" else ""
             names = {"Id": id, "Deviation": deviation.title, "Program": "self KD" if program else "online KD"}
             pairs += [(names | {"Within": "clean"}, f"{program}clean + {id}{at}", f"{program}clean{at}"),
                       (names | {"Within": "released"}, f"{program}released{at}", f"{program}released - {id}{at}")]
-    return differences(frame, pairs)
+        parts.append(differences(frame, pairs))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 # For people
@@ -216,8 +219,8 @@ def _points(x: float, sign: str = "") -> str:
 def _difference(mean: float, low: float, high: float, pairs: int, p: float, n: int) -> str:
     if pairs < 2:
         return f"{_points(mean, '+')} (one pair)" if pairs else ""
-    chance = "p<0.001" if p < 0.001 else f"p={p:.3f}"
-    text = f"{_points(mean, '+')} [{_points(low)}, {_points(high)}] {chance}"
+    chance = "" if p != p else " p<0.001" if p < 0.001 else f" p={p:.3f}"
+    text = f"{_points(mean, '+')} [{_points(low)}, {_points(high)}]{chance}"
     return text + f" ({pairs} pairs)" * (pairs != n)
 
 
@@ -235,12 +238,12 @@ def verdict(interval: Interval, adjusted: float = math.nan) -> str:
     >>> verdict(Interval(1.6, 0.4, 2.9, 1.0, 5, 0.035), adjusted=0.14)
     'no difference shown after correction (Holm p = 0.140): +1.60 points [0.40, 2.90], n = 5'
     """
-    mean, low, high, sd, n, _ = interval
+    mean, low, high, _, n, _ = interval
     if n == 0 or mean != mean:
         return "not measured"
     if n == 1:
         return f"one seed shows nothing: {_points(mean, '+')} points, n = 1"
-    if mean == 0 == sd:
+    if low == high == 0:
         return f"no difference: equal in every seed, n = {n}"
     if (low > 0 or high < 0) and adjusted >= 0.05:
         return (f"no difference shown after correction (Holm p = {adjusted:.3f}): {_points(mean, '+')} points "
@@ -267,6 +270,14 @@ def verdicts(frame: pd.DataFrame, reference: str, among: str = "") -> Iterator[s
         intervals = [paired_by_seed(part, arm, reference) for arm in names]
         for arm, interval, p in zip(names, intervals, holm([interval.p for interval in intervals])):
             yield f"{setting}: {arm} against {reference}: {verdict(interval, p)}"
+
+
+def sentences(table: pd.DataFrame) -> Iterator[str]:
+    """One line for each line of a table of `differences`: what names it, and its `verdict`."""
+    for line in table.to_dict("records"):
+        values = {name.removeprefix("Difference"): line.pop(name) for name in list(line) if name.startswith("Difference")}
+        interval = Interval(values[" (points)"], values[": low"], values[": high"], math.nan, line.pop("n"), math.nan)
+        yield ": ".join([*map(str, line.values()), verdict(interval, values[": p (Holm)"])])
 
 
 # Files
@@ -335,12 +346,16 @@ def published_profiles() -> list[str]:
 
 
 def write_tidy(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
-    """All records of a profile as two tidy CSV files: runs.csv, a line a run, and epochs.csv, a line an epoch. What
+    """All records of a profile as two tidy CSV files: runs.csv, a line a run, and epochs.csv.gz, a line an epoch. What
     depends on the clock stays in the records."""
     clock = ["seconds", "images_per_second"]
     for name, frame in (("runs", runs(rows, found)), ("epochs", epochs(rows, found))):
         tidy = frame.drop(columns=clock, errors="ignore").drop_duplicates()
-        records.write_atomically(folder / f"{name}.csv", tidy.to_csv(index=False, lineterminator="\n"))
+        text = tidy.to_csv(index=False, lineterminator="\n")
+        if name == "epochs":  # repeats much; equal contents give equal files
+            records.write_atomically(folder / "epochs.csv.gz", gzip.compress(text.encode(), mtime=0))
+        else:
+            records.write_atomically(folder / "runs.csv", text)
 
 
 def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
@@ -449,7 +464,8 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
     epochs (self KD: every interval); and the baseline of equal cost. Intervals alone: verdicts are those of the
     claims."""
     rows = [row for row in rows if row.arm in MATCHED or row.arm not in study.CONTROLS]
-    shown, recipe = formatted(summary(runs(rows, published))), rows[0].recipe
+    table, recipe = summary(runs(rows, published)), rows[0].recipe
+    shown = formatted(table.assign(**{name: math.nan for name in table if name.endswith("p (Holm)")}))
     epochs = {row.arm: row.recipe.epochs for row in rows}  # matched baselines train longer
     shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
@@ -458,12 +474,8 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
     return pd.DataFrame({"Data": shown["Setting"], "Epochs": shown["Arm"].map(epochs), "Method": shown["Arm"], "n": shown["n"],
                          "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
-                         f"vs {REFERENCE}": _without_p(shown[f"vs {REFERENCE} [95% t], Holm p"]),
-                         "vs online or self KD": _without_p(against)})
-
-
-def _without_p(differences: pd.Series) -> pd.Series:
-    return differences.str.replace(r" p[=<][\d.]+", "", regex=True)
+                         f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t], Holm p"],
+                         "vs online or self KD": against})
 
 
 def hardware_and_versions(provenance: Iterable[dict]) -> str:

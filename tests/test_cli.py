@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from test_tables import synthetic
 
@@ -120,6 +121,11 @@ def test_publish_takes_whole_arms_only(place, capsys):
     assert f"Not finished and left out: {len(arms - whole)} arms." in out
     tidy = (place / "results" / "smoke" / "runs.csv").read_text()
     assert "online KD" in tidy and "constant lr" not in tidy
+    epochs = place / "results" / "smoke" / "epochs.csv.gz"
+    assert set(pd.read_csv(epochs)["arm"]) >= {"online KD", "clean, s=0"}
+    before = epochs.read_bytes()
+    cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    assert epochs.read_bytes() == before
 
 
 def test_publish_of_a_whole_profile_leaves_nothing_out(place, capsys):

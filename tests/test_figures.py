@@ -157,6 +157,15 @@ def test_arms_shows_every_seed_and_the_interval():
     check_legible(fig)
 
 
+def test_a_panel_has_the_arms_and_the_n_of_its_own_setting():
+    few = RUNS[(RUNS["setting"] == "glyphs") | ((RUNS["arm"] != "spaced KD s=1") & (RUNS["seed"] < 3))]
+    fig = figures.arms(few)
+    glyphs, digits = ([label.get_text() for label in ax.get_yticklabels()] for ax in fig.axes)
+    assert [arm for arm in glyphs if arm != "spaced KD s=1"] == digits != glyphs
+    assert [ax.get_title("left") for ax in fig.axes] == ["glyphs (n = 4)", "digits (n = 3)"]
+    assert "n = 3 to 4" not in said(fig) and "95% t interval over seeds" in said(fig)
+
+
 def test_differences_are_paired():
     frame = RUNS[~((RUNS["arm"] == "offline KD") & (RUNS["seed"] == 1))]
     fig = figures.differences(frame, "online KD")
@@ -240,7 +249,7 @@ WAY = {arm: list(level + noise) for (arm, level), noise in zip(LEVELS.items(), N
 
 
 def test_waterfall_goes_from_mean_to_mean():
-    fig = figures.waterfall(tidy(WAY), STEPS, "The way")
+    fig = figures.waterfall(tidy(WAY), STEPS, "clean", "The way")
     ax, = fig.axes
     ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
     assert ends == [pytest.approx(pair) for pair in ((60.0, 63.0), (62.0, 63.0))]
@@ -250,27 +259,27 @@ def test_waterfall_goes_from_mean_to_mean():
     spans = [mark[2][0].get_segments()[0][:, 0] for mark in ax.containers if hasattr(mark, "has_xerr")]
     assert spans == [pytest.approx([level - half, level + half])
                      for level, half in zip((63.0, 62.0), (i.mean - i.low for i in changes))]
-    assert [text.get_text() for text in ax.texts] == ["60.0", "+3.0", "-1.0"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["as released", "first", "second"]
+    assert [text.get_text() for text in ax.texts] == ["60.0", "+3.0", "-1.0", "62.0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["as released", "first", "second", "clean"]
     assert "n = 3, 95% t interval" in said(fig) and "The way" in said(fig)
 
 
 def test_waterfall_leaves_out_settings_without_all_steps():
     part = {arm: WAY[arm] for arm in ("released", "released - A1")}
-    fig = figures.waterfall(pd.concat([tidy(part, setting="digits"), tidy(WAY)]), STEPS)
+    fig = figures.waterfall(pd.concat([tidy(part, setting="digits"), tidy(WAY)]), STEPS, "clean")
     assert [ax.get_title("left") for ax in fig.axes] == ["glyphs"]
-    assert "no records" in said(figures.waterfall(tidy(part), STEPS))
+    assert "no records" in said(figures.waterfall(tidy(part), STEPS, "clean"))
 
 
 def test_waterfall_of_one_seed_has_no_interval():
-    fig = figures.waterfall(tidy({arm: values[:1] for arm, values in WAY.items()}), STEPS)
+    fig = figures.waterfall(tidy({arm: values[:1] for arm, values in WAY.items()}), STEPS, "clean")
     assert not any(getattr(mark, "has_xerr", False) for mark in fig.axes[0].containers)
     assert "one seed, no interval" in said(fig)
 
 
 def test_waterfall_writes_beside_its_intervals():
     wide = WAY | {"released - A1, A2": [62.0 + noise for noise in (-6.0, 0.0, 6.0)]}
-    ax, = figures.waterfall(tidy(wide), STEPS).axes
+    ax, = figures.waterfall(tidy(wide), STEPS, "clean").axes
     ax.figure.canvas.draw()
     for mark, text in zip([mark for mark in ax.containers if hasattr(mark, "has_xerr")], ax.texts[1:]):
         end = mark[2][0].get_segments()[0][1]
@@ -278,7 +287,7 @@ def test_waterfall_writes_beside_its_intervals():
 
 
 @pytest.mark.parametrize("draw", [
-    lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS]),
+    lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS], "clean"),
     lambda: figures.comparisons(pd.concat([table_of((1, 1, 1), (2, 1, 0)), table_of((3, 1, 1), setting="digits")]),
                                 "Control", "Of it all"),
     lambda: figures.comparisons(tables.audit(AUDITED).assign(line=lambda table: table["Id"]), "line", "Of it all"),

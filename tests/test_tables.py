@@ -225,6 +225,15 @@ def test_audit_is_with_the_deviation_minus_without_it():
         ("A7", "online KD", "released"): -3, ("A3", "self KD", "clean"): 7}
     assert table["Deviation"].tolist() == [tables.DEVIATIONS[id].title for id in table["Id"]]
     assert list(tables.audit(frame[:0]).columns) == list(table.columns)
+    alone = tables.audit(frame[~frame["arm"].str.startswith("self")])  # self KD is a family of its own
+    assert table["Difference: p (Holm)"].tolist()[:4] == alone["Difference: p (Holm)"].tolist()
+
+
+def test_sentences_say_what_the_lines_of_a_table_show():
+    frame = tidy({"a": [3, 5, 4], "b": [1, 2, 3], "c": [1, 2, 3]})
+    said = list(tables.sentences(tables.differences(frame, [({"What": f"{x} - {y}"}, x, y) for x, y in ("ab", "bc")])))
+    assert said == ["glyphs: a - b: no difference shown: +2.00 points [-0.48, 4.48], n = 3",
+                    "glyphs: b - c: no difference: equal in every seed, n = 3"]
 
 
 def test_audit_meets_the_arms_of_the_grid():
