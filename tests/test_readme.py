@@ -82,6 +82,17 @@ def test_words_agree_with_the_published_records():
     left = statistics.paired_by_seed(frames["study"].query("setting == @TEN and notebook == '09_released_code_audit'"),
                                      "self: released", "self: released, s=0, twice the epochs")
     assert left.low < 0 < left.high and f"{left.mean:.1f} are left" in words
+    audit = tables.audit(frames["study"].query("notebook == '09_released_code_audit'")).set_index(
+        ["Program", "Within", "Id"]).sort_index()
+    matter = audit[audit["Difference: p (Holm)"] < 0.05]["Difference (points)"]
+    assert set(matter.index) == {(program, "clean", id) for program, id in
+                                 (("online KD", "A9"), ("online KD", "A7"), ("self KD", "A9"), ("self KD", "A3"))
+                                 } | {("online KD", "released", "A9")}
+    assert ("costs {:.1f} points in online KD, {:.1f} from the released side, and {:.1f} in self KD (A9;".format(
+        *(-matter[key] for key in (("online KD", "clean", "A9"), ("online KD", "released", "A9"),
+                                   ("self KD", "clean", "A9")))) in words)
+    assert f"gains {matter['online KD', 'clean', 'A7']:.1f}, in the clean preset (A7)" in words
+    assert f"gain {matter['self KD', 'clean', 'A3']:.1f} there (A3)" in words
     rows = [row for row in study.grid("study", "05_spaced_kd") if row.setting == THIRTY]
     last = tables.epochs(rows, records.read_published("study")).query("epoch == 30")
     loss = last["student_hard"].fillna(last["student_loss"])
