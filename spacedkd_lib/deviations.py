@@ -61,7 +61,7 @@ DEVIATIONS = {d.id: d for d in (
               "start of ResNet-18, 0.3 to 1.2 later in small networks. In online KD it outweighs the soft loss, which "
               "A1 has weakened, several hundred times.",
               _both(feature_loss="batch_frobenius"), origin="BYOT (self KD)"),
-    Deviation("A3", "high", "spaced self KD makes twice the updates", "ST 219-261",
+    Deviation("A3", "high", "the replay of self KD trains the deepest exit too", "ST 219-261",
               "The deepest exit runs ahead, then teaches the shallow exits.",
               "The replay updates everything, the deepest exit's cross-entropy included, on batches that were learnt "
               "already.",

@@ -34,8 +34,8 @@ LOOKS = {  # arm: colour, marker
     "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
     "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
     "baseline, twice the epochs": ("#444444", "8"), "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
-    "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#D55E00", "s"),
-    "released - A9": ("#E69F00", "d"), "released, s=0": ("#666666", "o")}
+    "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#B2182B", ">"),
+    "released - A9": ("#EF8A62", "<"), "released, s=0": ("#EF8A62", "s")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
@@ -145,7 +145,7 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
         _draw_lanes(lanes, events, times)
         _draw_lead(lead, events, times, batches_per_epoch)
         _draw_epochs(lanes, lead, [(t, e.index) for t, e in zip(times, events) if e.kind == "epoch"])
-    axes[-1, 0].set_xlabel("time, in updates; ticks: ends of the teacher's epochs")
+    axes[-1, 0].set_xlabel("time, in updates; ticks: epochs, with their replays")
     return fig
 
 
@@ -187,7 +187,7 @@ def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, batches_per
 
 
 def _draw_epochs(lanes: plt.Axes, lead: plt.Axes, ends: list[tuple[int, int]]) -> None:
-    """A dotted line and a tick where an epoch of the teacher ends, at most six of them."""
+    """A dotted line and a tick where an epoch ends, after a replay that falls there, at most six of them."""
     shown = ends[::-1][::math.ceil(len(ends) / 6) or 1]
     for ax in (lanes, lead):
         ax.set_xlim(0, ends[-1][0] if ends else None)
@@ -274,7 +274,7 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\nfilled: p < 0.05 after Holm", fontsize=8)
+    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\nfilled: p < 0.05 after Holm over the lines of a panel", fontsize=8)
     return fig
 
 
@@ -295,8 +295,8 @@ def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], end: str, t
                              layout="constrained")
     counts = {}
     for ax, setting in zip(axes[:, 0], settings):
-        level = [mean_interval(_by_seed(frame, setting, arm)).mean for arm in names]
         changes = [mean_interval(_by_seed(frame, setting, *pair)) for pair in zip(names[1:], names)]
+        level = np.cumsum([_by_seed(frame, setting, names[0]).mean(), *(i.mean for i in changes)])
         counts[ax] = [i.n for i in changes]
         half = [0.0] + [i.mean - i.low if i.n > 1 else 0.0 for i in changes]
         ends = [max(level[max(y - 1, 0)], level[y] + half[y]) for y in range(len(steps))]
@@ -353,7 +353,8 @@ def by_interval(frame: pd.DataFrame) -> Figure:
         found = {arm: mean_interval(_by_seed(frame, setting, arm, reference)) for arm in place}
         drawn = {arm: i for arm, i in found.items() if i.n}
         ax.axhline(0, color="black", lw=0.8)
-        ax.plot([place[arm] for arm in drawn], [i.mean for i in drawn.values()], color="#b0b0b0", zorder=1)
+        joined = [arm for arm in drawn if spaced[arm] < math.inf]
+        ax.plot([place[arm] for arm in joined], [drawn[arm].mean for arm in joined], color="#b0b0b0", zorder=1)
         for arm, i in drawn.items():
             _mark(ax, arm, i, x=place[arm])
         ax.set_xscale("function", functions=(lambda s: np.sign(s) * np.sqrt(np.abs(s)), lambda r: np.sign(r) * r ** 2))
@@ -363,7 +364,8 @@ def by_interval(frame: pd.DataFrame) -> Figure:
         ax.grid(axis="y")
         counts[ax] = [i.n for i in drawn.values()]
     fig.supylabel(f"points above {reference}", fontsize=8)
-    fig.supxlabel(f"space interval s (epochs); 0: {reference}\nmean over seeds; {_say_n(counts)}", fontsize=8)
+    fig.supxlabel(f"space interval s (epochs, root scale; offline apart)\n"
+                 f"0: {reference}; {_say_n(counts)}", fontsize=8)
     return fig
 
 

@@ -97,13 +97,14 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
 
     Args:
         frame: from `runs`.
-        reference: arm that the others are compared with; so are "online KD" and "self KD" where they exist.
+        reference: arm that the others are compared with; all but this one are compared with "online KD" and
+            "self KD" too, where they exist.
     """
     others = [name for name in DISTILLED if name != reference and name in set(frame["arm"])]
     lines = []
     for (notebook, setting), part in frame.groupby(["notebook", "setting"], sort=False):
         names = list(dict.fromkeys(part["arm"]))
-        against = [_against(part, names, name) for name in (reference, *others)]
+        against = [_against(part, names, name, reference) for name in (reference, *others)]
         for arm in names:
             of_arm = part[part["arm"] == arm]
             mean = mean_interval(of_arm["test_accuracy"])
@@ -118,9 +119,10 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     return table if frame["notebook"].nunique() > 1 else table.drop(columns="Notebook")
 
 
-def _against(part: pd.DataFrame, names: list[str], reference: str) -> dict[str, dict]:
-    """arm -> its columns of the comparison with a reference; NaN for the reference itself, or without it."""
-    found = {arm: paired_by_seed(part, arm, reference) for arm in names if arm != reference}
+def _against(part: pd.DataFrame, names: list[str], reference: str, first: str) -> dict[str, dict]:
+    """arm -> its columns of the comparison with a reference; NaN for the reference itself, or without it, and for the
+    first reference, with which the others are compared already."""
+    found = {arm: paired_by_seed(part, arm, reference) for arm in names if arm not in (reference, first)}
     adjusted = dict(zip(found, holm([interval.p for interval in found.values()])))
     columns = {}
     for arm in names:
@@ -275,7 +277,7 @@ def verdicts(frame: pd.DataFrame, reference: str, among: str = "") -> Iterator[s
 def sentences(table: pd.DataFrame) -> Iterator[str]:
     """One line for each line of a table of `differences`: what names it, and its `verdict`."""
     for line in table.to_dict("records"):
-        values = {name.removeprefix("Difference"): line.pop(name) for name in list(line) if name.startswith("Difference")}
+        values = {name.removeprefix("Difference"): line.pop(name) for name in list(line) if "Difference" in name}
         interval = Interval(values[" (points)"], values[": low"], values[": high"], math.nan, line.pop("n"), math.nan)
         yield ": ".join([*map(str, line.values()), verdict(interval, values[": p (Holm)"])])
 
@@ -453,9 +455,11 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
         return ""
     return markdown(claims.matrix(judged)) + (
         "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring. Differences in "
-        f"points with 95% t intervals. Supported: a gain is shown, after Holm. Refuted: a gain of {claims.SMALLEST:g} "
-        "points or more is excluded, after Holm. The correction is over the claims of one kind in one setting, not "
-        "over settings, and settings on the same letters share seeds. What was known when: spacedkd_lib/claims.py."
+        f"points with 95% t intervals. Supported: a gain is shown (two-sided, 5%). Refuted: a gain of "
+        f"{claims.SMALLEST:g} points or more is excluded (one-sided, 5%). Verdicts are after Holm, intervals are not, so "
+        "one that excludes zero may still be inconclusive. The correction is over the claims of one kind in one "
+        "setting, not over settings, and settings on the same letters share seeds. What was known when: "
+        "spacedkd_lib/claims.py."
         "\n\n")
 
 
@@ -470,9 +474,8 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
     shown = shown[[arm in (REFERENCE, *DISTILLED, "spaced KD s=1.5", "offline KD", *MATCHED)
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
     against = shown.get(f"vs {distilled} [95% t], Holm p", pd.Series("", shown.index))
-    against = against.where(shown["Arm"] != REFERENCE, "")  # which stands in the other column, with the other sign
-    return pd.DataFrame({"Data": shown["Setting"], "Epochs": shown["Arm"].map(epochs), "Method": shown["Arm"], "n": shown["n"],
-                         "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
+    return pd.DataFrame({"Data": shown["Setting"], "Epochs": shown["Arm"].map(epochs), "Method": shown["Arm"],
+                         "n": shown["n"], "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
                          f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t], Holm p"],
                          "vs online or self KD": against})

@@ -287,7 +287,7 @@ def test_waterfall_writes_beside_its_intervals():
 
 
 @pytest.mark.parametrize("draw", [
-    lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS], "clean"),
+    lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS], "end"),
     lambda: figures.comparisons(pd.concat([table_of((1, 1, 1), (2, 1, 0)), table_of((3, 1, 1), setting="digits")]),
                                 "Control", "Of it all"),
     lambda: figures.comparisons(tables.audit(AUDITED).assign(line=lambda table: table["Id"]), "line", "Of it all"),
