@@ -100,7 +100,7 @@ def test_words_agree_with_the_published_records():
         *(-matter[key] for key in (("online KD", "clean", "A9"), ("online KD", "released", "A9"),
                                    ("self KD", "clean", "A9")))) in words)
     assert f"gains {matter['online KD', 'clean', 'A7']:.1f}, in the clean preset (A7)" in words
-    assert f"gain {matter['self KD', 'clean', 'A3']:.1f} there (A3)" in words
+    assert f"gains {matter['self KD', 'clean', 'A3']:.1f} there (A3)" in words
     rows = [row for row in study.grid("study", "05_spaced_kd") if row.setting == THIRTY]
     last = tables.epochs(rows, records.read_published("study")).query("epoch == 30")
     loss = last["student_hard"].fillna(last["student_loss"])
