@@ -34,8 +34,8 @@ def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     50.0
     """
     confidence, predicted = F.softmax(logits, dim=1).max(dim=1)
-    correct = (predicted == labels).float()
+    correct = (predicted == labels).to(confidence.dtype)
     which = (confidence * bins).long().clamp(max=bins - 1)
-    gap = torch.zeros(bins, device=logits.device).index_add(0, which, correct - confidence)
+    gap = torch.zeros(bins, dtype=confidence.dtype, device=logits.device).index_add(0, which, correct - confidence)
     return {"accuracy": 100 * correct.mean().item(), "nll": F.cross_entropy(logits, labels).item(),
             "ece": 100 * gap.abs().sum().item() / len(labels)}

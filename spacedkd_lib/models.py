@@ -24,6 +24,13 @@ class Outputs(NamedTuple):
     features: Tensor  # [B, D]
 
 
+def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
+    """Logits [B, K] of what a network returned; of several exits the deepest one's."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
+
+
 def _outputs(head: nn.Module, features: Tensor) -> Outputs:
     """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
     exact = torch.promote_types(features.dtype, torch.float32)

@@ -1,0 +1,245 @@
+"""What is measured on finished runs: computed once, stored beside the run with where it comes from, and read ever after.
+
+A measure is a function of a run's network and its pictures. Its values lie in runs/<run id>/<measure>.npz; published
+ones in results/<profile>/measures.npz, under the names <run id>/<measure>/<value>. A stored measure counts only if
+its settings and the weights it was made from are still the same. Taught in notebooks/06_loss_landscape.ipynb.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Callable, Iterable, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import curvature, data, distillers, landscape, records, study, train
+from .batches import STATISTICS, channel_statistics, generator, normalised
+from .executors import LocalProcesses
+from .recipes import InputError, Recipe, baseline, nearest
+
+Values = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run on this machine: its student, and pictures as it sees them.
+
+    Raises (on use):
+        InputError: its weights are not on this machine, or there are fewer pictures than asked for.
+    """
+
+    recipe: Recipe
+
+    @cached_property
+    def student(self) -> nn.Module:
+        dataset = _dataset(self.recipe.dataset)
+        net = distillers.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules["student"]
+        weights = records.load_weights(self.recipe)
+        net.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()
+                             if name.startswith("student.")})
+        return net.eval().to(memory_format=torch.channels_last)
+
+    def training(self, count: int) -> tuple[Tensor, Tensor]:
+        """The same `count` training pictures for every run of this data set and seed, without augmentation:
+        x [count, C, H, W] normalised, y [count]."""
+        dataset = _dataset(self.recipe.dataset)
+        used, _ = data.split(dataset, self.recipe.train_images, self.recipe.val_fraction, self.recipe.seed)
+        statistics = (channel_statistics(dataset.train_images[used]) if self.recipe.normalise == "own"
+                      else STATISTICS[self.recipe.normalise])
+        which = used[_some(len(used), count, f"training pictures of {dataset.name}")]
+        return normalised(dataset.train_images[which], statistics), dataset.train_labels[which]
+
+
+@lru_cache(maxsize=2)
+def _dataset(name: str) -> data.Dataset:
+    return data.load(name)
+
+
+def _some(available: int, count: int, what: str) -> Tensor:
+    if not 0 < count <= available:
+        raise InputError(f"{count} of the {available} {what} cannot be chosen: give a number from 1 to {available}.")
+    return torch.randperm(available, generator=generator("subset"))[:count]
+
+
+# The measures: each a function of a run and its settings
+
+def _noise(run: Trained, images: int, sigmas: list[float], draws: int) -> Values:
+    got = landscape.weight_noise(run.student, *run.training(images), sigmas, draws)
+    return {"sigmas": np.array(sigmas), **got}
+
+
+def _curvature(run: Trained, images: int, products: int, repeats: int) -> Values:
+    return {name: np.array(value) for name, value in curvatures(run.student, *run.training(images), products,
+                                                                 repeats).items()}
+
+
+def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int) -> dict[str, float]:
+    """Trace with its standard error, largest eigenvalue and SAM's sharpness, plain and relative."""
+    found = {}
+    for relative, prefix in ((False, ""), (True, "relative_")):
+        operator = curvature.hessian(net, x, y, relative)
+        trace = curvature.trace(operator, products, repeats)
+        found |= {f"{prefix}trace": trace.mean, f"{prefix}trace_se": trace.standard_error,
+                  f"{prefix}eigenvalue": float(curvature.top_eigenvalues(operator, tolerance=0.03)[0]),
+                  f"{prefix}sharpness": landscape.sharpness(net, x, y, 0.5 if relative else 0.05, relative=relative)}
+    return found
+
+
+def _density(run: Trained, images: int, steps: int) -> Values:
+    grid, values = curvature.density(curvature.hessian(run.student, *run.training(images)), steps)
+    return {"eigenvalues": grid, "density": values}
+
+
+def _plane(run: Trained, images: int, points: int, reach: float, known: Values | None = None) -> Values:
+    first, second = (landscape.direction(run.student, 0, name) for name in ("first", "second"))
+    steps = landscape.axis(reach, points)
+    got = landscape.plane(run.student, *run.training(images), first, second, steps, known)
+    return {"steps": steps, **got}
+
+
+def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
+    """From the baseline of the same seed, and so of the same first weights, to this run."""
+    start, steps = Trained(baseline(run.recipe)), np.linspace(-0.25, 1.25, points)
+    got = landscape.between(start.student, run.student, *run.training(images), steps, run.training(statistics_images)[0])
+    return {"steps": steps, **got}
+
+
+def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Values:
+    """Curvature along training: of the teacher whenever a replay begins, and of the student whenever one ends, which
+    is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
+    for it, as only final weights are kept."""
+    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), "cpu")
+    events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
+    pictures, points, seen = run.training(images), [], {"teach": 0, "learn": 0}
+    for (event, _, _), following in zip(train.walk(runs, batches, lambda runs: [{}]), [*events[1:], "end"]):
+        if event.kind in seen:
+            seen[event.kind] += 1
+        due = ("epoch",) if run.recipe.interval == 0 else ("teach", "learn")
+        if event.kind in due and following != event.kind:
+            for kind in seen if event.kind == "epoch" else (event.kind,):
+                role = train.Tally.roles[kind]
+                net = runs[0].distiller.modules[role]
+                points.append({"role": role, "epoch": seen[kind] / len(batches),
+                               **curvatures(net, *pictures, products, repeats)})
+    return {name: np.array([point[name] for point in points]) for name in points[0]}
+
+
+class Measure(NamedTuple):
+    """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more."""
+
+    compute: Callable[..., Values]
+    settings: dict
+
+
+MEASURES = {
+    "noise": Measure(_noise, dict(images=256, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
+    "curvature": Measure(_curvature, dict(images=128, products=6, repeats=2)),
+    "density": Measure(_density, dict(images=128, steps=30)),
+    "plane": Measure(_plane, dict(images=256, points=41, reach=1.0)),
+    "trajectory": Measure(_trajectory, dict(images=64, products=6, repeats=2)),
+    "path": Measure(_path, dict(images=256, points=25, statistics_images=1000)),
+}
+
+
+# Stored values
+
+def stored(recipe: Recipe, name: str) -> Values | None:
+    """A measure of a run as it was stored, if its settings and the run's weights are still the same; else None."""
+    path, record = _file(recipe, name), records.load(recipe)
+    if record is None or not path.exists():
+        return None
+    with np.load(path) as file:
+        values = {key: file[key] for key in file.files}
+    meta = json.loads(str(values.pop("meta")))
+    same = meta["settings"] == MEASURES[name].settings and meta["weights_sha256"] == record.provenance["weights_sha256"]
+    return values if same else None
+
+
+def _file(recipe: Recipe, name: str) -> Path:
+    return records.runs_folder() / recipe.run_id / f"{name}.npz"
+
+
+def measure(recipe: Recipe, name: str) -> Values:
+    """A measure of a run: as it was stored, or else computed now and stored. What is missing of an interrupted plane
+    is NaN, and computed.
+
+    Raises:
+        InputError: no such measure; weights that are not on this machine.
+    """
+    if name not in MEASURES:
+        raise InputError(nearest("measure", name, MEASURES))
+    known, (compute, settings) = stored(recipe, name), MEASURES[name]
+    if known is not None and not any(np.isnan(v).any() for v in known.values() if v.dtype.kind == "f"):
+        return known
+    partial = {"known": known} if known is not None and name == "plane" else {}
+    values = compute(Trained(recipe), **settings, **partial)
+    record = records.load(recipe)
+    meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
+            "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
+            **records.environment()}
+    content = io.BytesIO()
+    np.savez_compressed(content, meta=np.array(json.dumps(meta, sort_keys=True)), **values)
+    records.write_atomically(_file(recipe, name), content.getvalue())
+    return values
+
+
+def measure_all(wanted: Iterable[tuple[Recipe, str]], workers: int = 0) -> dict[tuple[str, str], Values]:
+    """(run id, measure) -> values; what is not stored is computed side by side, one thread each.
+
+    Raises:
+        InputError: as `measure`, before any work; a negative number of workers.
+    """
+    study.check_workers(workers)
+    wanted = list(dict.fromkeys(wanted))
+    missing = [(recipe, name) for recipe, name in wanted if stored(recipe, name) is None]
+    for recipe, _ in missing:
+        records.load_weights(recipe)  # refused before any work
+    if missing:
+        executor = LocalProcesses(workers or study.default_workers())
+        try:
+            for future in [executor.submit(_work, recipe, name) for recipe, name in missing]:
+                future.result()
+        except BaseException:
+            executor.stop()
+            raise
+        finally:
+            executor.shutdown()
+    return {(recipe.run_id, name): measure(recipe, name) for recipe, name in wanted}
+
+
+def _work(recipe: Recipe, name: str) -> None:
+    torch.set_num_threads(1)
+    measure(recipe, name)
+
+
+def published_file(profile: str) -> Path:
+    return records.ROOT / "results" / profile / "measures.npz"
+
+
+def publish(recipes: Iterable[Recipe], profile: str) -> int:
+    """Write what is stored of these runs as the published measures of a profile; how many there are."""
+    found, content = {}, io.BytesIO()
+    for recipe in sorted(recipes, key=lambda recipe: recipe.run_id):
+        for name in MEASURES:
+            if (values := stored(recipe, name)) is not None:
+                found |= {f"{recipe.run_id}/{name}/{key}": value for key, value in values.items()}
+    np.savez_compressed(content, **found)
+    records.write_atomically(published_file(profile), content.getvalue())
+    return len({key.rsplit("/", 1)[0] for key in found})
+
+
+def read_published(profile: str) -> dict[tuple[str, str], Values]:
+    """(run id, measure) -> values of a profile's published measures; empty if there are none."""
+    found: dict[tuple[str, str], Values] = {}
+    if published_file(profile).exists():
+        with np.load(published_file(profile)) as file:
+            for key in file.files:
+                run_id, name, value = key.split("/")
+                found.setdefault((run_id, name), {})[value] = file[key]
+    return found
