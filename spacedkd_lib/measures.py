@@ -175,9 +175,9 @@ def measure(recipe: Recipe, name: str) -> Values:
     if name not in MEASURES:
         raise InputError(nearest("measure", name, MEASURES))
     known, (compute, settings) = stored(recipe, name), MEASURES[name]
-    if known is not None and not any(np.isnan(v).any() for v in known.values() if v.dtype.kind == "f"):
+    if known is not None and (name != "plane" or not np.isnan(known["loss"]).any()):
         return known
-    partial = {"known": known} if known is not None and name == "plane" else {}
+    partial = {"known": known} if known is not None else {}
     values = compute(Trained(recipe), **settings, **partial)
     record = records.load(recipe)
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,

@@ -29,7 +29,7 @@ from .recipes import (
 )
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
-             "09_released_code_audit")
+             "06_loss_landscape", "07_robustness", "09_released_code_audit")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teach
        "fresh batches s=1.5", "baseline, equal compute", "smaller CE weight")
 ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
        *(name for name in CONTROLS if "augmentation" not in name))
+
+MEASURED = ("baseline", "online KD", "offline KD", "batch statistics, s=0", "batch statistics, s=1.5",
+            "baseline, equal compute")  # beside spaced KD at each interval
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
 AUDIT = tuple(id for id in switches("online_kd") if id != "A19")
@@ -198,6 +201,11 @@ def spaced_arms(setting: Setting) -> dict[str, Recipe]:
             **{name: CONTROLS[name](online) for name in setting.controls if name in CONTROLS}}
 
 
+def measured_arms(setting: Setting) -> dict[str, Recipe]:
+    """06_loss_landscape and 07_robustness: the runs of 05 that the question of flatness compares; none is new."""
+    return {arm: recipe for arm, recipe in spaced_arms(setting).items() if arm in MEASURED or arm.startswith("spaced")}
+
+
 def audit_arms(setting: Setting) -> dict[str, Recipe]:
     """09_released_code_audit: clean, released, each switch turned alone in either direction (self KD: from clean, A3
     from released as well), and the way from released to clean, one switch after the other. The data's own augmentation
@@ -233,7 +241,8 @@ def audit_arms(setting: Setting) -> dict[str, Recipe]:
 
 ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
     "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
-    "05_spaced_kd": spaced_arms, "09_released_code_audit": audit_arms}
+    "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
+    "09_released_code_audit": audit_arms}
 
 
 @dataclass(frozen=True)

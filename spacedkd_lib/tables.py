@@ -12,15 +12,16 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 
 from . import claims, records, study
 from .deviations import DEVIATIONS
 from .recipes import InputError, Recipe, nearest
 from .records import Record
-from .statistics import Interval, holm, mean_interval, paired_by_seed
+from .statistics import Interval, correlation, holm, mean_interval, paired_by_seed
 
 KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
 PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
@@ -84,6 +85,18 @@ def epochs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
              for epoch in found[row.recipe.run_id].epochs]
     names = dict.fromkeys([*KEYS, "epoch", *(name for line in lines for name in line)])
     return pd.DataFrame(lines, columns=list(names))
+
+
+def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
+    """The runs of a frame that were measured, with each single number of a measure as a column.
+
+    Args:
+        frame: from `runs`.
+        found: run id -> name -> array, as from `notebook.Session.measures`.
+    """
+    lines = [{"run_id": run_id, **{name: float(value) for name, value in values.items() if value.ndim == 0}}
+             for run_id, values in found.items()]
+    return frame.merge(pd.DataFrame(lines, columns=lines[0] if lines else ["run_id"]), on="run_id")
 
 
 def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
@@ -187,6 +200,52 @@ def audit(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 # For people
+
+def ratios(frame: pd.DataFrame, columns: Mapping[str, str], reference: str) -> pd.DataFrame:
+    """Measures of every arm as multiples of a reference's, paired by seed: geometric mean and 95% t interval of the
+    logarithms.
+
+    Args:
+        frame: from `measured`, of one notebook; the measures are positive.
+        columns: measure -> label.
+        reference: name of an arm.
+    """
+    lines = []
+    for setting, part in frame.groupby("setting", sort=False):
+        logs = part.assign(**{name: np.log(part[name]) for name in columns})
+        for arm in part["arm"].unique():
+            found = {label: paired_by_seed(logs, arm, reference, name) for name, label in columns.items()}
+            if arm != reference and (n := min(i.n for i in found.values())):
+                lines.append({"Setting": setting, "Arm": arm, "n": n, **{
+                    label: "{:.2f} [{:.2f}, {:.2f}]".format(*np.exp(i[:3])) for label, i in found.items()}})
+    return pd.DataFrame(lines)
+
+
+def predicts(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Does a measure predict test accuracy? Correlations of its logarithm with it, 95% intervals; below zero, the
+    flatter is the better.
+
+    Over all runs (Fisher's interval, which takes them as independent and so is too narrow); over the arms of each seed, and over
+    the seeds of each arm (mean correlation and t interval over seeds, and over arms).
+
+    Args:
+        frame: from `measured`, of one notebook; the measures are positive.
+        columns: measure -> label.
+    """
+    def within(part: pd.DataFrame, key: str, name: str):
+        found = [correlation(np.log(group[name]), group["test_accuracy"]).mean for _, group in part.groupby(key)]
+        return mean_interval([r for r in found if r == r])
+
+    lines = []
+    for setting, part in frame.groupby("setting", sort=False):
+        for name, label in columns.items():
+            found = {"r, all runs": correlation(np.log(part[name]), part["test_accuracy"]),
+                     "r over the arms of a seed": within(part, "seed", name),
+                     "r over the seeds of an arm": within(part, "arm", name)}
+            lines.append({"Setting": setting, "Measure": label, "Runs": len(part), **{
+                key: "{:.2f} [{:.2f}, {:.2f}]".format(*i[:3]) if i.n else "" for key, i in found.items()}})
+    return pd.DataFrame(lines)
+
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """A table as text: "71.20 ± 0.74" for a mean with its sd over seeds, "+1.54 [0.80, 2.28] p=0.012" for a

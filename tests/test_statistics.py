@@ -182,6 +182,19 @@ def test_probability_of_improvement_closed_forms():
             probability_of_improvement(wrong)
 
 
+@pytest.mark.parametrize("n", (4, 7, 60))
+def test_correlation_equals_scipy(n):
+    x, noise = np.random.default_rng(n).standard_normal((2, n))
+    expected = stats.pearsonr(x, x + noise)
+    interval = expected.confidence_interval(0.9)
+    got = statistics.correlation(x, x + noise, 0.9)
+    assert (got.mean, got.low, got.high, got.p) == pytest.approx((expected.statistic, *interval, expected.pvalue))
+    assert statistics.correlation(x, 2 * x).mean == pytest.approx(1)
+    assert math.isnan(statistics.correlation(x, np.ones(n)).mean) and math.isnan(statistics.correlation(x[:3], x[:3]).p)
+    with pytest.raises(InputError, match="no pairs"):
+        statistics.correlation(x, x[1:])
+
+
 def test_probability_of_improvement_interval_equals_scipy():
     rng = np.random.default_rng(6)
     x, y = rng.normal(1, 1, 12), rng.normal(0, 1, 10)

@@ -1,0 +1,134 @@
+"""Stored measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training.
+
+In the style of `figures`; nothing here needs torch. Each function takes what `Session.measures` returns, beside the
+runs they belong to. Taught in notebooks/06_loss_landscape.ipynb.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .figures import PAGE, _panels, _say_n, _settings, colour, look, style
+from .statistics import correlation, mean_interval
+
+Values = Mapping[str, np.ndarray]
+
+
+def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
+    """Filter-normalised planes side by side: above the surfaces, below their contours; one scale for all.
+
+    Args:
+        titled: title -> "steps" [n], "loss" [n, n] in nats.
+        highest: losses above it are drawn as it, nats.
+    """
+    style()
+    fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / max(len(titled), 1)), layout="constrained")
+    levels = np.linspace(0, highest, 17)
+    for k, (title, values) in enumerate(titled.items()):
+        a, b = np.meshgrid(values["steps"], values["steps"], indexing="ij")
+        loss = np.clip(values["loss"], None, highest)
+        ax = fig.add_subplot(2, len(titled), k + 1, projection="3d")
+        ax.plot_surface(a, b, loss, cmap="viridis", vmin=0, vmax=highest, lw=0, rcount=41, ccount=41)
+        ax.set(title=title, zlim=(0, highest))
+        ax.tick_params(labelsize=6, pad=-2)
+        flat = fig.add_subplot(2, len(titled), len(titled) + k + 1)
+        drawn = flat.contourf(a, b, loss, levels, cmap="viridis")
+        flat.contour(a, b, loss, levels[1:-1:2], colors="white", linewidths=0.4)
+        flat.plot(0, 0, "+", color="red")
+        flat.set(aspect="equal", xlabel="first direction", ylabel="second direction" if k == 0 else "")
+    if titled:
+        fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {highest:g})", shrink=0.8)
+    return fig
+
+
+def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labels: tuple[str, str],
+          pick=lambda values: values) -> Figure:
+    """A curve for each arm: mean over seeds, its 95% t interval as a band.
+
+    Args:
+        frame: from `tables.runs`, of one notebook.
+        found: run id -> values.
+        x, y: names of the values; y may have further axes, over which the mean is taken.
+        labels: of the two axes.
+        pick: chooses among a run's values first.
+    """
+    settings = _settings(frame[frame["run_id"].isin(list(found))])
+    fig, axes = _panels(settings, 2.1, sharey=False)
+    counts, drawn = [], {}
+    for ax, setting in zip(axes, settings):
+        for arm, part in frame[frame["setting"] == setting].groupby("arm", sort=False):
+            values = [pick(found[run]) for run in part["run_id"] if run in found]
+            if not values:
+                continue
+            curves = np.array([np.reshape(v[y], (len(v[x]), -1)).mean(axis=1) for v in values])  # [seeds, points]
+            mean, low, high = np.array([mean_interval(column)[:3] for column in curves.T]).T
+            shade, marker = look(arm)
+            ax.fill_between(values[0][x], low, high, color=shade, alpha=0.12, lw=0)
+            drawn[arm], = ax.plot(values[0][x], mean, color=shade, marker=marker, markevery=len(mean) // 8 + 1)
+            counts.append(len(values))
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+        ax.grid(axis="y")
+    if drawn:
+        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2,
+                   title=f"mean over seeds; {_say_n(counts)}")
+    return fig
+
+
+def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
+    """Test accuracy against a measure, each run a point, arms in their looks; the correlation over all runs.
+
+    Args:
+        frame: a line a run: setting, arm, test_accuracy and the measure.
+        x: column of the measure, drawn on a logarithmic scale.
+        label: of the axis.
+    """
+    settings, drawn = _settings(frame), {}
+    fig, axes = _panels(settings, 2.3, sharey=False)
+    for ax, setting in zip(axes, settings):
+        part = frame[frame["setting"] == setting]
+        for arm, runs in part.groupby("arm", sort=False):
+            shade, marker = look(arm)
+            drawn[arm], = ax.plot(runs[x], runs["test_accuracy"], marker, color=shade, mec="white", mew=0.4)
+        r = correlation(np.log(part[x]), part["test_accuracy"])
+        ax.set(xscale="log", xlabel=label, ylabel="test accuracy (%)")
+        ax.set_title(f"{setting}: r = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}], {r.n} runs")
+        ax.grid()
+    if drawn:
+        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def spectra(titled: Mapping[str, Values]) -> Figure:
+    """Spectral densities of Hessians, one line each, on a logarithmic scale."""
+    fig, (ax,) = _panels([""], 2.1, sharey=False)
+    for arm, values in titled.items():
+        ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
+    ax.set(yscale="log", ylim=(1e-7, None), xlabel="eigenvalue of the Hessian", ylabel="density")
+    ax.legend()
+    return fig
+
+
+def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
+    """Curvature of student and teacher along training, a panel for each measure.
+
+    Args:
+        titled: arm -> "role", "epoch" and the measures, one entry a point.
+        columns: measure -> label.
+    """
+    fig, axes = _panels(list(columns.values()), 1.9, sharey=False)
+    for ax, name in zip(axes, columns):
+        for arm, values in titled.items():
+            for role, dashes in (("student", "-"), ("teacher", ":")):
+                of = values["role"] == role
+                ax.plot(values["epoch"][of], values[name][of], dashes, color=colour(arm), marker=look(arm)[1],
+                        label=f"{arm}, {role}")
+        ax.set(yscale="log", xlabel="epochs of its own updates")
+        ax.grid(axis="y")
+    if titled:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
