@@ -73,6 +73,10 @@ def _plain_events(batches: int, interval: int):
     return [(e.kind, e.index) for e in events if e.kind != "epoch"]
 
 
+def _filter_normalised(weights, noise):
+    return [[x * math.hypot(*row) / math.hypot(*drawn) for x in drawn] for row, drawn in zip(weights, noise)]
+
+
 _PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
 _PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
 _PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
@@ -108,6 +112,10 @@ EXERCISES = {
     "05.2": Exercise(lambda a: a == _PAPER_ONLINE().never, "31,280 batches in blocks of int(391 x 1.5)."),
     "05.3": Exercise(_agrees([(4, 2), (5, 2), (6, 6), (3, 1)], _plain_events),
                      "teach a block, then learn the same batches in the same order; the last block may be short."),
+    "06.1": Exercise(_number(1 / 9), "f(3w) of the new weights is f(w) of the old: differentiate twice."),
+    "06.2": Exercise(_number(0.5 * 4 * 0.5 ** 2), "uphill along the eigenvector of the largest eigenvalue."),
+    "06.3": Exercise(_agrees([([[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [3.0, 4.0]])] * 2, _filter_normalised),
+                     "each row of the direction: divide by its own norm, multiply by that of the weights' row."),
     "09.1": Exercise(_number(-math.log(2) - 0.5), "sum of q (log q - p) over both classes, natural logarithm."),
     "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),
