@@ -1,0 +1,136 @@
+"""Measures of finished runs: computed once, tied to their weights and settings, published and read."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spacedkd_lib import data, measures, records, recipes, study, train
+from spacedkd_lib.recipes import InputError
+
+SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict(images=20, products=3, repeats=2),
+         "plane": dict(images=20, points=3, reach=0.5), "path": dict(images=20, points=3, statistics_images=60),
+         "density": dict(images=20, steps=5), "trajectory": dict(images=20, products=3, repeats=2)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A baseline and a spaced student, finished in a folder of their own: (folder, recipes)."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = replace(study.PROFILES["smoke"].settings[0].base, width=1, train_images=120)
+    made = recipes.baseline(base), recipes.spaced(recipes.online_kd(base), 1.0)
+    for recipe in made:
+        records.save(recipe, *train.train(recipe, data.load(recipe.dataset), "cpu"), runs=folder)
+    return folder, made
+
+
+@pytest.fixture(autouse=True)
+def place(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(trained[0]))
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    for name, settings in SMALL.items():
+        monkeypatch.setitem(measures.MEASURES, name, measures.MEASURES[name]._replace(settings=settings))
+    for path in trained[0].glob("*/*.npz"):
+        path.unlink()
+
+
+def count(monkeypatch, name):
+    calls, (compute, settings) = [], measures.MEASURES[name]
+    monkeypatch.setitem(measures.MEASURES, name, measures.Measure(
+        lambda *a, **k: calls.append(k) or compute(*a, **k), settings))
+    return calls
+
+
+def test_the_stored_student_is_the_one_that_was_scored(trained):
+    run = measures.Trained(trained[1][1])
+    dataset = data.load("digits")
+    x = train.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[data.split(
+        dataset, 120, run.recipe.val_fraction, 0)[0]]))
+    with torch.no_grad():
+        accuracy = 100 * (run.student(x).logits.argmax(1) == dataset.test_labels).float().mean().item()
+    assert accuracy == pytest.approx(records.load(run.recipe).summary["test_accuracy"])
+    assert torch.equal(run.training(30)[1], measures.Trained(trained[1][0]).training(30)[1])
+
+
+def test_computed_once_and_again_only_if_settings_or_weights_changed(trained, monkeypatch):
+    recipe, calls = trained[1][0], count(monkeypatch, "noise")
+    first = measures.measure(recipe, "noise")
+    assert measures.measure(recipe, "noise")["loss"].tolist() == first["loss"].tolist() and len(calls) == 1
+    monkeypatch.setitem(measures.MEASURES["noise"].settings, "draws", 3)
+    assert measures.measure(recipe, "noise")["loss"].shape == (2, 3) and len(calls) == 2
+    path = trained[0] / recipe.run_id / "noise.npz"
+    with np.load(path) as file:
+        meta = json.loads(str(file["meta"]))
+        assert meta["run_id"] == recipe.run_id and meta["recipe"]["epochs"] == recipe.epochs and meta["torch"]
+        np.savez(path, **{**file, "meta": json.dumps(meta | {"weights_sha256": "0"})})
+    measures.measure(recipe, "noise")
+    assert len(calls) == 3
+
+
+def test_an_interrupted_plane_goes_on(trained, monkeypatch):
+    recipe, calls = trained[1][0], count(monkeypatch, "plane")
+    whole = measures.measure(recipe, "plane")
+    path = trained[0] / recipe.run_id / "plane.npz"
+    with np.load(path) as file:
+        values = dict(file)
+    values["loss"][2] = np.nan
+    np.savez(path, **values)
+    again = measures.measure(recipe, "plane")
+    assert again["loss"].tolist() == whole["loss"].tolist() and len(calls) == 2
+    assert np.isnan(calls[1]["known"]["loss"]).sum() == 3
+
+
+def test_the_way_along_training_ends_where_the_run_ended(trained):
+    recipe = trained[1][1]
+    way, end = measures.measure(recipe, "trajectory"), measures.measure(recipe, "curvature")
+    student = way["role"] == "student"
+    assert way["epoch"].tolist() == [1.0, 1.0, 2.0, 2.0] and student.tolist() == [False, True, False, True]
+    for name in ("trace", "relative_trace", "sharpness"):
+        assert way[name][-1] == end[name] and len(set(way[name])) == 4
+
+
+def test_the_path_ends_at_both_runs(trained, monkeypatch):
+    monkeypatch.setattr(np, "linspace", lambda *_: np.array([0.0, 1.0]))
+    way = measures.measure(trained[1][1], "path")["loss"]
+    assert way[0] != way[1] and np.isfinite(way).all()
+
+
+def test_published_and_read(trained):
+    for recipe in trained[1]:
+        measures.measure(recipe, "curvature")
+    assert measures.publish(trained[1], "smoke") == 2
+    first = (records.ROOT / "results/smoke/measures.npz").read_bytes()
+    found = measures.read_published("smoke")
+    assert set(found) == {(recipe.run_id, "curvature") for recipe in trained[1]}
+    recipe = trained[1][0]
+    assert found[recipe.run_id, "curvature"]["trace"] == measures.measure(recipe, "curvature")["trace"]
+    measures.publish(trained[1][::-1], "smoke")
+    assert (records.ROOT / "results/smoke/measures.npz").read_bytes() == first
+    assert measures.read_published("quick") == {}
+
+
+def test_all_that_is_missing_goes_to_the_workers(trained, monkeypatch):
+    """Here they are threads of this process."""
+    class Threads(ThreadPoolExecutor):
+        stop = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(measures, "LocalProcesses", Threads)
+    calls, (one, other) = count(monkeypatch, "noise"), trained[1]
+    measures.measure(one, "noise")
+    found = measures.measure_all([(one, "noise"), (other, "noise"), (other, "noise")], workers=1)
+    assert set(found) == {(one.run_id, "noise"), (other.run_id, "noise")} and len(calls) == 2
+
+
+def test_bad_input_before_any_work(trained, monkeypatch):
+    missing = replace(trained[1][0], seed=9)
+    with pytest.raises(InputError, match="not on this machine"):
+        measures.measure_all([(trained[1][0], "noise"), (missing, "noise")])
+    assert not list(trained[0].glob("*/noise.npz"))
+    with pytest.raises(InputError, match='"curvatur".*curvature'):
+        measures.measure(trained[1][0], "curvatur")
+    with pytest.raises(InputError, match="1000 of the .* training pictures of digits"):
+        measures.Trained(trained[1][0]).training(1000)
+    with pytest.raises(InputError, match="workers"):
+        measures.measure_all([], -1)
