@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import curvature, data, distillers, landscape, records, study, train
-from .batches import STATISTICS, channel_statistics, generator, normalised
+from . import curvature, data, distillers, landscape, records, robustness, study, train
+from .batches import STATISTICS, Statistics, channel_statistics, generator, normalised
 from .executors import LocalProcesses
 from .recipes import InputError, Recipe, baseline, nearest
 
@@ -38,22 +38,44 @@ class Trained:
 
     @cached_property
     def student(self) -> nn.Module:
-        dataset = _dataset(self.recipe.dataset)
-        net = distillers.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules["student"]
-        weights = records.load_weights(self.recipe)
-        net.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()
-                             if name.startswith("student.")})
+        return self._network("student")
+
+    @cached_property
+    def teacher(self) -> nn.Module | None:
+        """Of online and offline KD; elsewhere None."""
+        return self._network("teacher") if self.recipe.method in ("online_kd", "offline_kd") else None
+
+    def _network(self, role: str) -> nn.Module:
+        dataset, weights = _dataset(self.recipe.dataset), records.load_weights(self.recipe)
+        net = distillers.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules[role]
+        net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
+                             if name.startswith(f"{role}.")})
         return net.eval().to(memory_format=torch.channels_last)
+
+    @cached_property
+    def _used(self) -> Tensor:
+        dataset = _dataset(self.recipe.dataset)
+        return data.split(dataset, self.recipe.train_images, self.recipe.val_fraction, self.recipe.seed)[0]
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What the run normalised its pictures by."""
+        if self.recipe.normalise != "own":
+            return STATISTICS[self.recipe.normalise]
+        return channel_statistics(_dataset(self.recipe.dataset).train_images[self._used])
 
     def training(self, count: int) -> tuple[Tensor, Tensor]:
         """The same `count` training pictures for every run of this data set and seed, without augmentation:
         x [count, C, H, W] normalised, y [count]."""
         dataset = _dataset(self.recipe.dataset)
-        used, _ = data.split(dataset, self.recipe.train_images, self.recipe.val_fraction, self.recipe.seed)
-        statistics = (channel_statistics(dataset.train_images[used]) if self.recipe.normalise == "own"
-                      else STATISTICS[self.recipe.normalise])
-        which = used[_some(len(used), count, f"training pictures of {dataset.name}")]
-        return normalised(dataset.train_images[which], statistics), dataset.train_labels[which]
+        which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
+        return normalised(dataset.train_images[which], self.statistics), dataset.train_labels[which]
+
+    def test(self, count: int) -> tuple[Tensor, Tensor]:
+        """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
+        dataset = _dataset(self.recipe.dataset)
+        which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
+        return dataset.test_images[which], dataset.test_labels[which]
 
 
 @lru_cache(maxsize=2)
@@ -130,6 +152,14 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     return {name: np.array([point[name] for point in points]) for name in points[0]}
 
 
+def _robustness(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
+    """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
+    rows = robustness.robust_scores(run.student, run.teacher, *run.test(images), run.statistics, severities=severities,
+                                    attacks=("fgsm", "pgd"), radii=radii)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
+        "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}
+
+
 class Measure(NamedTuple):
     """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more."""
 
@@ -144,6 +174,7 @@ MEASURES = {
     "plane": Measure(_plane, dict(images=256, points=41, reach=1.0)),
     "trajectory": Measure(_trajectory, dict(images=64, products=6, repeats=2)),
     "path": Measure(_path, dict(images=256, points=25, statistics_images=1000)),
+    "robustness": Measure(_robustness, dict(images=500, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0, 8.0])),
 }
 
 
