@@ -116,6 +116,8 @@ EXERCISES = {
     "06.2": Exercise(_number(0.5 * 4 * 0.5 ** 2), "uphill along the eigenvector of the largest eigenvalue."),
     "06.3": Exercise(_agrees([([[3.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [3.0, 4.0]])] * 2, _filter_normalised),
                      "each row of the direction: divide by its own norm, multiply by that of the weights' row."),
+    "07.1": Exercise(_number(8 / 255), "no pixel is so near to 0 or 1 that it would be cut."),
+    "07.2": Exercise(_number(100 * 50 / 80), "it is still right on 50."),
     "09.1": Exercise(_number(-math.log(2) - 0.5), "sum of q (log q - p) over both classes, natural logarithm."),
     "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),

@@ -132,3 +132,33 @@ def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Fi
     if titled:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
+
+
+def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure:
+    """A group of bars for each condition, a bar for each arm: mean over seeds and 95% t interval.
+
+    Args:
+        frame: a line a run and condition: setting, arm, seed, the condition and the column.
+        condition: column that names the groups.
+        column, label: what is drawn, and the axis.
+    """
+    settings, counts = _settings(frame), []
+    fig, axes = _panels(settings, 2.1, sharey=False)
+    fig.set_figwidth(PAGE)
+    for ax, setting in zip(axes, settings):
+        part = frame[frame["setting"] == setting]
+        arms, groups = list(dict.fromkeys(part["arm"])), list(dict.fromkeys(part[condition]))
+        for k, arm in enumerate(arms):
+            at = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * 0.8 / len(arms)
+            found = [mean_interval(part[(part["arm"] == arm) & (part[condition] == group)].groupby("seed")[column].mean())
+                     for group in groups]
+            ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found], color=colour(arm),
+                   error_kw={"lw": 0.7}, label=arm)
+            counts += [i.n for i in found]
+        ax.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups], fontsize=7)
+        ax.set_ylabel(label)
+        ax.grid(axis="y")
+    if settings:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                   title=f"mean over seeds; {_say_n(counts)}")
+    return fig

@@ -201,6 +201,15 @@ def audit(frame: pd.DataFrame) -> pd.DataFrame:
 
 # For people
 
+def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
+    """One line for each run and condition under which it was scored (measure "robustness"): the run's keys, then kind,
+    name, severity, radius, accuracy, nll, ece and agreement."""
+    lines = [{**run, **{name: values[name][i] for name in values}}
+             for run in frame[KEYS].to_dict("records") if (values := found.get(run["run_id"]))
+             for i in range(len(values["kind"]))]
+    return pd.DataFrame(lines)
+
+
 def ratios(frame: pd.DataFrame, columns: Mapping[str, str], reference: str) -> pd.DataFrame:
     """Measures of every arm as multiples of a reference's, paired by seed: geometric mean and 95% t interval of the
     logarithms.
