@@ -24,6 +24,7 @@ from .executors import LocalProcesses
 from .recipes import InputError, Recipe, baseline, nearest
 
 Values = dict[str, np.ndarray]
+PUBLISHED = "measures.npz"
 
 
 @dataclass(frozen=True)
@@ -249,10 +250,6 @@ def _work(recipe: Recipe, name: str) -> None:
     measure(recipe, name)
 
 
-def published_file(profile: str) -> Path:
-    return records.ROOT / "results" / profile / "measures.npz"
-
-
 def publish(recipes: Iterable[Recipe], profile: str) -> int:
     """Write what is stored of these runs as the published measures of a profile; how many there are."""
     found, content = {}, io.BytesIO()
@@ -261,15 +258,15 @@ def publish(recipes: Iterable[Recipe], profile: str) -> int:
             if (values := stored(recipe, name)) is not None:
                 found |= {f"{recipe.run_id}/{name}/{key}": value for key, value in values.items()}
     np.savez_compressed(content, **found)
-    records.write_atomically(published_file(profile), content.getvalue())
+    records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
     return len({key.rsplit("/", 1)[0] for key in found})
 
 
 def read_published(profile: str) -> dict[tuple[str, str], Values]:
     """(run id, measure) -> values of a profile's published measures; empty if there are none."""
     found: dict[tuple[str, str], Values] = {}
-    if published_file(profile).exists():
-        with np.load(published_file(profile)) as file:
+    if records.published_file(profile, PUBLISHED).exists():
+        with np.load(records.published_file(profile, PUBLISHED)) as file:
             for key in file.files:
                 run_id, name, value = key.split("/")
                 found.setdefault((run_id, name), {})[value] = file[key]

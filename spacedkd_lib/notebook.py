@@ -86,25 +86,31 @@ class Session:
         found = study.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
         return Results((self.profile,), self.rows, {record.run_id: record for record in found})
 
-    def results(self) -> Results:
+    def results(self, measured: bool = False) -> Results:
         """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
-        use, the largest profile's. In every other profile: what was just run."""
-        if self.profile != "smoke" or not tables.published_profiles():
+        use, the largest profile's. In every other profile: what was just run.
+
+        Args:
+            measured: only profiles whose measures are published too.
+        """
+        published = [name for name in tables.published_profiles()
+                     if not measured or records.published_file(name, "measures.npz").exists()]
+        if self.profile != "smoke" or not published:
             return self.train()
-        return self._published(self.name)
+        return self._published(published, self.name)
 
     def series(self) -> Results:
         """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
         profile's. Trains nothing."""
         if self.profile == "smoke":
-            return self._published(None)
+            return self._published(tables.published_profiles(), None)
         rows = study.grid(self.profile, seeds=self.seeds)
         return Results((self.profile,), rows, tables.local_records(rows))
 
-    def _published(self, name: str | None) -> Results:
+    def _published(self, profiles: list[str], name: str | None) -> Results:
         """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
         used, rows, found, seen = [], [], {}, set()
-        for profile in tables.published_profiles():
+        for profile in profiles:
             if here := [row for row in study.grid(profile, name) if row.setting not in seen]:
                 used.append(profile)
                 rows += here

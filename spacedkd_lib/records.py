@@ -200,8 +200,8 @@ def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
     return from_bytes(content)
 
 
-def published_file(profile: str) -> Path:
-    return ROOT / "results" / profile / "records.jsonl"
+def published_file(profile: str, name: str = "records.jsonl") -> Path:
+    return ROOT / "results" / profile / name
 
 
 def read_published(profile: str) -> dict[str, Record]:
