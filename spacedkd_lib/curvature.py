@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, jvp
 
 from .batches import derive_seed
 from .landscape import scorer
@@ -25,7 +25,9 @@ from .models import headline
 from .recipes import InputError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # linear_operator, of curvlinops, still uses torch.jit.script
+    # linear_operator, of curvlinops, and torch's own forward mode, when first used, still call torch.jit.script
+    warnings.simplefilter("ignore", FutureWarning)
+    jvp(torch.abs, (torch.zeros(1),), (torch.zeros(1),))
     from curvlinops import HessianLinearOperator, hutchpp_trace, lanczos_approximate_spectrum
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 

@@ -72,6 +72,10 @@ class Trained:
         which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
         return normalised(dataset.train_images[which], self.statistics), dataset.train_labels[which]
 
+    def pictures(self, most: int) -> tuple[Tensor, Tensor]:
+        """`training`, of so many pictures or as many as there are."""
+        return self.training(min(most, len(self._used)))
+
     def test(self, count: int) -> tuple[Tensor, Tensor]:
         """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
         dataset = _dataset(self.recipe.dataset)
@@ -93,12 +97,12 @@ def _some(available: int, count: int, what: str) -> Tensor:
 # The measures: each a function of a run and its settings
 
 def _noise(run: Trained, images: int, sigmas: list[float], draws: int) -> Values:
-    got = landscape.weight_noise(run.student, *run.training(images), sigmas, draws)
+    got = landscape.weight_noise(run.student, *run.pictures(images), sigmas, draws)
     return {"sigmas": np.array(sigmas), **got}
 
 
 def _curvature(run: Trained, images: int, products: int, repeats: int) -> Values:
-    return {name: np.array(value) for name, value in curvatures(run.student, *run.training(images), products,
+    return {name: np.array(value) for name, value in curvatures(run.student, *run.pictures(images), products,
                                                                  repeats).items()}
 
 
@@ -115,21 +119,21 @@ def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int
 
 
 def _density(run: Trained, images: int, steps: int) -> Values:
-    grid, values = curvature.density(curvature.hessian(run.student, *run.training(images)), steps)
+    grid, values = curvature.density(curvature.hessian(run.student, *run.pictures(images)), steps)
     return {"eigenvalues": grid, "density": values}
 
 
 def _plane(run: Trained, images: int, points: int, reach: float, known: Values | None = None) -> Values:
     first, second = (landscape.direction(run.student, 0, name) for name in ("first", "second"))
     steps = landscape.axis(reach, points)
-    got = landscape.plane(run.student, *run.training(images), first, second, steps, known)
+    got = landscape.plane(run.student, *run.pictures(images), first, second, steps, known)
     return {"steps": steps, **got}
 
 
 def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
     """From the baseline of the same seed, and so of the same first weights, to this run."""
     start, steps = Trained(baseline(run.recipe)), np.linspace(-0.25, 1.25, points)
-    got = landscape.between(start.student, run.student, *run.training(images), steps, run.training(statistics_images)[0])
+    got = landscape.between(start.student, run.student, *run.pictures(images), steps, run.pictures(statistics_images)[0])
     return {"steps": steps, **got}
 
 
@@ -139,7 +143,7 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     for it, as only final weights are kept."""
     runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), "cpu")
     events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
-    pictures, points, seen = run.training(images), [], {"teach": 0, "learn": 0}
+    pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
     for (event, _, _), following in zip(train.walk(runs, batches, lambda runs: [{}]), [*events[1:], "end"]):
         if event.kind in seen:
             seen[event.kind] += 1
@@ -155,7 +159,7 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
 
 def _robustness(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
     """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
-    rows = robustness.robust_scores(run.student, run.teacher, *run.test(images), run.statistics, severities=severities,
+    rows = robustness.robust_scores(run.student, run.teacher, *run.test(min(images, len(_dataset(run.recipe.dataset).test_images))), run.statistics, severities=severities,
                                     attacks=("fgsm", "pgd"), radii=radii)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
         "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}
