@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from . import records, slurm, stopping, study, tables
@@ -94,6 +95,7 @@ def _duration(seconds: float) -> str:
 
 def reproduce(options) -> int:
     """Train what is not trained yet; then tables, figures and executed notebooks; compare with what is published."""
+    from . import measures  # brings torch
     started = time.monotonic()
     rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
     study.check_workers(options.workers)
@@ -103,7 +105,10 @@ def reproduce(options) -> int:
         records.check_writable(records.ROOT / place / folder)
     if any(records.load(row.recipe) is None for row in rows):
         print(plan_line(rows, options.workers), flush=True)
-    study.run_all([row.recipe for row in rows], options.workers, lambda line: print(line, flush=True), executor)
+    say = partial(print, flush=True)
+    study.run_all([row.recipe for row in rows], options.workers, say, executor)
+    # before the notebooks, which run two at a time and would both begin
+    measures.measure_all(measures.wanted(row for row in rows if row.notebook == "06_loss_landscape"), options.workers, say)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
     found = tables.local_records(rows)
     tables.write_tidy(rows, found, records.ROOT / "results" / folder)
@@ -163,6 +168,8 @@ def publish(options) -> None:
     found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
     tables.write_tidy(rows, found, path.parent)
+    from . import measures
+    measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md")
     dirty = any(record.provenance["git_dirty"] for record in found.values())
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."

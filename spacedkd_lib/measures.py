@@ -166,21 +166,35 @@ def _robustness(run: Trained, images: int, severities: list[int], radii: list[fl
 
 
 class Measure(NamedTuple):
-    """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more."""
+    """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more.
+
+    arms: whose it is; empty for all of `study.MEASURED`. seeds: of the first so many seeds only; 0 for all.
+    """
 
     compute: Callable[..., Values]
     settings: dict
+    arms: tuple[str, ...] = ()
+    seeds: int = 0
+
+    def wants(self, row: study.Row) -> bool:
+        return (not self.arms or row.arm in self.arms) and (not self.seeds or row.seed < self.seeds)
 
 
+_SPACED = "spaced KD s=1.5"
 MEASURES = {
     "noise": Measure(_noise, dict(images=256, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
     "curvature": Measure(_curvature, dict(images=128, products=6, repeats=2)),
-    "density": Measure(_density, dict(images=128, steps=30)),
-    "plane": Measure(_plane, dict(images=256, points=41, reach=1.0)),
-    "trajectory": Measure(_trajectory, dict(images=64, products=6, repeats=2)),
-    "path": Measure(_path, dict(images=256, points=25, statistics_images=1000)),
+    "density": Measure(_density, dict(images=128, steps=30), ("baseline", "online KD", _SPACED), 1),
+    "plane": Measure(_plane, dict(images=256, points=41, reach=1.0), ("baseline", _SPACED), 1),
+    "trajectory": Measure(_trajectory, dict(images=64, products=6, repeats=2), ("online KD", _SPACED), 1),
+    "path": Measure(_path, dict(images=256, points=25, statistics_images=1000), ("online KD", _SPACED, "offline KD")),
     "robustness": Measure(_robustness, dict(images=500, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0, 8.0])),
 }
+
+
+def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
+    """What notebooks 06 and 07 ask of their runs: (recipe, measure)."""
+    return [(row.recipe, name) for row in rows for name, measure in MEASURES.items() if measure.wants(row)]
 
 
 # Stored values
@@ -210,7 +224,7 @@ def measure(recipe: Recipe, name: str) -> Values:
     """
     if name not in MEASURES:
         raise InputError(nearest("measure", name, MEASURES))
-    known, (compute, settings) = stored(recipe, name), MEASURES[name]
+    known, (compute, settings, *_) = stored(recipe, name), MEASURES[name]
     if known is not None and (name != "plane" or not np.isnan(known["loss"]).any()):
         return known
     partial = {"known": known} if known is not None else {}
@@ -225,28 +239,36 @@ def measure(recipe: Recipe, name: str) -> Values:
     return values
 
 
-def measure_all(wanted: Iterable[tuple[Recipe, str]], workers: int = 0) -> dict[tuple[str, str], Values]:
+def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
+                say: Callable[[str], None] = lambda line: None) -> dict[tuple[str, str], Values]:
     """(run id, measure) -> values; what is not stored is computed side by side, one thread each.
+
+    Args:
+        asked: recipe and name of a measure.
+        workers: processes; 0 for `study.default_workers()`.
+        say: receives a line now and then.
 
     Raises:
         InputError: as `measure`, before any work; a negative number of workers.
     """
     study.check_workers(workers)
-    wanted = list(dict.fromkeys(wanted))
-    missing = [(recipe, name) for recipe, name in wanted if stored(recipe, name) is None]
+    asked = list(dict.fromkeys(asked))
+    missing = [(recipe, name) for recipe, name in asked if stored(recipe, name) is None]
     for recipe, _ in missing:
         records.load_weights(recipe)  # refused before any work
     if missing:
         executor = LocalProcesses(workers or study.default_workers())
         try:
-            for future in [executor.submit(_work, recipe, name) for recipe, name in missing]:
+            for k, future in enumerate([executor.submit(_work, recipe, name) for recipe, name in missing]):
                 future.result()
+                if k % 20 == 19:
+                    say(f"{k + 1} of {len(missing)} measures done")
         except BaseException:
             executor.stop()
             raise
         finally:
             executor.shutdown()
-    return {(recipe.run_id, name): measure(recipe, name) for recipe, name in wanted}
+    return {(recipe.run_id, name): measure(recipe, name) for recipe, name in asked}
 
 
 def _work(recipe: Recipe, name: str) -> None:

@@ -118,17 +118,11 @@ class Session:
                 found |= records.read_published(profile)
         return Results(tuple(used), rows, found)
 
-    def measures(self, shown: Results, name: str, arms: tuple[str, ...] = (), seeds: int = 0) -> dict[str, dict]:
-        """Run id -> values of a measure (`measures.MEASURES`), of the runs shown: as they are stored, else computed
-        now; in smoke the published ones.
-
-        Args:
-            arms: only these; empty for all.
-            seeds: only the first so many of each arm; 0 for all.
-        """
+    def measures(self, shown: Results, name: str) -> dict[str, dict]:
+        """Run id -> values of a measure (`measures.MEASURES`) of the runs shown: as they are stored, else computed now;
+        in smoke the published ones."""
         from . import measures  # brings torch
-        rows = [row for row in shown.rows if row.recipe.run_id in shown.records
-                and (not arms or row.arm in arms) and (not seeds or row.seed < seeds)]
+        rows = [row for row in shown.rows if row.recipe.run_id in shown.records and measures.MEASURES[name].wants(row)]
         if shown.profiles == (self.profile,):
             found = measures.measure_all([(row.recipe, name) for row in rows], self.workers)
         else:
