@@ -29,7 +29,7 @@ from .recipes import (
 )
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
-             "06_loss_landscape", "07_robustness", "09_released_code_audit")
+             "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit")
 
 
 @dataclass(frozen=True)

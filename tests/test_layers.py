@@ -11,7 +11,7 @@ PACKAGE = Path(spacedkd_lib.__file__).parent
 LAYERS = {  # a module may import from layers below its own, and recipes.py from anywhere
     "recipes": 0, "schedule": 0, "embedded": 0, "stopping": 0,
     "deviations": 1, "statistics": 1, "augment": 1, "models": 1, "losses": 1, "records": 1, "executors": 1,
-    "distributed": 1, "slurm": 1,
+    "distributed": 1, "slurm": 1, "theory": 1,
     "data": 2, "batches": 2, "evaluate": 2, "checkpoints": 2,
     "distillers": 3, "robustness": 3, "landscape": 3, "curvature": 4,
     "train": 4,
@@ -20,8 +20,8 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "runner": 7, "notebook": 7, "exercises": 7, "bench": 7,
     "__main__": 8,
 }
-WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures", "notebook", "runner",
-                 "slurm", "executors", "exercises", "deviations", "claims")
+WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures",
+                 "notebook", "runner", "slurm", "executors", "exercises", "deviations", "claims", "theory")
 
 
 def _module(path):

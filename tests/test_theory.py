@@ -1,0 +1,218 @@
+"""The model of notebook 08: closed forms against impulse responses, Lyapunov's equation and simulation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.linalg import solve_discrete_lyapunov
+
+from spacedkd_lib.recipes import InputError
+from spacedkd_lib.schedule import spaced_schedule
+from spacedkd_lib.theory import (
+    Regression, constant_lead_variance, excess_risk, moments, sgd_variance, simulate, stationary, student_variance,
+)
+
+LR, ALPHA = 0.2, 0.3
+PROBLEM = Regression(curvature=(4.0, 1.0, 0.3), noise=1.5, batch_size=4)  # eta lambda: 0.8, 0.2, 0.06
+ONE = Regression(curvature=(1.0,), noise=0.8, batch_size=2, design="gaussian")
+
+
+def _events(batches, interval, **options):
+    return [e for e in spaced_schedule(1, batches, interval / batches, **options) if e.kind != "epoch"]
+
+
+def _asked_before(batches):
+    return [(kind, i) for i in range(batches) for kind in ("learn", "teach")]
+
+
+def _second_moments(problem, rates, alpha, events, start=0.0, fresh=False):
+    """(E[w^2], E[w theta], E[theta^2]) by brute force: how student and teacher respond to each noise and each initial
+    weight, one event after the other."""
+    count, found = len(rates), []
+    for curvature in problem.curvature:
+        kick = np.sqrt(problem.noise ** 2 * curvature / problem.batch_size)
+        student, teacher = start * np.eye(2, 2 + 2 * count)
+        for kind, index, *_ in events:
+            noise = np.zeros(2 + 2 * count)
+            noise[2 + index + count * (fresh and kind == "learn")] = kick * rates[index]
+            pull = rates[index] * curvature
+            if kind == "teach":
+                teacher = (1 - pull) * teacher + noise
+            else:
+                student = (1 - pull) * student + (1 - alpha) * noise + alpha * pull * teacher
+        found.append((student @ student, student @ teacher, teacher @ teacher))
+    return np.array(found).T
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("interval", [1, 2, 7, 40])
+def test_at_rest_the_spaced_student_has_the_variance_of_its_impulse_responses(interval, fresh):
+    rates, events = np.full(560, LR), _events(560, interval)
+    student, cross, teacher = _second_moments(PROBLEM, rates, ALPHA, events, fresh=fresh)
+    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, interval, fresh=fresh), student, rtol=1e-9)
+    np.testing.assert_allclose(sgd_variance(PROBLEM, LR), teacher, rtol=1e-9)
+    np.testing.assert_allclose(stationary(PROBLEM, LR, ALPHA, interval, fresh), (student, cross, teacher), rtol=1e-9)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_within_an_interval_too(fresh):
+    events = _events(280, 7)
+    for done in range(8):
+        until = events[:len(events) - 7 + done]
+        student = _second_moments(PROBLEM, np.full(280, LR), ALPHA, until, fresh=fresh)[0]
+        np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 7, done, fresh), student, rtol=1e-9)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("lead", [0, 1, 2, 9, 60])
+def test_a_constant_lead_too(lead, fresh):
+    events = _events(400, lead, rule="constant", tail="drop") if lead else _asked_before(400)
+    student = _second_moments(PROBLEM, np.full(400, LR), ALPHA, events, fresh=fresh)[0]
+    np.testing.assert_allclose(constant_lead_variance(PROBLEM, LR, ALPHA, lead, fresh), student, rtol=1e-9)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("interval", [1, 8, 30])
+def test_a_training_with_a_decaying_rate_and_a_partial_last_interval(interval, fresh):
+    rates = LR * np.cos(np.linspace(0, np.pi / 2, 45))
+    whole = _second_moments(PROBLEM, rates, ALPHA, _events(45, interval), start=0.7, fresh=fresh)
+    found = moments(PROBLEM, rates, ALPHA, interval, start=0.7, fresh=fresh)
+    np.testing.assert_allclose([part[-1] for part in found], whole, rtol=1e-9)
+    assert len(found.student) == 1 + -(-45 // interval)
+    bias = moments(replace(PROBLEM, noise=0.0), rates, ALPHA, interval, start=0.7, fresh=fresh)
+    variance = moments(PROBLEM, rates, ALPHA, interval, fresh=fresh)
+    np.testing.assert_allclose(bias.student + variance.student, found.student, rtol=1e-12)
+
+
+def test_lyapunovs_equation_has_the_same_solution():
+    step, kick = 1 - LR, LR ** 2 * 1.5 ** 2 / 4  # the direction of curvature 1
+    for interval in (1, 5, 20):
+        whole = step ** interval
+        noise = kick * (1 - whole ** 2) / (1 - step ** 2)
+        matrix = np.array([[whole, ALPHA * (1 - whole) * whole], [0, whole]])  # of student and teacher
+        reach = np.array([1 - ALPHA * whole, 1.0])
+        covariance = solve_discrete_lyapunov(matrix, noise * np.outer(reach, reach))
+        found = [part[1] for part in stationary(PROBLEM, LR, ALPHA, interval)]
+        np.testing.assert_allclose(found, [covariance[0, 0], covariance[0, 1], covariance[1, 1]], rtol=1e-10)
+
+
+def test_sgd_with_random_inputs_has_the_variance_of_the_fourth_moments():
+    problem = Regression((1.0, 0.5, 0.2), noise=1.0, batch_size=4, design="gaussian")
+    h, b, lr, c = np.diag(problem.curvature), 4, 0.3, np.zeros((3, 3))
+    for _ in range(2000):  # E[h C h] = (1 + 1/B) H C H + H tr(H C) / B for normal inputs
+        c = (c - lr * (h @ c + c @ h) + lr ** 2 * ((1 + 1 / b) * h @ c @ h + h * np.trace(h @ c) / b + h / b))
+    np.testing.assert_allclose(sgd_variance(problem, lr), np.diag(c), rtol=1e-10)
+
+
+def _in_standard_errors(weights, second_moment):
+    """How far the mean square over repeats lies from a predicted one, [d]."""
+    squares = weights ** 2
+    return (squares.mean(0) - second_moment) / (squares.std(0) / np.sqrt(len(squares)))
+
+
+def _last(*args, **options):
+    *_, (_, student, teacher) = simulate(*args, **options)
+    return student, teacher
+
+
+@pytest.mark.parametrize("problem, lr", [(PROBLEM, LR), (ONE, 0.4)])
+@pytest.mark.parametrize("interval, fresh", [(1, False), (6, False), (6, True)])
+def test_simulation_at_rest_agrees_within_its_error(problem, lr, interval, fresh):
+    _agree(problem, np.full(90, lr), ALPHA, interval, fresh, repeats=8000)
+
+
+@pytest.mark.parametrize("interval, fresh", [(1, False), (2, False), (2, True)])
+def test_simulation_from_a_far_start_agrees_within_its_error(interval, fresh):
+    """Where the random products of a Gaussian design matter most: an eager pupil, few batches, a far start."""
+    _agree(ONE, np.array([0.6, 0.5, 0.4, 0.3]), 0.9, interval, fresh, repeats=400_000, start=2.0)
+
+
+def _agree(problem, rates, alpha, interval, fresh, repeats, start=0.0):
+    events = _events(len(rates), interval)
+    student, teacher = _last(problem, rates, alpha, events, repeats, seed=1, start=start, fresh=fresh)
+    wanted = moments(problem, rates, alpha, interval, start, fresh)
+    assert np.abs(_in_standard_errors(student, wanted.student[-1])).max() < 3.5
+    assert np.abs(_in_standard_errors(teacher, wanted.teacher[-1])).max() < 3.5
+    products = student * teacher
+    error = products.std(0) / np.sqrt(len(products))
+    assert np.abs((products.mean(0) - wanted.cross[-1]) / error).max() < 3.5
+
+
+def test_a_simulated_replay_sees_the_same_batches():
+    """Without a teacher's word every interval gives the same student, bit for bit; fresh batches give another."""
+    problem = Regression((1.0, 0.3), design="gaussian")
+    online, spaced = (_last(problem, [0.1] * 12, 0.0, _events(12, s), 5, seed=0)[0] for s in (1, 4))
+    assert np.array_equal(online, spaced)
+    again, fresh = (_last(problem, [0.1] * 12, 0.0, _events(12, 4), 5, seed=0, fresh=f)[0] for f in (False, True))
+    assert np.array_equal(again, spaced) and not np.isclose(fresh, spaced).any()
+
+
+def test_limits():
+    rest = sgd_variance(PROBLEM, LR)
+    step = 1 - LR * np.array(PROBLEM.curvature)
+    np.testing.assert_allclose(rest, LR * 1.5 ** 2 / 4 / (1 + step), rtol=1e-12)
+    for interval in (1, 9):
+        np.testing.assert_allclose(student_variance(PROBLEM, LR, 0.0, interval), rest)  # labels alone
+    imitation = (1 + step ** 2) / (1 + step) ** 2
+    np.testing.assert_allclose(student_variance(PROBLEM, LR, 1.0, 1), rest * imitation)
+    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000), rest)  # it becomes the teacher
+    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000, done=1000), rest * (0.7 ** 2 + 0.3 ** 2))
+    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000, fresh=True), rest * (0.7 ** 2 + 0.3 ** 2))
+    far = rest * (0.7 ** 2 + 0.3 ** 2 * imitation)
+    np.testing.assert_allclose(constant_lead_variance(PROBLEM, LR, ALPHA, 2000), far)
+
+
+def test_online_kd_averages_noise_in_flat_directions_and_amplifies_it_in_sharp_ones():
+    for curvature, sign in ((0.5, -1), (1.0, 0), (1.5, 1)):
+        problem = Regression((curvature,))
+        change = student_variance(problem, 1.0, ALPHA, 1) - sgd_variance(problem, 1.0)
+        assert np.sign(change.round(12)) == sign
+        assert np.abs(student_variance(problem, 1.0, ALPHA, 4) - sgd_variance(problem, 1.0)) <= np.abs(change)
+        assert constant_lead_variance(problem, 1.0, ALPHA, 0) < student_variance(problem, 1.0, ALPHA, 1)
+
+
+def test_the_worst_constant_lead_is_half_the_teachers_memory():
+    problem = Regression((0.01,))
+    variances = [constant_lead_variance(problem, 1.0, ALPHA, lead)[0] for lead in range(200)]
+    assert abs(np.argmax(variances) - 50) <= 1
+    assert variances[100] > variances[1] > variances[130]
+
+
+def test_bias_in_closed_form():
+    quiet, step = replace(PROBLEM, noise=0.0), 1 - LR * np.array(PROBLEM.curvature)
+    for interval, blocks in ((1, 24), (6, 4), (24, 1)):
+        late = ALPHA * blocks * (1 - step ** interval)
+        found = moments(quiet, np.full(24, LR), ALPHA, interval, start=2.0).student[-1]
+        np.testing.assert_allclose(found, 4 * step ** 48 * (1 + late ** 2), rtol=1e-9)
+
+
+def test_excess_risk_is_the_mean_loss_above_the_optimum():
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((4, 3)), np.sqrt(PROBLEM.curvature) * rng.standard_normal((200_000, 3))
+    np.testing.assert_allclose(excess_risk(PROBLEM, w ** 2), ((x @ w.T) ** 2).mean(0) / 2, rtol=0.02)
+
+
+@pytest.mark.parametrize("attempt, words", [
+    (lambda: Regression((1.0, 0.0)), "eigenvalues"),
+    (lambda: Regression(noise=-1.0), "noise = -1.0"),
+    (lambda: Regression(batch_size=0), "batches of 0"),
+    (lambda: Regression(design="gausian"), 'did you mean "gaussian"'),
+    (lambda: sgd_variance(PROBLEM, 0.5), "diverge"),
+    (lambda: sgd_variance(ONE, 1.0), "diverge"),
+    (lambda: sgd_variance(PROBLEM, 0.0), "do not train"),
+    (lambda: student_variance(PROBLEM, LR, 1.1, 1), "alpha = 1.1"),
+    (lambda: student_variance(PROBLEM, LR, ALPHA, 0), "interval = 0"),
+    (lambda: student_variance(PROBLEM, LR, ALPHA, 3, done=4), "done = 4"),
+    (lambda: student_variance(ONE, 0.1, ALPHA, 3), "No closed form"),
+    (lambda: constant_lead_variance(PROBLEM, LR, ALPHA, -1), "lead = -1"),
+    (lambda: constant_lead_variance(ONE, 0.1, ALPHA, 1), "No closed form"),
+    (lambda: stationary(replace(PROBLEM, design="gaussian"), 0.01, ALPHA, 1), "3 directions"),
+    (lambda: stationary(PROBLEM, LR, ALPHA, 0), "interval = 0"),
+    (lambda: moments(PROBLEM, [0.1, -0.1], ALPHA, 1), "do not train"),
+    (lambda: moments(PROBLEM, [0.1], ALPHA, 0), "interval = 0"),
+    (lambda: simulate(PROBLEM, [LR] * 3, ALPHA, _events(4, 2), 1, seed=0), "a rate for each batch"),
+    (lambda: simulate(PROBLEM, [LR] * 4, ALPHA, _events(4, 2), 0, seed=0), "0 repeats"),
+])
+def test_bad_input_is_refused_before_any_work(attempt, words):
+    with pytest.raises(InputError, match=words):
+        attempt()
