@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
-from . import deviations, recipes, study
+from . import deviations, recipes, study, theory
 from .recipes import InputError, nearest
 from .schedule import counts, leads, spaced_schedule
 
@@ -77,6 +77,16 @@ def _filter_normalised(weights, noise):
     return [[x * math.hypot(*row) / math.hypot(*drawn) for x in drawn] for row, drawn in zip(weights, noise)]
 
 
+def _variance_ratio(step: float, s: int, alpha: float) -> float:
+    problem = theory.Regression(curvature=(step,))
+    return float(theory.student_variance(problem, 1.0, alpha, s)[0] / theory.sgd_variance(problem, 1.0)[0])
+
+
+def _worst_lead(step: float, alpha: float) -> int:
+    problem = theory.Regression(curvature=(step,))
+    return max(range(int(2 / step)), key=lambda lead: theory.constant_lead_variance(problem, 1.0, alpha, lead)[0])
+
+
 _PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
 _PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
 _PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
@@ -118,6 +128,10 @@ EXERCISES = {
                      "each row of the direction: divide by its own norm, multiply by that of the weights' row."),
     "07.1": Exercise(_number(8 / 255), "no pixel is so near to 0 or 1 that it would be cut."),
     "07.2": Exercise(_number(100 * 50 / 80), "it is still right on 50."),
+    "08.1": Exercise(lambda a: _number(_variance_ratio(1e-6, 1, 0.5), 1e-3)(a), "let A go to 1 in the formula."),
+    "08.2": Exercise(_agrees([(0.05, 1, 0.3), (0.2, 4, 0.5), (1.5, 3, 1.0)], _variance_ratio),
+                     "a = 1 - step, A = a ** s, and the three terms of the formula."),
+    "08.3": Exercise(lambda a: a == _worst_lead(0.01, 0.3), "half a memory; or try `theory.constant_lead_variance`."),
     "09.1": Exercise(_number(-math.log(2) - 0.5), "sum of q (log q - p) over both classes, natural logarithm."),
     "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),

@@ -193,7 +193,8 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
     wrong = {"00.1": 5, "00.2": None, "00.3": "lr", "01.1": 390, "01.2": lambda i, n: len(i) == n, "01.3": 230.4,
              "02.1": 512, "02.2": lambda z, y: -z[y], "02.3": 3.1, "03.1": lambda z, t: z, "03.2": 3, "03.3": 2,
              "04.1": 0.0, "04.2": 31280, "04.3": lambda e: e[0], "05.1": 10, "05.2": 0,
-             "05.3": lambda n, i: [("teach", k) for k in range(n)], "09.1": 0.0, "09.2": 27,
+             "05.3": lambda n, i: [("teach", k) for k in range(n)], "08.1": 0.5, "08.2": lambda step, s, alpha: 1.0,
+             "08.3": 100, "09.1": 0.0, "09.2": 27,
              "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released")}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
