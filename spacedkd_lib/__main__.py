@@ -108,7 +108,7 @@ def reproduce(options) -> int:
     say = partial(print, flush=True)
     study.run_all([row.recipe for row in rows], options.workers, say, executor)
     # before the notebooks, which run two at a time and would both begin
-    measures.measure_all(measures.wanted(row for row in rows if row.notebook == "06_loss_landscape"), options.workers, say)
+    measures.measure_all(measures.wanted(rows), options.workers, say)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
     found = tables.local_records(rows)
     tables.write_tidy(rows, found, records.ROOT / "results" / folder)

@@ -58,8 +58,8 @@ def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labe
         pick: chooses among a run's values first.
     """
     settings = _settings(frame[frame["run_id"].isin(list(found))])
-    fig, axes = _panels(settings, 2.1, sharey=False)
-    counts, drawn = [], {}
+    fig, axes = _panels(settings, [2.1] * len(settings))
+    counts, drawn = {ax: [] for ax in axes}, {}
     for ax, setting in zip(axes, settings):
         for arm, part in frame[frame["setting"] == setting].groupby("arm", sort=False):
             values = [pick(found[run]) for run in part["run_id"] if run in found]
@@ -70,7 +70,7 @@ def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labe
             shade, marker = look(arm)
             ax.fill_between(values[0][x], low, high, color=shade, alpha=0.12, lw=0)
             drawn[arm], = ax.plot(values[0][x], mean, color=shade, marker=marker, markevery=len(mean) // 8 + 1)
-            counts.append(len(values))
+            counts[ax].append(len(values))
         ax.set(xlabel=labels[0], ylabel=labels[1])
         ax.grid(axis="y")
     if drawn:
@@ -88,7 +88,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
         label: of the axis.
     """
     settings, drawn = _settings(frame), {}
-    fig, axes = _panels(settings, 2.3, sharey=False)
+    fig, axes = _panels(settings, [2.3] * len(settings))
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
         for arm, runs in part.groupby("arm", sort=False):
@@ -105,7 +105,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
 
 def spectra(titled: Mapping[str, Values]) -> Figure:
     """Spectral densities of Hessians, one line each, on a logarithmic scale."""
-    fig, (ax,) = _panels([""], 2.1, sharey=False)
+    fig, (ax,) = _panels([""], [2.1])
     for arm, values in titled.items():
         ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
     ax.set(yscale="log", ylim=(1e-7, None), xlabel="eigenvalue of the Hessian", ylabel="density")
@@ -120,7 +120,7 @@ def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Fi
         titled: arm -> "role", "epoch" and the measures, one entry a point.
         columns: measure -> label.
     """
-    fig, axes = _panels(list(columns.values()), 1.9, sharey=False)
+    fig, axes = _panels(list(columns.values()), [1.9] * len(columns))
     for ax, name in zip(axes, columns):
         for arm, values in titled.items():
             for role, dashes in (("student", "-"), ("teacher", ":")):
@@ -142,19 +142,20 @@ def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure
         condition: column that names the groups.
         column, label: what is drawn, and the axis.
     """
-    settings, counts = _settings(frame), []
-    fig, axes = _panels(settings, 2.1, sharey=False)
+    settings = _settings(frame)
+    fig, axes = _panels(settings, [2.1] * len(settings))
+    counts = {}
     fig.set_figwidth(PAGE)
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
         arms, groups = list(dict.fromkeys(part["arm"])), list(dict.fromkeys(part[condition]))
         for k, arm in enumerate(arms):
             at = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * 0.8 / len(arms)
-            found = [mean_interval(part[(part["arm"] == arm) & (part[condition] == group)].groupby("seed")[column].mean())
-                     for group in groups]
-            ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found], color=colour(arm),
-                   error_kw={"lw": 0.7}, label=arm)
-            counts += [i.n for i in found]
+            of = part[part["arm"] == arm].groupby([condition, "seed"])[column].mean()
+            found = [mean_interval(of.get(group, [])) for group in groups]
+            ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found],
+                   color=colour(arm), error_kw={"lw": 0.7}, label=arm)
+            counts.setdefault(ax, []).extend(i.n for i in found)
         ax.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups], fontsize=7)
         ax.set_ylabel(label)
         ax.grid(axis="y")

@@ -1,4 +1,4 @@
-"""What is measured on finished runs: computed once, stored beside the run with where it comes from, and read ever after.
+"""What is measured on finished runs: computed once, stored beside the run with its origin, and read ever after.
 
 A measure is a function of a run's network and its pictures. Its values lie in runs/<run id>/<measure>.npz; published
 ones in results/<profile>/measures.npz, under the names <run id>/<measure>/<value>. A stored measure counts only if
@@ -132,8 +132,9 @@ def _plane(run: Trained, images: int, points: int, reach: float, known: Values |
 
 def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
     """From the baseline of the same seed, and so of the same first weights, to this run."""
-    start, steps = Trained(baseline(run.recipe)), np.linspace(-0.25, 1.25, points)
-    got = landscape.between(start.student, run.student, *run.pictures(images), steps, run.pictures(statistics_images)[0])
+    start, steps = Trained(baseline(run.recipe)).student, np.linspace(-0.25, 1.25, points)
+    training = run.pictures(statistics_images)[0]
+    got = landscape.between(start, run.student, *run.pictures(images), steps, training)
     return {"steps": steps, **got}
 
 
@@ -159,7 +160,8 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
 
 def _robustness(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
     """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
-    rows = robustness.robust_scores(run.student, run.teacher, *run.test(min(images, len(_dataset(run.recipe.dataset).test_images))), run.statistics, severities=severities,
+    pictures = run.test(min(images, len(_dataset(run.recipe.dataset).test_images)))
+    rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities=severities,
                                     attacks=("fgsm", "pgd"), radii=radii)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
         "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}
@@ -194,6 +196,7 @@ MEASURES = {
 
 def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
     """What notebooks 06 and 07 ask of their runs: (recipe, measure)."""
+    rows = [row for row in rows if row.notebook == "06_loss_landscape"]  # 07 has the same
     return [(row.recipe, name) for row in rows for name, measure in MEASURES.items() if measure.wants(row)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -126,7 +127,7 @@ class Session:
         if shown.profiles == (self.profile,):
             found = measures.measure_all([(row.recipe, name) for row in rows], self.workers)
         else:
-            found = {key: values for profile in shown.profiles for key, values in measures.read_published(profile).items()}
+            found = dict(ChainMap(*map(measures.read_published, shown.profiles)))
         return {row.recipe.run_id: found[row.recipe.run_id, name] for row in rows if (row.recipe.run_id, name) in found}
 
     def source(self, shown: Results) -> None:

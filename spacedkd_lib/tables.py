@@ -234,8 +234,8 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Does a measure predict test accuracy? Correlations of its logarithm with it, 95% intervals; below zero, the
     flatter is the better.
 
-    Over all runs (Fisher's interval, which takes them as independent and so is too narrow); over the arms of each seed, and over
-    the seeds of each arm (mean correlation and t interval over seeds, and over arms).
+    Over all runs (Fisher's interval, which takes them as independent and so is too narrow); over the arms of each seed,
+    and over the seeds of each arm (mean correlation and t interval over seeds, and over arms).
 
     Args:
         frame: from `measured`, of one notebook; the measures are positive.
