@@ -170,34 +170,34 @@ def _robustness(run: Trained, images: int, severities: list[int], radii: list[fl
 class Measure(NamedTuple):
     """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more.
 
-    arms: whose it is; empty for all of `study.MEASURED`. seeds: of the first so many seeds only; 0 for all.
+    arms: whose it is; empty for all of `study.MEASURED`. once: of the first setting and seed alone.
     """
 
     compute: Callable[..., Values]
     settings: dict
     arms: tuple[str, ...] = ()
-    seeds: int = 0
-
-    def wants(self, row: study.Row) -> bool:
-        return (not self.arms or row.arm in self.arms) and (not self.seeds or row.seed < self.seeds)
+    once: bool = False
 
 
 _SPACED = "spaced KD s=1.5"
 MEASURES = {
-    "noise": Measure(_noise, dict(images=256, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
-    "curvature": Measure(_curvature, dict(images=128, products=6, repeats=2)),
-    "density": Measure(_density, dict(images=128, steps=30), ("baseline", "online KD", _SPACED), 1),
-    "plane": Measure(_plane, dict(images=256, points=41, reach=1.0), ("baseline", _SPACED), 1),
-    "trajectory": Measure(_trajectory, dict(images=64, products=6, repeats=2), ("online KD", _SPACED), 1),
-    "path": Measure(_path, dict(images=256, points=25, statistics_images=1000), ("online KD", _SPACED, "offline KD")),
-    "robustness": Measure(_robustness, dict(images=500, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0, 8.0])),
+    "noise": Measure(_noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
+    "curvature": Measure(_curvature, dict(images=64, products=9, repeats=2)),
+    "density": Measure(_density, dict(images=64, steps=30), ("baseline", "online KD", _SPACED), once=True),
+    "plane": Measure(_plane, dict(images=256, points=41, reach=1.0), ("baseline", _SPACED), once=True),
+    "trajectory": Measure(_trajectory, dict(images=32, products=6, repeats=2), ("online KD", _SPACED), once=True),
+    "path": Measure(_path, dict(images=128, points=13, statistics_images=500), ("online KD", _SPACED, "offline KD")),
+    "robustness": Measure(_robustness, dict(images=300, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
 
 def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
-    """What notebooks 06 and 07 ask of their runs: (recipe, measure)."""
-    rows = [row for row in rows if row.notebook == "06_loss_landscape"]  # 07 has the same
-    return [(row.recipe, name) for row in rows for name, measure in MEASURES.items() if measure.wants(row)]
+    """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure)."""
+    rows = [row for row in rows if row.notebook in ("06_loss_landscape", "07_robustness")]
+    return list(dict.fromkeys(
+        (row.recipe, name) for row in rows for name, measure in MEASURES.items()
+        if (not measure.arms or row.arm in measure.arms)
+        and (not measure.once or (row.setting == rows[0].setting and row.seed == 0))))
 
 
 # Stored values

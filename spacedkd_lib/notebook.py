@@ -123,12 +123,11 @@ class Session:
         """Run id -> values of a measure (`measures.MEASURES`) of the runs shown: as they are stored, else computed now;
         in smoke the published ones."""
         from . import measures  # brings torch
-        rows = [row for row in shown.rows if row.recipe.run_id in shown.records and measures.MEASURES[name].wants(row)]
         if shown.profiles == (self.profile,):
-            found = measures.measure_all([(row.recipe, name) for row in rows], self.workers)
+            found = measures.measure_all([pair for pair in measures.wanted(shown.rows) if pair[1] == name], self.workers)
         else:
             found = dict(ChainMap(*map(measures.read_published, shown.profiles)))
-        return {row.recipe.run_id: found[row.recipe.run_id, name] for row in rows if (row.recipe.run_id, name) in found}
+        return {run_id: values for (run_id, which), values in found.items() if which == name and run_id in shown.records}
 
     def source(self, shown: Results) -> None:
         """Print whose numbers follow."""

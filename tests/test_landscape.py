@@ -73,7 +73,7 @@ def test_quadratic_toy_gives_its_surface_on_every_row():
     upward = {"weight": torch.tensor([[0.5, 1.0]], dtype=torch.float64)}
     got = landscape.plane(net, IMAGES, LABELS, across, upward, steps)["loss"]
     expected = [[bowl_loss([0.3 + a + 0.5 * b, -0.2 + b]) for b in steps] for a in steps]
-    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(landscape.line(net, IMAGES, LABELS, upward, steps)["loss"], got[2])
     around = Bowl([0.0, 0.0])  # at the minimum a symmetric pair of steps gives a symmetric plane
     mirrored = landscape.plane(around, IMAGES, LABELS, across, upward, steps)["loss"]

@@ -38,9 +38,9 @@ def place(trained, monkeypatch, tmp_path):
 
 
 def count(monkeypatch, name):
-    calls, (compute, settings) = [], measures.MEASURES[name]
-    monkeypatch.setitem(measures.MEASURES, name, measures.Measure(
-        lambda *a, **k: calls.append(k) or compute(*a, **k), settings))
+    calls, measure = [], measures.MEASURES[name]
+    monkeypatch.setitem(measures.MEASURES, name, measure._replace(
+        compute=lambda *a, **k: calls.append(k) or measure.compute(*a, **k)))
     return calls
 
 
