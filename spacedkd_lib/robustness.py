@@ -290,7 +290,7 @@ def bim(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
     Raises:
         InputError: as `fgsm`, and steps that lead nowhere.
     """
-    _check_attack(radius, steps, step)
+    _check_attack(radius, steps, step, batch_size=batch_size)
 
     def ascend(clean, look):
         x = clean
@@ -316,7 +316,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
     Raises:
         InputError: as `fgsm`, steps that lead nowhere, no restart.
     """
-    _check_attack(radius, steps, step, restarts)
+    _check_attack(radius, steps, step, restarts, batch_size)
     drawn = generator(seed, "pgd")
 
     def ascend(clean, look):
@@ -431,12 +431,13 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
         InputError: an unknown name or severity, a negative radius, networks, images or labels that cannot be used.
     """
     corruptions, severities, attacks, radii = map(tuple, (corruptions, severities, attacks, radii))
+    _check_attack(0, batch_size=batch_size)
     for name, severity in ((n, s) for n in corruptions for s in severities):
         _check_corruption(name, severity, CORRUPTIONS)
     for name, radius in ((n, r) for n in attacks for r in radii):
         if name not in ATTACKS:
             raise InputError(nearest("attack", name, ATTACKS))
-        _check_attack(radius)
+        _check_attack(radius, batch_size=batch_size)
     for each in (net, teacher):
         y = labels if each is None else _check_task(each, images, labels, statistics)
 
@@ -476,12 +477,14 @@ def _check_corruption(name: str, severity: int, allowed: tuple[str, ...]) -> Non
         raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")
 
 
-def _check_attack(radius: float, steps: int = 1, step: float | None = None, restarts: int = 1) -> None:
+def _check_attack(radius: float, steps: int = 1, step: float | None = None, restarts: int = 1,
+                  batch_size: int = 1) -> None:
     for name, value, holds, allowed in (
             ("radius", radius, 0 <= radius <= 255, "a number of grey levels (1/255) from 0 to 255"),
             ("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number of at least 1"),
             ("step", step, step is None or 0 < step < math.inf, "a positive number of grey levels (1/255)"),
-            ("restarts", restarts, isinstance(restarts, int) and restarts >= 1, "a whole number of at least 1")):
+            ("restarts", restarts, isinstance(restarts, int) and restarts >= 1, "a whole number of at least 1"),
+            ("batch_size", batch_size, isinstance(batch_size, int) and batch_size >= 1, "a whole number of at least 1")):
         if not holds:  # NaN too
             raise InputError(f"{name} = {value!r} is out of range: give {allowed}.")
 
@@ -492,6 +495,10 @@ def _check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Stat
     if not isinstance(net, nn.Module):
         raise InputError(f"The network is of type {type(net).__name__} and must be a torch.nn.Module that returns "
                          "Outputs: give what models.ResNet or models.MultiExitResNet makes.")
+    maps = next((p.shape[1] for p in net.parameters() if p.dim() == 4), images.shape[1])
+    if images.shape[1] != maps:
+        raise InputError(f"Images of {images.shape[1]} channels do not fit a network of {maps}: give images of the data "
+                         "set that it was trained on.")
     classes = predict(net, images[:1], statistics).shape[1]
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise InputError(f"Labels of type {labels.dtype} and shape {list(labels.shape)} do not fit {len(images)} "

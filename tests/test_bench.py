@@ -13,7 +13,7 @@ import torch
 from spacedkd_lib import figures, records, study, train
 from spacedkd_lib.batches import STATISTICS, Batches
 from spacedkd_lib.bench import __main__ as command
-from spacedkd_lib.bench import memory, plain, speed
+from spacedkd_lib.bench import analysis, memory, plain, speed
 from spacedkd_lib.bench.accuracy import accuracy
 from spacedkd_lib.bench.work import FULL, QUICK, pictures
 from spacedkd_lib.recipes import online_kd
@@ -204,3 +204,12 @@ def test_quick_speed_has_every_row(monkeypatch):
     table, raw = speed.speed(QUICK)
     assert len(table) == 10 and table["Times faster"].gt(0).all()
     assert sum(len(entry["seconds"]) for entry in raw["times"]) == 15
+
+
+def test_both_ways_of_analysis_give_the_same():
+    plane, product = (case for case, _ in analysis.analysis_cases(QUICK))
+    ours, plain_way = (side() for side in plane.sides.values())
+    np.testing.assert_allclose(ours["loss"], plain_way, rtol=1e-5)
+    ours, theirs = (side() for side in product.sides.values())
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert {line["Work"] for line in analysis.analysis(QUICK)[0].to_dict("records")} == {plane.name, product.name}

@@ -420,6 +420,8 @@ def test_of_several_exits_the_deepest_counts(task):
     (dict(net=lambda x: x), "The network is of type function"),
     (dict(teacher=3), "The network is of type int"),
     (dict(statistics=PLAIN), "Statistics of 1 means"),
+    (dict(images=torch.zeros(24, 1, 16, 16, dtype=torch.uint8)), "Images of 1 channels do not fit a network of 3"),
+    (dict(batch_size=0), "batch_size = 0 is out of range"),
 ])
 def test_bad_input_is_refused_before_any_work(task, monkeypatch, changes, sentence):
     net, images, labels, statistics = task
@@ -431,7 +433,7 @@ def test_bad_input_is_refused_before_any_work(task, monkeypatch, changes, senten
 
 def test_bad_numbers_of_one_attack(task):
     for options in (dict(steps=0), dict(steps=2.0), dict(step=0), dict(step=float("nan")), dict(restarts=0),
-                    dict(radius=256)):
+                    dict(radius=256), dict(batch_size=0)):
         with pytest.raises(InputError, match=f"^{[*options][0]} = .* is out of range"):
             pgd(*task, **options)
     with pytest.raises(InputError, match="Images of type"):

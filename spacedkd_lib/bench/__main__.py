@@ -18,6 +18,7 @@ import torch
 from .. import records, tables
 from ..recipes import InputError
 from .accuracy import accuracy
+from .analysis import analysis
 from .memory import growth, memory
 from .speed import gpu, speed
 from .work import FULL, QUICK
@@ -50,13 +51,14 @@ NOTES = {
               "counted by their storages, the process by its peak.",
     "growth": "ResNet-8 of width 8, 512 images, batch 32; 4 epochs, s = 1, one student, 16 pixels where nothing else "
               "is said; image size counts pixels, height times width.",
+    "analysis": "Medians, sides taking turns in one process; processor time.",
     "accuracy": "bf16 minus fp32, paired by seed, last epoch; 95% Student-t interval.",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write down."""
-    parts = {"speed": speed, "memory": memory, "growth": growth} | ({"gpu": gpu} if torch.cuda.is_available() else {})
+    parts = {"speed": speed, "memory": memory, "growth": growth, "analysis": analysis} | ({"gpu": gpu} if torch.cuda.is_available() else {})
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -197,9 +197,14 @@ def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
 
 
 def speed(size: Size) -> tuple[pd.DataFrame, dict]:
-    """The table of ratios, and all times in seconds: case -> setting -> side -> repeats."""
+    """The table of ratios, and all times in seconds."""
+    return compared(speed_cases(size))
+
+
+def compared(cases: Iterable[tuple[Case, int]]) -> tuple[pd.DataFrame, dict]:
+    """The table of ratios of cases, and all times in seconds: case -> setting -> side -> repeats."""
     lines, raw = [], []
-    for case, repeats in speed_cases(size):
+    for case, repeats in cases:
         times = measure(case, repeats)
         raw.append({"case": case.name, "setting": case.setting, "seconds": times})
         lines += ratios(case, times)
