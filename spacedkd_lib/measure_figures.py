@@ -11,12 +11,22 @@ from typing import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .figures import PAGE, _panels, _say_n, _settings, colour, look, style
 from .statistics import correlation, mean_interval
 
 Values = Mapping[str, np.ndarray]
+
+
+def _logarithmic(axis: Axis) -> None:
+    """A logarithmic scale with ticks at 1, 2 and 5, in plain numbers."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
@@ -95,7 +105,8 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
             shade, marker = look(arm)
             drawn[arm], = ax.plot(runs[x], runs["test_accuracy"], marker, color=shade, mec="white", mew=0.4)
         r = correlation(np.log(part[x]), part["test_accuracy"])
-        ax.set(xscale="log", xlabel=label, ylabel="test accuracy (%)")
+        _logarithmic(ax.xaxis)
+        ax.set(xlabel=label, ylabel="test accuracy (%)")
         ax.set_title(f"{setting}: r = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}], {r.n} runs")
         ax.grid()
     if drawn:
@@ -127,7 +138,8 @@ def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Fi
                 of = values["role"] == role
                 ax.plot(values["epoch"][of], values[name][of], dashes, color=colour(arm), marker=look(arm)[1],
                         label=f"{arm}, {role}")
-        ax.set(yscale="log", xlabel="epochs of its own updates")
+        _logarithmic(ax.yaxis)
+        ax.set(xlabel="epochs of its own updates")
         ax.grid(axis="y")
     if titled:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -156,7 +168,7 @@ def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure
             ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found],
                    color=colour(arm), error_kw={"lw": 0.7}, label=arm)
             counts.setdefault(ax, []).extend(i.n for i in found)
-        ax.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups], fontsize=7)
+        ax.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups])
         ax.set_ylabel(label)
         ax.grid(axis="y")
     if settings:

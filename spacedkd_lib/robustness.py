@@ -272,7 +272,7 @@ def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics,
     Raises:
         InputError: a network, images, labels or a radius that cannot be used.
     """
-    _check_attack(radius)
+    _check_attack(radius, batch_size=batch_size)
 
     def ascend(clean, look):
         return _step(clean, clean, look(clean).direction, radius, radius)

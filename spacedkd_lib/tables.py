@@ -87,18 +87,6 @@ def epochs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(names))
 
 
-def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
-    """The runs of a frame that were measured, with each single number of a measure as a column.
-
-    Args:
-        frame: from `runs`.
-        found: run id -> name -> array, as from `notebook.Session.measures`.
-    """
-    lines = [{"run_id": run_id, **{name: float(value) for name, value in values.items() if value.ndim == 0}}
-             for run_id, values in found.items()]
-    return frame.merge(pd.DataFrame(lines, columns=lines[0] if lines else ["run_id"]), on="run_id")
-
-
 def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """The table of results: one line an arm of a setting, in grid order, means over seeds.
 
@@ -199,7 +187,19 @@ def audit(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
-# For people
+# Measures of finished runs (`measures`)
+
+def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
+    """The runs of a frame that were measured, with each single number of a measure as a column.
+
+    Args:
+        frame: from `runs`.
+        found: run id -> name -> array, as from `notebook.Session.measures`.
+    """
+    lines = [{"run_id": run_id, **{name: float(value) for name, value in values.items() if value.ndim == 0}}
+             for run_id, values in found.items()]
+    return frame.merge(pd.DataFrame(lines, columns=lines[0] if lines else ["run_id"]), on="run_id")
+
 
 def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
     """One line for each run and condition under which it was scored (measure "robustness"): the run's keys, then kind,
@@ -210,24 +210,30 @@ def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def ratios(frame: pd.DataFrame, columns: Mapping[str, str], reference: str) -> pd.DataFrame:
-    """Measures of every arm as multiples of a reference's, paired by seed: geometric mean and 95% t interval of the
-    logarithms.
+def paired(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], columns: Mapping[str, str],
+           ratio: bool = False) -> pd.DataFrame:
+    """Several measures of arms beside those of others, paired by seed: mean difference and 95% t interval, with a star
+    where p < 0.05 after Holm's correction over the cells of a setting.
 
     Args:
-        frame: from `measured`, of one notebook; the measures are positive.
+        frame: a line a run, with setting, arm, seed and the measures; of one notebook.
+        pairs: arm, and the arm that it is compared with.
         columns: measure -> label.
-        reference: name of an arm.
+        ratio: quotients instead of differences, by means of logarithms; the measures are positive.
     """
-    lines = []
+    lines, pairs = [], list(pairs)
     for setting, part in frame.groupby("setting", sort=False):
-        logs = part.assign(**{name: np.log(part[name]) for name in columns})
-        for arm in part["arm"].unique():
-            found = {label: paired_by_seed(logs, arm, reference, name) for name, label in columns.items()}
-            if arm != reference and (n := min(i.n for i in found.values())):
-                lines.append({"Setting": setting, "Arm": arm, "n": n, **{
-                    label: "{:.2f} [{:.2f}, {:.2f}]".format(*np.exp(i[:3])) for label, i in found.items()}})
-    return pd.DataFrame(lines)
+        part = part.assign(**{name: np.log(part[name]) for name in columns if ratio})
+        found = {(*pair, label): paired_by_seed(part, *pair, name) for pair in pairs for name, label in columns.items()}
+        adjusted = dict(zip(found, holm([i.p for i in found.values()])))
+        for pair in pairs:
+            cells = {label: found[*pair, label] for label in columns.values()}
+            if n := min(i.n for i in cells.values()):
+                lines.append({"Setting": setting, "Arm": pair[0], "Beside": pair[1], "n": n, **{
+                    label: ("{:.2f} [{:.2f}, {:.2f}]" if ratio else "{:+.2f} [{:.2f}, {:.2f}]").format(
+                        *(np.exp(i[:3]) if ratio else i[:3])) + "*" * (adjusted[*pair, label] < 0.05)
+                    for label, i in cells.items()}})
+    return pd.DataFrame(lines, columns=["Setting", "Arm", "Beside", "n", *columns.values()])
 
 
 def predicts(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -255,6 +261,8 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
                 key: "{:.2f} [{:.2f}, {:.2f}]".format(*i[:3]) if i.n else "" for key, i in found.items()}})
     return pd.DataFrame(lines)
 
+
+# For people
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """A table as text: "71.20 ± 0.74" for a mean with its sd over seeds, "+1.54 [0.80, 2.28] p=0.012" for a

@@ -245,6 +245,48 @@ def test_audit_meets_the_arms_of_the_grid():
     assert table["Within"].value_counts().to_dict() == {"clean": 16, "released": 8}
 
 
+CURVES = {"a": [2.0, 4.0, 6.0, 9.0], "b": [1.0, 2.0, 3.5, 4.0], "c": [1.1, 2.1, 2.9, 4.2],
+          "d": [1.2, 1.9, 3.0, 4.1]}  # arm -> traces by seed
+
+
+def curved():
+    """Runs with a measure: accuracy falls with the logarithm of the trace, within arms; arm a stands above."""
+    frame = tidy({arm: [50 - np.log(v) + 5 * (arm == "a") for v in traces] for arm, traces in CURVES.items()})
+    return frame.assign(trace=[v for traces in CURVES.values() for v in traces])
+
+
+def test_measured_joins_the_single_numbers_of_a_measure():
+    frame = tidy({"a": [1, 2], "b": [3, 4]})
+    found = {frame["run_id"][k]: {"trace": np.array(float(k)), "steps": np.arange(3)} for k in (0, 3)}
+    joined = tables.measured(frame, found)
+    assert joined["trace"].tolist() == [0, 3] and "steps" not in joined and joined["arm"].tolist() == ["a", "b"]
+    assert len(tables.measured(frame, {})) == 0
+
+
+def test_conditions_are_a_line_each():
+    frame = tidy({"a": [1, 2]})
+    scored = {frame["run_id"][1]: {"kind": np.array(["clean", "attack"]), "accuracy": np.array([80.0, 20.0])}}
+    lines = tables.conditions(frame, scored)
+    assert lines[["seed", "kind", "accuracy"]].values.tolist() == [[1, "clean", 80.0], [1, "attack", 20.0]]
+
+
+def test_paired_ratios_are_geometric_and_starred_after_holm():
+    table = tables.paired(curved(), [("a", "b"), ("c", "b")], {"trace": "Trace"}, ratio=True)
+    i = paired_difference(np.log(CURVES["a"]), np.log(CURVES["b"]))
+    assert table.loc[0, "Trace"] == "{:.2f} [{:.2f}, {:.2f}]*".format(*np.exp(i[:3])) and 2 * i.p < 0.05
+    assert table.loc[1, "Trace"].startswith("1.00 [0.") and not table.loc[1, "Trace"].endswith("*")
+    assert table["n"].tolist() == [4, 4] and table["Beside"].tolist() == ["b", "b"]
+    differences = tables.paired(curved(), [("a", "b"), ("a", "none")], {"trace": "Trace"})
+    assert len(differences) == 1 and differences.loc[0, "Trace"].startswith("+2.62 [")
+
+
+def test_predicts_tells_arms_from_seeds():
+    """Over seeds of an arm r is -1; over the arms of a seed arm a, with the largest trace, is the best: r is positive."""
+    line, = tables.predicts(curved(), {"trace": "Trace"}).to_dict("records")
+    assert line["r over the seeds of an arm"].startswith("-1.00") and line["Runs"] == 16
+    assert float(line["r over the arms of a seed"].split()[0]) > 0.8
+
+
 def test_one_seed_and_missing_arms_are_shown_as_such():
     rows = [row for row in SPACED if row.arm == "offline KD" or (row.arm == "online KD" and row.seed == 0)]
     shown = tables.formatted(tables.summary(tables.runs(rows, SPACED_RECORDS))).set_index(["Setting", "Arm"])
@@ -364,7 +406,7 @@ def test_compare_has_one_line_for_a_shared_run():
     rows = study.grid("quick", None, 1)
     table = tables.compare(rows, {}, {})
     baselines = table[(table["Setting"] == "glyphs") & (table["Arm"] == "baseline")]
-    assert baselines["Notebooks"].tolist() == ["02 03 05", "04"]  # another network in 04
+    assert baselines["Notebooks"].tolist() == ["02 03 05 06 07", "04"]  # another network in 04
 
 
 def test_local_and_published_profiles(tmp_path, monkeypatch):

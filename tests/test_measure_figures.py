@@ -1,0 +1,68 @@
+"""Figures of measures show the numbers that they were given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_figures import check_legible, said
+from test_tables import tidy
+
+from spacedkd_lib import measure_figures
+from spacedkd_lib.statistics import correlation, mean_interval
+
+FRAME = pd.concat([tidy({"baseline": [1, 2, 3], "online KD": [2, 3, 5]}), tidy({"baseline": [1, 4]}, setting="digits")])
+STEPS = np.linspace(-1, 1, 5)
+
+
+def curves(frame):
+    return {run: {"steps": STEPS, "loss": np.outer(STEPS ** 2, [1.0, 3.0]) + k} for k, run in enumerate(frame["run_id"])}
+
+
+def test_planes_share_one_scale_and_are_cut():
+    loss = np.add.outer(STEPS ** 2, 9 * STEPS ** 2)
+    fig = measure_figures.planes({"one": {"steps": STEPS, "loss": loss}, "two": {"steps": STEPS, "loss": 0.1 * loss}})
+    surfaces = [ax for ax in fig.axes if hasattr(ax, "get_zlim")]
+    assert [ax.get_zlim() for ax in surfaces] == [(0, 4)] * 2 and "cut at 4" in said(fig)
+    assert measure_figures.planes({}).axes == []
+
+
+def test_lines_are_means_over_seeds_with_their_bands():
+    fig = measure_figures.lines(FRAME, curves(FRAME), "steps", "loss", ("t", "loss (nats)"))
+    glyphs, digits = fig.axes
+    line = next(line for line in glyphs.lines if len(line.get_xdata()) == 5)
+    assert line.get_ydata().tolist() == pytest.approx((2 * STEPS ** 2 + 1).tolist())  # runs 0, 1, 2; draws 1 and 3
+    band = glyphs.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(mean_interval([2.0, 3.0, 4.0]).high)
+    assert glyphs.get_title("left") == "glyphs (n = 3)" and digits.get_title("left") == "digits (n = 2)"
+    check_legible(fig)
+
+
+def test_scatter_tells_the_correlation_of_all_runs():
+    frame = FRAME.assign(trace=np.arange(1.0, len(FRAME) + 1))
+    fig = measure_figures.scatter(frame, "trace", "trace")
+    part = frame[frame["setting"] == "glyphs"]
+    r = correlation(np.log(part["trace"]), part["test_accuracy"])
+    assert f"r = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" in said(fig)
+    assert sum(len(line.get_xdata()) for line in fig.axes[0].lines) == 6
+    check_legible(fig)
+
+
+def test_trajectories_have_a_line_for_each_role():
+    way = {"role": np.array(["teacher", "student"] * 2), "epoch": np.array([1, 1, 2, 2.0]), "trace": np.arange(1, 5.0)}
+    fig = measure_figures.trajectories({"online KD": way}, {"trace": "trace"})
+    assert [line.get_ydata().tolist() for line in fig.axes[0].lines] == [[2, 4], [1, 3]]
+    assert "online KD, teacher" in said(fig)
+    check_legible(fig)
+
+
+def test_bars_are_means_over_seeds():
+    frame = pd.concat([FRAME.assign(name=name, accuracy=FRAME["test_accuracy"] * k) for k, name in ((1, "clean"), (2, "blur"))])
+    fig = measure_figures.bars(frame, "name", "accuracy", "accuracy (%)")
+    heights = [bar.get_height() for bar in fig.axes[0].patches]
+    assert heights == pytest.approx([2, 4, 10 / 3, 20 / 3]) and "clean" in said(fig)
+    check_legible(fig)
+
+
+def test_spectra():
+    fig = measure_figures.spectra({"baseline": {"eigenvalues": STEPS, "density": np.exp(-STEPS ** 2)}})
+    assert fig.axes[0].lines[0].get_ydata().tolist() == np.exp(-STEPS ** 2).tolist()
+    check_legible(fig)
