@@ -274,7 +274,8 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\nfilled: p < 0.05 after Holm over the lines of a panel", fontsize=8)
+    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\n"
+                  "filled: p < 0.05 after Holm over the lines of a panel", fontsize=8)
     return fig
 
 

@@ -1,8 +1,9 @@
 """What is measured on finished runs: computed once, stored beside the run with its origin, and read ever after.
 
 A measure is a function of a run's network and its pictures. Its values lie in runs/<run id>/<measure>.npz; published
-ones in results/<profile>/measures.npz, under the names <run id>/<measure>/<value>. A stored measure counts only if
-its settings and the weights it was made from are still the same. Taught in notebooks/06_loss_landscape.ipynb.
+ones in results/<profile>/measures.npz, one array for all runs under <measure>/<group>/<value>, beside the settings; the
+records name recipes and sources. A stored measure counts only if its settings and the weights it was made from are
+still the same. Taught in notebooks/06_loss_landscape.ipynb.
 """
 
 from __future__ import annotations
@@ -281,14 +282,20 @@ def _work(recipe: Recipe, name: str) -> None:
 
 def publish(recipes: Iterable[Recipe], profile: str) -> int:
     """Write what is stored of these runs as the published measures of a profile; how many there are."""
-    found, content = {}, io.BytesIO()
-    for recipe in sorted(recipes, key=lambda recipe: recipe.run_id):
+    alike: dict[tuple, list[tuple[str, Values]]] = {}  # runs whose values of a measure have the same shapes
+    for recipe in sorted(set(recipes), key=lambda recipe: recipe.run_id):
         for name in MEASURES:
             if (values := stored(recipe, name)) is not None:
-                found |= {f"{recipe.run_id}/{name}/{key}": value for key, value in values.items()}
-    np.savez_compressed(content, **found)
+                shapes = tuple((key, value.shape) for key, value in sorted(values.items()))
+                alike.setdefault((name, shapes), []).append((recipe.run_id, values))
+    content, found = io.BytesIO(), {}
+    for k, ((name, shapes), runs) in enumerate(sorted(alike.items(), key=lambda item: item[0])):
+        found[f"{name}/{k}/run_id"] = np.array([run_id for run_id, _ in runs])
+        found |= {f"{name}/{k}/{key}": np.stack([values[key] for _, values in runs]) for key, _ in shapes}
+    settings = {name: measure.settings for name, measure in MEASURES.items()}
+    np.savez_compressed(content, settings=np.array(json.dumps(settings)), **found)
     records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
-    return len({key.rsplit("/", 1)[0] for key in found})
+    return sum(map(len, alike.values()))
 
 
 def read_published(profile: str) -> dict[tuple[str, str], Values]:
@@ -296,7 +303,8 @@ def read_published(profile: str) -> dict[tuple[str, str], Values]:
     found: dict[tuple[str, str], Values] = {}
     if records.published_file(profile, PUBLISHED).exists():
         with np.load(records.published_file(profile, PUBLISHED)) as file:
-            for key in file.files:
-                run_id, name, value = key.split("/")
-                found.setdefault((run_id, name), {})[value] = file[key]
+            for key in (key for key in file.files if "/" in key and not key.endswith("/run_id")):
+                name, k, value = key.split("/")
+                for run_id, values in zip(file[f"{name}/{k}/run_id"].tolist(), file[key]):
+                    found.setdefault((run_id, name), {})[value] = values
     return found

@@ -124,10 +124,12 @@ class Session:
         in smoke the published ones."""
         from . import measures  # brings torch
         if shown.profiles == (self.profile,):
-            found = measures.measure_all([pair for pair in measures.wanted(shown.rows) if pair[1] == name], self.workers)
+            asked = [(recipe, which) for recipe, which in measures.wanted(shown.rows) if which == name]
+            found = measures.measure_all(asked, self.workers)
         else:
             found = dict(ChainMap(*map(measures.read_published, shown.profiles)))
-        return {run_id: values for (run_id, which), values in found.items() if which == name and run_id in shown.records}
+        return {run_id: values for (run_id, which), values in found.items()
+                if which == name and run_id in shown.records}
 
     def source(self, shown: Results) -> None:
         """Print whose numbers follow."""

@@ -484,7 +484,7 @@ def _check_attack(radius: float, steps: int = 1, step: float | None = None, rest
             ("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number of at least 1"),
             ("step", step, step is None or 0 < step < math.inf, "a positive number of grey levels (1/255)"),
             ("restarts", restarts, isinstance(restarts, int) and restarts >= 1, "a whole number of at least 1"),
-            ("batch_size", batch_size, isinstance(batch_size, int) and batch_size >= 1, "a whole number of at least 1")):
+            ("batch_size", batch_size, isinstance(batch_size, int) and batch_size >= 1, "a whole number above 0")):
         if not holds:  # NaN too
             raise InputError(f"{name} = {value!r} is out of range: give {allowed}.")
 
@@ -497,8 +497,8 @@ def _check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Stat
                          "Outputs: give what models.ResNet or models.MultiExitResNet makes.")
     maps = next((p.shape[1] for p in net.parameters() if p.dim() == 4), images.shape[1])
     if images.shape[1] != maps:
-        raise InputError(f"Images of {images.shape[1]} channels do not fit a network of {maps}: give images of the data "
-                         "set that it was trained on.")
+        raise InputError(f"Images of {images.shape[1]} channels do not fit a network of {maps}: give images of the "
+                         "data set that it was trained on.")
     classes = predict(net, images[:1], statistics).shape[1]
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise InputError(f"Labels of type {labels.dtype} and shape {list(labels.shape)} do not fit {len(images)} "

@@ -532,8 +532,8 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
     return markdown(claims.matrix(judged)) + (
         "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring. Differences in "
         f"points with 95% t intervals. Supported: a gain is shown (two-sided, 5%). Refuted: a gain of "
-        f"{claims.SMALLEST:g} points or more is excluded (one-sided, 5%). Verdicts are after Holm, intervals are not, so "
-        "one that excludes zero may still be inconclusive. The correction is over the claims of one kind in one "
+        f"{claims.SMALLEST:g} points or more is excluded (one-sided, 5%). Verdicts are after Holm, intervals are not, "
+        "so one that excludes zero may still be inconclusive. The correction is over the claims of one kind in one "
         "setting, not over settings, and settings on the same letters share seeds. What was known when: "
         "spacedkd_lib/claims.py."
         "\n\n")

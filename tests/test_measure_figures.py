@@ -14,7 +14,8 @@ STEPS = np.linspace(-1, 1, 5)
 
 
 def curves(frame):
-    return {run: {"steps": STEPS, "loss": np.outer(STEPS ** 2, [1.0, 3.0]) + k} for k, run in enumerate(frame["run_id"])}
+    return {run: {"steps": STEPS, "loss": np.outer(STEPS ** 2, [1.0, 3.0]) + k}
+            for k, run in enumerate(frame["run_id"])}
 
 
 def test_planes_share_one_scale_and_are_cut():
@@ -55,7 +56,8 @@ def test_trajectories_have_a_line_for_each_role():
 
 
 def test_bars_are_means_over_seeds():
-    frame = pd.concat([FRAME.assign(name=name, accuracy=FRAME["test_accuracy"] * k) for k, name in ((1, "clean"), (2, "blur"))])
+    frame = pd.concat([FRAME.assign(name=name, accuracy=FRAME["test_accuracy"] * k)
+                       for k, name in ((1, "clean"), (2, "blur"))])
     fig = measure_figures.bars(frame, "name", "accuracy", "accuracy (%)")
     heights = [bar.get_height() for bar in fig.axes[0].patches]
     assert heights == pytest.approx([2, 4, 10 / 3, 20 / 3]) and "clean" in said(fig)

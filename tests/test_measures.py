@@ -107,6 +107,7 @@ def test_published_and_read(trained):
     assert set(found) == {(recipe.run_id, "curvature") for recipe in trained[1]}
     recipe = trained[1][0]
     assert found[recipe.run_id, "curvature"]["trace"] == measures.measure(recipe, "curvature")["trace"]
+    assert found[recipe.run_id, "curvature"].keys() == measures.measure(recipe, "curvature").keys()
     measures.publish(trained[1][::-1], "smoke")
     assert (records.ROOT / "results/smoke/measures.npz").read_bytes() == first
     assert measures.read_published("quick") == {}
