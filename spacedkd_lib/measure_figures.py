@@ -44,8 +44,8 @@ def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
         loss = np.clip(values["loss"], None, highest)
         ax = fig.add_subplot(2, len(titled), k + 1, projection="3d")
         ax.plot_surface(a, b, loss, cmap="viridis", vmin=0, vmax=highest, lw=0, rcount=41, ccount=41)
-        ax.set(title=title, zlim=(0, highest))
-        ax.tick_params(labelsize=6, pad=-2)
+        ends = [values["steps"][0], 0, values["steps"][-1]]
+        ax.set(title=title, zlim=(0, highest), xticks=ends, yticks=ends)
         flat = fig.add_subplot(2, len(titled), len(titled) + k + 1)
         drawn = flat.contourf(a, b, loss, levels, cmap="viridis")
         flat.contour(a, b, loss, levels[1:-1:2], colors="white", linewidths=0.4)
@@ -98,7 +98,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
         label: of the axis.
     """
     settings, drawn = _settings(frame), {}
-    fig, axes = _panels(settings, [2.3] * len(settings))
+    fig, axes = _panels(settings, [2.4] * len(settings))
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
         for arm, runs in part.groupby("arm", sort=False):
@@ -107,7 +107,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
         r = correlation(np.log(part[x]), part["test_accuracy"])
         _logarithmic(ax.xaxis)
         ax.set(xlabel=label, ylabel="test accuracy (%)")
-        ax.set_title(f"{setting}: r = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}], {r.n} runs")
+        ax.set_title(f"{setting}\nr = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}], {r.n} runs")
         ax.grid()
     if drawn:
         fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)

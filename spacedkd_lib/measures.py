@@ -185,7 +185,7 @@ MEASURES = {
     "noise": Measure(_noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
     "curvature": Measure(_curvature, dict(images=64, products=9, repeats=2)),
     "density": Measure(_density, dict(images=64, steps=30), ("baseline", "online KD", _SPACED), once=True),
-    "plane": Measure(_plane, dict(images=128, points=41, reach=1.0), ("baseline", _SPACED), once=True),
+    "plane": Measure(_plane, dict(images=128, points=41, reach=0.6), ("baseline", _SPACED), once=True),
     "trajectory": Measure(_trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True),
     "path": Measure(_path, dict(images=128, points=13, statistics_images=500), ("online KD", _SPACED, "offline KD")),
     "robustness": Measure(_robustness, dict(images=300, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
