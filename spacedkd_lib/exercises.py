@@ -73,6 +73,10 @@ def _plain_events(batches: int, interval: int):
     return [(e.kind, e.index) for e in events if e.kind != "epoch"]
 
 
+def _fgsm(pixels, slopes, radius):
+    return [min(max(x + radius * ((g > 0) - (g < 0)), 0.0), 1.0) for x, g in zip(pixels, slopes)]
+
+
 def _filter_normalised(weights, noise):
     return [[x * math.hypot(*row) / math.hypot(*drawn) for x in drawn] for row, drawn in zip(weights, noise)]
 
@@ -128,6 +132,8 @@ EXERCISES = {
                      "each row of the direction: divide by its own norm, multiply by that of the weights' row."),
     "07.1": Exercise(_number(8 / 255), "no pixel is so near to 0 or 1 that it would be cut."),
     "07.2": Exercise(_number(100 * 50 / 80), "it is still right on 50."),
+    "07.3": Exercise(_agrees([([0.2, 0.99, 0.0], [0.3, 2.0, -1.0], 0.1), ([0.5, 0.5], [-4.0, 0.0], 0.25)], _fgsm),
+                     "x + r sign(g), then no less than 0 and no more than 1; the sign of 0 is 0."),
     "08.1": Exercise(lambda a: _number(_variance_ratio(1e-6, 1, 0.5), 1e-3)(a), "let A go to 1 in the formula."),
     "08.2": Exercise(_agrees([(0.05, 1, 0.3), (0.2, 4, 0.5), (1.5, 3, 1.0)], _variance_ratio),
                      "a = 1 - step, A = a ** s, and the three terms of the formula."),

@@ -34,7 +34,8 @@ LOOKS = {  # arm: colour, marker
     "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
     "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
     "baseline, equal compute": ("#117733", "8"), "batch statistics, s=0": ("#E8A2C8", "s"),
-    "batch statistics, s=1.5": ("#AA4499", ">"), "baseline, twice the epochs": ("#444444", "8"), "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
+    "batch statistics, s=1.5": ("#AA4499", ">"), "baseline, twice the epochs": ("#444444", "8"),
+    "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
     "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#B2182B", ">"),
     "released - A9": ("#EF8A62", "<"), "released, s=0": ("#EF8A62", "s")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet

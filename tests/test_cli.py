@@ -115,7 +115,8 @@ def test_publish_takes_whole_arms_only(place, capsys):
     whole = {(row.notebook, row.arm) for row in SMOKE if row.recipe.run_id in wanted}
     assert whole == {(n, a) for n, a in arms if (n[:2], a) in
                      {("02", "baseline"), ("03", "baseline"), ("03", "online KD"), ("05", "baseline"),
-                      ("05", "online KD"), ("09", "clean, s=0")}}
+                      ("05", "online KD"), ("09", "clean, s=0"),
+                      *((notebook, arm) for notebook in ("06", "07") for arm in ("baseline", "online KD"))}}
     out = capsys.readouterr().out
     assert "Published 4 records in results/smoke/records.jsonl." in out
     assert f"Not finished and left out: {len(arms - whole)} arms." in out
@@ -193,8 +194,9 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
     wrong = {"00.1": 5, "00.2": None, "00.3": "lr", "01.1": 390, "01.2": lambda i, n: len(i) == n, "01.3": 230.4,
              "02.1": 512, "02.2": lambda z, y: -z[y], "02.3": 3.1, "03.1": lambda z, t: z, "03.2": 3, "03.3": 2,
              "04.1": 0.0, "04.2": 31280, "04.3": lambda e: e[0], "05.1": 10, "05.2": 0,
-             "05.3": lambda n, i: [("teach", k) for k in range(n)], "08.1": 0.5, "08.2": lambda step, s, alpha: 1.0,
-             "08.3": 100, "09.1": 0.0, "09.2": 27,
+             "05.3": lambda n, i: [("teach", k) for k in range(n)], "06.1": 9, "06.2": 1.0,
+             "06.3": lambda weights, noise: noise, "07.1": 8, "07.2": 50, "08.1": 0.5, "08.2": lambda step, s, alpha: 1.0,
+             "07.3": lambda x, g, r: [a + r * (b > 0) for a, b in zip(x, g)], "08.3": 100, "09.1": 0.0, "09.2": 27,
              "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released")}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():

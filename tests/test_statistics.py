@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from spacedkd_lib.recipes import InputError
-from spacedkd_lib.statistics import (MOST, Interval, coverage, holm, mean_interval, one_sided, paired_by_seed,
+from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, one_sided, paired_by_seed,
                                      paired_difference, power, probability_of_improvement, seeds_needed,
                                      stratified_bootstrap)
 
@@ -187,12 +187,12 @@ def test_correlation_equals_scipy(n):
     x, noise = np.random.default_rng(n).standard_normal((2, n))
     expected = stats.pearsonr(x, x + noise)
     interval = expected.confidence_interval(0.9)
-    got = statistics.correlation(x, x + noise, 0.9)
+    got = correlation(x, x + noise, 0.9)
     assert (got.mean, got.low, got.high, got.p) == pytest.approx((expected.statistic, *interval, expected.pvalue))
-    assert statistics.correlation(x, 2 * x).mean == pytest.approx(1)
-    assert math.isnan(statistics.correlation(x, np.ones(n)).mean) and math.isnan(statistics.correlation(x[:3], x[:3]).p)
+    assert correlation(x, 2 * x).mean == pytest.approx(1)
+    assert math.isnan(correlation(x, np.ones(n)).mean) and math.isnan(correlation(x[:3], x[:3]).p)
     with pytest.raises(InputError, match="no pairs"):
-        statistics.correlation(x, x[1:])
+        correlation(x, x[1:])
 
 
 def test_probability_of_improvement_interval_equals_scipy():
