@@ -155,7 +155,8 @@ def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure
         column, label: what is drawn, and the axis.
     """
     settings = _settings(frame)
-    fig, axes = _panels(settings, [2.1] * len(settings))
+    many = frame[condition].nunique() > 5  # then their names stand upright
+    fig, axes = _panels(settings, [2.1 + 0.7 * many] * len(settings))
     counts = {}
     fig.set_figwidth(PAGE)
     for ax, setting in zip(axes, settings):
@@ -168,7 +169,7 @@ def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure
             ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found],
                    color=colour(arm), error_kw={"lw": 0.7}, label=arm)
             counts.setdefault(ax, []).extend(i.n for i in found)
-        ax.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups])
+        ax.set_xticks(range(len(groups)), [str(group).replace("_", " ") for group in groups], rotation=90 * many)
         ax.set_ylabel(label)
         ax.grid(axis="y")
     if settings:

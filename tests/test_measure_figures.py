@@ -68,3 +68,10 @@ def test_spectra():
     fig = measure_figures.spectra({"baseline": {"eigenvalues": STEPS, "density": np.exp(-STEPS ** 2)}})
     assert fig.axes[0].lines[0].get_ydata().tolist() == np.exp(-STEPS ** 2).tolist()
     check_legible(fig)
+
+
+def test_many_bars_have_upright_names():
+    frame = pd.concat([FRAME.assign(name=f"gaussian_noise{k}", accuracy=FRAME["test_accuracy"]) for k in range(8)])
+    fig = measure_figures.bars(frame, "name", "accuracy", "accuracy (%)")
+    assert {label.get_rotation() for label in fig.axes[0].get_xticklabels()} == {90.0} and "gaussian noise7" in said(fig)
+    check_legible(fig)
