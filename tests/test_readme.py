@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 from test_layers import LAYERS
 
-from spacedkd_lib import claims, records, statistics, study, tables
+from spacedkd_lib import claims, measures, records, statistics, study, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,8 +50,8 @@ def test_results_are_those_of_the_published_records():
 
 TEN, CROPS, THIRTY = "glyphs", "glyphs, random crops", "glyphs, 30 epochs"
 REAL = "CIFAR-100, 5,000 images"
-SAID = {"supported": [("P1", TEN), ("P1", CROPS), ("P1", REAL), ("X2", TEN), ("X2", REAL), ("P2", THIRTY), ("P2", "digits"),
-                      ("Q6", THIRTY), ("P9", TEN)],
+SAID = {"supported": [("P1", TEN), ("P1", CROPS), ("P1", REAL), ("X2", TEN), ("X2", REAL), ("P2", THIRTY),
+                      ("P2", "digits"), ("Q6", THIRTY), ("P9", TEN)],
         "refuted": [("P3", TEN), ("P3", CROPS), ("P3", REAL), ("P2", CROPS), ("Q10", TEN), ("Q1", TEN), ("Q1", CROPS),
                     ("Q1", REAL), ("X1", CROPS)],
         "inconclusive": [("P2", TEN), ("P2", REAL), ("P4", TEN), ("P5", TEN), ("P5", REAL), ("X1", TEN), ("X2", CROPS),
@@ -60,8 +61,8 @@ NUMBERS = [  # words, and the claims and settings whose differences they tell
     ("online KD, by {:.1f}, {:.1f} and {:.1f} points (P1)", ("P1", TEN), ("P1", CROPS), ("P1", REAL)),
     ("{:.1f}, {:.1f} and {:.1f} points below the plain baseline", ("P3", TEN), ("P3", CROPS), ("P3", REAL)),
     ("equal compute is {:.1f} points above it on glyphs", ("Q10", TEN)),
-    ("{:.1f} points are left on glyphs and {:.1f} on CIFAR-100 pictures (shown), {:.1f} with", ("X2", TEN), ("X2", REAL),
-     ("X2", CROPS)),
+    ("{:.1f} points are left on glyphs and {:.1f} on CIFAR-100 pictures (shown), {:.1f} with",
+     ("X2", TEN), ("X2", REAL), ("X2", CROPS)),
     ("baseline, by {:.1f} and {:.1f} points (P2;", ("P2", THIRTY), ("P2", "digits")),
     ("Over online KD {:.1f} and {:.1f} points are not shown", ("P1", THIRTY), ("P1", "digits")),
     ("equal compute ({:.1f}; Q10)", ("Q10", THIRTY)), ("it is, by {:.1f} (Q6)", ("Q6", THIRTY)),
@@ -105,6 +106,40 @@ def test_words_agree_with_the_published_records():
     last = tables.epochs(rows, records.read_published("study")).query("epoch == 30")
     loss = last["student_hard"].fillna(last["student_loss"])
     assert loss[last["arm"].isin(["baseline", "spaced KD s=1.5"])].max() < 0.2
+
+
+def test_words_on_flatness_agree_with_the_published_measures():
+    words = " ".join(README.split("**Flatter minima?**")[1].split("That is not yet")[0].split())
+    frame = tables.runs(study.grid("study", "06_loss_landscape"), records.read_published("study"))
+    found = {name: {run: values for (run, which), values in measures.read_published("study").items() if which == name}
+             for name in ("curvature", "noise", "robustness")}
+    runs = tables.measured(frame, found["curvature"])
+    runs["loss"] = [found["noise"][run]["loss"][0].mean() for run in runs["run_id"]]
+    hessian = {name: name for name in ("trace", "relative_trace", "eigenvalue", "relative_eigenvalue", "sharpness",
+                                       "relative_sharpness")}
+    spaced, compute = "spaced KD s=1.5", "baseline, equal compute"
+    pairs = [(arm, "baseline") for arm in runs["arm"].unique() if arm != "baseline"]
+    table = tables.paired(runs, pairs, hessian, ratio=True).set_index(["Setting", "Arm"])
+    sharper = table.loc[THIRTY, spaced]
+    for name, text in (("relative_trace", "{} times the relative trace"), ("sharpness", "{} times SAM's sharpness")):
+        assert sharper[name].endswith("*") and text.format(round(float(sharper[name].split()[0]), 1)) in words
+    online = tables.paired(runs, [(spaced, "online KD")], hessian, ratio=True)
+    assert len(online) == 4 and not any(cell.endswith("*") for name in hessian for cell in online[name])
+    for setting in (TEN, THIRTY):
+        means = runs[runs["setting"] == setting].groupby("arm")[["trace", "relative_trace", "loss"]].mean()
+        assert (means.idxmin() == compute).all()
+    at = {setting: part for setting, part in runs.groupby("setting")}
+    for setting, name, text in ((TEN, "relative_trace", "r = {:.2f} for"), (TEN, "loss", "as much ({:.2f})"),
+                                (THIRTY, "relative_trace", "they do not ({:.2f})")):
+        r = statistics.correlation(np.log(at[setting][name]), at[setting]["test_accuracy"])
+        assert text.format(r.mean) in words and (setting == THIRTY or r.high < 0)
+    scores = tables.conditions(frame, found["robustness"]).set_index("run_id")
+    clean = scores[scores["kind"] == "clean"]["accuracy"]
+    kept = {name: frame["run_id"].map(part["accuracy"].groupby("run_id").mean() / clean)
+            for name, part in (("corrupted", scores[scores["kind"] == "corruption"]),
+                               ("PGD", scores[scores["name"] == "pgd"]))}
+    told = tables.paired(frame.assign(**kept), [(spaced, "online KD"), (spaced, "baseline")], {k: k for k in kept})
+    assert len(told) == 8 and not any(cell.endswith("*") for name in kept for cell in told[name])
 
 
 def test_speed_and_memory_are_those_of_the_last_benchmark():
