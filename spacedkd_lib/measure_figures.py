@@ -22,9 +22,10 @@ Values = Mapping[str, np.ndarray]
 
 
 def _logarithmic(axis: Axis) -> None:
-    """A logarithmic scale with ticks at 1, 2 and 5, in plain numbers."""
+    """A logarithmic scale in plain numbers; more ticks on a short one. What is drawn must be drawn before."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 7)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -107,7 +108,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
         r = correlation(np.log(part[x]), part["test_accuracy"])
         _logarithmic(ax.xaxis)
         ax.set(xlabel=label, ylabel="test accuracy (%)")
-        ax.set_title(f"{setting}\nr = {r.mean:.2f} [{r.low:.2f}, {r.high:.2f}], {r.n} runs")
+        ax.set_title(f"{setting}\nr = {r.mean:.2f}, {r.n} runs")
         ax.grid()
     if drawn:
         fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
@@ -119,13 +120,14 @@ def spectra(titled: Mapping[str, Values]) -> Figure:
     fig, (ax,) = _panels([""], [2.1])
     for arm, values in titled.items():
         ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
-    ax.set(yscale="log", ylim=(1e-7, None), xlabel="eigenvalue of the Hessian", ylabel="density")
+    ax.set(yscale="log", ylim=(1e-7, 1), xlabel="eigenvalue of the Hessian", ylabel="density")
     ax.legend()
     return fig
 
 
 def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
-    """Curvature of student and teacher along training, a panel for each measure.
+    """Curvature of student and teacher along training, a panel for each measure; bars of two standard errors where
+    there are some ("<measure>_se").
 
     Args:
         titled: arm -> "role", "epoch" and the measures, one entry a point.
@@ -136,8 +138,9 @@ def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Fi
         for arm, values in titled.items():
             for role, dashes in (("student", "-"), ("teacher", ":")):
                 of = values["role"] == role
-                ax.plot(values["epoch"][of], values[name][of], dashes, color=colour(arm), marker=look(arm)[1],
-                        label=f"{arm}, {role}")
+                error = 2 * values[f"{name}_se"][of] if f"{name}_se" in values else None
+                ax.errorbar(values["epoch"][of], values[name][of], error, fmt=dashes + look(arm)[1], color=colour(arm),
+                            elinewidth=0.6, label=f"{arm}, {role}")
         _logarithmic(ax.yaxis)
         ax.set(xlabel="epochs of its own updates")
         ax.grid(axis="y")

@@ -145,13 +145,17 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     for it, as only final weights are kept."""
     runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), "cpu")
     events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
+    updates = [kind for kind in events if kind != "epoch"]
     pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
-    for (event, _, _), following in zip(train.walk(runs, batches, lambda runs: [{}]), [*events[1:], "end"]):
-        if event.kind in seen:
+    for event, _, _ in train.walk(runs, batches, lambda runs: [{}]):
+        if event.kind == "epoch":
+            due = tuple(seen) if run.recipe.interval == 0 else ()
+        else:
             seen[event.kind] += 1
-        due = ("epoch",) if run.recipe.interval == 0 else ("teach", "learn")
-        if event.kind in due and following != event.kind:
-            for kind in seen if event.kind == "epoch" else (event.kind,):
+            turn = [event.kind] != updates[sum(seen.values()):][:1]  # the next update is the other network's
+            due = (event.kind,) if run.recipe.interval and turn else ()
+        if due:
+            for kind in due:
                 role = train.Tally.roles[kind]
                 net = runs[0].distiller.modules[role]
                 points.append({"role": role, "epoch": seen[kind] / len(batches),

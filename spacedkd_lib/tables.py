@@ -21,7 +21,7 @@ from . import claims, records, study
 from .deviations import DEVIATIONS
 from .recipes import InputError, Recipe, nearest
 from .records import Record
-from .statistics import Interval, correlation, holm, mean_interval, paired_by_seed
+from .statistics import FEWEST, Interval, holm, mean_interval, paired_by_seed
 
 KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
 PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
@@ -236,30 +236,62 @@ def paired(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], columns: Mappi
     return pd.DataFrame(lines, columns=["Setting", "Arm", "Beside", "n", *columns.values()])
 
 
-def predicts(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Does a measure predict test accuracy? Correlations of its logarithm with it, 95% intervals; below zero, the
-    flatter is the better.
-
-    Over all runs (Fisher's interval, which takes them as independent and so is too narrow); over the arms of each seed,
-    and over the seeds of each arm (mean correlation and t interval over seeds, and over arms).
+def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -> pd.DataFrame:
+    """Does a measure predict test accuracy? Correlations of its logarithm with it; below zero, the flatter is the
+    better. Over all runs; over the arms of each seed (mean over seeds, t interval); over the seeds of each arm (mean
+    over arms). All arms share their seeds, so the first and the last have the interval of a bootstrap of whole seeds,
+    from ten seeds on.
 
     Args:
-        frame: from `measured`, of one notebook; the measures are positive.
+        frame: from `measured`, of one notebook; the measures are positive. Seeds that lack an arm are left out.
         columns: measure -> label.
+        given: a measure; then also the partial correlation over the arms of a seed at equal values of it.
     """
-    def within(part: pd.DataFrame, key: str, name: str):
-        found = [correlation(np.log(group[name]), group["test_accuracy"]).mean for _, group in part.groupby(key)]
-        return mean_interval([r for r in found if r == r])
-
     lines = []
     for setting, part in frame.groupby("setting", sort=False):
+        wide = part.pivot(index="seed", columns="arm").dropna()
+        y, z = (np.array(wide[name]) for name in ("test_accuracy", given or "test_accuracy"))  # [seeds, arms]
         for name, label in columns.items():
-            found = {"r, all runs": correlation(np.log(part[name]), part["test_accuracy"]),
-                     "r over the arms of a seed": within(part, "seed", name),
-                     "r over the seeds of an arm": within(part, "arm", name)}
-            lines.append({"Setting": setting, "Measure": label, "Runs": len(part), **{
-                key: "{:.2f} [{:.2f}, {:.2f}]".format(*i[:3]) if i.n else "" for key, i in found.items()}})
+            x = np.log(np.array(wide[name]))
+            line = {"Setting": setting, "Measure": label, "Seeds": len(x),
+                    "r, all runs": _with_interval(x, y, lambda x, y: _r(x.ravel(), y.ravel())),
+                    "r over the arms of a seed": _said(mean_interval(_finite(_r(x, y)))),
+                    "r over the seeds of an arm": _with_interval(x, y, lambda x, y: _mean(_r(x.T, y.T)))}
+            if given:
+                xy, xz, yz = _r(x, y), _r(x, np.log(z)), _r(y, np.log(z))
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    partial = (xy - xz * yz) / np.sqrt((1 - xz ** 2) * (1 - yz ** 2))
+                line[f"given {columns[given].lower()}"] = _said(mean_interval(_finite(partial))) * (name != given)
+            lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _r(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation along the last axis; NaN where one side does not vary."""
+    x, y = (v - v.mean(axis=-1, keepdims=True) for v in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(axis=-1) / np.sqrt((x ** 2).sum(axis=-1) * (y ** 2).sum(axis=-1))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(_finite(values).mean()) if np.isfinite(values).any() else math.nan
+
+
+def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000) -> str:
+    """A statistic of [seeds, arms] with a bootstrap interval over seeds, where there are enough."""
+    low = high = math.nan
+    if len(x) >= FEWEST:
+        picked = np.random.default_rng(0).integers(len(x), size=(repeats, len(x)))
+        low, high = np.nanquantile([statistic(x[rows], y[rows]) for rows in picked], [0.025, 0.975])
+    return _said(Interval(statistic(x, y), low, high, math.nan, len(x), math.nan)) if x.size else ""
+
+
+def _said(i: Interval) -> str:
+    return "" if i.mean != i.mean else f"{i.mean:.2f}" + f" [{i.low:.2f}, {i.high:.2f}]" * bool(i.low == i.low)
 
 
 # For people

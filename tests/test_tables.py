@@ -281,10 +281,30 @@ def test_paired_ratios_are_geometric_and_starred_after_holm():
 
 
 def test_predicts_tells_arms_from_seeds():
-    """Over seeds of an arm r is -1; over the arms of a seed arm a, with the largest trace, is the best: r is positive."""
-    line, = tables.predicts(curved(), {"trace": "Trace"}).to_dict("records")
-    assert line["r over the seeds of an arm"].startswith("-1.00") and line["Runs"] == 16
-    assert float(line["r over the arms of a seed"].split()[0]) > 0.8
+    """Over seeds of an arm r is -1; over the arms of a seed arm a, with the largest trace, is the best: r is positive.
+    At equal values of what makes arm a better, nothing positive is left."""
+    frame = curved()
+    frame["loss"] = np.exp(frame["arm"] == "a") * np.where(frame["arm"] == "d", 1.01, 1)
+    first, last = tables.predicts(frame, {"trace": "Trace", "loss": "Loss"}, given="loss").to_dict("records")
+    assert first["r over the seeds of an arm"] == "-1.00" and first["Seeds"] == 4  # too few seeds for a bootstrap
+    assert float(first["r over the arms of a seed"].split()[0]) > 0.8 > float(first["given loss"].split()[0])
+    assert last["given loss"] == ""
+
+
+def test_predicts_resamples_whole_seeds():
+    rng = np.random.default_rng(0)
+    traces = np.exp(rng.standard_normal((12, 4)) + 2 * rng.standard_normal((12, 1)))
+    values = {arm: list(60 - np.log(traces[:, k]) + rng.standard_normal(12)) for k, arm in enumerate("abcd")}
+    frame = tidy(values).assign(trace=traces.T.ravel())
+    line, = tables.predicts(frame, {"trace": "Trace"}).to_dict("records")
+    everywhere, within = line["r, all runs"], line["r over the seeds of an arm"]
+    all_runs = np.corrcoef(np.log(frame["trace"]), frame["test_accuracy"])[0, 1]
+    assert float(everywhere.split()[0]) == pytest.approx(all_runs, abs=0.006)
+    by_arm = [np.corrcoef(np.log(part["trace"]), part["test_accuracy"])[0, 1] for _, part in frame.groupby("arm")]
+    assert float(within.split()[0]) == pytest.approx(np.mean(by_arm), abs=0.006)
+    for text in (everywhere, within):
+        mean, low, high = (float(number.strip("[],")) for number in text.split())
+        assert -1 <= low < mean < high < 0
 
 
 def test_one_seed_and_missing_arms_are_shown_as_such():
