@@ -249,7 +249,8 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -
     """
     lines = []
     for setting, part in frame.groupby("setting", sort=False):
-        wide = part.pivot(index="seed", columns="arm").dropna()
+        needed = list({"test_accuracy", *columns, given} - {""})
+        wide = part.pivot(index="seed", columns="arm", values=needed).dropna()
         y, z = (np.array(wide[name]) for name in ("test_accuracy", given or "test_accuracy"))  # [seeds, arms]
         for name, label in columns.items():
             x = np.log(np.array(wide[name]))
