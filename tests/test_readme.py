@@ -156,6 +156,11 @@ def test_speed_and_memory_are_those_of_the_last_benchmark():
             ("spaced KD, one interval", "engine, bf16", "plain"):
                 '`precision = "bf16"` is {:.2f} times as fast'}.items():
         assert words.format(speed[work, way, against]) in told, words
+    analysis = table("analysis").set_index("Way")
+    for way, words in (("weights by functional_call", "a loss surface {:.2f} times faster"),
+                       ("one kept graph", "Hessian {:.2f} times faster than curvlinops")):
+        assert words.format(analysis.loc[way, "Times faster"]) in told
+    assert 41 ** 2 * analysis.loc["weights by functional_call", "Way (ms)"] < 20_000
     plain, ours = table("memory")["Tensors held (MB)"]
     assert f"{ours:.1f} MB of tensors against {plain:.0f} MB of stored batches" in told
     accuracy = table("accuracy").pivot_table("test_accuracy", ["arm", "seed"], "precision")
