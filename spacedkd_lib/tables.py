@@ -255,9 +255,9 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -
         for name, label in columns.items():
             x = np.log(np.array(wide[name]))
             line = {"Setting": setting, "Measure": label, "Seeds": len(x),
-                    "r, all runs": _with_interval(x, y, lambda x, y: _r(x.ravel(), y.ravel())),
+                    "r, all runs": _with_interval(x, y, _all_runs),
                     "r over the arms of a seed": _said(mean_interval(_finite(_r(x, y)))),
-                    "r over the seeds of an arm": _with_interval(x, y, lambda x, y: _mean(_r(x.T, y.T)))}
+                    "r over the seeds of an arm": _with_interval(x, y, _over_seeds)}
             if given:
                 xy, xz, yz = _r(x, y), _r(x, np.log(z)), _r(y, np.log(z))
                 with np.errstate(invalid="ignore", divide="ignore"):
@@ -278,8 +278,17 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(_finite(values).mean()) if np.isfinite(values).any() else math.nan
+def _all_runs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlation over all runs of [..., seeds, arms]."""
+    return _r(x.reshape(*x.shape[:-2], -1), y.reshape(*y.shape[:-2], -1))
+
+
+def _over_seeds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean over arms of the correlation over seeds, of [..., seeds, arms]."""
+    found = _r(x.swapaxes(-1, -2), y.swapaxes(-1, -2))
+    there = np.isfinite(found)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, found, 0).sum(axis=-1) / there.sum(axis=-1)
 
 
 def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000) -> str:
@@ -287,8 +296,8 @@ def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000)
     low = high = math.nan
     if len(x) >= FEWEST:
         picked = np.random.default_rng(0).integers(len(x), size=(repeats, len(x)))
-        low, high = np.nanquantile([statistic(x[rows], y[rows]) for rows in picked], [0.025, 0.975])
-    return _said(Interval(statistic(x, y), low, high, math.nan, len(x), math.nan)) if x.size else ""
+        low, high = np.nanquantile(statistic(x[picked], y[picked]), [0.025, 0.975])
+    return _said(Interval(float(statistic(x, y)), low, high, math.nan, len(x), math.nan)) if x.size else ""
 
 
 def _said(i: Interval) -> str:
