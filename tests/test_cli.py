@@ -121,7 +121,7 @@ def test_publish_takes_whole_arms_only(place, capsys):
     assert "Published 4 records in results/smoke/records.jsonl." in out
     assert f"Not finished and left out: {len(arms - whole)} arms." in out
     tidy = (place / "results" / "smoke" / "runs.csv").read_text()
-    assert "online KD" in tidy and "constant lr" not in tidy
+    assert "online KD" in tidy and "constant lr" not in tidy and "06_loss_landscape" not in tidy
     epochs = place / "results" / "smoke" / "epochs.csv.gz"
     assert set(pd.read_csv(epochs)["arm"]) >= {"online KD", "clean, s=0"}
     before = epochs.read_bytes()
