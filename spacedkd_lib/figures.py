@@ -367,7 +367,7 @@ def by_interval(frame: pd.DataFrame) -> Figure:
         ax.grid(axis="y")
         counts[ax] = [i.n for i in drawn.values()]
     fig.supylabel(f"points above {reference}", fontsize=8)
-    fig.supxlabel(f"space interval s (epochs, root scale; offline apart)\n"
+    fig.supxlabel("space interval s (epochs, root scale; offline apart)\n"
                  f"0: {reference}; {_say_n(counts)}", fontsize=8)
     return fig
 

@@ -152,14 +152,13 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
             due = tuple(seen) if run.recipe.interval == 0 else ()
         else:
             seen[event.kind] += 1
-            turn = [event.kind] != updates[sum(seen.values()):][:1]  # the next update is the other network's
-            due = (event.kind,) if run.recipe.interval and turn else ()
-        if due:
-            for kind in due:
-                role = train.Tally.roles[kind]
-                net = runs[0].distiller.modules[role]
-                points.append({"role": role, "epoch": seen[kind] / len(batches),
-                               **curvatures(net, *pictures, products, repeats)})
+            next_one = updates[sum(seen.values()):][:1]
+            due = (event.kind,) if run.recipe.interval and next_one != [event.kind] else ()
+        for kind in due:
+            role = train.Tally.roles[kind]
+            net = runs[0].distiller.modules[role]
+            points.append({"role": role, "epoch": seen[kind] / len(batches),
+                           **curvatures(net, *pictures, products, repeats)})
     return {name: np.array([point[name] for point in points]) for name in points[0]}
 
 
@@ -198,7 +197,7 @@ MEASURES = {
 
 def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
     """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure)."""
-    rows = [row for row in rows if row.notebook in ("06_loss_landscape", "07_robustness")]
+    rows = [row for row in rows if row.notebook in study.MEASURING]
     return list(dict.fromkeys(
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)

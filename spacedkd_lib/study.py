@@ -31,6 +31,8 @@ from .recipes import (
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit")
 
+MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs, all of them of 05
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -468,7 +468,7 @@ def published_profiles() -> list[str]:
 def write_tidy(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
     """All records of a profile as two tidy CSV files: runs.csv, a line a run, and epochs.csv.gz, a line an epoch. What
     depends on the clock stays in the records. Notebooks 06 and 07 measure runs of 05, which are not told again."""
-    rows = [row for row in rows if row.notebook not in ("06_loss_landscape", "07_robustness")]
+    rows = [row for row in rows if row.notebook not in study.MEASURING]
     clock = ["seconds", "images_per_second"]
     for name, frame in (("runs", runs(rows, found)), ("epochs", epochs(rows, found))):
         tidy = frame.drop(columns=clock, errors="ignore").drop_duplicates()
