@@ -108,7 +108,7 @@ def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
         r = correlation(np.log(part[x]), part["test_accuracy"])
         _logarithmic(ax.xaxis)
         ax.set(xlabel=label, ylabel="test accuracy (%)")
-        ax.set_title(f"{setting}\nr = {r.mean:.2f}, {r.n} runs")
+        ax.set_title(f"{setting}\nr = {r:.2f}, {len(part)} runs")
         ax.grid()
     if drawn:
         fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)

@@ -21,7 +21,7 @@ from . import claims, records, study
 from .deviations import DEVIATIONS
 from .recipes import InputError, Recipe, nearest
 from .records import Record
-from .statistics import FEWEST, Interval, holm, mean_interval, paired_by_seed
+from .statistics import FEWEST, Interval, correlation, holm, mean_interval, paired_by_seed
 
 KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
 PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
@@ -256,22 +256,15 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -
             x = np.log(np.array(wide[name]))
             line = {"Setting": setting, "Measure": label, "Seeds": len(x),
                     "r, all runs": _with_interval(x, y, _all_runs),
-                    "r over the arms of a seed": _said(mean_interval(_finite(_r(x, y)))),
+                    "r over the arms of a seed": _said(mean_interval(_finite(correlation(x, y)))),
                     "r over the seeds of an arm": _with_interval(x, y, _over_seeds)}
             if given:
-                xy, xz, yz = _r(x, y), _r(x, np.log(z)), _r(y, np.log(z))
+                xy, xz, yz = correlation(x, y), correlation(x, np.log(z)), correlation(y, np.log(z))
                 with np.errstate(invalid="ignore", divide="ignore"):
                     partial = (xy - xz * yz) / np.sqrt((1 - xz ** 2) * (1 - yz ** 2))
                 line[f"given {columns[given].lower()}"] = _said(mean_interval(_finite(partial))) * (name != given)
             lines.append(line)
     return pd.DataFrame(lines)
-
-
-def _r(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis; NaN where one side does not vary."""
-    x, y = (v - v.mean(axis=-1, keepdims=True) for v in (x, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(axis=-1) / np.sqrt((x ** 2).sum(axis=-1) * (y ** 2).sum(axis=-1))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -280,12 +273,12 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def _all_runs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Correlation over all runs of [..., seeds, arms]."""
-    return _r(x.reshape(*x.shape[:-2], -1), y.reshape(*y.shape[:-2], -1))
+    return correlation(x.reshape(*x.shape[:-2], -1), y.reshape(*y.shape[:-2], -1))
 
 
 def _over_seeds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Mean over arms of the correlation over seeds, of [..., seeds, arms]."""
-    found = _r(x.swapaxes(-1, -2), y.swapaxes(-1, -2))
+    found = correlation(x.swapaxes(-1, -2), y.swapaxes(-1, -2))
     there = np.isfinite(found)
     with np.errstate(invalid="ignore"):
         return np.where(there, found, 0).sum(axis=-1) / there.sum(axis=-1)

@@ -42,7 +42,7 @@ def test_scatter_tells_the_correlation_of_all_runs():
     fig = measure_figures.scatter(frame, "trace", "trace")
     part = frame[frame["setting"] == "glyphs"]
     r = correlation(np.log(part["trace"]), part["test_accuracy"])
-    assert f"r = {r.mean:.2f}, 6 runs" in said(fig)
+    assert f"r = {r:.2f}, 6 runs" in said(fig)
     assert sum(len(line.get_xdata()) for line in fig.axes[0].lines) == 6
     check_legible(fig)
 

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from spacedkd_lib.recipes import InputError
-from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, one_sided, paired_by_seed,
-                                     paired_difference, power, probability_of_improvement, seeds_needed,
-                                     stratified_bootstrap)
+from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, one_sided,
+                                     paired_by_seed, paired_difference, power, probability_of_improvement,
+                                     seeds_needed, stratified_bootstrap)
 
 RNG = np.random.default_rng(0)
 
@@ -182,15 +182,11 @@ def test_probability_of_improvement_closed_forms():
             probability_of_improvement(wrong)
 
 
-@pytest.mark.parametrize("n", (4, 7, 60))
-def test_correlation_equals_scipy(n):
-    x, noise = np.random.default_rng(n).standard_normal((2, n))
-    expected = stats.pearsonr(x, x + noise)
-    interval = expected.confidence_interval(0.9)
-    got = correlation(x, x + noise, 0.9)
-    assert (got.mean, got.low, got.high, got.p) == pytest.approx((expected.statistic, *interval, expected.pvalue))
-    assert correlation(x, 2 * x).mean == pytest.approx(1)
-    assert math.isnan(correlation(x, np.ones(n)).mean) and math.isnan(correlation(x[:3], x[:3]).p)
+def test_correlation_equals_scipy():
+    x, noise = np.random.default_rng(0).standard_normal((2, 5, 7))
+    y = x + noise
+    assert correlation(x, y) == pytest.approx([stats.pearsonr(*pair).statistic for pair in zip(x, y)])
+    assert correlation(x[0], 2 * x[0]) == pytest.approx(1) and math.isnan(correlation(x[0], np.ones(7)))
     with pytest.raises(InputError, match="no pairs"):
         correlation(x, x[1:])
 
