@@ -125,11 +125,18 @@ class Batches:
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
         self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
         self.streams = {"order": "order", "augment": "augment"}
+        self.chosen = None  # int64: which images, of a part (`of`); None: all
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
 
+    @property
+    def count(self) -> int:
+        """Images an epoch."""
+        return len(self.images) if self.chosen is None else len(self.chosen)
+
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self.images) // self.batch_size)
+        """Batches an epoch. In a part, an image that would be left alone joins the batch before."""
+        alone = self.chosen is not None and self.count % self.batch_size == 1
+        return max(-(-self.count // self.batch_size) - alone, 1)
 
     def indices(self, i: int) -> Tensor:
         """Which images batch i holds: int64 [B], on the CPU. Each epoch holds every image once.
@@ -140,11 +147,15 @@ class Batches:
         if i < 0:
             raise InputError(f"Batch {i} does not exist: the first batch has the index 0.")
         epoch, position = divmod(i, len(self))
-        return self._order(epoch)[position * self.batch_size:(position + 1) * self.batch_size]
+        last = position + 1 == len(self)
+        return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Batch i: x float [B, C, H, W], normalised, channels_last; y int64 [B]."""
-        which = self.indices(i)
+        return self.pictures(self.indices(i), i)
+
+    def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """The images of these numbers, int64 [B], augmented by the draws of batch i."""
         drawn = draw(self.augment, len(which), *self.images.shape[-2:],
                      generator(self.seed, self.streams["augment"], i))
         which = which.to(self.images.device)
@@ -154,13 +165,34 @@ class Batches:
     def fresh(self, what: str) -> Batches:
         """Batches of the same images with draws of their own: "fresh_augmentation" of the same order, or "fresh_batch",
         in another order as well (controls for A6)."""
+        return self._copy({"order": "replay order" if what == "fresh_batch" else "order", "augment": "replay augment"})
+
+    def of(self, chosen: Tensor, name: str) -> Batches:
+        """Batches of some of the images, in an order and with an augmentation of their own.
+
+        Args:
+            chosen: int64 [M], which images; none of them is copied.
+            name: decides the draws; another name, other ones.
+
+        Raises:
+            InputError: fewer than two images.
+        """
+        if len(chosen) < 2:
+            raise InputError(f"{name} has {len(chosen)} training images and batch norm needs two: give it more data, "
+                             "or join it with another.")
+        other = self._copy({key: f"{key}, {name}" for key in self.streams})
+        other.chosen = chosen
+        return other
+
+    def _copy(self, streams: dict[str, str]) -> Batches:
         other = copy.copy(self)
-        other.streams = {"order": "replay order" if what == "fresh_batch" else "order", "augment": "replay augment"}
+        other.streams = streams
         other._order = lru_cache(maxsize=EPOCHS_KEPT)(other._draw_order)
         return other
 
     def _draw_order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.images), generator=generator(self.seed, self.streams["order"], epoch))
+        order = torch.randperm(self.count, generator=generator(self.seed, self.streams["order"], epoch))
+        return order if self.chosen is None else self.chosen[order]
 
 
 def _check_images(images: Tensor, labels: Tensor) -> None:

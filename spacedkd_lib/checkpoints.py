@@ -180,12 +180,14 @@ def _tensors(run) -> dict[str, Tensor]:
 
 def _numbers(run) -> dict:
     tally = run.tally
-    return {"position": run.position, "rows": run.rows, "images": tally.images, "updates": tally.updates,
-            "seconds": time.perf_counter() - tally.started}
+    return {"position": run.position, "rows": run.rows, "grade": run.grade, "told": run.told, "images": tally.images,
+            "updates": tally.updates, "seconds": time.perf_counter() - tally.started}
 
 
 def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
-    run.position, run.rows = numbers["position"], numbers["rows"]
+    run.position, run.rows, run.told = numbers["position"], numbers["rows"], numbers["told"]
+    while run.grade < numbers["grade"]:
+        run.grow()
     run.tally.images, run.tally.updates = numbers["images"], numbers["updates"]
     run.tally.started = time.perf_counter() - numbers["seconds"]
     weights = run.weights()

@@ -48,6 +48,9 @@ def check(recipe: Recipe, images: int) -> None:
     """Raises:
         InputError: a loss that is no mean over the batch, or a last batch with too few images for all processes.
     """
+    if recipe.method in ("mutual", "education") or recipe.map_loss != "none":
+        raise InputError(f"{recipe.method} has losses of groups, factors or peers that are not split among "
+                         f"{processes()} processes: use one process.")
     last = images % recipe.batch_size or recipe.batch_size
     if recipe.feature_loss == "batch_frobenius" and recipe.beta and recipe.method != "baseline":
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '

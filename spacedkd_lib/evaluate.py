@@ -39,3 +39,18 @@ def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     gap = torch.zeros(bins, dtype=confidence.dtype, device=logits.device).index_add(0, which, correct - confidence)
     return {"accuracy": 100 * correct.mean().item(), "nll": F.cross_entropy(logits, labels).item(),
             "ece": 100 * gap.abs().sum().item() / len(labels)}
+
+
+def named_scores(split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """Scores of several networks or exits on one set: all of the student's, without a prefix; of the others the
+    accuracy.
+
+    >>> named_scores("test", {"teacher": torch.eye(2)}, torch.arange(2))
+    {'teacher_test_accuracy': 100.0}
+    """
+    row = {}
+    for name, logits in outputs.items():
+        got = scores(logits, labels)
+        row |= ({f"{split}_{key}": value for key, value in got.items()} if name == "student" else
+                {f"{name}_{split}_accuracy": got["accuracy"]})
+    return row

@@ -86,9 +86,26 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x.flatten(1), dim=1)
 
 
-def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
-    """Mean |difference|^p of the L2-normalised factors, to the power 1/p; p = 1 in the released IE-KD program."""
-    return (_unit(student) - _unit(teacher.detach())).abs().pow(p).mean().pow(1 / p)
+def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0, reduction: str = "mean") -> Tensor:
+    """Mean |difference|^p of the L2-normalised factors, to the power 1/p; p = 1 in the released IE-KD program.
+
+    "mean" is over batch and elements: its largest value is 2 / sqrt(D) at p = 1. With "sum_per_sample" the elements
+    are added, so that a weight means the same for factors of any size D.
+    """
+    difference = (_unit(student) - _unit(teacher.detach())).abs()
+    if p > 1:  # the root has no gradient at zero
+        difference = difference.clamp_min(1e-12).pow(p)
+    return (difference.mean() if reduction == "mean" else difference.sum(dim=1).mean()).pow(1 / p)
+
+
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the L2-normalised vectors (attention transfer, Zagoruyko and Komodakis 2017)."""
+    return (_unit(student) - _unit(teacher.detach())).square().mean()
+
+
+def attention(x: Tensor) -> Tensor:
+    """Where a map is active: its squares' mean over the channels, [B, C, H, W] -> [B, H W] (the same paper)."""
+    return x.square().mean(dim=1).flatten(1)
 
 
 def inheritance_cosine(student: Tensor, teacher: Tensor) -> Tensor:
@@ -110,4 +127,5 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     """Linear centred kernel alignment of two feature sets [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1]."""
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
-    return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+    x, y = x @ x.T, y @ y.T  # B x B: maps have far more elements than a batch has images
+    return (x * y).sum() / (x.norm() * y.norm())

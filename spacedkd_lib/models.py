@@ -22,6 +22,7 @@ from .recipes import RESNETS, InputError, nearest
 class Outputs(NamedTuple):
     logits: Tensor  # [B, K]
     features: Tensor  # [B, D]
+    map: Tensor | None = None  # [B, C, H, W], before pooling, of a ResNet
 
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
@@ -31,10 +32,10 @@ def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
 
 
-def _outputs(head: nn.Module, features: Tensor) -> Outputs:
+def _outputs(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
     """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
     exact = torch.promote_types(features.dtype, torch.float32)
-    return Outputs(head(features).to(exact), features.to(exact))
+    return Outputs(head(features).to(exact), features.to(exact), last_map if last_map is None else last_map.to(exact))
 
 
 class PartBatchNorm(nn.BatchNorm2d):
@@ -175,8 +176,8 @@ class ResNet(nn.Module):
         self.head = nn.Linear(self.trunk.out_channels, classes)
 
     def forward(self, x: Tensor) -> Outputs:
-        features = self.trunk(x)[-1].mean(dim=(2, 3))
-        return _outputs(self.head, features)
+        last = self.trunk(x)[-1]
+        return _outputs(self.head, last.mean(dim=(2, 3)), last)
 
 
 class SepConv(nn.Sequential):
@@ -254,6 +255,42 @@ def projector(student_features: int, teacher_features: int) -> nn.Sequential:
     """Maps student features [B, Ds] to the teacher's [B, Dt]; read by the feature loss only (released program)."""
     hidden = (student_features + teacher_features) // 2
     return nn.Sequential(nn.Linear(student_features, hidden), nn.ReLU(), nn.Linear(hidden, teacher_features))
+
+
+class Coder(nn.Sequential):
+    """Three 3x3 convolutions that keep the size of a map: [B, Ci, H, W] -> [B, Co, H, W] (released IE-KD program).
+
+    It is the paraphraser's encoder and decoder, a factor transfer's translator, and each half's encoder in IE-KD.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        layers = [nn.LeakyReLU(0.1)]
+        for before, after in ((inputs, inputs), (inputs, outputs), (outputs, outputs)):
+            layers += [_conv(before, after, 3), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+            nn.init.normal_(layers[-3].weight, std=(2 / (9 * after)) ** 0.5)
+        super().__init__(*layers)
+
+
+class Paraphraser(nn.Module):
+    """An auto-encoder of a teacher's last map; what it encodes is the factor (Kim et al. 2018).
+
+    >>> Paraphraser(64, 32)(torch.zeros(2, 64, 8, 8)).shape
+    torch.Size([2, 64, 8, 8])
+    """
+
+    def __init__(self, channels: int, factor_channels: int):
+        super().__init__()
+        self.encoder, self.decoder = Coder(channels, factor_channels), Coder(factor_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+def reference_head(inputs: int, outputs: int, classes: int, points: int, relu: bool = False) -> nn.Sequential:
+    """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
+    convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
+    return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU() if relu else nn.Identity(),
+                         nn.AdaptiveAvgPool2d(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
 
 
 def initialise(net: nn.Module, init: str) -> nn.Module:

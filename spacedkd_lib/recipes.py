@@ -39,7 +39,7 @@ def nearest(kind: str, given: object, allowed) -> str:
     return f'"{given}" is not {article} {kind}{hint} Allowed: {", ".join(allowed)}.'
 
 
-METHODS = ("baseline", "online_kd", "offline_kd", "self_kd")
+METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
                  "autoaugment_two_sided_cutout")
 RULES = ("fixed", "expanding", "random", "constant", "head_start")
@@ -80,7 +80,7 @@ class Recipe:
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "learning rate at the start", "paper")
-    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep"))
+    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps"))
     student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours",
                                 ("own", "teacher"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
@@ -117,14 +117,59 @@ class Recipe:
                               ("alternate", "everything", "exits_only"))
     idle_exits: str = _field("frozen", "self KD: exits while the deepest one learns alone (A12)", "ours",
                              ("frozen", "decay"))
+    # IE-KD, factor and attention transfer, deep mutual learning (I rows: deviations of the released IE-KD program)
+    map_loss: str = _field("none", "what of the last maps is compared", "ours", ("none", "factor", "attention"))
+    split: str = _field("halves", "the student's channels: inheritance and exploration, or whole (I15)",
+                        "released IE-KD program", ("halves", "random", "interleaved", "whole"))
+    inherit_metric: str = _field("lp", "name (I4)", "ours", ("lp", "squared", "cosine", "cka"))
+    explore_metric: str = _field("neg_lp", "name (I4)", "ours", ("neg_lp", "abs_cos", "cka"))
+    inherit_weight: float = _field(500.0, "weight of inheritance, >= 0 (I5)", "the same program's factor transfer")
+    explore_weight: float = _field(500.0, "weight of exploration, >= 0 (I5)", "the same program's factor transfer")
+    factor_p: float = _field(1.0, "p of the distance, >= 1 (I20)", "released IE-KD program")
+    factor_reduction: str = _field("mean", "over the elements of a factor", "released IE-KD program",
+                                   ("mean", "sum_per_sample"))
+    factor_rate: float = _field(0.5, "channels of a factor, as a share of the teacher's, in (0, 1]",
+                                "released IE-KD program")
+    refit_passes: int = _field(0, "more passes of the paraphraser over each block, before its replay", "ours")
+    explore_encoder: str = _field("joint", "learns with the student, or stays as drawn (I21)",
+                                  "released IE-KD program", ("joint", "frozen"))
+    ramp_start: float = _field(0.0, "epochs of the student's data before the map losses begin", "ours")
+    ramp_epochs: float = _field(0.0, "epochs in which they then rise to their weights", "ours")
+    peers: int = _field(2, "mutual learning: networks, >= 2", "Zhang et al. 2018")
+    mutual_weight: float = _field(1.0, "mutual learning: weight of the divergence, >= 0 (I7)", "Zhang et al. 2018")
+    leader: str = _field("fixed", "spaced mutual learning: who runs ahead", "ours", ("fixed", "alternate"))
+    # Education Distillation (E rows: deviations of its released program)
+    schools: tuple = _field((), "sizes of the groups of classes, in order, or their lists; () = one (E6)", "ours")
+    school_bounds: str = _field("half_open", "strict loses the classes on the bounds (E7)", "ours",
+                                ("half_open", "strict"))
+    growth: str = _field("grow", "the student grows with its classes, or is whole from the start", "ED abstract",
+                         ("grow", "none"))
+    grade_epochs: tuple = _field((), "epochs of each grade; () = as equal as can be, the later ones longer (E20)",
+                                 "ours")
+    lr_on_growth: str = _field("restart", "the student's learning rate at a new grade (E20)", "ours",
+                               ("restart", "continue"))
+    optimizer_on_growth: str = _field("keep", "momentum of what has grown before (E22)", "ours", ("keep", "reset"))
+    grade_batches: str = _field("mixed", "groups within an epoch (E24)", "ours", ("mixed", "sequential"))
+    teacher_batches: str = _field("own", "each teacher's own, or its part of the student's", "ours",
+                                  ("own", "shared"))
+    teacher_start: str = _field("run", "shared batches: teachers learn from the start, or from their grade", "ours",
+                                ("run", "grade"))
+    kd_scope: str = _field("own_slice", "which teacher says what of which logits", "released ED program",
+                           ("own_slice", "padded", "all_teachers"))
+    reference_relu: bool = _field(False, "a ReLU in the heads of lower grades (E30)", "released ED program")
+    final_head: str = _field("plain", "the last grade's (E30)", "ours", ("plain", "batch_norm"))
 
     def __post_init__(self):
-        object.__setattr__(self, "feature_exits", tuple(self.feature_exits))
+        for name in ("feature_exits", "grade_epochs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        schools = tuple(tuple(group) if isinstance(group, (list, tuple)) else group for group in self.schools)
+        object.__setattr__(self, "schools", schools)
         for f in dataclasses.fields(self):
             if type(f.default) is float and type(getattr(self, f.name)) is int:
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))  # 1 and 1.0 are one recipe
             _check_field(f, getattr(self, f.name))
         _check_numbers(self)
+        _check_methods(self)
 
     @property
     def run_id(self) -> str:
@@ -201,6 +246,16 @@ def _check_numbers(r: Recipe) -> None:
         "seed": (r.seed >= 0, "a whole number of at least 0"),
         "feature_exits": (set(r.feature_exits) <= {1, 2, 3}, "a tuple of exits out of 1, 2 and 3"),
         "interval": (0 <= r.interval <= r.epochs, f"a number of epochs from 0 to {r.epochs}, the length of the run"),
+        "inherit_weight": (0 <= r.inherit_weight < math.inf, "a number of at least 0"),
+        "explore_weight": (0 <= r.explore_weight < math.inf, "a number of at least 0"),
+        "mutual_weight": (0 <= r.mutual_weight < math.inf, "a number of at least 0"),
+        "factor_p": (1 <= r.factor_p < math.inf, "a number of at least 1"),
+        "factor_rate": (0 < r.factor_rate <= 1, "a number above 0 and up to 1"),
+        "refit_passes": (r.refit_passes >= 0, "a whole number of at least 0"),
+        "ramp_start": (0 <= r.ramp_start < math.inf, "a number of epochs of at least 0"),
+        "ramp_epochs": (0 <= r.ramp_epochs < math.inf, "a number of epochs of at least 0"),
+        "peers": (r.peers >= 2, "2 networks or more"),
+        "grade_epochs": (all(type(e) is int and e >= 1 for e in r.grade_epochs), "whole numbers of at least 1"),
     }
     for name, (holds, allowed) in ranges.items():
         if not holds:  # NaN fails every comparison, so it is refused here too
@@ -223,11 +278,93 @@ def _check_numbers(r: Recipe) -> None:
         raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
 
 
+def _check_methods(r: Recipe) -> None:
+    """Fields of IE-KD, mutual learning and Education Distillation that contradict each other."""
+    if r.method == "ie_kd" and r.map_loss == "none":
+        raise InputError('method = "ie_kd" compares the last maps, and map_loss = "none" does not: choose "factor" or '
+                         '"attention", or derive it with ie_kd().')
+    if r.method in ("ie_kd", "mutual") and r.zero_target == "pre_update":
+        raise InputError(f'zero_target = "pre_update" is for online KD and the method is {r.method}: leave it at '
+                         '"post_update".')
+    if r.method in ("mutual", "education") and r.rule == "head_start":
+        raise InputError(f'rule = "head_start" needs one teacher that learns from labels alone, which {r.method} does '
+                         'not have: choose another rule.')
+    if r.map_loss == "attention" and r.refit_passes:
+        raise InputError(f'refit_passes = {r.refit_passes} is for a paraphraser and map_loss = "attention" has none: '
+                         'leave it at 0, or choose "factor".')
+    if r.method == "education":
+        _check_grades(r)
+
+
+def _check_grades(r: Recipe) -> None:
+    grades = len(r.schools) or 1
+    if r.growth == "none":
+        if r.grade_epochs:
+            raise InputError(f'grade_epochs = {r.grade_epochs} is for a student that grows, and growth = "none": leave '
+                             "it at ().")
+    elif r.grade_epochs and (len(r.grade_epochs) != grades or sum(r.grade_epochs) != r.epochs):
+        raise InputError(f"grade_epochs = {r.grade_epochs} does not fit {grades} groups of classes and {r.epochs} "
+                         "epochs: give one number a group that add up to the epochs, or () for equal ones.")
+    elif grades > r.epochs:
+        raise InputError(f"{r.epochs} epochs are too few for {grades} grades: give at least one each.")
+    if r.teacher_batches == "shared" and r.grade_batches == "sequential" and r.teacher_start == "run":
+        raise InputError('Teachers that learn from the student\'s batches, one group after the other, can only start '
+                         'with their grade: set teacher_start = "grade", or teacher_batches = "own".')
+
+
+def partition(recipe: Recipe, classes: int) -> list[list[int]]:
+    """The groups of classes that `recipe.schools` names, each a list of class numbers.
+
+    Raises:
+        InputError: a class that is in no group, or in more than one; an empty group.
+
+    >>> partition(Recipe(schools=(2, 1)), classes=3)
+    [[0, 1], [2]]
+    """
+    given = recipe.schools or (classes,)
+    if all(type(size) is int for size in given):
+        bounds = [sum(given[:k]) for k in range(len(given) + 1)]
+        if min(given) < 1 or bounds[-1] != classes:
+            raise InputError(f"schools = {recipe.schools} are groups of {sum(given)} classes in all and the data has "
+                             f"{classes}: give positive sizes that add up to {classes}.")
+        return [list(range(low, high)) for low, high in zip(bounds, bounds[1:])]
+    groups = [list(group) if isinstance(group, tuple) else [group] for group in given]
+    named = [number for group in groups for number in group]
+    if sorted(named, key=str) != sorted(range(classes), key=str) or not all(groups):
+        missing = sorted(set(range(classes)) - set(named))
+        twice = sorted({number for number in named if named.count(number) > 1}, key=str)
+        unknown = sorted({number for number in named if number not in range(classes)}, key=str)
+        what = "; ".join(f"{word}: {', '.join(map(str, found[:5]))}" for word, found in (
+            ("in no group", missing), ("in more than one", twice), ("no class of the data", unknown)) if found)
+        raise InputError(f"schools is no partition of the {classes} classes ({what or 'a group is empty'}): name each "
+                         f"class from 0 to {classes - 1} in exactly one group.")
+    return groups
+
+
+def grade_lengths(recipe: Recipe) -> tuple[int, ...]:
+    """Epochs of each grade; of a student that does not grow, all of them at once.
+
+    >>> grade_lengths(Recipe(method="education", schools=(2, 2, 2), epochs=10))
+    (3, 3, 4)
+    """
+    grades = len(recipe.schools) or 1
+    if recipe.growth == "none":
+        return (recipe.epochs,)
+    return recipe.grade_epochs or tuple((k + 1) * recipe.epochs // grades - k * recipe.epochs // grades
+                                        for k in range(grades))
+
+
 # Named derivations. Each takes a recipe and says what it changes.
 
 _DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock", "temperature", "alpha", "beta",
                  "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target",
                  "self_update", "idle_exits", "gate", "teacher_model", "teacher_width")
+_MAPS = ("map_loss", "split", "inherit_metric", "explore_metric", "inherit_weight", "explore_weight", "factor_p",
+         "factor_reduction", "factor_rate", "refit_passes", "explore_encoder", "ramp_start", "ramp_epochs")
+_PEERS = ("peers", "mutual_weight", "leader")
+_STUDIES = ("growth", "grade_epochs", "lr_on_growth", "optimizer_on_growth", "grade_batches", "kd_scope",
+            "reference_relu", "final_head")  # of Education Distillation, what its student alone reads
+_SCHOOLS = (*_STUDIES, "schools", "school_bounds", "teacher_batches", "teacher_start")
 
 
 def defaults(names) -> dict:
@@ -237,18 +374,29 @@ def defaults(names) -> dict:
 
 def baseline(recipe: Recipe) -> Recipe:
     """The same network, data and order trained on labels alone; what only distillation reads is reset."""
-    return replace(recipe, method="baseline", **defaults(_DISTILLATION))
+    return replace(recipe, method="baseline", **defaults((*_DISTILLATION, *_MAPS, *_PEERS, *_SCHOOLS)))
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
-    """The baseline that is this recipe's teacher, bit for bit: it learns from labels alone, so no student changes it,
-    and all recipes with the same one can share it. None where no baseline is."""
+    """What all recipes have in common that can share a teacher, because it learns from labels alone and no student
+    changes it: the baseline that it is, bit for bit, marked by its factors where a paraphraser learns with it. For
+    Education Distillation with teachers of their own batches a recipe without what its student alone reads. None where
+    the teacher is not to be shared."""
     if recipe.rule == "head_start":
         return None  # its teacher sees more batches, in another order
-    if recipe.method not in ("online_kd", "offline_kd"):
-        return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
-    return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
+    if recipe.method == "education":
+        own = dict(interval=0.0, model=recipe.teacher_model or recipe.model,
                    width=recipe.teacher_width or recipe.width)
+        if recipe.teacher_batches == "shared" or recipe.teacher_mode == "train":
+            return None  # they learn with the student; or its questions move their statistics
+        return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES)) | own)
+    if recipe.method not in ("online_kd", "offline_kd", "ie_kd"):
+        return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
+    if recipe.refit_passes:
+        return None  # the paraphraser then depends on the interval
+    marked = dict(map_loss="factor", factor_rate=recipe.factor_rate) if recipe.map_loss == "factor" else {}
+    return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
+                   width=recipe.teacher_width or recipe.width, **marked)
 
 
 def online_kd(recipe: Recipe, **changes) -> Recipe:
@@ -264,6 +412,40 @@ def offline_kd(recipe: Recipe, **changes) -> Recipe:
 def self_kd(recipe: Recipe, **changes) -> Recipe:
     """The deepest exit of a multi-exit network teaches its three shallow exits."""
     return replace(recipe, method="self_kd", **changes)
+
+
+def ie_kd(recipe: Recipe, **changes) -> Recipe:
+    """Inheritance and exploration (Huang et al., CVPR 2021): a teacher's factor attracts one half of the student's
+    last map and repels the other, besides the labels. The teacher is online; `offline()` trains it first."""
+    return replace(recipe, **dict(method="ie_kd", map_loss="factor", alpha=0.0, beta=0.0) | changes)
+
+
+def factor_transfer(recipe: Recipe, **changes) -> Recipe:
+    """What IE-KD's inheritance comes from (Kim et al. 2018): the factor attracts the whole map."""
+    return ie_kd(recipe, **dict(split="whole", explore_weight=0.0) | changes)
+
+
+def attention_transfer(recipe: Recipe, **changes) -> Recipe:
+    """The teacher's attention map attracts the student's (Zagoruyko and Komodakis 2017, their squared distance at half
+    their weight of 1000)."""
+    return ie_kd(recipe, **dict(map_loss="attention", split="whole", inherit_metric="squared",
+                                explore_weight=0.0) | changes)
+
+
+def mutual(recipe: Recipe, **changes) -> Recipe:
+    """Deep mutual learning (Zhang et al. 2018): networks teach each other. The first one, of `teacher_model`, leads."""
+    return replace(recipe, **dict(method="mutual", alpha=0.0, beta=0.0) | changes)
+
+
+def education(recipe: Recipe, schools: tuple, **changes) -> Recipe:
+    """Education Distillation: a teacher a group of classes, and a student that grows from group to group. Temperature 4
+    and weight 0.7 of the soft loss are the released program's."""
+    return replace(recipe, **dict(method="education", schools=schools, alpha=0.7, temperature=4.0, beta=0.0) | changes)
+
+
+def offline(recipe: Recipe, **changes) -> Recipe:
+    """The same with teachers that are trained to their end first: one interval as long as the run."""
+    return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
 
 
 def spaced(recipe: Recipe, interval: float, **changes) -> Recipe:

@@ -21,9 +21,12 @@ from .recipes import COUNTERS, RULES, TAILS, InputError, nearest
 
 
 class Event(NamedTuple):
-    kind: str  # "teach", "learn", "epoch", or "forward" (see `spaced_schedule`, teach_last)
+    kind: str  # "teach", "learn", "epoch"; "forward" (see `spaced_schedule`, teach_last), "fit" (refit), "grow"
     index: int  # the batch, counted from 0 over the whole run; for "epoch" the epochs completed
     block: int  # the block that the batch belongs to, counted from 0
+
+
+ALONE = ("learn", "forward", "fit", "grow")  # what each of several students who share a teacher does by itself
 
 
 class Counts(NamedTuple):
@@ -70,7 +73,7 @@ def _increasing(ends: Iterable[int]) -> Iterator[int]:
 
 
 def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
-                    tail: str = "replay", counter: str = "one", teach_last: bool = True,
+                    tail: str = "replay", counter: str = "one", teach_last: bool = True, refit: int = 0,
                     seed: int = 0) -> Iterator[Event]:
     """Events of one run, in order.
 
@@ -88,6 +91,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             self-KD program does: its replay updates the teacher on that batch anyway. In its place comes, for
             blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
             statistics, without an update.
+        refit: so many times "fit b" for each batch of a block comes before its replay (blocks only).
         seed: of the random rule.
 
     Raises:
@@ -103,7 +107,75 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         return _head_start(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval))
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
-    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed)
+    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, seed)
+
+
+class Course(NamedTuple):
+    """The length of a run whose student goes through grades (Education Distillation); a run of one grade is any other.
+
+    grades: (epochs, batches an epoch) of each grade, for the student. lessons: batches an epoch of the teachers
+    together, where they have their own; 0: they learn from the student's.
+    """
+
+    grades: tuple[tuple[int, int], ...]
+    lessons: int = 0
+
+    @property
+    def epochs(self) -> int:
+        return sum(epochs for epochs, _ in self.grades)
+
+    def locate(self, batch: int) -> tuple[int, int]:
+        """The grade of a batch of the student's, and its number within the grade; what lies after the end belongs to
+        the last grade."""
+        for grade, (epochs, batches) in enumerate(self.grades):
+            if batch < epochs * batches or grade + 1 == len(self.grades):
+                return grade, batch
+            batch -= epochs * batches
+
+    def progress(self, batch: int, restart: bool) -> tuple[int, int]:
+        """(done, total): how far the student is at a batch, within its grade or over all epochs; in batches as long as
+        the grade's."""
+        grade, local = self.locate(batch)
+        epochs, batches = self.grades[grade]
+        if restart:
+            return local, epochs * batches
+        before = sum(earlier for earlier, _ in self.grades[:grade])
+        return before * batches + local, self.epochs * batches
+
+
+def graded_schedule(course: Course, interval: float, **options) -> Iterator[Event]:
+    """Events of a student that goes through grades; "grow g" ends grade g, counted from 1. No block straddles two
+    grades. An interval of all epochs trains the teachers to their end first.
+
+    >>> events = graded_schedule(Course(((1, 1), (1, 2)), lessons=2), interval=0.0)
+    >>> [f"{e.kind} {e.index}" for e in events]  # doctest: +NORMALIZE_WHITESPACE
+    ['teach 0', 'teach 1', 'learn 0', 'epoch 1', 'grow 1',
+     'teach 2', 'learn 1', 'teach 3', 'learn 2', 'epoch 2']
+    """
+    if interval < course.epochs:
+        yield from _graded(course, interval, options)
+        return
+    last = Event("epoch", course.epochs, 0)
+    yield from (e for e in _graded(course, 0, {}) if e.kind in ("teach", "epoch") and e[:2] != last[:2])
+    yield from (e._replace(block=0) for e in _graded(course, 0, {}) if e.kind in ("learn", "grow"))
+    yield last
+
+
+def _graded(course: Course, interval: float, options: dict) -> Iterator[Event]:
+    batches_before = epochs_before = blocks = last = 0
+    for grade, (epochs, batches) in enumerate(course.grades, start=1):
+        for kind, index, block in spaced_schedule(epochs, batches, min(interval, epochs), **options):
+            block += blocks
+            last = block if kind == "learn" else last
+            if kind == "teach" and course.lessons:  # as many lessons as bring both to the epoch's end together
+                begin, end = (epochs_before * course.lessons + done * course.lessons // batches
+                              for done in (index, index + 1))
+                yield from (Event("teach", lesson, block) for lesson in range(begin, end))
+            else:
+                yield Event(kind, index + (epochs_before if kind == "epoch" else batches_before), block)
+        batches_before, epochs_before, blocks = batches_before + epochs * batches, epochs_before + epochs, last + 1
+        if grade < len(course.grades):
+            yield Event("grow", grade, last)
 
 
 def _delayed(epochs: int, batches_per_epoch: int, delay: int, tail: str) -> Iterator[Event]:
@@ -127,7 +199,7 @@ def _head_start(epochs: int, batches_per_epoch: int, ahead: int) -> Iterator[Eve
     yield from _delayed(epochs, batches_per_epoch, 0, "replay")
 
 
-def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, seed) -> Iterator[Event]:
+def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, seed) -> Iterator[Event]:
     total = epochs * batches_per_epoch
     length = interval_batches(batches_per_epoch, interval)
     ends = block_ends(batches_per_epoch, length, total, rule, counter, seed)
@@ -139,6 +211,8 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
         elif length:
             yield Event("forward", batch, block)
         if replay or (tail == "replay" and batch + 1 == total):
+            for _ in range(refit):
+                yield from (Event("fit", earlier, block) for earlier in range(start, batch + 1))
             for earlier in range(start, batch + 1):
                 yield Event("learn", earlier, block)
             start, end, block = batch + 1, next(ends), block + 1
@@ -159,7 +233,7 @@ def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, 
     ahead = {name: next(events, None) for name, events in schedules.items()}
     while schedules:
         for name, events in list(schedules.items()):
-            while name in schedules and ahead[name] and ahead[name].kind in ("learn", "forward"):
+            while name in schedules and ahead[name] and ahead[name].kind in ALONE:
                 yield ahead[name], [name]
                 ahead[name] = next(events, None)
         shared = ahead[next(iter(schedules))] if schedules else None

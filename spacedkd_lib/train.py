@@ -21,25 +21,34 @@ from torch import Tensor
 
 from . import checkpoints, data, distillers, distributed, records
 from .batches import STATISTICS, Batches, channel_statistics, normalised
-from .evaluate import eval_mode, scores
+from .evaluate import eval_mode, named_scores
+from .lessons import School
 from .recipes import InputError, Recipe, teacher_of
-from .schedule import Event, interval_batches, lockstep, spaced_schedule
+from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, spaced_schedule
 
 # What must agree for a checkpoint to lead to the same bits.
 SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
-def recipe_schedule(recipe: Recipe, batches_per_epoch: int) -> Iterator[Event]:
+def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
     """The events of a recipe. A baseline has one kind of update only, its own (or the teacher's, where it is that
     teacher); a replay that updates everything makes the teacher's own update on its starting batch superfluous
-    (released self-KD program)."""
-    events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, rule=recipe.rule, tail=recipe.tail,
-                             counter=recipe.counter, seed=recipe.seed,
-                             teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"))
+    (released self-KD program); where leaders alternate, the follower leads in every second block."""
+    options = dict(rule=recipe.rule, tail=recipe.tail, seed=recipe.seed)
+    if isinstance(batches_per_epoch, Course):
+        return graded_schedule(batches_per_epoch, recipe.interval, **options)
+    events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
+                             refit=recipe.refit_passes if recipe.method == "ie_kd" else 0,
+                             teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"),
+                             **options)
     if 0 < recipe.interval * batches_per_epoch < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {batches_per_epoch} batches of "
                          f"an epoch: give 0, or at least {1 / batches_per_epoch:.3g}.")
+    if recipe.method == "mutual" and recipe.leader == "alternate":
+        swapped = {"teach": "learn", "learn": "teach"}
+        return (event._replace(kind=swapped.get(event.kind, event.kind)) if event.block % 2 else event
+                for event in events)
     if recipe.method != "baseline":
         return events
     other = "teach" if recipe.start == "student" else "learn"
@@ -48,7 +57,10 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int) -> Iterator[Event]:
 
 def learning_rate(recipe: Recipe, done: int, total: int) -> float:
     """The rate after `done` of `total` batches. "cosine" falls to zero; "multistep" falls to a fifth after 30, 60 and
-    80% of the run, as settings in the released programs say that nothing reads (A9)."""
+    80% of the run, as settings in the released programs say that nothing reads (A9); "late_steps" to a tenth after
+    62.5, 75 and 87.5% (released ED program)."""
+    if recipe.lr_schedule == "late_steps":
+        return recipe.lr * 0.1 ** sum(8 * done >= eighths * total for eighths in (5, 6, 7))
     if recipe.lr_schedule == "multistep":
         return recipe.lr * 0.2 ** sum(10 * done >= tenths * total for tenths in (3, 6, 8))
     return recipe.lr * (1 if recipe.lr_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done / total)))
@@ -61,9 +73,12 @@ class Clock:
     met it; with `student_clock` = "teacher" its rate is the one that the teacher has at that moment (A9).
     """
 
-    def __init__(self, recipe: Recipe, batches_per_epoch: int, past: Iterable[Event]):
-        self.recipe, self.total = recipe, recipe.epochs * batches_per_epoch
-        self.ahead = interval_batches(batches_per_epoch, recipe.interval) if recipe.rule == "head_start" else 0
+    def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
+        self.recipe, self.course = recipe, batches_per_epoch
+        if not isinstance(batches_per_epoch, Course):
+            self.course = Course(((recipe.epochs, batches_per_epoch),))
+        each = self.course.grades[0][1]
+        self.ahead = interval_batches(each, recipe.interval) if recipe.rule == "head_start" else 0
         self.teacher = 0.0
         for event in past:
             self.rate(event)
@@ -71,11 +86,22 @@ class Clock:
     def rate(self, event: Event) -> float:
         """Learning rate of an event's update."""
         if event.kind == "learn" and (self.recipe.student_clock == "own" or self.recipe.method == "baseline"):
-            return learning_rate(self.recipe, event.index, self.total)
-        if event.kind == "teach":  # after a head start's first batches, which are numbered last, come 0, 1, ...
-            total = self.total + self.ahead
-            self.teacher = learning_rate(self.recipe, (event.index + self.ahead) % total, total)
+            restart = self.recipe.lr_on_growth == "restart"
+            return learning_rate(self.recipe, *self.course.progress(event.index, restart))
+        if event.kind == "fit":
+            return self.recipe.lr  # constant (released IE-KD program)
+        if event.kind == "teach" and self.course.lessons:
+            self.teacher = learning_rate(self.recipe, event.index, self.course.lessons * self.course.epochs)
+        elif event.kind == "teach":  # after a head start's first batches, which are numbered last, come 0, 1, ...
+            done, total = self.course.progress(event.index, restart=False)
+            total += self.ahead
+            self.teacher = learning_rate(self.recipe, (done + self.ahead) % total, total)
         return self.teacher
+
+    def epoch(self, event: Event) -> float:
+        """Epochs of the student's data before an event's batch."""
+        done, total = self.course.progress(event.index, restart=False)
+        return done / total * self.recipe.epochs
 
 
 def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.SGD]:
@@ -97,6 +123,16 @@ class Run:
     def __init__(self, recipe: Recipe, distiller):
         self.recipe, self.distiller, self.optimizer = recipe, distiller, optimizers(recipe, distiller)
         self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
+        self.grade, self.told = 1, {}  # told: numbers that wait for the next row
+
+    def grow(self) -> None:
+        """Enter the next grade: its parameters join the optimizer, those of the old head leave it."""
+        self.distiller.grow()
+        self.grade, old = self.grade + 1, self.optimizer["learn"]
+        self.optimizer["learn"] = optimizers(self.recipe, self.distiller)["learn"]
+        if self.recipe.optimizer_on_growth == "keep":
+            for group in self.optimizer["learn"].param_groups:
+                self.optimizer["learn"].state |= {p: old.state[p] for p in group["params"] if p in old.state}
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
         """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
@@ -143,23 +179,30 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
         everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
         any more has `failed` set and is left out from then on.
     """
-    schedules = {run: recipe_schedule(run.recipe, len(batches)) for run in runs if not run.failed}
-    clocks = {run: Clock(run.recipe, len(batches), islice(events, run.position)) for run, events in schedules.items()}
-    learned = {run: batches if run.recipe.replay == "same" else batches.fresh(run.recipe.replay) for run in runs}
+    course = {run: batches.course(run.recipe) if isinstance(batches, School) else len(batches) for run in runs}
+    schedules = {run: recipe_schedule(run.recipe, course[run]) for run in runs if not run.failed}
+    clocks = {run: Clock(run.recipe, course[run], islice(events, run.position)) for run, events in schedules.items()}
+    learned = {run: batches.learned(run.recipe) if isinstance(batches, School) else
+               batches if run.recipe.replay == "same" else batches.fresh(run.recipe.replay) for run in runs}
     for event, sharing in lockstep(schedules):
         terms = None
         if event.kind == "epoch":
             due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
             for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
                 run.check()
-                run.rows.append({"epoch": event.index, **run.tally.row(), **scored})
-                run.tally = Tally()
+                run.rows.append({"epoch": event.index, **run.tally.row(), **run.told, **scored})
+                run.tally, run.told = Tally(), {}
+        elif event.kind == "grow":
+            for run, scored in zip(sharing, evaluate(sharing)):
+                run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
+                run.grow()
         else:
             x, y = (learned[sharing[0]] if event.kind == "learn" else batches)[event.index]
             rate, *_ = [clocks[run].rate(event) for run in sharing]
+            sharing[0].distiller.epoch = clocks[sharing[0]].epoch(event)
             terms = sharing[0].step(event.kind, x, y, rate)
         for run in sharing:
-            if terms:
+            if terms and event.kind != "fit":
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
                 if x.device.type == "cpu":  # a GPU would have to wait for the answer: once an epoch must do there
                     run.check()
@@ -219,18 +262,13 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_
                     x, memo = normalised(part, statistics), {}  # memo: a shared teacher is asked once
                     for run, got in zip(runs, outputs):
                         got.append(run.distiller.predict(x, memo))
-                for row, got in zip(rows, outputs):
-                    for name in got[0]:
-                        row |= _named(split, name, scores(torch.cat([o[name] for o in got]).float(), labels))
+                for run, row, got in zip(runs, rows, outputs):
+                    whole = {name: torch.cat([o[name] for o in got]).float() for name in got[0]}
+                    row |= getattr(run.distiller, "scored", named_scores)(split, whole, labels)
+                    if split == "test" and hasattr(run.distiller, "diagnose"):
+                        row |= run.distiller.diagnose(normalised(images[:batch_size], statistics))
         return rows
     return evaluate
-
-
-def _named(split: str, network: str, got: dict[str, float]) -> dict[str, float]:
-    """The student's scores carry no prefix; of other networks and exits only the accuracy is kept."""
-    if network == "student":
-        return {f"{split}_{key}": value for key, value in got.items()}
-    return {f"{network}_{split}_accuracy": got["accuracy"]}
 
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
@@ -279,9 +317,11 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
         keeper.after(event)
     images_per_batch = len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
-    return [InputError(run.failed) if run.failed else
-            (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch), origin, run.weights())
-            for run in runs]
+
+    def outcome(run: Run) -> tuple:
+        more = run.distiller.summary(run.rows) if hasattr(run.distiller, "summary") else {}
+        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more, origin, run.weights())
+    return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 
 def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list[Run], Batches, Callable]:
@@ -300,6 +340,8 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
         images, labels = images[training], labels[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
     batches = Batches(images, labels, recipe.batch_size, recipe.seed, recipe.augment, statistics, device)
+    if recipe.method == "education":
+        batches = School(batches, recipe, dataset.num_classes)
     if distributed.processes() > 1:
         distributed.check(recipe, len(images))
     made = [distillers.make(r, dataset.channels, dataset.num_classes, dataset.image_size) for r in recipes]
@@ -310,6 +352,8 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
                 distributed.prepare(module)
     if len(made) > 1:
         distillers.share_teacher(made)
+    for r, distiller in zip(recipes, made) if recipe.method == "education" else ():
+        distiller.images = batches.images_seen(r)
     runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
     for run in runs:
         run.optimizer["teach"] = runs[0].optimizer["teach"]

@@ -15,11 +15,14 @@ import pytest
 import torch
 
 from spacedkd_lib import checkpoints, records, stopping, study
-from spacedkd_lib.recipes import InputError, Recipe, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.recipes import (
+    InputError, Recipe, education, ie_kd, mutual, offline, online_kd, preset, self_kd, spaced, teacher_of,
+)
 from spacedkd_lib.train import Run, sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
+ED = education(replace(BASE, train_images=27), (1, 1, 1), epochs=3)
 GROUPS = {
     "clean": TRIO,
     "released": [replace(preset(online_kd(BASE, interval=s, alpha=a), "released"), augment="none")
@@ -27,6 +30,11 @@ GROUPS = {
     "self": [self_kd(replace(BASE, model="resnet10"), interval=0.6)],
     "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"),
                               augment="none")],
+    "ie": [ie_kd(BASE), ie_kd(BASE, interval=1.5)],
+    "ie, refit": [ie_kd(BASE, interval=1.5, refit_passes=1)],
+    "mutual": [mutual(BASE, interval=0.6, map_loss="factor", peers=3)],
+    "education": [ED, spaced(ED, 0.5), offline(ED), replace(ED, growth="none")],
+    "education, shared": [replace(ED, teacher_batches="shared", interval=0.5, optimizer_on_growth="reset")],
 }
 
 

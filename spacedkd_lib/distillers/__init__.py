@@ -10,6 +10,11 @@ A distiller offers
   another distiller has already got from a shared network on the same x;
 - ``own_statistics()``: a context in which `modules` hold what a run alone would have;
 - ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
+
+and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images; ``scored(split,
+outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run; ``fit(x, y)``: an update
+besides the two; ``grow()``: enter the next grade; and ``epoch``, which the loop sets to the epochs of data before a
+student's update.
 """
 
 from __future__ import annotations
@@ -18,8 +23,12 @@ import torch
 
 from ..batches import derive_seed
 from ..models import MultiExitResNet, ResNet, initialise, projector, split_batch_norm
-from ..recipes import Recipe
+from ..recipes import InputError, Recipe, partition
 from .baseline import Baseline
+from . import ie_kd
+from .education import Education, GrowingResNet
+from .ie_kd import FactorTransfer, MapLoss, check_maps, last_map, paraphraser_of
+from .mutual import Mutual
 from .online_kd import OnlineKD
 from .self_kd import SelfKD
 
@@ -52,10 +61,61 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
         adapters = seeded("projector", lambda: torch.nn.ModuleList(torch.nn.Linear(features, features)
                                                                    for _ in range(3)))
         return SelfKD(recipe, net, adapters, channels, size)
+    if recipe.method == "education":
+        return _education(recipe, student, seeded, channels, classes, size)
     teacher = seeded("teacher", lambda: ResNet(recipe.teacher_model or recipe.model, classes, channels,
                                                recipe.teacher_width or recipe.width))
-    return OnlineKD(recipe, teacher, student,
-                    seeded("projector", lambda: projector(features, teacher.head.in_features)), channels, size)
+    if recipe.method == "mutual":
+        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, classes, size)
+    between = seeded("projector", lambda: projector(features, teacher.head.in_features))
+    if recipe.method == "ie_kd":
+        maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
+        paraphraser = seeded("paraphraser", lambda: paraphraser_of(recipe, maps["teacher"][0]) or torch.nn.Identity())
+        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], _factors(recipe, maps["teacher"])))
+        return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss,
+                              paraphraser if recipe.map_loss == "factor" else None)
+    return OnlineKD(recipe, teacher, student, between, channels, size)
+
+
+def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
+    maps = {name: last_map(net, channels, size) for name, net in networks.items()}
+    check_maps(maps["student"], maps["teacher"], recipe)
+    return maps
+
+
+def _factors(recipe: Recipe, last: tuple[int, int, int]) -> int:
+    return max(round(recipe.factor_rate * last[0]), 1)
+
+
+def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, classes: int, size: int) -> Mutual:
+    for k in range(2, recipe.peers):
+        networks[f"peer{k}"] = seeded(f"peer{k}", lambda: ResNet(recipe.model, classes, channels, recipe.width))
+    map_losses, paraphrasers = {}, {}
+    if recipe.map_loss != "none":
+        maps = _maps(recipe, networks, channels, size)
+        if recipe.peers > 2 and len(set(maps.values())) > 1:
+            raise InputError(f"{recipe.peers} peers compare factors of one size and {recipe.teacher_model} leads "
+                             f"{recipe.model}: choose equal networks, or peers = 2.")
+        for name in networks:
+            peer = "student" if name == "teacher" else "teacher"
+            map_losses[name] = seeded(f"{name} map_loss",
+                                      lambda: MapLoss(recipe, maps[name][0], _factors(recipe, maps[peer])))
+            if recipe.map_loss == "factor":
+                paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(recipe, maps[name][0]))
+    return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)
+
+
+def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: int, size: int) -> Education:
+    groups = partition(recipe, classes)
+    known = [sum(map(len, groups[:grade + 1])) for grade in range(len(groups))]
+    growing = seeded("references", lambda: GrowingResNet(
+        student, known if recipe.growth == "grow" else known[-1:], recipe.reference_relu,
+        recipe.final_head == "batch_norm"))
+    teachers = torch.nn.ModuleList(
+        seeded(f"teacher {k + 1}" if k else "teacher", lambda: ResNet(
+            recipe.teacher_model or recipe.model, len(group), channels, recipe.teacher_width or recipe.width))
+        for k, group in enumerate(groups))
+    return Education(recipe, student, growing, teachers, groups, channels, size)
 
 
 def share_teacher(distillers: list) -> None:
@@ -64,11 +124,6 @@ def share_teacher(distillers: list) -> None:
     Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a look at it
     changes (A13) is kept for each student apart.
     """
-    first = next(distiller for distiller in distillers if isinstance(distiller, OnlineKD))
+    first = next(distiller for distiller in distillers if not isinstance(distiller, Baseline))
     for distiller in distillers:
-        if isinstance(distiller, OnlineKD):
-            distiller.adopt(first.teacher, first.views)
-        else:  # the baseline that is the teacher
-            distiller.student = distiller.modules["student"] = first.teacher
-            distiller.trained = {"teach": [first.teacher], "learn": [first.teacher]}
-            distiller.teach = first.teach
+        distiller.adopt(first)

@@ -31,6 +31,12 @@ class Baseline:
 
     teach = learn
 
+    def adopt(self, first) -> None:
+        """Be the teacher of another distiller."""
+        self.student = self.modules["student"] = first.teacher
+        self.trained = {"teach": [first.teacher], "learn": [first.teacher]}
+        self.teach = first.teach
+
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {"student": once(memo, self.student, x)}
 

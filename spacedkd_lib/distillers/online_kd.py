@@ -50,9 +50,12 @@ class OnlineKD:
         return {"loss": F.cross_entropy(outputs.logits, y), "correct": (outputs.logits.argmax(1) == y).sum()}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        r = self.recipe
         target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
-        outputs = self.student.train()(x)
+        return self.distilled(self.student.train()(x), target, y)
+
+    def distilled(self, outputs: Outputs, target: Outputs | None, y: Tensor) -> dict[str, Tensor]:
+        """The student's terms, from its outputs and the teacher's."""
+        r = self.recipe
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.alpha and self.soft:
@@ -76,12 +79,12 @@ class OnlineKD:
             teacher = once(None if self.statistics else memo, self.teacher, x)
         return {"student": self.student(x).logits, "teacher": teacher}
 
-    def adopt(self, teacher: nn.Module, views: dict) -> None:
-        """Use an equal teacher that serves other students too."""
-        self.teacher = self.modules["teacher"] = teacher
-        self.trained["teach"], self.views = [teacher], views
+    def adopt(self, first: OnlineKD) -> None:
+        """Use another distiller's equal teacher, which then serves both students."""
+        self.teacher = self.modules["teacher"] = first.teacher
+        self.trained["teach"], self.views = [first.teacher], first.views
         if self.recipe.teacher_mode == "train" and not self.view_before_update:
-            self.statistics = OwnStatistics(teacher)
+            self.statistics = OwnStatistics(first.teacher)
 
     @contextmanager
     def own_statistics(self):

@@ -1,0 +1,239 @@
+"""Education Distillation: each group of classes has a teacher of its own, and the student grows from grade to grade.
+
+In grade g a student of the first stages, under a reference head, learns the first g groups of classes; each picture's
+own teacher speaks of its own group's logits alone. At the last grade it is the plain network of its architecture.
+Taught in notebooks/11_education_distillation.ipynb.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..evaluate import named_scores
+from ..losses import kl
+from ..models import ResNet, macs, reference_head
+from ..recipes import InputError, Recipe
+from .baseline import once
+from .online_kd import frozen_statistics
+
+
+class GrowingResNet(nn.Module):
+    """A plain ResNet of which a lower grade uses the first stages, under a head of its own.
+
+    All of it exists from the start, drawn like any other; growing brings more of it into use, so what was in use stays
+    as it is, bit for bit.
+
+    Args:
+        net: the plain network, for all classes.
+        classes: how many each grade knows; the last is the network's own number.
+        relu, batch_norm: in the reference heads; before the last head (E30).
+    """
+
+    def __init__(self, net: ResNet, classes: list[int], relu: bool = False, batch_norm: bool = False):
+        super().__init__()
+        stages, grades = len(net.trunk.stages), len(classes)
+        self.net, self.grade = net, 1
+        self.depths = [max(stages - (grades - grade), 1) for grade in range(1, grades + 1)]
+        width = net.trunk.out_channels
+        inputs = [net.trunk.stages[depth - 1][-1].residual[-1].num_features for depth in self.depths]
+        self.references = nn.ModuleList(
+            reference_head(before, width, known, 4 if grade == 0 else 1, relu)
+            for grade, (before, known) in enumerate(zip(inputs[:-1], classes)))
+        if batch_norm:
+            self.references.append(nn.BatchNorm2d(width))
+
+    @property
+    def in_use(self) -> list[nn.Module]:
+        """The modules of the present grade."""
+        if self.grade < len(self.depths):
+            trunk = self.net.trunk
+            return [trunk.stem, *trunk.stages[:self.depths[self.grade - 1]], self.references[self.grade - 1]]
+        return [self.net, *self.references[self.grade - 1:]]
+
+    def body(self, x: Tensor) -> Tensor:
+        """The map that the present grade's head sees."""
+        x = self.net.trunk.stem(x)
+        for stage in self.net.trunk.stages[:self.depths[self.grade - 1]]:
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, classes known in the present grade], in float32 at least."""
+        if self.grade == len(self.depths) == len(self.references) + 1:
+            return self.net(x).logits
+        x, head = self.body(x), self.references[self.grade - 1]
+        logits = head(x) if self.grade < len(self.depths) else self.net.head(head(x).mean(dim=(2, 3)))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class Education:
+    """Teacher k: cross-entropy on group k, with labels of its own. Student: (1 - alpha) CE over all classes it knows +
+    alpha T^2 KL(own teacher || own slice of the logits), mean over the batch.
+
+    Args:
+        groups: classes of each group; see `recipes.partition`.
+        teachers: one a group, with as many outputs as it has classes.
+
+    Raises:
+        InputError: a teacher with another number of outputs.
+    """
+
+    own_statistics = staticmethod(nullcontext)
+    images = None  # (student's of each grade, teachers' of each group) over the whole run; set by train.assemble
+
+    def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
+                 groups: list[list[int]], channels: int, size: int):
+        for k, (teacher, group) in enumerate(zip(teachers, groups, strict=True), start=1):
+            if teacher.head.out_features != len(group):
+                raise InputError(f"Teacher {k} has {teacher.head.out_features} outputs and its group has {len(group)} "
+                                 "classes: give it one output a class.")
+        self.recipe, self.growing, self.teachers, self.groups = recipe, growing, teachers, groups
+        self.grades = len(growing.depths)
+        self.modules = {"student": student, "references": growing.references, "teachers": teachers}
+        classes = sum(map(len, groups))
+        self.group_of = torch.tensor([next(k for k, g in enumerate(groups) if c in g) for c in range(classes)])
+        self.local = torch.tensor([groups[k].index(c) for c, k in enumerate(self.group_of)])
+        self.macs = []  # of a forward pass, grade by grade
+        for growing.grade in range(1, self.grades + 1):
+            self.macs.append(macs(student, channels, size, lambda x: growing(x)))
+        growing.grade = 1
+        self.teacher_macs = [macs(teacher, channels, size) for teacher in teachers]
+
+    @property
+    def trained(self) -> dict[str, list[nn.Module]]:
+        return {"teach": [self.teachers], "learn": self.growing.in_use}
+
+    @property
+    def cost(self) -> dict[str, int]:
+        asked = len(self.teachers) if self.recipe.kd_scope == "all_teachers" else bool(self.recipe.alpha)
+        return {"teach": 3 * self.teacher_macs[0],
+                "learn": 3 * self.macs[self.growing.grade - 1] + asked * self.teacher_macs[0]}
+
+    @property
+    def known(self) -> list[list[int]]:
+        """The groups that the student has reached."""
+        return self.groups if self.grades == 1 else self.groups[:self.growing.grade]
+
+    def columns(self) -> list[Tensor]:
+        """Where the student's head has each group it knows. A whole network's outputs are in the classes' own order."""
+        if self.growing.grade == self.grades:
+            return [torch.tensor(group) for group in self.groups]
+        ends = torch.tensor([len(group) for group in self.known]).cumsum(0).tolist()
+        return [torch.arange(end - len(group), end) for group, end in zip(self.known, ends)]
+
+    def grow(self) -> None:
+        """Bring the next grade's stage and head into use; the old head is dropped."""
+        self.growing.grade += 1
+
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """Each teacher on its own pictures of the batch; one with fewer than two waits (batch norm)."""
+        loss, correct = 0.0, 0
+        for k, rows in self._rows(y, range(len(self.groups))):
+            if len(rows) > 1:
+                logits = self.teachers[k].train()(_only(x, rows)).logits
+                labels = self.local.to(y.device)[_only(y, rows)]
+                loss, correct = loss + F.cross_entropy(logits, labels), correct + (logits.argmax(1) == labels).sum()
+        return {"loss": loss, "correct": correct} if isinstance(loss, Tensor) else None
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        r, columns = self.recipe, [column.to(y.device) for column in self.columns()]
+        targets = {k: self.look(k, x if r.kd_scope == "all_teachers" else _only(x, rows))
+                   for k, rows in self._rows(y, range(len(columns)))} if r.alpha else {}
+        logits = self.growing.train()(x)
+        place = torch.zeros_like(self.group_of, device=y.device)
+        for group, column in zip(self.groups, columns):
+            place[group] = column
+        labels = place[y]
+        terms = {"hard": F.cross_entropy(logits, labels)}
+        terms["loss"] = (1 - r.alpha) * terms["hard"]
+        if r.alpha:
+            terms["soft"] = self._soft(logits, targets, dict(self._rows(y, range(len(columns)))), columns)
+            terms["loss"] = terms["loss"] + r.alpha * (r.temperature**2 if r.t_squared else 1.0) * terms["soft"]
+        return terms | {"correct": (logits.argmax(1) == labels).sum()}
+
+    def _soft(self, logits: Tensor, targets: dict[int, Tensor], rows: dict[int, Tensor], columns) -> Tensor:
+        """Mean over the batch of the divergence between each picture's own teacher and the student's own slice, or one
+        of the two controls: "padded" asks the student for the teacher's probabilities over all classes, with zeros
+        outside of the group; "all_teachers" asks every teacher about every picture."""
+        r, soft = self.recipe, 0.0
+        for k, teacher in targets.items():
+            if r.kd_scope == "all_teachers":
+                soft = soft + kl(logits[:, columns[k]], teacher, r.temperature) / len(targets)
+                continue
+            own, share = _only(logits, rows[k]), len(rows[k]) / len(logits)
+            if r.kd_scope == "padded":
+                wanted = torch.zeros_like(own).index_copy_(1, columns[k], F.softmax(teacher / r.temperature, dim=1))
+                found = F.kl_div(F.log_softmax(own / r.temperature, dim=1), wanted, reduction="batchmean")
+            else:
+                found = kl(own if len(columns[k]) == own.shape[1] else own[:, columns[k]], teacher, r.temperature)
+            soft = soft + (found if share == 1 else share * found)
+        return soft
+
+    def _rows(self, y: Tensor, groups) -> list[tuple[int, Tensor]]:
+        """(group, which pictures are of it), of those groups that the batch has."""
+        group = self.group_of.to(y.device)[y]
+        if self.recipe.kd_scope == "all_teachers" and len(groups) < len(self.groups):
+            return [(k, (group == k).nonzero().flatten()) for k in groups]
+        return [(k, rows) for k in groups if len(rows := (group == k).nonzero().flatten())]
+
+    @torch.no_grad()
+    def look(self, k: int, x: Tensor) -> Tensor:
+        """Teacher k's logits as the student sees them."""
+        teacher = self.teachers[k].train(self.recipe.teacher_mode != "eval")
+        with frozen_statistics(teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
+            return teacher(x).logits
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        """The student's logits over all classes, where one it does not know yet gets the picture's lowest logit; and
+        all teachers' side by side, each in its own group's columns."""
+        logits = self.growing(x)
+        student = logits
+        if self.growing.grade < self.grades:
+            student = logits.amin(dim=1, keepdim=True).expand(-1, len(self.group_of)).clone()
+            for group, column in zip(self.known, self.columns()):
+                student[:, group] = logits[:, column.to(x.device)]
+        teachers = torch.empty_like(student)
+        for group, teacher in zip(self.groups, self.teachers):
+            teachers[:, group] = once(memo, teacher, x)
+        return {"student": student, "teachers": teachers}
+
+    def scored(self, split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+        """The student's scores; its accuracy on the classes seen so far and on each group; each teacher's on its own
+        group, among its own classes. All in percent."""
+        row = named_scores(split, {"student": outputs["student"]}, labels)
+        hit, group = outputs["student"].argmax(dim=1) == labels, self.group_of.to(labels.device)[labels]
+        row[f"{split}_seen_accuracy"] = _percent(hit[group < len(self.known)])
+        for k, classes in enumerate(self.groups):
+            row[f"{split}_group{k + 1}_accuracy"] = _percent(hit[group == k])
+            own = outputs["teachers"][group == k][:, classes].argmax(dim=1)
+            row[f"teacher{k + 1}_{split}_accuracy"] = _percent(own == self.local.to(labels.device)[labels[group == k]])
+        return row
+
+    def summary(self, rows: list[dict]) -> dict[str, float]:
+        """Accuracies at the end of each grade, how much of a group was forgotten since its own grade, in points, and
+        the multiply-accumulates of the whole run, which depend on the grade."""
+        kept = {key: value for row in rows for key, value in row.items() if key.startswith("grade")}
+        for k in range(1, self.grades):
+            kept[f"forgotten_group{k}"] = kept[f"grade{k}_test_group{k}_accuracy"] - rows[-1][f"test_group{k}_accuracy"]
+        students, teachers = self.images
+        asked = sum(students) * (self.cost["learn"] - 3 * self.macs[-1])
+        work = sum(3 * n * each for n, each in zip(students, self.macs))
+        taught = sum(3 * n * each for n, each in zip(teachers, self.teacher_macs)) if self.recipe.alpha else 0
+        return kept | {"train_gmacs": (asked + work + taught) / 1e9, "student_images": sum(students)}
+
+    def adopt(self, first: Education) -> None:
+        """Use equal teachers that serve other students too."""
+        self.teachers = self.modules["teachers"] = first.teachers
+
+
+def _only(x: Tensor, rows: Tensor) -> Tensor:
+    """These rows; of all rows the tensor itself, which computes the same bits as without groups."""
+    return x if len(rows) == len(x) else x[rows]
+
+
+def _percent(hits: Tensor) -> float:
+    return 100 * hits.double().mean().item() if len(hits) else float("nan")

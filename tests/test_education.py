@@ -1,0 +1,427 @@
+"""Education Distillation: schools, grades, growth, and what its losses say; and where spacing meets it."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spacedkd_lib import distillers, models
+from spacedkd_lib.batches import Batches
+from spacedkd_lib.data import Dataset
+from spacedkd_lib.distillers.education import Education, GrowingResNet
+from spacedkd_lib.lessons import School
+from spacedkd_lib.recipes import (
+    InputError, Recipe, education, grade_lengths, offline, online_kd, partition, spaced, teacher_of,
+)
+from spacedkd_lib.schedule import Course, graded_schedule
+from spacedkd_lib.train import Clock, Run, assemble, learning_rate, recipe_schedule, sweep, train, walk
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, lr=0.05, augment="crop_flip",
+              val_fraction=0.2)
+SCHOOLS = (2, 1, 3)
+ED = education(BASE, SCHOOLS)
+WHOLE = replace(ED, growth="none")
+
+
+@pytest.fixture(scope="module")
+def six():
+    """120 training pictures of 6 classes of unequal size, 36 test pictures."""
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (156, 3, 8, 8), dtype=torch.uint8, generator=draw)
+    labels = torch.cat([torch.arange(120) % 8 % 6, torch.arange(36) % 6])
+    return Dataset("toy", images[:120], labels[:120], images[120:], labels[120:], tuple("abcdef"), "1" * 64)
+
+
+def made(recipe, classes=6):
+    return distillers.make(recipe, 3, classes, 8)
+
+
+def pictures(labels):
+    return torch.randn(len(labels), 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(labels)
+
+
+def numbers(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def quiet(runs):
+    return [{} for _ in runs]
+
+
+def walked(recipe, six):
+    runs, batches, _ = assemble([recipe], six, torch.device("cpu"))
+    return runs[0], batches, walk(runs, batches, quiet)
+
+
+# The partition
+
+@pytest.mark.parametrize("schools", [(), (6,), (1, 2, 3), (2, 2, 2), ((5, 0), (1, 3), (2, 4))])
+def test_a_partition_is_disjoint_and_complete(schools):
+    groups = partition(education(BASE, schools), 6)
+    assert sorted(c for group in groups for c in group) == list(range(6))
+    assert [len(g) for g in groups] == [len(s) if isinstance(s, tuple) else s for s in schools or (6,)]
+
+
+def test_the_papers_schools():
+    assert [len(g) for g in partition(education(BASE, (33, 33, 34)), 100)] == [33, 33, 34]
+    growing = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100).growing
+    heads = [head[-1].out_features for head in growing.references]
+    assert heads == [33, 66] and growing.net.head.out_features == 100
+
+
+@pytest.mark.parametrize("schools, said", [
+    ((3, 2), "groups of 5 classes in all"), ((6, 0), "positive sizes"), ((0, 6), "positive sizes"),
+    (((0, 1), (2, 3), (4,)), "in no group: 5"), (((0, 1), (1, 2, 3, 4, 5)), "in more than one: 1"),
+    (((0, 1, 2), (3, 4, 5, 6)), "no class of the data: 6"), (((0, 1, 2, 3, 4, 5), ()), "a group is empty"),
+    ((("a", 1, 2), (3, 4, 5)), "in no group: 0"),
+])
+def test_what_is_no_partition_is_refused(schools, said):
+    with pytest.raises(InputError, match=said):
+        made(education(BASE, schools))
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(grade_epochs=(3, 3)), "one number a group"), (dict(grade_epochs=(1, 1, 1)), "add up to the epochs"),
+    (dict(grade_epochs=(6, 0, 0)), "at least 1"), (dict(epochs=2), "too few for 3 grades"),
+    (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'), (dict(rule="head_start"), "one teacher"),
+    (dict(teacher_batches="shared", grade_batches="sequential"), 'teacher_start = "grade"'),
+    (dict(kd_scope="own"), 'did you mean "own_slice"'),
+])
+def test_contradictions_are_refused(change, said):
+    with pytest.raises(InputError, match=said):
+        replace(ED, **change)
+
+
+def test_a_group_without_pictures_is_refused(six):
+    chosen = (six.train_labels < 5).nonzero().flatten()[:96]
+    fewer = Batches(six.train_images[chosen], six.train_labels[chosen], 8, seed=0)
+    with pytest.raises(InputError, match="school 2 has 0 training images"):
+        School(fewer, education(BASE, (5, 1)), 6)
+
+
+def test_a_teacher_with_another_number_of_outputs_is_refused():
+    d = made(ED)
+    wrong = torch.nn.ModuleList([*d.teachers[:2], models.ResNet("resnet8", 6, 3, 4)])
+    with pytest.raises(InputError, match="Teacher 3 has 6 outputs and its group has 3"):
+        Education(ED, d.modules["student"], d.growing, wrong, d.groups, 3, 8)
+
+
+# Batches and schedule
+
+def test_a_grade_holds_the_pictures_of_its_groups_each_once_an_epoch(six):
+    for recipe in (ED, replace(ED, grade_batches="sequential")):
+        _, school, _ = walked(recipe, six)
+        course, batches = school.course(recipe), school.learned(recipe)
+        start = 0
+        for grade, (epochs, length) in enumerate(course.grades, start=1):
+            known = [c for group in partition(recipe, 6)[:grade] for c in group]
+            for epoch in range(epochs):
+                seen = torch.cat([batches[start + epoch * length + j][1] for j in range(length)])
+                want = school.batches.labels[torch.isin(school.batches.labels, torch.tensor(known))]
+                assert sorted(seen.tolist()) == sorted(want.tolist())
+            start += epochs * length
+
+
+def test_sequential_batches_hold_one_group_each(six):
+    _, school, _ = walked(replace(ED, grade_batches="sequential"), six)
+    recipe = school.recipe
+    groups = [{c for c in group} for group in partition(recipe, 6)]
+    batches, total = school.learned(recipe), sum(e * n for e, n in school.course(recipe).grades)
+    for i in range(total):
+        held = set(batches[i][1].tolist())
+        assert sum(bool(held & group) for group in groups) == 1
+
+
+def test_strict_bounds_lose_classes_as_released(six):
+    school = School(Batches(six.train_images, six.train_labels, 8, 0),
+                    education(BASE, (2, 2, 2), school_bounds="strict"), 6)
+    kept = set(torch.cat([six.train_labels[chosen] for chosen in school.where]).tolist())
+    assert kept == {0, 1, 3, 5}  # 2 and 4 begin a group: classes 33 and 66 of the released bounds
+    hundred = School(Batches(torch.randint(0, 255, (300, 1, 2, 2), dtype=torch.uint8), torch.arange(300) % 100, 8, 0),
+                     education(BASE, (33, 33, 34), school_bounds="strict"), 100)
+    assert [len(w) // 3 for w in hundred.where] == [33, 32, 33]
+
+
+def test_each_lesson_is_of_one_group_and_an_epoch_holds_each_picture_once(six):
+    _, school, _ = walked(ED, six)
+    groups = [set(group) for group in partition(ED, 6)]
+    for epoch in range(2):
+        lessons = [school[epoch * len(school) + j] for j in range(len(school))]
+        assert all(sum(bool(set(y.tolist()) & group) for group in groups) == 1 and len(y) > 1 for _, y in lessons)
+        labels = sorted(torch.cat([y for _, y in lessons]).tolist())
+        assert labels == sorted(school.batches.labels.tolist())
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.5, 1.0, 1.5, 2.0, 4.0, 6.0])
+def test_the_schedule_of_grades(six, interval):
+    recipe = spaced(ED, interval)
+    _, school, _ = walked(recipe, six)
+    course = school.course(recipe)
+    events = list(recipe_schedule(recipe, course))
+    total = sum(epochs * batches for epochs, batches in course.grades)
+    assert [e.index for e in events if e.kind == "teach"] == list(range(6 * len(school)))
+    assert [e.index for e in events if e.kind == "learn"] == list(range(total))
+    assert [e.index for e in events if e.kind == "epoch"] == list(range(1, 7))
+    assert [e.index for e in events if e.kind == "grow"] == [1, 2]
+    done = Counter()
+    for event in events:
+        done[event.kind] += 1
+        if event.kind == "grow":  # all of the grade is learnt, whatever the interval
+            assert done["learn"] == sum(epochs * batches for epochs, batches in course.grades[:event.index])
+        if event.kind == "epoch" and interval < 6:
+            assert done["teach"] == event.index * len(school)
+    if interval == 6:
+        kinds = [e.kind for e in events]
+        assert kinds.index("learn") > len(kinds) - 1 - kinds[::-1].index("teach")  # all lessons come first
+
+
+def test_blocks_have_the_intervals_length_in_epochs_of_the_grade():
+    course = Course(((2, 4), (2, 8)), lessons=8)
+    events = list(graded_schedule(course, 0.5))
+    blocks = Counter(e.block for e in events if e.kind == "learn")
+    assert list(blocks.values()) == [2] * 4 + [4] * 4 and sorted(blocks) == list(range(8))
+    assert set(Counter(e.block for e in events if e.kind == "teach").values()) == {4}
+
+
+def test_learning_rates_restart_with_a_grade_or_fall_once(six):
+    for restart in ("restart", "continue"):
+        recipe = replace(ED, lr_on_growth=restart)
+        _, school, _ = walked(recipe, six)
+        course = school.course(recipe)
+        clock = Clock(recipe, course, [])
+        rates = [clock.rate(e) for e in recipe_schedule(recipe, course) if e.kind == "learn"]
+        first = [sum(e * n for e, n in course.grades[:g]) for g in range(3)]
+        assert ([rates[i] == recipe.lr for i in first] == [True] * 3) == (restart == "restart")
+        if restart == "continue":
+            assert rates == sorted(rates, reverse=True)
+            assert rates[first[1]] == learning_rate(recipe, 2, 6)  # after a third of the epochs
+    released = replace(ED, lr_schedule="late_steps", lr_on_growth="continue", epochs=240, grade_epochs=(149, 30, 61))
+    clock = Clock(released, Course(((149, 4), (30, 8), (61, 12)), 12), [])
+    at = {e: clock.rate(event) for e, event in ((149, _learn(149, 0)), (150, _learn(149, 8)), (180, _learn(179, 12)),
+                                                (210, _learn(179, 12 * 31)))}
+    assert [round(rate / released.lr, 9) for rate in at.values()] == [1, 0.1, 0.01, 0.001]
+
+
+def _learn(epochs, more):
+    """A student's batch after so many epochs of the released schedule, and more batches."""
+    from spacedkd_lib.schedule import Event
+    return Event("learn", min(epochs, 149) * 4 + max(epochs - 149, 0) * 8 + more, 0)
+
+
+# Growth
+
+def test_the_released_grades_have_their_parameters():
+    growing = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100).growing
+    trunk, count = growing.net.trunk, models.parameters
+    bodies = [count(trunk.stem) + sum(map(count, trunk.stages[:depth])) for depth in growing.depths]
+    assert bodies == [14_480, 66_128, 271_824]
+    assert [count(head) for head in growing.references] == [34_977, 6_466]
+    released = GrowingResNet(growing.net, [33, 66, 100], batch_norm=True)
+    assert count(released.references[-1]) + count(growing.net.head) == 6_628
+    plain = models.ResNet("resnet20", 100)
+    assert {k: v.shape for k, v in growing.net.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    d = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100)
+    assert len(d.macs) == 3 and d.macs == sorted(d.macs)
+
+
+@pytest.mark.parametrize("stages, grades, depths", [("resnet8", 3, [1, 2, 3]), ("resnet10", 3, [2, 3, 4]),
+                                                    ("resnet8", 5, [1, 1, 1, 2, 3]), ("resnet8", 1, [3])])
+def test_depths(stages, grades, depths):
+    assert GrowingResNet(models.ResNet(stages, 10, 3, 4), [1] * grades).depths == depths
+
+
+def test_growth_keeps_lower_stages_bit_for_bit_and_ends_as_the_plain_network(six):
+    run, _, steps = walked(ED, six)
+    x = torch.randn(4, 3, 8, 8)
+    growing, last = run.distiller.growing, None
+    for event, *_ in steps:
+        if event.kind == "grow":
+            growing.eval()
+            depth = growing.depths[event.index - 1]
+            y = growing.net.trunk.stem(x)
+            for stage in growing.net.trunk.stages[:depth]:
+                y = stage(y)
+            assert torch.equal(y, last), "what was in use has moved"
+            assert growing.grade == event.index + 1
+        elif event.kind == "epoch":
+            with torch.no_grad():
+                last = growing.eval().body(x)
+    with torch.no_grad():
+        assert torch.equal(growing.eval()(x), growing.net.eval()(x).logits)
+
+
+def test_every_parameter_in_use_is_in_the_optimizer_once_and_momentum_is_kept(six):
+    for keep in ("keep", "reset"):
+        run, _, steps = walked(replace(ED, optimizer_on_growth=keep), six)
+        held = {}
+        for event, *_ in steps:
+            mine = [p for group in run.optimizer["learn"].param_groups for p in group["params"]]
+            wanted = {id(p) for module in run.distiller.growing.in_use for p in module.parameters()}
+            assert len(mine) == len(wanted) and {id(p) for p in mine} == wanted
+            state = run.optimizer["learn"].state
+            if event.kind == "grow":
+                kept = [p for p in mine if id(p) in held]
+                assert kept and all((p in state) == (keep == "keep") for p in kept)
+                assert keep == "reset" or all(torch.equal(state[p]["momentum_buffer"], held[id(p)]) for p in kept)
+                assert any(id(p) not in held for p in mine)
+            held = {id(p): state[p]["momentum_buffer"].clone() for p in mine if p in state}
+
+
+# Losses
+
+def test_the_sliced_loss_is_the_masked_loss():
+    d = made(ED)
+    d.growing.grade = 3
+    x, y = pictures([0, 1, 2, 3, 4, 5, 3, 0])
+    terms = d.learn(x, y)
+    logits = d.growing.train()(x)
+    total = 0.0
+    for i, label in enumerate(y.tolist()):
+        k = next(k for k, group in enumerate(d.groups) if label in group)
+        mask = torch.full((6,), -math.inf)
+        mask[d.groups[k]] = 0.0
+        q = F.softmax(d.teachers[k].eval()(x[i:i + 1]).logits[0] / 4, dim=0)
+        p = F.log_softmax((logits[i] + mask) / 4, dim=0)[d.groups[k]]
+        total += (q * (q.log() - p)).sum()
+    assert terms["soft"].item() == pytest.approx(total.item() / len(y), rel=1e-4)
+    want = 0.3 * F.cross_entropy(logits, y) + 0.7 * 16 * total / len(y)
+    assert terms["loss"].item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_lower_grades_speak_of_their_classes_only_in_any_partition():
+    d = made(education(BASE, ((5, 0), (3,), (1, 2, 4))))
+    x, y = pictures([5, 0, 0, 5])
+    assert d.learn(x, y)["loss"].isfinite() and d.growing(x).shape == (4, 2)
+    d.growing.eval()
+    logits, whole = d.growing(x), d.predict(x)["student"]
+    assert whole.shape == (4, 6) and torch.equal(whole[:, [5, 0]], logits)
+    assert torch.equal(whole[:, [1, 2, 3, 4]], logits.amin(1, keepdim=True).expand(4, 4))
+
+
+def test_a_teacher_learns_from_its_own_pictures_with_labels_of_its_own():
+    d = made(ED)
+    x, y = pictures([3, 5, 4, 3])
+    terms = d.teach(x, y)
+    want = F.cross_entropy(d.teachers[2].train()(x).logits, y - 3)
+    assert terms["loss"].item() == pytest.approx(want.item(), rel=1e-5)
+    terms["loss"].backward()
+    assert all(p.grad is None for k in (0, 1) for p in d.teachers[k].parameters())
+    assert d.teach(*pictures([0])) is None  # batch norm needs two
+
+
+def test_teachers_are_left_alone_by_a_students_step():
+    d = made(ED)
+    d.grow(), d.grow()
+    before = {k: v.clone() for k, v in d.teachers.state_dict().items()}
+    terms = d.learn(*pictures([0, 1, 2, 3, 4, 5]))
+    terms["loss"].backward()
+    assert all(torch.equal(v, before[k]) for k, v in d.teachers.state_dict().items())
+    assert all(p.grad is None for p in d.teachers.parameters())
+
+
+def test_the_two_other_scopes_differ_as_named():
+    losses = {}
+    for scope in ("own_slice", "padded", "all_teachers"):
+        d = made(replace(ED, kd_scope=scope))
+        d.grow(), d.grow()
+        seen = []
+        d.look = lambda k, x, look=d.look: (seen.append((k, len(x))), look(k, x))[1]
+        losses[scope] = d.learn(*pictures([0, 1, 2, 3, 4, 5]))["soft"].item()
+        assert seen == ([(0, 6), (1, 6), (2, 6)] if scope == "all_teachers" else [(0, 2), (1, 1), (2, 3)])
+    assert len({round(loss, 6) for loss in losses.values()}) == 3
+
+
+# Training, spacing, sharing
+
+def test_one_group_without_growth_is_spaced_kd(six):
+    for s in (0.0, 1.5, 6.0):
+        kd = online_kd(BASE, interval=s, beta=0.0)
+        one = replace(education(BASE, (), alpha=kd.alpha, temperature=kd.temperature, growth="none",
+                                teacher_batches="shared"), interval=s)
+        plain, ours = train(kd, six), train(one, six)
+        student = {k: v for k, v in plain[3].items() if k.startswith("student.")}
+        assert student and all(torch.equal(v, ours[3][k]) for k, v in student.items())
+        assert plain[1]["test_accuracy"] == ours[1]["test_accuracy"]
+
+
+def test_each_student_is_what_it_is_alone_and_all_share_their_teachers(six):
+    recipes = [ED, spaced(ED, 0.5), spaced(ED, 1.5), offline(ED), replace(WHOLE, interval=1.0), offline(WHOLE),
+               replace(ED, alpha=0.0), replace(ED, kd_scope="padded", grade_epochs=(1, 2, 3))]
+    assert len({teacher_of(recipe) for recipe in recipes}) == 1
+    together = sweep(recipes, six)
+    teachers = [{k: v for k, v in outcome[3].items() if k.startswith("teachers.")} for outcome in together]
+    for recipe, outcome, teacher in zip(recipes, together, teachers, strict=True):
+        assert all(torch.equal(v, teachers[0][k]) for k, v in teacher.items())
+        alone = train(recipe, six)
+        assert numbers(outcome[0]) == numbers(alone[0]) and outcome[1] == alone[1]
+        assert all(torch.equal(v, alone[3][k]) for k, v in outcome[3].items())
+
+
+def test_a_student_makes_as_many_updates_at_every_interval(six):
+    counts = {train(spaced(ED, s), six)[1]["student_updates"] for s in (0.0, 0.5, 2.0, 6.0)}
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("start", ["run", "grade"])
+def test_shared_batches_teach_teachers_of_reached_groups_and_idle_ones_if_asked(six, start):
+    recipe = spaced(replace(ED, teacher_batches="shared", teacher_start=start), 1.0)
+    run, school, steps = walked(recipe, six)
+    first = school.course(recipe).grades[0][1]
+    labels = torch.cat([school[i][1] for i in range(first)])
+    want = school.batches.labels
+    assert sorted(labels.tolist()) == (sorted(want.tolist()) if start == "run" else sorted(want[want < 2].tolist()))
+    assert all(school.learned(recipe)[i][1].max() < 2 for i in range(first))
+    moved = {k: v.clone() for k, v in run.distiller.teachers[2].state_dict().items()}
+    for event, *_ in steps:
+        if event.kind == "grow":
+            break
+    same = all(torch.equal(v, moved[k]) for k, v in run.distiller.teachers[2].state_dict().items())
+    assert same == (start == "grade")
+
+
+def test_rows_and_summary_tell_of_groups_grades_and_forgetting(six):
+    rows, summary, _, _ = train(spaced(ED, 1.0), six)
+    grades = [row for row in rows if "grade1_test_accuracy" in row]
+    assert len(grades) == 1 and grades[0]["epoch"] == 3
+    assert rows[1]["test_seen_accuracy"] == grades[0]["grade1_test_seen_accuracy"]
+    last = rows[-1]
+    assert last["test_seen_accuracy"] == pytest.approx(last["test_accuracy"])
+    shares = [2 / 6, 1 / 6, 3 / 6]
+    assert last["test_accuracy"] == pytest.approx(sum(s * last[f"test_group{k}_accuracy"]
+                                                      for k, s in enumerate(shares, 1)))
+    assert summary["forgotten_group1"] == grades[0]["grade1_test_group1_accuracy"] - last["test_group1_accuracy"]
+    assert rows[0]["test_group3_accuracy"] == 0 and "teacher3_test_accuracy" in last
+
+
+def test_costs_follow_the_grades(six):
+    run, school, steps = walked(ED, six)
+    counted = Counter()
+    for event, sharing, terms in steps:
+        if event.kind in ("teach", "learn"):
+            x, _ = (school.learned(ED) if event.kind == "learn" else school)[event.index]
+            counted["macs"] += len(x) * run.distiller.cost[event.kind]
+            counted[event.kind] += len(x)
+    rows, summary, _, _ = train(ED, six)
+    teacher = run.distiller.teacher_macs
+    assert summary["student_images"] == counted["learn"]
+    assert summary["train_gmacs"] * 1e9 == pytest.approx(counted["macs"], rel=0.01)  # heads of teachers differ a little
+    assert max(teacher) < 1.01 * min(teacher)
+
+
+def test_default_grades_are_as_equal_as_can_be():
+    for epochs in range(3, 20):
+        lengths = grade_lengths(replace(ED, epochs=epochs))
+        assert sum(lengths) == epochs and max(lengths) - min(lengths) <= 1 and sorted(lengths) == list(lengths)
+    assert grade_lengths(replace(ED, epochs=240)) == (80, 80, 80) and grade_lengths(WHOLE) == (6,)
+
+
+def test_released_rows_as_switches_train(six):
+    released = education(BASE, (2, 2, 2), school_bounds="strict", grade_batches="sequential", lr_on_growth="continue",
+                       lr_schedule="late_steps", optimizer_on_growth="reset", reference_relu=True,
+                       final_head="batch_norm", teacher_mode="train")
+    outcome = train(released, six)
+    assert outcome[1]["test_accuracy"] >= 0 and "references.2.weight" in outcome[3]
+    assert isinstance(Run(released, made(released)).distiller.growing.references[0][2], torch.nn.ReLU)

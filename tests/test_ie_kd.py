@@ -1,0 +1,311 @@
+"""IE-KD, factor and attention transfer, deep mutual learning: what their losses mean, and what spacing leaves alone."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spacedkd_lib import distillers, losses, models
+from spacedkd_lib.recipes import (
+    InputError, Recipe, attention_transfer, baseline, factor_transfer, ie_kd, mutual, offline, online_kd, spaced,
+    teacher_of,
+)
+from spacedkd_lib.schedule import spaced_schedule
+from spacedkd_lib.train import assemble, optimizers, recipe_schedule, sweep, train, walk
+
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
+              val_fraction=0.2)
+IE = ie_kd(BASE, inherit_weight=10.0, explore_weight=10.0)
+INTERVALS = (0.0, 0.5, 1.0, 1.5, 3.0)
+
+
+def made(recipe, classes=5, size=8):
+    return distillers.make(recipe, 3, classes, size)
+
+
+def pictures(count=6, size=8):
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, size, size, generator=draw), torch.arange(count) % 5
+
+
+def numbers(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def same_weights(one, other, prefix):
+    mine = {k: v for k, v in one[3].items() if k.startswith(prefix)}
+    return mine and all(torch.equal(v, other[3][k]) for k, v in mine.items())
+
+
+def test_coders_have_the_released_programs_parameters():
+    count = models.parameters
+    assert count(models.Paraphraser(64, 32)) == 129_600 and count(models.Coder(64, 32)) == 64_768
+    assert count(models.Paraphraser(32, 32)) == 55_680 and count(models.Coder(32, 32)) == 27_840
+    x = torch.zeros(2, 64, 8, 8)
+    assert models.Coder(64, 32)(x).shape == (2, 32, 8, 8)
+
+
+def test_released_pair_and_its_factor():
+    ie = ie_kd(Recipe(dataset="cifar100", model="resnet20", teacher_model="resnet56"))
+    d = distillers.make(ie, 3, 100, 32)
+    assert models.parameters(d.teacher) == 861_620 and models.parameters(d.student) == 278_324
+    x = torch.randn(2, 3, 32, 32)
+    factor = distillers.ie_kd.target(ie, d.paraphraser, d.look(x).map)
+    assert factor.shape == (2, 32, 8, 8) and d.map_loss.halves(d.student(x).map)["inherit"].shape == factor.shape
+
+
+@pytest.mark.parametrize("split", ["halves", "random", "interleaved"])
+def test_a_split_is_two_halves_of_all_channels(split):
+    parts = [made(replace(IE, split=split, seed=seed)).map_loss for seed in (0, 1)]
+    for loss in parts:
+        assert sorted([*loss.inherit_channels.tolist(), *loss.explore_channels.tolist()]) == list(range(16))
+        assert len(loss.inherit_channels) == 8
+    order = parts[0].inherit_channels.tolist()
+    assert order == {"halves": list(range(8)), "interleaved": list(range(0, 16, 2))}.get(split, order)
+    assert (order == parts[1].inherit_channels.tolist()) == (split != "random")
+
+
+def test_losses_by_hand():
+    x, y = torch.randn(3, 2, 2, 2, dtype=torch.float64), torch.randn(3, 2, 2, 2, dtype=torch.float64)
+    a, b = (v.flatten(1) / v.flatten(1).norm(dim=1, keepdim=True) for v in (x, y))
+    assert losses.factor_distance(x, y).item() == pytest.approx((a - b).abs().mean().item())
+    assert losses.factor_distance(x, y, p=2).item() == pytest.approx((a - b).square().mean().sqrt().item())
+    assert losses.factor_distance(x, y, reduction="sum_per_sample").item() == pytest.approx(
+        (a - b).abs().sum(dim=1).mean().item())
+    assert losses.squared_distance(x, y).item() == pytest.approx((a - b).square().mean().item())
+    assert losses.attention(x).shape == (3, 4) and losses.linear_cka(x, 3 * x + 1).item() == pytest.approx(1)
+    match = x.clone().requires_grad_()
+    losses.factor_distance(match, x, p=2).backward()
+    assert torch.isfinite(match.grad).all()  # I20: the root at zero
+
+
+def test_a_students_step_is_the_weighted_sum_and_leaves_the_teacher_alone():
+    d = made(replace(IE, alpha=0.3, inherit_weight=7.0, explore_weight=3.0))
+    x, y = pictures()
+    frozen = [module for name, module in d.modules.items() if name in ("teacher", "paraphraser")]
+    before = [{k: v.clone() for k, v in module.state_dict().items()} for module in frozen]
+    terms = d.learn(x, y)
+    want = 0.7 * terms["hard"] + 0.3 * 9 * terms["soft"] + 7 * terms["inherit"] + 3 * terms["explore"]
+    assert torch.isclose(terms["loss"], want)
+    terms["loss"].backward()
+    for module, held in zip(frozen, before):
+        assert all(torch.equal(v, held[k]) for k, v in module.state_dict().items())
+        assert all(p.grad is None for p in module.parameters())
+    for name in ("student", "map_loss"):
+        assert all(p.grad is not None for p in d.modules[name].parameters())
+
+
+def test_what_each_side_minimises_points_where_it_says():
+    """A step along the gradient of inheritance brings the encoded half nearer to the factor, of exploration farther."""
+    for explore in ("neg_lp", "abs_cos", "cka"):
+        d = made(replace(IE, explore_metric=explore))
+        x, _ = pictures()
+        factor = distillers.ie_kd.target(d.recipe, d.paraphraser, d.look(x).map)
+        sgd = torch.optim.SGD(d.map_loss.parameters(), lr=0.5)
+        seen = []
+        for _ in range(20):
+            terms = d.map_loss.train()(d.student(x).map, factor)
+            seen.append((terms["inherit"].item(), terms["explore"].item()))
+            sgd.zero_grad()
+            sum(terms.values()).backward()
+            sgd.step()
+        assert seen[-1][0] < seen[0][0] and seen[-1][1] < seen[0][1]
+
+
+def test_the_paraphraser_learns_from_the_teachers_own_pass_and_teaches_it_nothing(toy):
+    alone = train(replace(baseline(BASE), start="teacher"), toy)
+    with_factor = train(IE, toy)
+    taught = {k.replace("teacher.", "student."): v for k, v in with_factor[3].items() if k.startswith("teacher.")}
+    assert all(torch.equal(v, alone[3][k]) for k, v in taught.items())
+    errors = [row["teacher_reconstruction"] for row in with_factor[0]]
+    assert errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_without_weights_it_is_spaced_kd(toy, interval):
+    kd = online_kd(BASE, interval=interval)
+    plain = train(kd, toy)
+    factors = train(ie_kd(kd, alpha=kd.alpha, beta=kd.beta, inherit_weight=0.0, explore_weight=0.0), toy)
+    assert same_weights(plain, factors, "student.") and same_weights(plain, factors, "teacher.")
+
+
+def test_every_interval_has_the_same_teacher_and_paraphraser_and_as_many_updates(toy):
+    outcomes = sweep([spaced(IE, s) for s in INTERVALS], toy)
+    for other in outcomes[1:]:
+        assert same_weights(outcomes[0], other, "teacher.") and same_weights(outcomes[0], other, "paraphraser.")
+        assert other[1]["student_updates"] == other[1]["teacher_updates"] == outcomes[0][1]["teacher_updates"]
+    assert not same_weights(outcomes[0], outcomes[1], "student.")
+
+
+def test_a_student_is_what_it_is_alone(toy):
+    whole = factor_transfer(IE)
+    recipes = [spaced(IE, 0.5), offline(IE), replace(IE, split="random", explore_metric="cka"), spaced(whole, 1.0),
+               replace(IE, alpha=0.3)]
+    assert len({teacher_of(recipe) for recipe in recipes}) == 1
+    for recipe, together in zip(recipes, sweep(recipes, toy), strict=True):
+        one = train(recipe, toy)
+        assert same_weights(together, one, "") and numbers(together[0]) == numbers(one[0]) and together[1] == one[1]
+
+
+def test_attention_needs_no_paraphraser_and_shares_online_kds_teacher(toy):
+    attention = attention_transfer(BASE)
+    assert teacher_of(attention) == teacher_of(online_kd(BASE)) != teacher_of(IE)
+    assert "paraphraser" not in made(attention).modules
+    d, (x, y) = made(attention), pictures()
+    mine, theirs = (losses.attention(net(x).map) for net in (d.student.train(), d.teacher.eval()))
+    assert d.learn(x, y)["inherit"].item() == pytest.approx(losses.squared_distance(mine, theirs).item(), rel=1e-4)
+    split = made(ie_kd(BASE, map_loss="attention", explore_metric="abs_cos"))
+    assert {"inherit", "explore"} <= split.learn(x, y).keys()
+
+
+def test_refitting_comes_before_the_replay_and_moves_only_the_paraphraser(toy):
+    refit = spaced(IE, 1.0, refit_passes=2)
+    events = [e.kind for e in recipe_schedule(refit, 4)]
+    assert events[:16] == ["teach"] * 4 + ["fit"] * 8 + ["learn"] * 4 and teacher_of(refit) is None
+    runs, batches, _ = assemble([refit], toy, torch.device("cpu"))
+    modules = runs[0].distiller.modules
+    digest = lambda name: [v.clone() for v in modules[name].state_dict().values()]
+    held, moved = None, 0
+    for event, _, _ in walk(runs, batches, lambda runs: [{}] * len(runs)):
+        if event.kind == "fit":
+            now = {name: digest(name) for name in ("teacher", "student", "paraphraser")}
+            if held:
+                assert all(map(torch.equal, held["teacher"], now["teacher"]))
+                assert all(map(torch.equal, held["student"], now["student"]))
+                moved += not all(map(torch.equal, held["paraphraser"], now["paraphraser"]))
+        held = now if event.kind == "fit" else None
+    assert moved == 3 * 7
+
+
+def test_the_ramp_follows_the_students_data(toy):
+    ramped = replace(IE, ramp_start=1.0, ramp_epochs=1.0)
+    weights = []
+    loss = made(ramped).map_loss
+    last, factor = torch.rand(2, 16, 2, 2), torch.rand(2, 8, 2, 2)
+    for epoch in (0.0, 1.0, 1.5, 2.0, 3.0):
+        terms, total = loss.weighted(last, factor, epoch)
+        weights.append((total / sum(terms.values())).item() if terms else 0.0)
+    assert weights == pytest.approx([0, 0, 5, 10, 10], rel=1e-3)
+    runs, batches, _ = assemble([spaced(ramped, 1.0)], toy, torch.device("cpu"))
+    seen = [runs[0].distiller.epoch for event, *_ in walk(runs, batches, lambda runs: [{}]) if event.kind == "learn"]
+    assert seen == pytest.approx([i / len(batches) for i in range(len(seen))])
+
+
+def test_a_frozen_encoder_stays_as_drawn(toy):
+    frozen = replace(IE, explore_encoder="frozen")
+    parameters = dict(made(frozen).map_loss.explore.named_parameters())
+    after = train(frozen, toy)[3]
+    first = made(frozen, toy.num_classes, toy.image_size).map_loss.explore
+    assert all(torch.equal(p, after[f"map_loss.explore.{name}"]) for name, p in first.named_parameters())
+    assert parameters.keys() == dict(first.named_parameters()).keys()
+    assert not torch.equal(dict(first.named_buffers())["2.running_mean"], after["map_loss.explore.2.running_mean"])
+
+
+def test_diagnoses_tell_halves_from_each_other(toy):
+    row = train(IE, toy)[0][-1]
+    named = {"probe_inherit_cosine", "probe_explore_cosine", "probe_inherit_cka", "probe_explore_cka",
+             "probe_halves_cka", "probe_reconstruction"}
+    assert named <= row.keys() and row["probe_inherit_cosine"] > row["probe_explore_cosine"]
+    assert "probe_explore_cka" not in train(factor_transfer(IE), toy)[0][-1]
+    d = made(IE)
+    d.map_loss.inherit = d.paraphraser.encoder  # a student that is its teacher, seen through the teacher's encoder
+    d.student = d.teacher
+    d.map_loss.inherit_channels = torch.arange(16)
+    got = d.diagnose(pictures()[0]) if d.teacher.eval() else None
+    assert got["probe_inherit_cosine"] == pytest.approx(1) and got["probe_inherit_cka"] == pytest.approx(1)
+
+
+# Mutual learning
+
+def test_mutual_steps_by_hand():
+    d, (x, y) = made(mutual(BASE, mutual_weight=2.0)), pictures()
+    leader, follower = d.networks["teacher"], d.networks["student"]
+    peer = follower.eval()(x).logits
+    terms = d.teach(x, y)
+    own = leader.train()(x).logits
+    want = F.cross_entropy(own, y) + 2 * F.kl_div(own.log_softmax(1), peer.softmax(1), reduction="batchmean")
+    assert torch.isclose(terms["loss"], want, rtol=1e-4)
+    terms["loss"].backward()
+    assert all(p.grad is None for p in follower.parameters())
+    assert all(p.grad is not None for p in leader.parameters())
+
+
+def test_without_a_weight_peers_are_strangers(toy):
+    strangers = train(mutual(BASE, mutual_weight=0.0), toy)
+    for name in ("student", "teacher"):
+        alone = train(replace(baseline(BASE), start=name), toy)
+        assert all(torch.equal(v, strangers[3][k.replace("student.", f"{name}.")]) for k, v in alone[3].items())
+
+
+def test_the_follower_sees_the_updated_leader_and_each_net_the_batch_once(toy):
+    runs, batches, _ = assemble([mutual(BASE)], toy, torch.device("cpu"))
+    nets = runs[0].distiller.networks
+    for event, *_ in walk(runs, batches, lambda runs: [{}]):
+        pass
+    tracked = {name: next(b for k, b in net.named_buffers() if k.endswith("tracked")).item()
+               for name, net in nets.items()}
+    assert tracked == {"teacher": 3 * len(batches), "student": 3 * len(batches)}
+    twice, batches, _ = assemble([mutual(BASE, teacher_mode="train")], toy, torch.device("cpu"))  # I9
+    for event, *_ in walk(twice, batches, lambda runs: [{}]):
+        pass
+    net = twice[0].distiller.networks["student"]
+    assert next(b for k, b in net.named_buffers() if k.endswith("tracked")).item() == 6 * len(batches)
+
+
+@pytest.mark.parametrize("peers, map_loss", list(product((2, 3), ("none", "factor", "attention"))))
+def test_peers_of_all_kinds_train(toy, peers, map_loss):
+    recipe = spaced(mutual(BASE, peers=peers, map_loss=map_loss, explore_metric="abs_cos", inherit_weight=1.0,
+                           explore_weight=1.0), 1.0)
+    rows, summary, _, weights = train(recipe, toy)
+    assert summary["student_updates"] == summary["teacher_updates"] == 3 * 4
+    assert len({key.split(".")[0] for key in weights} & {"student", "teacher", "peer2"}) == peers
+    assert ("student_inherit" in rows[-1]) == (map_loss != "none")
+    held = optimizers(recipe, d := made(recipe))
+    mine = [p for kind in held for group in held[kind].param_groups for p in group["params"]]
+    assert len(mine) == len({id(p) for p in mine}) == sum(1 for m in d.modules.values() for _ in m.parameters())
+
+
+def test_leaders_alternate():
+    fixed = spaced(mutual(BASE), 0.5)
+    swapped = {"teach": "learn", "learn": "teach"}
+    for one, other in zip(recipe_schedule(fixed, 4), recipe_schedule(replace(fixed, leader="alternate"), 4)):
+        assert other.index == one.index
+        assert other.kind == (swapped.get(one.kind, one.kind) if one.block % 2 else one.kind)
+
+
+def test_refits_are_part_of_a_schedule():
+    events = [f"{e.kind} {e.index}" for e in spaced_schedule(1, 2, 1, refit=1)]
+    assert events == ["teach 0", "teach 1", "fit 0", "fit 1", "learn 0", "learn 1", "epoch 1"]
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(model="resnet10", teacher_model="resnet8", width=8), "last maps do not match"),
+    (dict(model="resnet8", width=0, teacher_model="resnet18"), "last maps do not match"),
+])
+def test_maps_that_do_not_match_are_refused(change, said):
+    with pytest.raises(InputError, match=said):
+        made(replace(IE, **change), size=16)
+
+
+def test_an_odd_channel_count_is_refused():
+    with pytest.raises(InputError, match="cannot be split into halves"):
+        distillers.MapLoss(IE, 15, 8)
+    assert distillers.MapLoss(replace(IE, split="whole"), 15, 8)(torch.rand(2, 15, 2, 2), torch.rand(2, 8, 2, 2))
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(map_loss="none"), "derive it with ie_kd"), (dict(factor_rate=0.0), "factor_rate"),
+    (dict(inherit_weight=-1.0), "inherit_weight"), (dict(explore_metric="cos"), 'did you mean "abs_cos"'),
+    (dict(zero_target="pre_update"), "post_update"), (dict(map_loss="attention", refit_passes=1), "paraphraser"),
+    (dict(peers=1), "2 networks"), (dict(factor_p=0.5), "factor_p"), (dict(method="mutual", rule="head_start"), "head"),
+])
+def test_contradictions_are_refused(change, said):
+    with pytest.raises(InputError, match=said):
+        replace(IE, **change)
+
+
+def test_three_peers_of_unequal_maps_are_refused():
+    with pytest.raises(InputError, match="peers = 2"):
+        made(mutual(BASE, peers=3, map_loss="factor", teacher_model="resnet8", teacher_width=8))
