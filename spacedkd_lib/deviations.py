@@ -182,15 +182,18 @@ def turn(recipe: Recipe, id: str, to: str = "released") -> Recipe:
     >>> turn(Recipe(method="online_kd"), "A1").soft_loss
     'probability_kl'
     """
-    if id not in DEVIATIONS:
-        raise InputError(nearest("deviation", id, DEVIATIONS))
+    from .other_deviations import OTHER_DEVIATIONS
+    known = DEVIATIONS | OTHER_DEVIATIONS
+    if id not in known:
+        raise InputError(nearest("deviation", id, known))
     if to not in ("clean", "released"):
         raise InputError(nearest("side of a switch", to, ("clean", "released")))
-    fields = DEVIATIONS[id].released.get(recipe.method)
-    if DEVIATIONS[id].elsewhere:
-        raise InputError(f"{id} ({DEVIATIONS[id].title}) changes no training: see {DEVIATIONS[id].elsewhere}.")
+    found = known[id]
+    fields = found.released.get(recipe.method)
+    if found.elsewhere:
+        raise InputError(f"{id} ({found.title}) is no switch of its own: see {found.elsewhere}.")
     if not fields:
-        raise InputError(f"{id} ({DEVIATIONS[id].title}) belongs to {', '.join(DEVIATIONS[id].released)} and the "
+        raise InputError(f"{id} ({found.title}) belongs to {', '.join(found.released)} and the "
                          f"method is {recipe.method}: derive the recipe with the function of that name first.")
     if to == "clean":
         fields = defaults(fields)

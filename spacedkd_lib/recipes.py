@@ -462,6 +462,10 @@ RELEASED = {
                     feature_exits=(1, 2), self_update="everything", counter="epoch_early", gate="rectified",
                     tail="drop", lr_schedule="constant", augment="autoaugment_cutout", normalise="cifar10",
                     init="kaiming"),
+    "ie_kd": dict(inherit_weight=1.0, explore_weight=1.0),
+    "mutual": dict(teacher_mode="train"),
+    "education": dict(school_bounds="strict", teacher_mode="train", lr_on_growth="continue", lr_schedule="late_steps",
+                      optimizer_on_growth="reset", grade_batches="sequential", final_head="batch_norm"),
 }
 PRESETS = ("clean", "released")
 
@@ -476,9 +480,14 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     if name not in PRESETS:
         raise InputError(nearest("preset", name, PRESETS))
     if recipe.method not in RELEASED:
-        raise InputError(f'The preset "{name}" is defined for {" and ".join(RELEASED)}, not for {recipe.method}: '
-                         "derive the recipe with online_kd() or self_kd() first.")
+        raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
+                         "derive the recipe with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
+    if recipe.method == "ie_kd" and name == "released":  # the small network teaches the large one (I3)
+        changes |= dict(model=recipe.teacher_model or recipe.model, teacher_model=recipe.model,
+                        width=recipe.teacher_width or recipe.width, teacher_width=recipe.width)
+    if recipe.method in ("ie_kd", "mutual", "education"):
+        return replace(recipe, **(changes if name == "released" else defaults(changes)))
     if name == "clean":
         changes = defaults(changes.keys() - {"augment"})
     elif recipe.dataset.startswith("tiny-imagenet"):  # both released programs treat it alike
