@@ -172,8 +172,9 @@ DEVIATIONS = {d.id: d for d in (
 )}
 
 
-def turn(recipe: Recipe, id: str, to: str = "released") -> Recipe:
-    """A recipe with one deviation turned to its released or its clean value, all else as it is.
+def turn(recipe: Recipe, id: str | Deviation, to: str = "released") -> Recipe:
+    """A recipe with one deviation turned to its released or its clean value, all else as it is. Those of IE-KD and ED
+    are given themselves: `turn(recipe, OTHER_DEVIATIONS["I5"])`.
 
     Raises:
         InputError: no such id or value, a deviation that the recipe's method does not have, or one whose switch is
@@ -182,18 +183,16 @@ def turn(recipe: Recipe, id: str, to: str = "released") -> Recipe:
     >>> turn(Recipe(method="online_kd"), "A1").soft_loss
     'probability_kl'
     """
-    from .other_deviations import OTHER_DEVIATIONS
-    known = DEVIATIONS | OTHER_DEVIATIONS
-    if id not in known:
-        raise InputError(nearest("deviation", id, known))
+    if not isinstance(id, Deviation) and id not in DEVIATIONS:
+        raise InputError(nearest("deviation", id, DEVIATIONS))
     if to not in ("clean", "released"):
         raise InputError(nearest("side of a switch", to, ("clean", "released")))
-    found = known[id]
+    found = id if isinstance(id, Deviation) else DEVIATIONS[id]
     fields = found.released.get(recipe.method)
     if found.elsewhere:
-        raise InputError(f"{id} ({found.title}) is no switch of its own: see {found.elsewhere}.")
+        raise InputError(f"{found.id} ({found.title}) is no switch of its own: see {found.elsewhere}.")
     if not fields:
-        raise InputError(f"{id} ({found.title}) belongs to {', '.join(found.released)} and the "
+        raise InputError(f"{found.id} ({found.title}) belongs to {', '.join(found.released)} and the "
                          f"method is {recipe.method}: derive the recipe with the function of that name first.")
     if to == "clean":
         fields = defaults(fields)

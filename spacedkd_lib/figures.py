@@ -37,7 +37,14 @@ LOOKS = {  # arm: colour, marker
     "batch statistics, s=1.5": ("#AA4499", ">"), "baseline, twice the epochs": ("#444444", "8"),
     "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
     "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#B2182B", ">"),
-    "released - A9": ("#EF8A62", "<"), "released, s=0": ("#EF8A62", "s")}
+    "released - A9": ("#EF8A62", "<"), "released, s=0": ("#EF8A62", "s"),
+    "IE-KD": ("#E69F00", "s"), "spaced IE-KD": ("#A86400", ">"), "offline IE-KD": ("#4F2F00", "P"),
+    "spaced inheritance": ("#F2CC60", "^"), "offline factor transfer": ("#8C8C00", "p"),
+    "DML": ("#999933", "D"), "spaced DML": ("#55621A", "<"),
+    "online ED": ("#44AA99", "s"), "spaced ED": ("#117766", ">"), "offline ED": ("#083B33", "P"),
+    "online schools": ("#B39DDB", "s"), "spaced schools": ("#7E57C2", ">"), "offline schools": ("#311B92", "P"),
+    "growth without KD": ("#A1887F", "X"), "spaced ED, equal images": ("#66C2B5", "d"),
+    "offline ED, equal images": ("#2F6F66", "*")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
@@ -57,16 +64,16 @@ def interval_of(arm: str) -> float | None:
     """
     if arm in ("online KD", "self KD"):
         return 0.0
-    found = re.search(r"^spaced .*s=([\d.]+)$", arm)
+    found = re.search(r"^spaced (?:self )?KD s=([\d.]+)$", arm)
     return float(found[1]) if found else math.inf if arm == "offline KD" else None
 
 
 def look(arm: str) -> tuple[str, str]:
     """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.25 to 4 epochs on a
     logarithmic scale."""
-    if not arm.startswith("spaced"):
-        return LOOKS.get(arm, LOOKS.get(re.sub(r" s=.*", "", arm), OTHER))
-    s = interval_of(arm) or 0.5
+    plain, s = re.sub(r" s=.*", "", arm), interval_of(arm)
+    if not arm.startswith("spaced") or plain in LOOKS or s is None:
+        return LOOKS.get(arm, LOOKS.get(plain, OTHER))
     ramp = SPACED_SELF if "self" in arm else SPACED
     return to_hex(ramp(math.log2(s / 0.25) / 4)), SPACED_MARKERS.get(s, "^")
 

@@ -13,10 +13,6 @@ from __future__ import annotations
 from .deviations import Deviation
 
 
-def _ie(**fields) -> dict[str, dict]:
-    return {"ie_kd": fields, "mutual": fields}
-
-
 def _ed(**fields) -> dict[str, dict]:
     return {"education": fields}
 
@@ -36,7 +32,7 @@ OTHER_DEVIATIONS = {d.id: d for d in (
               "Terms that matter beside the labels.",
               "Weight 1, where the same program's factor transfer has 500: the gradient of inheritance is 0.0017 of "
               "the labels' at the start.", "As configured, IE-KD is almost plain training.",
-              _ie(inherit_weight=1.0, explore_weight=1.0)),
+              {"ie_kd": {"inherit_weight": 1.0, "explore_weight": 1.0}}),
     Deviation("I7", "high", "mutual learning without mutual learning", "main.py 237-240; 4 of 5 DML configurations",
               "Each network learns from the other's predictions.",
               "The weight of the divergence is 0 unless given, and four of five configurations do not give it.",
