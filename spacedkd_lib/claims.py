@@ -22,7 +22,7 @@ and length.
 
 O are claims of IE-KD, mutual learning and Education Distillation as their abstracts make them, S our questions to
 spacing these. Both were written down before the first run of notebooks 10 and 11, on any data; the weight of IE-KD's
-losses was then chosen on validation pictures of seeds 100 to 102.
+losses was then chosen on validation pictures of seed 100.
 
 Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
 """

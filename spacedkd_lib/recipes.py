@@ -483,9 +483,10 @@ def preset(recipe: Recipe, name: str) -> Recipe:
         raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
                          "derive the recipe with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
-    if recipe.method == "ie_kd" and name == "released":  # the small network teaches the large one (I3)
-        changes |= dict(model=recipe.teacher_model or recipe.model, teacher_model=recipe.model,
-                        width=recipe.teacher_width or recipe.width, teacher_width=recipe.width)
+    if name == "released" and recipe.method == "ie_kd" and (recipe.teacher_model or recipe.teacher_width):
+        changes |= dict(  # the small network teaches the large one (I3)
+            model=recipe.teacher_model or recipe.model, teacher_model=recipe.model,
+            width=recipe.teacher_width or recipe.width, teacher_width=recipe.width)
     if recipe.method in ("ie_kd", "mutual", "education"):
         return replace(recipe, **(changes if name == "released" else defaults(changes)))
     if name == "clean":

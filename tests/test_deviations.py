@@ -10,9 +10,13 @@ from torch import nn
 from spacedkd_lib import distillers, models
 from spacedkd_lib.augment import draw
 from spacedkd_lib.batches import generator
+from spacedkd_lib.data import load
 from spacedkd_lib.deviations import DEVIATIONS, switches, turn
 from spacedkd_lib.distillers.online_kd import frozen_statistics
-from spacedkd_lib.recipes import RELEASED, InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd
+from spacedkd_lib.other_deviations import OTHER_DEVIATIONS
+from spacedkd_lib.recipes import (
+    RELEASED, InputError, Recipe, baseline, education, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
+)
 from spacedkd_lib.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
 
 ONLINE = online_kd(Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05), interval=1.5)
@@ -23,7 +27,7 @@ TURNABLE = [(id, method) for id, d in DEVIATIONS.items() for method in d.release
 
 
 def test_the_register_is_the_preset():
-    for method, values in RELEASED.items():
+    for method, values in ((method, RELEASED[method]) for method in ("online_kd", "self_kd")):
         told = {}
         for d in DEVIATIONS.values():
             told |= d.released.get(method, {}) if d.in_preset else {}
@@ -43,6 +47,35 @@ def test_all_ids_are_there_and_told_in_full():
         assert all((d.title, d.where, d.expected, d.program, d.consequence)), d.id
         assert bool(d.released) != bool(d.elsewhere), d.id
         assert d.severity == ("high" if int(d.id[1:]) <= 10 else "medium")
+
+
+SCHOOLED = education(replace(ONLINE, dataset="digits", train_images=200, interval=0.0), (3, 3, 4))
+OTHERS = {"ie_kd": ie_kd(replace(ONLINE, interval=0.0)), "mutual": mutual(replace(ONLINE, interval=0.0)),
+          "education": SCHOOLED}
+
+
+def test_the_other_registers_are_their_presets():
+    for method, recipe in OTHERS.items():
+        told = {}
+        for d in OTHER_DEVIATIONS.values():
+            told |= d.released.get(method, {}) if d.in_preset else {}
+        assert told == RELEASED[method] and preset(recipe, "released") == replace(recipe, **told)
+        assert preset(preset(recipe, "released"), "clean") == recipe
+    pair = preset(ie_kd(Recipe(model="resnet20", teacher_model="resnet56")), "released")  # I3
+    assert (pair.model, pair.teacher_model) == ("resnet56", "resnet20")
+    for id, d in OTHER_DEVIATIONS.items():
+        assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
+        assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id
+    with pytest.raises(InputError, match="I12 .* see tables.runs"):
+        turn(OTHERS["ie_kd"], OTHER_DEVIATIONS["I12"])
+
+
+@pytest.mark.parametrize("id, method", [(id, method) for id, d in OTHER_DEVIATIONS.items() for method in d.released])
+def test_the_other_switches_change_what_is_learnt(id, method, toy):
+    clean = OTHERS[method]
+    one = train(clean, toy if method != "education" else load("digits"))
+    other = train(turn(clean, OTHER_DEVIATIONS[id]), toy if method != "education" else load("digits"))
+    assert one[3].keys() != other[3].keys() or any(not torch.equal(v, other[3][k]) for k, v in one[3].items())
 
 
 @pytest.mark.parametrize("id, method", TURNABLE)
