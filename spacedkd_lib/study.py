@@ -44,8 +44,7 @@ class Setting:
     intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
-    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: also the variants of
-    both.
+    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, too.
     """
 
     label: str
@@ -123,8 +122,8 @@ CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls:
 
 
 _GLYPHS = _glyphs(10, 2232, 8)
-# Of 1, 10, 30, 100 and 300, on validation pictures of seed 100, which no result uses: accuracy falls with the weight, and
-# 10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6).
+# Of 1, 10, 30, 100 and 300, on validation pictures of seed 100, which no result uses: accuracy falls with the weight,
+# and 10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6).
 _GLYPH_FACTORS = ie_kd(_GLYPHS, inherit_weight=10.0, explore_weight=10.0)
 _GLYPH_SCHOOLS = education(_GLYPHS, (10, 26, 26))  # digits, capitals, small letters
 _SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,

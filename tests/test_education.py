@@ -222,7 +222,8 @@ def test_the_released_grades_have_their_parameters():
     released = GrowingResNet(growing.net, [33, 66, 100], batch_norm=True)
     assert count(released.references[-1]) + count(growing.net.head) == 6_628
     plain = models.ResNet("resnet20", 100)
-    assert {k: v.shape for k, v in growing.net.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (growing.net, plain)]
+    assert shapes[0] == shapes[1]
     d = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100)
     assert len(d.macs) == 3 and d.macs == sorted(d.macs)
 

@@ -11,10 +11,10 @@ A distiller offers
 - ``own_statistics()``: a context in which `modules` hold what a run alone would have;
 - ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
 
-and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images; ``scored(split,
-outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run; ``fit(x, y)``: an update
-besides the two; ``grow()``: enter the next grade; and ``epoch``, which the loop sets to the epochs of data before a
-student's update.
+and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
+``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
+``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; and ``epoch``, which the loop sets to the
+epochs of data before a student's update.
 """
 
 from __future__ import annotations

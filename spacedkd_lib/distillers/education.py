@@ -132,7 +132,7 @@ class Education:
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
         """Each teacher on its own pictures of the batch; one with fewer than two waits (batch norm)."""
         loss, correct = 0.0, 0
-        for k, rows in self._rows(y, range(len(self.groups))):
+        for k, rows in self._rows(y, len(self.groups)).items():
             if len(rows) > 1:
                 logits = self.teachers[k].train()(_only(x, rows)).logits
                 labels = self.local.to(y.device)[_only(y, rows)]
@@ -141,8 +141,11 @@ class Education:
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         r, columns = self.recipe, [column.to(y.device) for column in self.columns()]
-        targets = {k: self.look(k, x if r.kd_scope == "all_teachers" else _only(x, rows))
-                   for k, rows in self._rows(y, range(len(columns)))} if r.alpha else {}
+        rows, targets = self._rows(y, len(columns)), {}
+        if r.alpha and r.kd_scope == "all_teachers":
+            targets = {k: self.look(k, x) for k in range(len(columns))}
+        elif r.alpha:
+            targets = {k: self.look(k, _only(x, own)) for k, own in rows.items()}
         logits = self.growing.train()(x)
         place = torch.zeros_like(self.group_of, device=y.device)
         for group, column in zip(self.groups, columns):
@@ -151,7 +154,7 @@ class Education:
         terms = {"hard": F.cross_entropy(logits, labels)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.alpha:
-            terms["soft"] = self._soft(logits, targets, dict(self._rows(y, range(len(columns)))), columns)
+            terms["soft"] = self._soft(logits, targets, rows, columns)
             terms["loss"] = terms["loss"] + r.alpha * (r.temperature**2 if r.t_squared else 1.0) * terms["soft"]
         return terms | {"correct": (logits.argmax(1) == labels).sum()}
 
@@ -173,12 +176,11 @@ class Education:
             soft = soft + (found if share == 1 else share * found)
         return soft
 
-    def _rows(self, y: Tensor, groups) -> list[tuple[int, Tensor]]:
-        """(group, which pictures are of it), of those groups that the batch has."""
+    def _rows(self, y: Tensor, groups: int) -> dict[int, Tensor]:
+        """Group -> which pictures are of it; of the first groups, those that the batch has."""
         group = self.group_of.to(y.device)[y]
-        if self.recipe.kd_scope == "all_teachers" and len(groups) < len(self.groups):
-            return [(k, (group == k).nonzero().flatten()) for k in groups]
-        return [(k, rows) for k in groups if len(rows := (group == k).nonzero().flatten())]
+        found = {k: (group == k).nonzero().flatten() for k in range(groups)}
+        return {k: rows for k, rows in found.items() if len(rows)}
 
     @torch.no_grad()
     def look(self, k: int, x: Tensor) -> Tensor:

@@ -105,12 +105,12 @@ def target(recipe: Recipe, paraphraser: nn.Module | None, last: Tensor) -> Tenso
 
 def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recipe) -> None:
     """Raises:
-        InputError: last maps of another height or width, or, for factors, halves that cannot be encoded alike.
+        InputError: last maps of another height or width.
     """
     if student[1:] != teacher[1:]:
-        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and "
-                         f"{recipe.teacher_model or recipe.model} in {teacher[1]} x {teacher[2]}; choose networks of as "
-                         "many stages.")
+        other = recipe.teacher_model or recipe.model
+        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} in "
+                         f"{teacher[1]} x {teacher[2]}; choose networks of as many stages.")
 
 
 class FactorTransfer(OnlineKD):
