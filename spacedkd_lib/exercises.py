@@ -81,6 +81,11 @@ def _filter_normalised(weights, noise):
     return [[x * math.hypot(*row) / math.hypot(*drawn) for x in drawn] for row, drawn in zip(weights, noise)]
 
 
+def _factor_distance(student, teacher):
+    one, other = ([x / math.hypot(*v) for x in v] for v in (student, teacher))
+    return sum(abs(a - b) for a, b in zip(one, other)) / len(student)
+
+
 def _variance_ratio(step: float, s: int, alpha: float) -> float:
     problem = theory.Regression(curvature=(step,))
     return float(theory.student_variance(problem, 1.0, alpha, s)[0] / theory.sgd_variance(problem, 1.0)[0])
@@ -143,4 +148,10 @@ EXERCISES = {
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),
     "09.3": Exercise(lambda a: a == deviations.turn(recipes.self_kd(recipes.Recipe(), interval=4.0), "A3"),
                      "deviations.turn, or dataclasses.replace with the field that README.md names for A3."),
+    "10.1": Exercise(_number(500 * (512 / 2048) ** 0.5), "a mean over D elements pulls like one over the root of D."),
+    "10.2": Exercise(_agrees([([3.0, 4.0], [0.0, 2.0]), ([1.0, 1.0, 1.0], [-2.0, 0.0, 2.0]), ([5.0], [2.0])],
+                             _factor_distance),
+                     "divide each list by its own Euclidean length, then average the absolute differences."),
+    "10.3": Exercise(lambda a: a == recipes.spaced(recipes.ie_kd(recipes.Recipe()), 1.5, explore_encoder="frozen"),
+                     "recipes.spaced takes further fields; which one says that the exploration encoder stays as drawn?"),
 }

@@ -46,6 +46,7 @@ LOOKS = {  # arm: colour, marker
     "growth without KD": ("#A1887F", "X"), "spaced ED, equal images": ("#66C2B5", "d"),
     "offline ED, equal images": ("#2F6F66", "*")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
+COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
 SPACED_MARKERS = {0.25: "v", 0.5: "^", 1.0: "<", 1.5: ">", 2.0: "d", 3.0: "p", 4.0: "H"}
