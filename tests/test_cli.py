@@ -197,7 +197,8 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
              "05.3": lambda n, i: [("teach", k) for k in range(n)], "06.1": 9, "06.2": 1.0,
              "06.3": lambda weights, noise: noise, "07.1": 8, "07.2": 50, "08.1": 0.5, "08.2": lambda step, s, alpha: 1.0,
              "07.3": lambda x, g, r: [a + r * (b > 0) for a, b in zip(x, g)], "08.3": 100, "09.1": 0.0, "09.2": 27,
-             "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released")}
+             "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released"),
+             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: 0.0, "11.3": 36 / 62}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
         if answer is not None:

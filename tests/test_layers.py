@@ -16,12 +16,13 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "curvature": 4,
     "train": 4,
     "study": 5, "claims": 5,
-    "tables": 6, "figures": 6, "measures": 6, "measure_figures": 7,
+    "tables": 6, "figures": 6, "measures": 6, "measure_figures": 7, "diagrams": 7,
     "runner": 7, "notebook": 7, "exercises": 7, "bench": 7,
     "__main__": 8,
 }
 WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures",
-                 "notebook", "runner", "slurm", "executors", "exercises", "deviations", "claims", "theory")
+                 "notebook", "runner", "slurm", "executors", "exercises", "deviations", "claims", "theory",
+                 "diagrams")
 
 
 def _module(path):
