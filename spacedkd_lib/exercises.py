@@ -96,6 +96,14 @@ def _worst_lead(step: float, alpha: float) -> int:
     return max(range(int(2 / step)), key=lambda lead: theory.constant_lead_variance(problem, 1.0, alpha, lead)[0])
 
 
+def _sliced_kl(student, teacher, group, temperature: float) -> float:
+    p, q = _softmax([student[k] for k in group], temperature), _softmax(teacher, temperature)
+    return sum(b * math.log(b / a) for a, b in zip(p, q))
+
+
+_HUNDRED = recipes.education(recipes.Recipe(), (33, 33, 34))
+_GROWS = recipes.education(recipes.Recipe(epochs=10), (10, 26, 26))
+_SEEN = sum(epochs * sum(_GROWS.schools[:grade]) for grade, epochs in enumerate(recipes.grade_lengths(_GROWS), 1))
 _PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
 _PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
 _PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
@@ -154,4 +162,9 @@ EXERCISES = {
                      "divide each list by its own Euclidean length, then average the absolute differences."),
     "10.3": Exercise(lambda a: a == recipes.spaced(recipes.ie_kd(recipes.Recipe()), 1.5, explore_encoder="frozen"),
                      "recipes.spaced takes further fields; which one says that the exploration encoder stays as drawn?"),
+    "11.1": Exercise(lambda a: sorted(a) == [group[0] for group in recipes.partition(_HUNDRED, 100)[1:]],
+                     "a class that is equal to a bound is neither above it nor below it."),
+    "11.2": Exercise(_agrees([([1.0, 2.0, 0.5, 3.0], [0.0, 1.0], [1, 3], 4.0), ([4.0, 0.0], [1.0, 2.0], [1, 0], 1.0)],
+                             _sliced_kl), "take the group's logits first, then softmax: not the other way round."),
+    "11.3": Exercise(_number(_SEEN / (62 * 10)), "an epoch of grade 1 has 10 of 62 classes, one of grade 2 has 36."),
 }

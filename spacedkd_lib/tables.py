@@ -12,7 +12,7 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterable, Iterator, Mapping
+from typing import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -295,6 +295,123 @@ def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000)
 
 def _said(i: Interval) -> str:
     return "" if i.mean != i.mean else f"{i.mean:.2f}" + f" [{i.low:.2f}, {i.high:.2f}]" * bool(i.low == i.low)
+
+
+# Grades of Education Distillation, and all methods side by side
+
+def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy of each group of classes at the end of each grade from its own on: a line a run, grade and group,
+    of the runs whose student grows; in percent.
+
+    Args:
+        frame: from `runs`.
+    """
+    pattern, lines = re.compile(r"grade(\d+)_test_group(\d+)_accuracy"), []
+    columns = {name: tuple(map(int, found.groups())) for name in frame if (found := pattern.fullmatch(name))}
+    for run in frame.to_dict("records"):
+        cells = {place: run[name] for name, place in columns.items() if run[name] == run[name]}
+        if cells:
+            last = max(grade for grade, _ in cells) + 1
+            cells |= {(last, k): run[f"test_group{k}_accuracy"] for k in range(1, last + 1)}
+        lines += [[*(run[key] for key in ("setting", "arm", "seed")), grade, k, accuracy]
+                  for (grade, k), accuracy in sorted(cells.items()) if k <= grade]
+    return pd.DataFrame(lines, columns=["setting", "arm", "seed", "grade", "group", "accuracy"])
+
+
+def forgetting(grades: pd.DataFrame) -> pd.DataFrame:
+    """What each group lost from the end of its own grade to the end of the run, in points, paired by seed.
+
+    Args:
+        grades: from `by_grade`.
+    """
+    lines = []
+    for (setting, arm, k), part in grades.groupby(["setting", "arm", "group"], sort=False):
+        wide = part.pivot(index="seed", columns="grade", values="accuracy")
+        own, end = wide[k], wide[wide.columns.max()]
+        if k < wide.columns.max():
+            i = mean_interval(own - end)
+            lines.append([setting, arm, k, i.n, own.mean(), end.mean(), i.mean, i.low, i.high, i.n, math.nan])
+    return pd.DataFrame(lines, columns=["Setting", "Arm", "Group", "n", "After its grade (%)", "At the end (%)", *(
+        f"Forgotten{part}" for part in (" (points)", ": low", ": high", ": pairs", ": p (Holm)"))])
+
+
+SIDE_BY_SIDE = {  # notebook -> its methods, without their intervals
+    "05_spaced_kd": ("baseline", "offline KD", "online KD", "spaced KD"),
+    "04_self_kd": ("baseline", "self KD", "spaced self KD"),
+    "10_ie_kd": ("baseline", "DML", "spaced DML", "offline IE-KD", "IE-KD", "spaced IE-KD"),
+    "11_education_distillation": ("baseline", "offline ED", "online ED", "spaced ED", "offline ED, equal images",
+                                  "spaced ED, equal images")}
+
+
+def side_by_side(rows: list[study.Row], found: dict[str, Record],
+                 size: Callable[[Recipe], object] | None = None) -> pd.DataFrame:
+    """All methods with and without spacing: accuracy, updates, cost. Of several intervals the one nearest to
+    `study.CONTROL_INTERVAL`; methods without records are left out.
+
+    Args:
+        rows: of a grid, of all notebooks.
+        found: run id -> record.
+        size: of the network that is used after training, from its recipe; a column "Parameters".
+    """
+    chosen: dict[tuple, dict[str, Record]] = {}  # a run that several notebooks need is one line, of the first
+    usual: dict[tuple, int] = {}  # the baseline's updates, which are the same for all its seeds
+    for row in _side_by_side_rows(rows, found):
+        record = found[row.recipe.run_id]
+        chosen.setdefault((row.setting, row.arm, _seedless(row.recipe)), {})[row.recipe.run_id] = (row.notebook, record)
+        if row.arm == REFERENCE:
+            usual[row.setting, row.notebook] = record.summary["student_updates"]
+    lines, place = [], {setting: k for k, setting in enumerate(dict.fromkeys(row.setting for row in rows))}
+    for (setting, arm, _), runs_of in sorted(chosen.items(), key=lambda item: place[item[0][0]]):
+        (notebook, first), summaries = next(iter(runs_of.values())), [record.summary for _, record in runs_of.values()]
+        accuracy = mean_interval([summary["test_accuracy"] for summary in summaries])
+        costs = {shown: np.mean([summary[name] for summary in summaries]) for name, shown in COSTS.items()}
+        lines.append({"Setting": setting, "Network": _network(first.recipe), "Method": arm,
+                      "Epochs": first.recipe.epochs, "n": accuracy.n, ACCURACY: accuracy.mean, SD: accuracy.sd}
+                     | {name: round(value) if "updates" in name else value for name, value in costs.items()}
+                     | ({"Parameters": size(first.recipe)} if size else {})
+                     | {"Note": _updates_in_words(first, usual.get((setting, notebook)))})
+    return pd.DataFrame(lines)
+
+
+def _network(recipe: Recipe) -> str:
+    return recipe.model + (f", width {recipe.width}" if recipe.width else "")
+
+
+def _updates_in_words(record: Record, usual: int | None) -> str:
+    if record.recipe.method == "self_kd":
+        return "teacher and student are one network, which makes both kinds of update"
+    if not usual:
+        return "no baseline to count against"
+    ratio = record.summary["student_updates"] / usual
+    return "" if abs(ratio - 1) < 0.005 else f"student updates: {ratio:.2f} times the baseline's"
+
+
+def absent(rows: list[study.Row], found: dict[str, Record]) -> Iterator[str]:
+    """A sentence for each setting whose methods of `side_by_side` have no records."""
+    for setting in dict.fromkeys(row.setting for row in rows):
+        here = [row for row in rows if row.setting == setting]
+        planned = {(row.notebook, _plain(row.arm)) for row in here}
+        wanted = dict.fromkeys(arm for notebook, arms in SIDE_BY_SIDE.items() for arm in arms
+                               if (notebook, arm) in planned)
+        there = {_plain(row.arm) for row in _side_by_side_rows(here, found)}
+        if missing := [arm for arm in wanted if arm not in there]:
+            yield f"{setting}: no finished runs of {', '.join(missing)}."
+
+
+def _plain(arm: str) -> str:
+    return re.sub(r" s=[\d.]+$", "", arm)
+
+
+def _side_by_side_rows(rows: list[study.Row], found: dict[str, Record]) -> Iterator[study.Row]:
+    """The rows with records, notebook by notebook, method by method."""
+    for notebook, methods in SIDE_BY_SIDE.items():
+        for method in methods:
+            here = [row for row in rows if row.notebook == notebook and _plain(row.arm) == method
+                    and row.recipe.run_id in found]
+            nearest_to = {setting: min((row.recipe.interval for row in here if row.setting == setting),
+                                       key=lambda s: abs(s - study.CONTROL_INTERVAL))
+                          for setting in {row.setting for row in here}}
+            yield from (row for row in here if row.recipe.interval == nearest_to[row.setting])
 
 
 # For people

@@ -199,7 +199,8 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
              "07.3": lambda x, g, r: [a + r * (b > 0) for a, b in zip(x, g)], "08.3": 100, "09.1": 0.0, "09.2": 27,
              "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released"), "10.1": 125,
              "10.2": lambda s, t: sum(abs(a - b) for a, b in zip(s, t)) / len(s),
-             "10.3": recipes.ie_kd(recipes.Recipe(), interval=1.5, explore_weight=0.0)}
+             "10.3": recipes.ie_kd(recipes.Recipe(), interval=1.5, explore_weight=0.0),
+             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: 0.0, "11.3": 36 / 62}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
         if answer is not None:

@@ -1,13 +1,105 @@
-"""Drawings: that they say the shapes they are given, that nothing overlaps or is cut off, that bad shapes are refused."""
+"""Diagrams: what they draw and say, that nothing overlaps or is cut off, that bad shapes are refused, that the lead is
+counted in epochs."""
 
 from itertools import combinations
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
-from test_figures import check_legible, said, texts
+from matplotlib.patches import Rectangle
+from test_figures import bars, check_legible, said, texts
 
 from spacedkd_lib import diagrams
 from spacedkd_lib.recipes import InputError
+from spacedkd_lib.schedule import Course, graded_schedule
+from spacedkd_lib.statistics import mean_interval
+
+pytestmark = pytest.mark.filterwarnings("error")
+THREE = dict(depths=[1, 2, 3], outputs=[10, 36, 62], schools=[10, 26, 26])
+COURSE = Course(((1, 2), (2, 4)), lessons=6)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left_open():
+    yield
+    plt.close("all")
+
+
+def in_use(ax):
+    """Texts of the boxes with a solid edge, from below."""
+    solid = [box for box in ax.patches if isinstance(box, Rectangle) and box.get_linestyle() == "-"]
+    texts = {text.get_position()[1]: text.get_text() for text in ax.texts if text.get_position()[0] < 1}
+    found = [y for y in texts if any(b.get_x() == 0 and b.get_y() < y < b.get_y() + b.get_height() for b in solid)]
+    return [texts[y] for y in sorted(found)], sum(box.get_x() > 1 for box in solid)
+
+
+def test_a_student_grows_by_a_stage_and_a_teacher_a_grade():
+    axes = diagrams.growing_student(**THREE).axes
+    assert [in_use(ax) for ax in axes] == [
+        (["stem", "stage 1", "reference head\n10 outputs"], 1),
+        (["stem", "stage 1", "stage 2", "reference head\n36 outputs"], 2),
+        (["stem", "stage 1", "stage 2", "stage 3", "head\n62 outputs"], 3)]
+    assert [ax.get_title("left") for ax in axes] == [f"grade {g}: {n} classes" for g, n in ((1, 10), (2, 36), (3, 62))]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: diagrams.growing_student(**THREE),
+    lambda: diagrams.growing_student([1, 1, 1, 2, 3], [20, 40, 60, 80, 100], [20] * 5),
+    lambda: diagrams.grades(graded_schedule(COURSE, 1.5), COURSE),
+    lambda: diagrams.group_accuracies(accuracies(), ["online ED", "offline ED"]),
+    lambda: diagrams.group_accuracies(accuracies()[:0], ["online ED"])])
+def test_they_are_legible(draw):
+    check_legible(draw())
+
+
+def test_boxes_do_not_overlap():
+    for ax in diagrams.growing_student(**THREE).axes:
+        boxes = [box.get_bbox() for box in ax.patches]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("change", [dict(depths=[1, 2]), dict(depths=[], outputs=[], schools=[])])
+def test_a_student_without_grades_is_refused(change):
+    with pytest.raises(InputError, match="at least one"):
+        diagrams.growing_student(**THREE | change)
+
+
+def test_the_lead_is_counted_in_epochs():
+    lead = diagrams.leads_in_epochs(graded_schedule(COURSE, 1.0), COURSE)
+    assert lead == pytest.approx([1, 0.5, *[1, 0.75, 0.5, 0.25] * 2])
+    shared = COURSE._replace(lessons=0)
+    assert diagrams.leads_in_epochs(graded_schedule(shared, 1.0), shared) == pytest.approx(lead)
+
+
+def test_the_schedule_shows_growth_epochs_and_both_lanes():
+    fig = diagrams.grades(graded_schedule(COURSE, 0.0), COURSE)
+    lanes, lead = fig.axes
+    black = [line for line in lanes.lines if line.get_color() == "black"]
+    assert [line.get_xdata()[0] for line in black] == [8]  # after six lessons and two batches of the student
+    assert [label.get_text() for label in lanes.get_yticklabels()] == ["student", "teachers"]
+    assert {label.get_text(): at for label, at in zip(lead.get_xticklabels(), lead.get_xticks())} == {
+        "1": 8, "2": 18, "3": 28}
+    at, ahead = lead.lines[0].get_data()
+    assert len(at) == 10 and max(at) == 27 and "mean lead 0.27 epochs" in said(fig)  # (2/2 + 4 (1/6 + 1/4)) / 10
+    assert ahead[0] == pytest.approx(0.5)
+
+
+def accuracies():
+    """As from tables.by_grade."""
+    return pd.DataFrame([{"setting": "glyphs", "arm": arm, "seed": seed, "grade": grade, "group": group,
+                          "accuracy": 50 + 10 * grade + 3 * seed + 5 * (arm == "offline ED")}
+                         for arm in ("online ED", "offline ED", "other") for seed in range(3)
+                         for grade in (1, 2, 3) for group in (1, 2, 3) if group <= grade])
+
+
+def test_each_group_has_a_panel_from_its_own_grade_on():
+    fig = diagrams.group_accuracies(accuracies(), ["online ED", "not there", "offline ED"])
+    assert [ax.get_title("left") for ax in fig.axes] == [f"glyphs: group {k}" for k in (1, 2, 3)]
+    assert [len(bars(ax)) for ax in fig.axes] == [6, 4, 2]
+    i = mean_interval([60, 63, 66])
+    assert bars(fig.axes[0])[0] == pytest.approx(i[:3])
+    text = "\n".join(text.get_text() for text in fig.legends[0].get_texts())
+    assert text == "online ED\noffline ED" and "n = 3, 95% t interval" in said(fig)
 
 
 @pytest.fixture

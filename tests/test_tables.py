@@ -525,3 +525,61 @@ def test_update_readme_refuses_a_file_without_marks(tmp_path, monkeypatch):
     path.write_text(f"{tables.START}{tables.END}")
     tables.update_readme(path)
     assert path.read_text() == f"{tables.START}\n\nNo results are published yet.\n\n{tables.END}"
+
+
+# Grades, and all methods side by side
+
+def graded():
+    """Two runs of three grades, and one that does not grow."""
+    at = {"grade1_test_group1": (80, 70), "grade2_test_group1": (60, 70), "grade2_test_group2": (50, 40),
+          "grade1_test_group2": (0, 0), "test_group1": (55, 65), "test_group2": (52, 44), "test_group3": (30, 20)}
+    frame = tidy({"online ED": [1.0, 2.0], "baseline": [3.0]}, "11_education_distillation")
+    return frame.assign(**{f"{name}_accuracy": [*values, math.nan] for name, values in at.items()})
+
+
+def test_groups_are_told_from_their_own_grade_on():
+    found = tables.by_grade(graded())
+    assert set(found["arm"]) == {"online ED"} and len(found) == 2 * (1 + 2 + 3)
+    first = found[found["seed"] == 0].set_index(["grade", "group"])["accuracy"].to_dict()
+    assert first == {(1, 1): 80, (2, 1): 60, (2, 2): 50, (3, 1): 55, (3, 2): 52, (3, 3): 30}
+    assert tables.by_grade(tidy({"baseline": [1.0]})).empty
+
+
+def test_forgetting_is_paired_and_of_earlier_groups():
+    table = tables.forgetting(tables.by_grade(graded()))
+    assert table["Group"].tolist() == [1, 2] and table["n"].tolist() == [2, 2]
+    assert table["Forgotten (points)"].tolist() == [15.0, -3.0]  # (25 + 5) / 2, (-2 - 4) / 2
+    assert table["After its grade (%)"].tolist() == [75.0, 45.0]
+    assert tables.forgetting(tables.by_grade(tidy({"baseline": [1.0]}))).empty
+
+
+def test_all_methods_side_by_side():
+    rows = study.grid("study", seeds=2)
+    found = synthetic(rows)
+    for row in rows:  # a student that grows makes fewer updates
+        found[row.recipe.run_id].summary["student_updates"] = 20 if row.arm == "offline ED" else 30
+    table = tables.side_by_side(rows, found, lambda recipe: recipe.width)
+    glyphs = table[table["Setting"] == "glyphs"].set_index("Method")
+    methods = {re.sub(r" s=.*", "", method) for method in glyphs.index}
+    assert methods == {method for arms in tables.SIDE_BY_SIDE.values() for method in arms}
+    assert "spaced KD s=1.5" in glyphs.index and "spaced self KD s=2" in glyphs.index  # the nearest to 1.5
+    assert glyphs.index.tolist().count("baseline") == 2  # of self KD's network as well
+    assert glyphs.loc["offline ED", "Note"] == "student updates: 0.67 times the baseline's"
+    assert glyphs.loc["online KD", "Note"] == "" and "one network" in glyphs.loc["self KD", "Note"]
+    wanted = [found[row.recipe.run_id].summary["test_accuracy"] for row in rows
+              if row.notebook == "10_ie_kd" and row.setting == "glyphs" and row.arm == "DML"]
+    assert glyphs.loc["DML", "n"] == 2 and glyphs.loc["DML", "Test accuracy (%)"] == pytest.approx(np.mean(wanted))
+    assert list(dict.fromkeys(table["Setting"])) == list(dict.fromkeys(row.setting for row in rows))
+    assert glyphs["Parameters"].tolist() == [8] * len(glyphs) and not list(tables.absent(rows, found))
+
+
+def test_side_by_side_without_the_other_notebooks():
+    rows = study.grid("quick", seeds=2)
+    own = [row for row in rows if row.notebook == "11_education_distillation"]
+    found = synthetic(own)
+    table = tables.side_by_side(rows, found)
+    assert "online KD" not in set(table["Method"]) and "online ED" in set(table["Method"])
+    said = list(tables.absent(rows, found))
+    assert said[0].startswith("glyphs: no finished runs of offline KD, online KD, spaced KD, self KD")
+    assert "ED" not in said[0].replace("finished", "") and said[1].startswith("digits: no finished runs of baseline")
+    assert tables.side_by_side(rows, {}).empty
