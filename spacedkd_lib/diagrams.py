@@ -133,11 +133,11 @@ def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequ
             _draw_student(ax, depths[grade - 1], stages, outputs[grade - 1], "head" if grade == len(depths) else
                           "reference head")
             for k, classes in enumerate(schools):
-                _box(ax, 1.1, 1.5 * k, 1.5, f"teacher {k + 1}\n{classes} classes", TEACHER, used=k < grade)
+                _block(ax, 1.1, 1.5 * k, 1.5, f"teacher {k + 1}\n{classes} classes", TEACHER, used=k < grade)
     return fig
 
 
-def _box(ax: plt.Axes, x: float, y: float, height: float, text: str, shade: str, used: bool = True) -> None:
+def _block(ax: plt.Axes, x: float, y: float, height: float, text: str, shade: str, used: bool = True) -> None:
     ax.add_patch(Rectangle((x, y), 0.95, height - 0.15, facecolor=shade if used else "white", lw=0.8,
                            edgecolor="black" if used else "#999999", ls="-" if used else "--"))
     ax.text(x + 0.475, y + height / 2 - 0.075, text, ha="center", va="center",
@@ -146,12 +146,12 @@ def _box(ax: plt.Axes, x: float, y: float, height: float, text: str, shade: str,
 
 def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str) -> None:
     """From below: stem and stages; the head stands on the last one in use, what is not yet in use above it."""
-    _box(ax, 0, 0, 1, "stem", BODY)
+    _block(ax, 0, 0, 1, "stem", BODY)
     for stage in range(1, depth + 1):
-        _box(ax, 0, stage, 1, f"stage {stage}", BODY)
-    _box(ax, 0, depth + 1, 2, f"{head}\n{outputs} outputs", HEAD)
+        _block(ax, 0, stage, 1, f"stage {stage}", BODY)
+    _block(ax, 0, depth + 1, 2, f"{head}\n{outputs} outputs", HEAD)
     for stage in range(depth + 1, stages + 1):
-        _box(ax, 0, stage + 2, 1, f"stage {stage}", BODY, used=False)
+        _block(ax, 0, stage + 2, 1, f"stage {stage}", BODY, used=False)
 
 
 def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
