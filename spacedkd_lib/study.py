@@ -44,7 +44,7 @@ class Setting:
     intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
-    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, too.
+    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, by name.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Setting:
     self_audit: tuple[str, ...] = ()
     factors: Recipe | None = None
     schools: Recipe | None = None
-    variants: bool = False
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,33 @@ FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teach
 ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
        *(name for name in CONTROLS if "augmentation" not in name))
 
+# One change each: of IE-KD, its metrics, parts and base; of Education Distillation, its teachers, loss and schedule.
+IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "IE-KD, from epoch 1.5": lambda ie: replace(ie, ramp_start=1.5),  # its paraphraser is as old as with spacing
+    "spaced exploration s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=0.0),
+    "spaced factor transfer s=1.5": lambda ie: spaced(factor_transfer(ie), 1.5),
+    "spaced IE-KD, |cos| s=1.5": lambda ie: spaced(ie, 1.5, explore_metric="abs_cos", explore_weight=1.0),
+    "spaced IE-KD, CKA s=1.5": lambda ie: spaced(ie, 1.5, explore_metric="cka", explore_weight=1.0),
+    "spaced IE-KD, frozen encoder s=1.5": lambda ie: spaced(ie, 1.5, explore_encoder="frozen"),
+    "spaced IE-KD, released weights s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=1.0, explore_weight=1.0),
+    "spaced IE-KD + KD s=1.5": lambda ie: spaced(ie, 1.5, alpha=0.3),
+    "spaced attention transfer s=1.5": lambda ie: spaced(attention_transfer(ie, inherit_weight=500.0), 1.5),
+    "spaced IE on attention s=1.5": lambda ie: spaced(attention_transfer(ie, inherit_weight=500.0, split="halves"), 1.5,
+                                                      explore_metric="abs_cos", explore_weight=1.0),
+    "IE-DML": mutual,
+    "spaced IE-DML s=1.5": lambda ie: spaced(mutual(ie), 1.5),
+    "spaced DML, leaders alternate s=1.5": lambda ie: spaced(mutual(_labels(ie)), 1.5, leader="alternate"),
+}
+ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "offline, one teacher": lambda ed: offline(replace(ed, schools=(), growth="none", teacher_batches="shared")),
+    "growth without KD, equal images": lambda ed: replace(_equal_images(ed), alpha=0.0),
+    "offline ED, padded": lambda ed: offline(ed, kd_scope="padded"),
+    "offline ED, all teachers": lambda ed: offline(ed, kd_scope="all_teachers"),
+    "offline ED, one learning rate": lambda ed: offline(ed, lr_on_growth="continue"),
+    "offline ED, groups in turn": lambda ed: offline(ed, grade_batches="sequential"),
+    "spaced ED, shared batches s=1.5": lambda ed: spaced(ed, 1.5, teacher_batches="shared"),
+}
+
 MEASURED = ("baseline", "online KD", "offline KD", "batch statistics, s=0", "batch statistics, s=1.5",
             "baseline, equal compute")  # beside spaced KD at each interval
 
@@ -148,7 +175,9 @@ PROFILES = {p.name: p for p in (
     Profile("study", "answers on the embedded data: ten seeds, controls and switches; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
-                 variants=True),
+                 variants=("IE-KD, from epoch 1.5", "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
+                           "spaced IE-KD, released weights s=1.5", "IE-DML", "offline, one teacher",
+                           "offline ED, groups in turn", "spaced ED, shared batches s=1.5")),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
@@ -157,7 +186,7 @@ PROFILES = {p.name: p for p in (
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
-                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS),)),
+                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, variants=(*IE_VARIANTS, *ED_VARIANTS)),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -259,6 +288,11 @@ def audit_arms(setting: Setting) -> dict[str, Recipe]:
     return arms
 
 
+def _labels(recipe: Recipe) -> Recipe:
+    """The baseline of a recipe, with its pair of networks."""
+    return replace(baseline(recipe), teacher_model=recipe.teacher_model, teacher_width=recipe.teacher_width)
+
+
 def ie_arms(setting: Setting) -> dict[str, Recipe]:
     """10_ie_kd: inheritance and exploration beside what they are made of, mutual learning, and both spaced. All make as
     many updates of the student."""
@@ -266,33 +300,13 @@ def ie_arms(setting: Setting) -> dict[str, Recipe]:
     if ie is None:
         return {}
     s = min(s, ie.epochs)
-    labels = replace(baseline(ie), teacher_model=ie.teacher_model, teacher_width=ie.teacher_width)
-    online, peers = online_kd(labels), mutual(labels)
-    whole = factor_transfer(ie)
+    online, peers = online_kd(_labels(ie)), mutual(_labels(ie))
     arms = {"baseline": baseline(ie), "online KD": online, f"spaced KD s={s:g}": spaced(online, s),
             "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s), "offline IE-KD": offline(ie),
-            f"spaced inheritance s={s:g}": spaced(ie, s, explore_weight=0.0), "offline factor transfer": offline(whole),
+            f"spaced inheritance s={s:g}": spaced(ie, s, explore_weight=0.0),
+            "offline factor transfer": offline(factor_transfer(ie)),
             "DML": peers, f"spaced DML s={s:g}": spaced(peers, s)}
-    if setting.variants:
-        attention = attention_transfer(ie, inherit_weight=500.0)
-        both = mutual(ie)
-        arms |= {
-            "IE-KD, from epoch 1.5": replace(ie, ramp_start=s),  # the paraphraser is as old as with spacing
-            f"spaced exploration s={s:g}": spaced(ie, s, inherit_weight=0.0),
-            f"spaced factor transfer s={s:g}": spaced(whole, s),
-            f"spaced IE-KD, |cos| s={s:g}": spaced(ie, s, explore_metric="abs_cos", explore_weight=1.0),
-            f"spaced IE-KD, CKA s={s:g}": spaced(ie, s, explore_metric="cka", explore_weight=1.0),
-            f"spaced IE-KD, frozen encoder s={s:g}": spaced(ie, s, explore_encoder="frozen"),
-            f"spaced IE-KD, released weights s={s:g}": spaced(ie, s, inherit_weight=1.0, explore_weight=1.0),
-            f"spaced IE-KD, ten times the weights s={s:g}": spaced(ie, s, inherit_weight=10 * ie.inherit_weight,
-                                                                   explore_weight=10 * ie.explore_weight),
-            f"spaced IE-KD + KD s={s:g}": spaced(ie, s, alpha=0.3),
-            f"spaced attention transfer s={s:g}": spaced(attention, s),
-            f"spaced IE on attention s={s:g}": spaced(replace(attention, split="halves"), s, explore_metric="abs_cos",
-                                                      explore_weight=1.0),
-            "IE-DML": both, f"spaced IE-DML s={s:g}": spaced(both, s),
-            f"spaced DML, leaders alternate s={s:g}": spaced(peers, s, leader="alternate")}
-    return arms
+    return arms | {name: IE_VARIANTS[name](ie) for name in setting.variants if name in IE_VARIANTS}
 
 
 def education_arms(setting: Setting) -> dict[str, Recipe]:
@@ -301,28 +315,17 @@ def education_arms(setting: Setting) -> dict[str, Recipe]:
     ed, s = setting.schools, CONTROL_INTERVAL
     if ed is None:
         return {}
-    s, whole, longer = min(s, ed.epochs), replace(ed, growth="none"), _equal_images(setting)
+    s, whole, longer = min(s, ed.epochs), replace(ed, growth="none"), _equal_images(ed)
     arms = {"baseline": baseline(ed),
             "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
             "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s), "offline schools": offline(whole),
             "growth without KD": replace(ed, alpha=0.0), f"spaced ED, equal images s={s:g}": spaced(longer, s),
             "offline ED, equal images": offline(longer)}
-    if setting.variants:
-        classes = sum(ed.schools)
-        arms |= {
-            "offline, one teacher": offline(replace(whole, schools=(classes,), teacher_batches="shared")),
-            "growth without KD, equal images": replace(longer, alpha=0.0),
-            "offline ED, padded": offline(ed, kd_scope="padded"),
-            "offline ED, all teachers": offline(ed, kd_scope="all_teachers"),
-            "offline ED, one learning rate": offline(ed, lr_on_growth="continue"),
-            "offline ED, groups in turn": offline(ed, grade_batches="sequential"),
-            f"spaced ED, shared batches s={s:g}": spaced(ed, s, teacher_batches="shared")}
-    return arms
+    return arms | {name: ED_VARIANTS[name](ed) for name in setting.variants if name in ED_VARIANTS}
 
 
-def _equal_images(setting: Setting) -> Recipe:
+def _equal_images(ed: Recipe) -> Recipe:
     """A growing student's recipe of grades so long that it sees about as many pictures as a whole one."""
-    ed = setting.schools
     sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
     shares = [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
     each = max(round(ed.epochs / sum(shares)), 1)
