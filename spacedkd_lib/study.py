@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Sequence
 
 from . import records
 from .executors import LocalProcesses, logged
@@ -57,7 +57,7 @@ class Setting:
     self_audit: tuple[str, ...] = ()
     factors: Recipe | None = None
     schools: Recipe | None = None
-    variants: tuple[str, ...] = ()
+    variants: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,10 @@ ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
 
 # One change each: of IE-KD, its metrics, parts and base; of Education Distillation, its teachers, loss and schedule.
 IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "spaced inheritance s=1.5": lambda ie: spaced(ie, 1.5, explore_weight=0.0),
+    "offline factor transfer": lambda ie: offline(factor_transfer(ie)),
+    "DML, batch statistics": lambda ie: mutual(_labels(ie), teacher_mode="train_frozen"),
+    "spaced DML, batch statistics s=1.5": lambda ie: spaced(mutual(_labels(ie), teacher_mode="train_frozen"), 1.5),
     "IE-KD, from epoch 1.5": lambda ie: replace(ie, ramp_start=1.5),  # its paraphraser is as old as with spacing
     "spaced exploration s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=0.0),
     "spaced factor transfer s=1.5": lambda ie: spaced(factor_transfer(ie), 1.5),
@@ -129,6 +133,10 @@ IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "spaced DML, leaders alternate s=1.5": lambda ie: spaced(mutual(_labels(ie)), 1.5, leader="alternate"),
 }
 ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "spaced ED, equal images s=1.5": lambda ed: spaced(_equal_images(ed), 1.5),
+    "online schools, batch statistics": lambda ed: replace(ed, growth="none", teacher_mode="train_frozen"),
+    "spaced schools, batch statistics s=1.5": lambda ed: spaced(replace(ed, growth="none",
+                                                                        teacher_mode="train_frozen"), 1.5),
     "offline, one teacher": lambda ed: offline(replace(ed, schools=(), growth="none", teacher_batches="shared")),
     "growth without KD, equal images": lambda ed: replace(_equal_images(ed), alpha=0.0),
     "offline ED, padded": lambda ed: offline(ed, kd_scope="padded"),
@@ -175,9 +183,9 @@ PROFILES = {p.name: p for p in (
     Profile("study", "answers on the embedded data: ten seeds, controls and switches; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
-                 variants=("IE-KD, from epoch 1.5", "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
-                           "spaced IE-KD, released weights s=1.5", "IE-DML", "offline, one teacher",
-                           "offline ED, groups in turn", "spaced ED, shared batches s=1.5")),
+                 variants=(*list(IE_VARIANTS)[:5], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
+                           "spaced IE-KD, released weights s=1.5", "IE-DML", *list(ED_VARIANTS)[:4],
+                           "spaced ED, shared batches s=1.5")),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
@@ -186,7 +194,7 @@ PROFILES = {p.name: p for p in (
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
-                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, variants=(*IE_VARIANTS, *ED_VARIANTS)),)),
+                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, variants=list(IE_VARIANTS)[:2] + ["IE-KD, from epoch 1.5"]),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -303,8 +311,6 @@ def ie_arms(setting: Setting) -> dict[str, Recipe]:
     online, peers = online_kd(_labels(ie)), mutual(_labels(ie))
     arms = {"baseline": baseline(ie), "online KD": online, f"spaced KD s={s:g}": spaced(online, s),
             "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s), "offline IE-KD": offline(ie),
-            f"spaced inheritance s={s:g}": spaced(ie, s, explore_weight=0.0),
-            "offline factor transfer": offline(factor_transfer(ie)),
             "DML": peers, f"spaced DML s={s:g}": spaced(peers, s)}
     return arms | {name: IE_VARIANTS[name](ie) for name in setting.variants if name in IE_VARIANTS}
 
@@ -315,12 +321,11 @@ def education_arms(setting: Setting) -> dict[str, Recipe]:
     ed, s = setting.schools, CONTROL_INTERVAL
     if ed is None:
         return {}
-    s, whole, longer = min(s, ed.epochs), replace(ed, growth="none"), _equal_images(ed)
+    s, whole = min(s, ed.epochs), replace(ed, growth="none")
     arms = {"baseline": baseline(ed),
             "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
             "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s), "offline schools": offline(whole),
-            "growth without KD": replace(ed, alpha=0.0), f"spaced ED, equal images s={s:g}": spaced(longer, s),
-            "offline ED, equal images": offline(longer)}
+            "growth without KD": replace(ed, alpha=0.0), "offline ED, equal images": offline(_equal_images(ed))}
     return arms | {name: ED_VARIANTS[name](ed) for name in setting.variants if name in ED_VARIANTS}
 
 

@@ -80,7 +80,7 @@ def test_every_method_has_a_look_of_its_own_and_keeps_it():
     """But for the controls and the audited arms, which are drawn as differences, in one colour."""
     names = {row.arm for profile in study.PROFILES for row in study.grid(profile, None, 1)
              if row.arm not in study.CONTROLS and row.notebook[:2] != "09"
-             and not (row.notebook[0] == "1" and profile == "study")} | {"teacher"}  # variants of 10 and 11
+             and row.arm not in study.IE_VARIANTS | study.ED_VARIANTS} | {"teacher"}
     looks = {arm: figures.look(arm) for arm in names}
     assert len(set(looks.values())) == len(names)
     assert {colour for colour, _ in looks.values()} == {figures.colour(arm) for arm in names}

@@ -38,11 +38,19 @@ def test_shared_runs_are_counted_once():
     rows = study.grid("quick")
     baselines = {r.recipe.run_id for r in rows if r.arm == "baseline" and r.setting == "glyphs" and r.seed == 0}
     assert len(baselines) == 2  # resnet8, shared by three notebooks, and the trunk of self KD
-    assert len(study.unique(rows)) == 170 + 35 + 45 < len(rows)
+    assert len(study.unique(rows)) == 170 + 25 + 40 < len(rows)
 
 
 def test_seeds_can_be_chosen():
     assert {r.seed for r in study.grid("quick", "05_spaced_kd", seeds=2)} == {0, 1}
+
+
+@pytest.mark.parametrize("variants, base", [(study.IE_VARIANTS, "factors"), (study.ED_VARIANTS, "schools")])
+def test_each_variant_is_another_run(variants, base):
+    setting = study.profile("study").settings[0]
+    arms = study.ie_arms(replace(setting, variants=())) | study.education_arms(replace(setting, variants=()))
+    made = {name: change(getattr(setting, base)).run_id for name, change in variants.items()}
+    assert len({*made.values(), *(recipe.run_id for recipe in arms.values())}) == len(made) + len(set(arms.values()))
 
 
 # The audit's arms and the controls
