@@ -22,8 +22,8 @@ and length.
 
 O are claims of IE-KD, mutual learning and Education Distillation as their abstracts make them, S our questions to
 spacing these. Both were written down before the first run of notebooks 10 and 11, on any data; the weight of IE-KD's
-losses was then chosen on validation pictures of seed 100. O5 first took the arm of equal images, whose teachers learn for
-longer too; it got its present one, with the very same teachers, when two seeds of each were seen, and both below.
+losses was then chosen on validation pictures of seed 100. O5 first took the arm of equal images, whose teachers learn
+for longer too; it got its present one, with the very same teachers, when two seeds of each were seen, and both below.
 
 Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
 """
@@ -101,8 +101,10 @@ REGISTER = (
     Claim("O2", "IE-KD beats factor transfer, which has no exploration.", _OTHERS, _IE, "offline IE-KD",
           "offline factor transfer"),
     Claim("O3", "Mutual learning beats training on labels alone.", _OTHERS, _IE, "DML", "baseline"),
-    Claim("O4", "Education Distillation beats training on labels alone.", _OTHERS, _ED, "offline ED", "baseline"),
-    Claim("O5", "Growth is better than the same teachers without it.", _OTHERS, _ED, "offline ED", "offline schools"),
+    Claim("O4", "Education Distillation beats training on labels alone for as many epochs.", _OTHERS, _ED, "offline ED",
+          "baseline"),
+    Claim("O5", "Growth is better than the same teachers without it, for as many epochs.", _OTHERS, _ED, "offline ED",
+          "offline schools"),
     Claim("S1", "Spaced IE-KD beats IE-KD with a teacher that learns beside it.", _NEW, _IE, "spaced IE-KD s=1.5",
           "IE-KD"),
     Claim("S2", "Spaced IE-KD beats spaced KD.", _NEW, _IE, "spaced IE-KD s=1.5", "spaced KD s=1.5"),

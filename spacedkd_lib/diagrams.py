@@ -83,7 +83,7 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     _box(ax, (1.65, middle), (0.9, 0.5), "student", plain)
     for y, shade, name in ((inherit, one, "inheriting"), (explore, other, "exploring")):
         _box(ax, (2.95, y), (0.9, 0.6), f"{name}\n{' × '.join(map(str, (channels // 2, *size)))}", shade)
-        _box(ax, (4.3, y), (1.0, 0.4), "its encoder", shade)
+        _box(ax, (4.3, y), (1.0, 0.4), f"encoder $E_{name[0]}$", shade)
         _box(ax, (5.7, y), (0.9, 0.4), " × ".join(map(str, factor)), shade)
         _arrow(ax, (3.4, y), (3.8, y), shade=shade)
         _arrow(ax, (4.8, y), (5.25, y), shade=shade)
@@ -97,10 +97,11 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     ax.text(2.85, 3.25, "reconstruction error:\ntrains the paraphraser", ha="right", va="center")
     _arrow(ax, (5.7, 1.75), (5.7, 2.35), shade=one, both=True)
     ax.text(5.62, 2.05, "inheritance: nearer", ha="right", va="center", color=one)
-    _arrow(ax, (6.15, explore), (6.85, explore), (6.85, upper), (6.15, upper), shade=other)
+    _arrow(ax, (6.5, explore), (6.85, explore), (6.85, upper), (6.15, upper), shade=other)
+    _arrow(ax, (6.5, explore), (6.15, explore), shade=other)
     ax.text(6.79, 2.05, "exploration:\nfarther", ha="right", va="center", color=other)
     _arrow(ax, (2.95, 0.65), (2.95, 0.33), (3.3, 0.33))
-    ax.text(3.36, 0.33, "pooling, linear layer: cross-entropy with the labels", va="center")
+    ax.text(3.36, 0.33, "both halves: pooling, linear layer, cross-entropy with the labels", va="center")
     ax.text(0.1, 0.33, "dashed: at rest\nwhile the student learns", va="center")
     return fig
 

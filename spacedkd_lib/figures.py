@@ -135,7 +135,8 @@ def schedule(events: Iterable[Event], batches_per_epoch: int) -> Figure:
     return schedules([("", events)], batches_per_epoch)
 
 
-def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int) -> Figure:
+def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int,
+              roles: tuple[str, str] = ("teacher", "student")) -> Figure:
     """For each schedule when teacher and student are updated, and by how many updates the teacher is ahead: a
     line, with a dot and the mean at the updates of the student.
 
@@ -144,6 +145,7 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
     Args:
         titled: title and events, see `schedule.spaced_schedule`.
         batches_per_epoch: L, for the mean lead in epochs.
+        roles: what the two lanes are called.
     """
     style()
     fig, axes = plt.subplots(2 * len(titled), 1, figsize=(COLUMN, 1.55 * len(titled) + 0.35), squeeze=False,
@@ -153,6 +155,7 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
         times = np.cumsum([0] + [event.kind != "epoch" for event in events])[:-1]  # updates before each event
         lanes.set_title(title)
         _draw_lanes(lanes, events, times)
+        lanes.set_yticks([1, 0], roles)
         _draw_lead(lead, events, times, batches_per_epoch)
         _draw_epochs(lanes, lead, [(t, e.index) for t, e in zip(times, events) if e.kind == "epoch"])
     axes[-1, 0].set_xlabel("time, in updates; ticks: epochs, with their replays")

@@ -7,6 +7,8 @@ Taught in notebooks/11_education_distillation.ipynb.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -82,7 +84,7 @@ class School:
         self.where = [(of_image == k).nonzero().flatten() for k in range(len(groups))]
         self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
         self.lessons = Dealt(self.own, mixed=True)
-        self.shared = self.learned(recipe) if recipe.teacher_batches == "shared" else None
+        self.shared = self.learned(replace(recipe, replay="same")) if recipe.teacher_batches == "shared" else None
 
     @property
     def images(self) -> Tensor:
@@ -141,5 +143,6 @@ class School:
         batches = self.shared.course.grades[grade][1]
         epoch, position = divmod(local, batches)
         order = self.own[k]._order(sum(e for e, _ in self.shared.course.grades[:grade]) + epoch)
-        begin, end = (at * len(order) // batches for at in (position, position + 1))
-        return self.own[k].pictures(order[begin:end], i)
+        pairs = len(order) // 2  # dealt in twos, as a teacher needs two (batch norm); the last may be three
+        begin, end = (2 * (at * pairs // batches) for at in (position, position + 1))
+        return self.own[k].pictures(order[begin:end if end < 2 * pairs else None], i)

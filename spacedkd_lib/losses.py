@@ -90,7 +90,7 @@ def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0, reduction:
     """Mean |difference|^p of the L2-normalised factors, to the power 1/p; p = 1 in the released IE-KD program.
 
     "mean" is over batch and elements: its largest value is 2 / sqrt(D) at p = 1. With "sum_per_sample" the elements
-    are added, so that a weight means the same for factors of any size D.
+    are added: then value and gradient grow like sqrt(D).
     """
     difference = (_unit(student) - _unit(teacher.detach())).abs()
     if p > 1:  # the root has no gradient at zero
@@ -124,7 +124,11 @@ def reconstruction_l1(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear centred kernel alignment of two feature sets [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1]."""
+    """Linear centred kernel alignment of two feature sets [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1].
+
+    Of few samples it is biased: unrelated features of D1 and D2 elements give about sqrt(D1 D2) / B where that is
+    small, and come near 1 where B is (0.85 for 500 pictures of maps of 2048 and 4096 elements).
+    """
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     x, y = x @ x.T, y @ y.T  # B x B: maps have far more elements than a batch has images

@@ -3,8 +3,9 @@
 IE-KD: github.com/aliyun/Revisiting-Knowledge-Distillation-an-Inheritance-and-Exploration-Framework, commit 3274ab0.
 ED: github.com/Revolutioner1/ED, commit f80157a. Neither can be started as it is: the first imports modules that it does
 not have, the second has no entry point and selects no class for any teacher. So nothing here was run as released; the
-rows are what their code says, numbered as in our reading of it, and those left out (missing files, unknown keys, dead
-code) change no number. "expected" is what abstracts and figures say, or the usual definition; we had no full papers.
+rows are what their code says, numbered as in our reading of it. Left out is what keeps them from starting, what changes
+no number, and what cannot be a switch here (the same order in every epoch on several GPUs, defaults, strides,
+printed numbers). "expected" is what abstracts and figures say, or the usual definition; we had no full papers.
 Told in notebooks/10_ie_kd.ipynb and notebooks/11_education_distillation.ipynb. No torch here.
 """
 
@@ -65,19 +66,21 @@ OTHER_DEVIATIONS = {d.id: d for d in (
               "With the student's features frozen, 30 steps of the encoder turn a cosine of 0.18 into -0.23.",
               elsewhere='the field explore_encoder = "frozen", and probe_..._cka in every record'),
     Deviation("I22", "high", "alignment with the wrong sign", "loss/cka.py", "A loss.",
-              "It returns the similarity, and two of its three forms crash.", "As inheritance it would repel.",
+              "Its CKA (centred kernel alignment) returns the similarity, and two of its three forms crash.",
+              "As inheritance it would repel.",
               elsewhere='inherit_metric = "cka", which is 1 - CKA'),
     Deviation("E7", "high", "classes fall between the groups", "cifar100.py 11-28; train_*.py 98-105",
               "33, 33 and 34 classes.",
               "Counts are used as bounds, so no teacher has any class; with the evident repair, strict comparisons "
-              "lose classes 33 and 66.", "Two classes are never learnt.", _ed(school_bounds="strict")),
+              "lose classes 33 and 66.", "With that repair two classes are never learnt.", _ed(school_bounds="strict")),
     Deviation("E9", "high", "validation on training pictures", "cifar100.py 47-49; student_continer.py 85",
               "Accuracy on pictures not trained on.",
               "The training split, in train mode, in batches of 4, and the statistics move.",
               "No number of that program can be a test accuracy.",
               elsewhere="train accuracy, beside the test's in every record"),
     Deviation("E11", "high", "teachers teach in train mode", "student_continer.py 47-48", "Trained teachers are asked.",
-              "They answer by the statistics of the batch, and theirs drift.", "As A13.", _ed(teacher_mode="train")),
+              "They answer by the statistics of the batch, and theirs drift.",
+              "A teacher's own accuracy depends on the student's questions.", _ed(teacher_mode="train")),
     Deviation("E12", "medium", "batches of 4", "all loaders", "Batches that batch norm can work with.",
               "4 pictures, learning rate 0.05.", "Noise; 12,500 updates an epoch.", _ed(batch_size=4), in_preset=False),
     Deviation("E18", "high", "one file for three teachers", "train_teacher.py 72, 124", "A teacher a group.",
@@ -85,7 +88,8 @@ OTHER_DEVIATIONS = {d.id: d for d in (
     Deviation("E20", "medium", "the student grows as its learning rate falls", "train_student.py 132, 168-209",
               "Grades in which the new stage can learn.",
               "Grades end after epochs 149 and 179 of 240, where the rate falls to a tenth for all.",
-              "Three quarters of the parameters first appear at a tenth of the rate or less.",
+              "Three quarters of the parameters first appear at a tenth of the rate or less. (The preset sets the "
+              "lengths of the grades, too.)",
               _ed(lr_on_growth="continue", lr_schedule="late_steps")),
     Deviation("E22", "medium", "momentum is lost at a new grade", "student_continer.py 107-117",
               "The surviving layers go on.", "A new optimizer.", "A jolt at each growth.",
@@ -94,7 +98,7 @@ OTHER_DEVIATIONS = {d.id: d for d in (
               "One whole group after the other in each epoch.", "The last group is fresh in memory when it ends.",
               _ed(grade_batches="sequential")),
     Deviation("E26", "high", "the logarithm of a softmax", "student_continer.py 54-60", "A loss that is finite.",
-              "log(softmax(z)) overflows where the student is sure.", "NaN.", elsewhere="losses.kl"),
+              "log(softmax(z)) is minus infinity where a probability underflows.", "NaN.", elsewhere="losses.kl"),
     Deviation("E30", "medium", "heads of another kind", "resnet20.py 64-118", "The plain network at the end.",
               "No ReLU in lower heads, and one more batch norm before the last.",
               "The final student is not a ResNet-20 (128 parameters more).", _ed(final_head="batch_norm")),

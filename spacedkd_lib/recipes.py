@@ -152,8 +152,8 @@ class Recipe:
     grade_batches: str = _field("mixed", "groups within an epoch (E24)", "ours", ("mixed", "sequential"))
     teacher_batches: str = _field("own", "each teacher's own, or its part of the student's", "ours",
                                   ("own", "shared"))
-    teacher_start: str = _field("run", "shared batches: teachers learn from the start, or from their grade", "ours",
-                                ("run", "grade"))
+    teacher_start: str = _field("run", "shared batches: teachers learn from the start, or from their grade on, at the "
+                                "run's learning rate", "ours", ("run", "grade"))
     kd_scope: str = _field("own_slice", "which teacher says what of which logits", "released ED program",
                            ("own_slice", "padded", "all_teachers"))
     reference_relu: bool = _field(False, "a ReLU in the heads of lower grades (E30)", "released ED program")
@@ -292,12 +292,30 @@ def _check_methods(r: Recipe) -> None:
     if r.map_loss == "attention" and r.refit_passes:
         raise InputError(f'refit_passes = {r.refit_passes} is for a paraphraser and map_loss = "attention" has none: '
                          'leave it at 0, or choose "factor".')
+    if r.map_loss != "none" and r.method not in ("ie_kd", "mutual") and r.start != "teacher":
+        raise InputError(f'map_loss = "{r.map_loss}" is for ie_kd and mutual and the method is {r.method}: leave it at '
+                         '"none".')
+    if r.map_loss != "none" and r.split == "whole" and r.explore_weight:
+        raise InputError(f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set '
+                         "it to 0, or split the map.")
+    if r.map_loss != "none" and r.ramp_start >= r.epochs:
+        raise InputError(f"ramp_start = {r.ramp_start:g} is not before the end of {r.epochs} epochs: give less.")
+    if r.rule in ("constant", "head_start") and (r.refit_passes or r.leader == "alternate"):
+        raise InputError(f'rule = "{r.rule}" has no blocks, which refit_passes and leader = "alternate" need: choose '
+                         "another rule.")
+    if r.method == "mutual" and (r.alpha or r.beta):
+        raise InputError(f"Mutual learning has its own weight, mutual_weight, and alpha = {r.alpha:g} and beta = "
+                         f"{r.beta:g} mean nothing: set both to 0, as mutual() does.")
     if r.method == "education":
         _check_grades(r)
 
 
 def _check_grades(r: Recipe) -> None:
     grades = len(r.schools) or 1
+    for name, value in (("beta", 0.0), ("soft_loss", "kl"), ("student_clock", "own"), ("zero_target", "post_update")):
+        if getattr(r, name) != value:
+            raise InputError(f"{name} = {getattr(r, name)!r} means nothing to Education Distillation: set it to "
+                             f"{value!r}, as education() leaves it.")
     if r.growth == "none":
         if r.grade_epochs:
             raise InputError(f'grade_epochs = {r.grade_epochs} is for a student that grows, and growth = "none": leave '
@@ -385,11 +403,11 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
     if recipe.rule == "head_start":
         return None  # its teacher sees more batches, in another order
     if recipe.method == "education":
-        own = dict(interval=0.0, model=recipe.teacher_model or recipe.model,
+        own = dict(interval=0.0, growth="none", beta=0.0, model=recipe.teacher_model or recipe.model,
                    width=recipe.teacher_width or recipe.width)
         if recipe.teacher_batches == "shared" or recipe.teacher_mode == "train":
             return None  # they learn with the student; or its questions move their statistics
-        return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES)) | own)
+        return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES, *_MAPS, *_PEERS)) | own)
     if recipe.method not in ("online_kd", "offline_kd", "ie_kd"):
         return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
     if recipe.refit_passes:
@@ -401,22 +419,23 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
 
 def online_kd(recipe: Recipe, **changes) -> Recipe:
     """A second network teaches while both are trained; `interval` = 0 unless given."""
-    return replace(recipe, method="online_kd", **changes)
+    return replace(recipe, **defaults(_MAPS) | dict(method="online_kd") | changes)
 
 
 def offline_kd(recipe: Recipe, **changes) -> Recipe:
     """The teacher is trained to its end first: the schedule's other end, one interval as long as the run."""
-    return replace(recipe, method="offline_kd", interval=float(recipe.epochs), **changes)
+    return replace(recipe, **defaults(_MAPS) | dict(method="offline_kd", interval=float(recipe.epochs)) | changes)
 
 
 def self_kd(recipe: Recipe, **changes) -> Recipe:
     """The deepest exit of a multi-exit network teaches its three shallow exits."""
-    return replace(recipe, method="self_kd", **changes)
+    return replace(recipe, **defaults(_MAPS) | dict(method="self_kd") | changes)
 
 
 def ie_kd(recipe: Recipe, **changes) -> Recipe:
     """Inheritance and exploration (Huang et al., CVPR 2021): a teacher's factor attracts one half of the student's
-    last map and repels the other, besides the labels. The teacher is online; `offline()` trains it first."""
+    last map and repels the other, besides the labels. The teacher is online, and its paraphraser learns beside it;
+    `offline()` trains both first, and with `refit_passes` the paraphraser once more on the finished teacher."""
     return replace(recipe, **dict(method="ie_kd", map_loss="factor", alpha=0.0, beta=0.0) | changes)
 
 
@@ -433,14 +452,16 @@ def attention_transfer(recipe: Recipe, **changes) -> Recipe:
 
 
 def mutual(recipe: Recipe, **changes) -> Recipe:
-    """Deep mutual learning (Zhang et al. 2018): networks teach each other. The first one, of `teacher_model`, leads."""
+    """Deep mutual learning (Zhang et al. 2018): networks teach each other. The first one, of `teacher_model`, leads. Of
+    a recipe of IE-KD it makes IE-DML: each network's factor speaks to the other."""
     return replace(recipe, **dict(method="mutual", alpha=0.0, beta=0.0) | changes)
 
 
 def education(recipe: Recipe, schools: tuple, **changes) -> Recipe:
     """Education Distillation: a teacher a group of classes, and a student that grows from group to group. Temperature 4
     and weight 0.7 of the soft loss are the released program's."""
-    return replace(recipe, **dict(method="education", schools=schools, alpha=0.7, temperature=4.0, beta=0.0) | changes)
+    return replace(recipe, **defaults((*_MAPS, *_PEERS)) | dict(method="education", schools=schools, alpha=0.7,
+                                                                temperature=4.0, beta=0.0) | changes)
 
 
 def offline(recipe: Recipe, **changes) -> Recipe:
@@ -483,14 +504,33 @@ def preset(recipe: Recipe, name: str) -> Recipe:
         raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
                          "derive the recipe with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
-    if name == "released" and recipe.method == "ie_kd" and (recipe.teacher_model or recipe.teacher_width):
-        changes |= dict(  # the small network teaches the large one (I3)
-            model=recipe.teacher_model or recipe.model, teacher_model=recipe.model,
-            width=recipe.teacher_width or recipe.width, teacher_width=recipe.width)
     if recipe.method in ("ie_kd", "mutual", "education"):
-        return replace(recipe, **(changes if name == "released" else defaults(changes)))
+        values = changes if name == "released" else defaults(changes)
+        return replace(recipe, **values | (_pair(recipe, name) if recipe.method == "ie_kd" else {}) |
+                       (_released_grades(recipe, name) if recipe.method == "education" else {}))
     if name == "clean":
         changes = defaults(changes.keys() - {"augment"})
     elif recipe.dataset.startswith("tiny-imagenet"):  # both released programs treat it alike
         changes |= dict(augment="crop_flip", normalise="imagenet")
     return replace(recipe, **changes)
+
+
+def _pair(recipe: Recipe, name: str) -> dict:
+    """Who teaches whom: the large network the small one, or, as released, the small one the large (I3)."""
+    student = (int(recipe.model.removeprefix("resnet")), recipe.width)
+    teacher = (int((recipe.teacher_model or recipe.model).removeprefix("resnet")), recipe.teacher_width or recipe.width)
+    if student == teacher or (student > teacher) == (name == "released"):
+        return {}
+    return dict(model=recipe.teacher_model or recipe.model, teacher_model=recipe.model,
+                width=recipe.teacher_width or recipe.width, teacher_width=recipe.width)
+
+
+def _released_grades(recipe: Recipe, name: str) -> dict:
+    """149, 30 and 61 of 240 epochs, in these shares (E20); of another number of groups there is nothing released."""
+    if name == "clean":
+        return dict(grade_epochs=())
+    if len(recipe.schools) != 3 or recipe.growth == "none":
+        return {}
+    first = min(round(recipe.epochs * 149 / 240), recipe.epochs - 2)
+    last = min(round(recipe.epochs * 61 / 240), recipe.epochs - first - 1)
+    return dict(grade_epochs=(first, recipe.epochs - first - last, last))

@@ -25,8 +25,8 @@ from . import records
 from .executors import LocalProcesses, logged
 from .deviations import switches, turn
 from .recipes import (
-    InputError, Recipe, attention_transfer, baseline, education, factor_transfer, from_dict, ie_kd, mutual, nearest,
-    offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+    InputError, Recipe, attention_transfer, baseline, education, factor_transfer, from_dict, grade_lengths, ie_kd,
+    mutual, nearest, offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
@@ -111,7 +111,8 @@ FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teach
 ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
        *(name for name in CONTROLS if "augmentation" not in name))
 
-# One change each: of IE-KD, its metrics, parts and base; of Education Distillation, its teachers, loss and schedule.
+# Other forms of IE-KD and mutual learning: parts, metrics (with weights of their own, not tuned), maps, ways to ask; of
+# Education Distillation: equal images and multiply-accumulates, teachers, loss and schedule.
 IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "spaced inheritance s=1.5": lambda ie: spaced(ie, 1.5, explore_weight=0.0),
     "offline factor transfer": lambda ie: offline(factor_transfer(ie)),
@@ -133,6 +134,9 @@ IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "spaced DML, leaders alternate s=1.5": lambda ie: spaced(mutual(_labels(ie)), 1.5, leader="alternate"),
 }
 ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "baseline, images of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_studied(ed)))),
+    "baseline, MACs of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_worked(ed)))),
+    "offline schools, images of ED": lambda ed: offline(replace(ed, growth="none"), epochs=round(sum(_studied(ed)))),
     "spaced ED, equal images s=1.5": lambda ed: spaced(_equal_images(ed), 1.5),
     "online schools, batch statistics": lambda ed: replace(ed, growth="none", teacher_mode="train_frozen"),
     "spaced schools, batch statistics s=1.5": lambda ed: spaced(replace(ed, growth="none",
@@ -184,8 +188,7 @@ PROFILES = {p.name: p for p in (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
                  variants=(*list(IE_VARIANTS)[:5], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
-                           "spaced IE-KD, released weights s=1.5", "IE-DML", *list(ED_VARIANTS)[:4],
-                           "spaced ED, shared batches s=1.5")),
+                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:7])),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
@@ -194,7 +197,8 @@ PROFILES = {p.name: p for p in (
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
-                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, variants=list(IE_VARIANTS)[:2] + ["IE-KD, from epoch 1.5"]),)),
+                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS,
+                 variants=(*list(IE_VARIANTS)[:2], "IE-KD, from epoch 1.5")),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -329,13 +333,30 @@ def education_arms(setting: Setting) -> dict[str, Recipe]:
     return arms | {name: ED_VARIANTS[name](ed) for name in setting.variants if name in ED_VARIANTS}
 
 
+def _shares(ed: Recipe) -> list[float]:
+    """What part of all classes, and so of the images, each grade knows."""
+    sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
+    return [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
+
+
+def _studied(ed: Recipe) -> list[float]:
+    """A growing student's images, grade by grade, in epochs of a whole one."""
+    return [epochs * share for epochs, share in zip(grade_lengths(ed), _shares(ed))]
+
+
+def _worked(ed: Recipe) -> list[float]:
+    """Its multiply-accumulates in the same unit: each stage of these networks costs about the same."""
+    stages = 4 if ed.model in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101") else 3
+    depths = (max(stages - later, 1) for later in reversed(range(len(ed.schools))))
+    return [epochs * depth / stages for epochs, depth in zip(_studied(ed), depths)]
+
+
 def _equal_images(ed: Recipe) -> Recipe:
     """A growing student's recipe of grades so long that it sees about as many pictures as a whole one."""
-    sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
-    shares = [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
+    shares = _shares(ed)
     each = max(round(ed.epochs / sum(shares)), 1)
     last = max(round(ed.epochs - each * sum(shares[:-1])), 1)
-    lengths = (each,) * (len(sizes) - 1) + (last,)
+    lengths = (each,) * (len(shares) - 1) + (last,)
     return replace(ed, epochs=sum(lengths), grade_epochs=lengths)
 
 

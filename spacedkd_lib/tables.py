@@ -319,18 +319,22 @@ def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def forgetting(grades: pd.DataFrame) -> pd.DataFrame:
-    """What each group lost from the end of its own grade to the end of the run, in points, paired by seed.
+    """What each group lost from the end of its own grade to the end of the run, in points, paired by seed; Holm's
+    correction over the lines of a setting.
 
     Args:
         grades: from `by_grade`.
     """
     lines = []
-    for (setting, arm, k), part in grades.groupby(["setting", "arm", "group"], sort=False):
-        wide = part.pivot(index="seed", columns="grade", values="accuracy")
-        own, end = wide[k], wide[wide.columns.max()]
-        if k < wide.columns.max():
-            i = mean_interval(own - end)
-            lines.append([setting, arm, k, i.n, own.mean(), end.mean(), i.mean, i.low, i.high, i.n, math.nan])
+    for setting, runs in grades.groupby("setting", sort=False):
+        here = []
+        for (arm, k), part in runs.groupby(["arm", "group"], sort=False):
+            wide = part.pivot(index="seed", columns="grade", values="accuracy")
+            own, end = wide[k], wide[wide.columns.max()]
+            if k < wide.columns.max():
+                here.append(([setting, arm, k, len(own), own.mean(), end.mean()], mean_interval(own - end)))
+        for (line, i), p in zip(here, holm([i.p for _, i in here])):
+            lines.append([*line, i.mean, i.low, i.high, i.n, p])
     return pd.DataFrame(lines, columns=["Setting", "Arm", "Group", "n", "After its grade (%)", "At the end (%)", *(
         f"Forgotten{part}" for part in (" (points)", ": low", ": high", ": pairs", ": p (Holm)"))])
 

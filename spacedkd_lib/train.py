@@ -36,15 +36,17 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     teacher); a replay that updates everything makes the teacher's own update on its starting batch superfluous
     (released self-KD program); where leaders alternate, the follower leads in every second block."""
     options = dict(rule=recipe.rule, tail=recipe.tail, seed=recipe.seed)
-    if isinstance(batches_per_epoch, Course):
+    graded = isinstance(batches_per_epoch, Course)
+    fewest = min(batches for _, batches in batches_per_epoch.grades) if graded else batches_per_epoch
+    if 0 < recipe.interval * fewest < 1:
+        raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
+                         f"give 0, or at least {1 / fewest:.3g}.")
+    if graded:
         return graded_schedule(batches_per_epoch, recipe.interval, **options)
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
                              refit=recipe.refit_passes if recipe.method == "ie_kd" else 0,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"),
                              **options)
-    if 0 < recipe.interval * batches_per_epoch < 1:
-        raise InputError(f"interval = {recipe.interval} epochs is less than one of the {batches_per_epoch} batches of "
-                         f"an epoch: give 0, or at least {1 / batches_per_epoch:.3g}.")
     if recipe.method == "mutual" and recipe.leader == "alternate":
         swapped = {"teach": "learn", "learn": "teach"}
         return (event._replace(kind=swapped.get(event.kind, event.kind)) if event.block % 2 else event

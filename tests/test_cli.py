@@ -1,6 +1,7 @@
 """The commands as a person gives them: exit status, one sentence for bad input."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -191,6 +192,18 @@ def test_exercises_say_right_wrong_and_unanswered(capsys):
         exercises.check("5.1", 1)
 
 
+def _kl(student, teacher, group, t):
+    """The sliced soft loss of exercise 11.2; wrong without its temperature, or times T squared."""
+    p, q = ([math.exp(z / t) for z in logits] for logits in ([student[k] for k in group], teacher))
+    return sum(b / sum(q) * math.log(b / sum(q) / (a / sum(p))) for a, b in zip(p, q))
+
+
+def test_the_exercises_temperature_counts(capsys):
+    for answer in (lambda *a: _kl(*a[:3], 1.0), lambda *a: a[3] ** 2 * _kl(*a), lambda *a: _kl(*a)):
+        exercises.check("11.2", answer)
+    assert [line.endswith("right.") for line in capsys.readouterr().out.splitlines()] == [False, False, True]
+
+
 def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
     wrong = {"00.1": 5, "00.2": None, "00.3": "lr", "01.1": 390, "01.2": lambda i, n: len(i) == n, "01.3": 230.4,
              "02.1": 512, "02.2": lambda z, y: -z[y], "02.3": 3.1, "03.1": lambda z, t: z, "03.2": 3, "03.3": 2,
@@ -201,7 +214,7 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
              "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released"), "10.1": 125,
              "10.2": lambda s, t: sum(abs(a - b) for a, b in zip(s, t)) / len(s),
              "10.3": recipes.ie_kd(recipes.Recipe(), interval=1.5, explore_weight=0.0),
-             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: 0.0, "11.3": 36 / 62}
+             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: _kl(student, teacher, group, 1.0), "11.3": 36 / 62}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
         if answer is not None:

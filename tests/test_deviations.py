@@ -59,10 +59,13 @@ def test_the_other_registers_are_their_presets():
         told = {}
         for d in OTHER_DEVIATIONS.values():
             told |= d.released.get(method, {}) if d.in_preset else {}
-        assert told == RELEASED[method] and preset(recipe, "released") == replace(recipe, **told)
+        grades = dict(grade_epochs=(1, 1, 1)) if method == "education" else {}
+        assert told == RELEASED[method] and preset(recipe, "released") == replace(recipe, **told, **grades)
         assert preset(preset(recipe, "released"), "clean") == recipe
-    pair = preset(ie_kd(Recipe(model="resnet20", teacher_model="resnet56")), "released")  # I3
+    clean = ie_kd(Recipe(model="resnet20", teacher_model="resnet56"))
+    pair = preset(clean, "released")  # I3
     assert (pair.model, pair.teacher_model) == ("resnet56", "resnet20")
+    assert preset(pair, "released") == pair and preset(pair, "clean") == clean
     for id, d in OTHER_DEVIATIONS.items():
         assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
         assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id

@@ -14,7 +14,7 @@ from spacedkd_lib.data import Dataset
 from spacedkd_lib.distillers.education import Education, GrowingResNet
 from spacedkd_lib.lessons import School
 from spacedkd_lib.recipes import (
-    InputError, Recipe, education, grade_lengths, offline, online_kd, partition, spaced, teacher_of,
+    InputError, Recipe, education, grade_lengths, offline, online_kd, partition, preset, spaced, teacher_of,
 )
 from spacedkd_lib.schedule import Course, graded_schedule
 from spacedkd_lib.train import Clock, Run, assemble, learning_rate, recipe_schedule, sweep, train, walk
@@ -88,7 +88,8 @@ def test_what_is_no_partition_is_refused(schools, said):
     (dict(grade_epochs=(6, 0, 0)), "at least 1"), (dict(epochs=2), "too few for 3 grades"),
     (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'), (dict(rule="head_start"), "one teacher"),
     (dict(teacher_batches="shared", grade_batches="sequential"), 'teacher_start = "grade"'),
-    (dict(kd_scope="own"), 'did you mean "own_slice"'),
+    (dict(kd_scope="own"), 'did you mean "own_slice"'), (dict(beta=0.03), "beta = 0.03 means nothing"),
+    (dict(student_clock="teacher"), "means nothing"), (dict(soft_loss="uniform"), "means nothing"),
 ])
 def test_contradictions_are_refused(change, said):
     with pytest.raises(InputError, match=said):
@@ -383,6 +384,61 @@ def test_shared_batches_teach_teachers_of_reached_groups_and_idle_ones_if_asked(
     assert same == (start == "grade")
 
 
+def test_idle_teachers_get_pictures_in_twos(six):
+    recipe = replace(ED, teacher_batches="shared", schools=(4, 1, 1))
+    _, school, _ = walked(recipe, six)
+    for i in range(school.course(recipe).grades[0][1]):
+        idle = school[i][1][school[i][1] >= 4]
+        assert all((idle == c).sum() != 1 for c in (4, 5))
+
+
+def test_fresh_batches_are_the_students_alone(six):
+    for replay in ("fresh_augmentation", "fresh_batch"):
+        for how in ("shared", "own"):
+            recipe = replace(WHOLE, teacher_batches=how, replay=replay)
+            _, school, _ = walked(recipe, six)
+            _, plain, _ = walked(replace(recipe, replay="same"), six)
+            assert torch.equal(school[0][0], plain[0][0])
+            assert not torch.equal(school.learned(recipe)[0][0], plain.learned(plain.recipe)[0][0])
+
+
+def test_an_interval_of_less_than_a_batch_is_refused(six):
+    _, school, _ = walked(ED, six)
+    with pytest.raises(InputError, match="less than one of the"):
+        recipe_schedule(spaced(ED, 0.01), school.course(ED))
+
+
+def test_a_group_of_one_class_can_be_named():
+    d = made(education(BASE, ((5,), (0, 1, 2, 3, 4))))
+    d.growing.eval()
+    assert d.predict(pictures([5, 5])[0])["student"].argmax(1).tolist() == [5, 5]
+
+
+def test_the_preset_has_the_released_grades_and_is_undone(six):
+    long = education(replace(BASE, epochs=240), (2, 2, 2))
+    released = preset(long, "released")
+    assert grade_lengths(released) == (149, 30, 61) and preset(released, "released") == released
+    assert preset(released, "clean") == long
+    course = Course(tuple((e, n) for e, n in zip(grade_lengths(released), (4, 8, 12))), 12)
+    clock, rates = Clock(released, course, []), []
+    for event in recipe_schedule(released, course):
+        if event.kind == "learn":
+            rates.append((clock.epoch(event), clock.rate(event) / released.lr))
+    for epoch, share in ((149.5, 1), (151, 0.1), (181, 0.01), (211, 0.001)):
+        assert next(rate for at, rate in rates if at >= epoch) == pytest.approx(share)
+    assert train(preset(education(BASE, (2, 2, 2)), "released"), six)[1]["test_accuracy"] >= 0
+
+
+def test_matched_arms_cost_what_ed_costs():
+    from spacedkd_lib import study
+    ed = study.profile("study").settings[0].schools
+    d = distillers.make(ed, 1, 62, 16)
+    images = [n * e for n, e in zip((10, 36, 62), grade_lengths(ed))]
+    whole = ed.epochs * 62 * d.macs[-1]
+    assert sum(study._worked(ed)) / ed.epochs == pytest.approx(sum(map(lambda n, m: n * m, images, d.macs)) / whole, rel=0.1)
+    assert sum(study._studied(ed)) / ed.epochs == pytest.approx(sum(images) / (62 * ed.epochs))
+
+
 def test_rows_and_summary_tell_of_groups_grades_and_forgetting(six):
     rows, summary, _, _ = train(spaced(ED, 1.0), six)
     grades = [row for row in rows if "grade1_test_accuracy" in row]
@@ -419,10 +475,7 @@ def test_default_grades_are_as_equal_as_can_be():
     assert grade_lengths(replace(ED, epochs=240)) == (80, 80, 80) and grade_lengths(WHOLE) == (6,)
 
 
-def test_released_rows_as_switches_train(six):
-    released = education(BASE, (2, 2, 2), school_bounds="strict", grade_batches="sequential", lr_on_growth="continue",
-                       lr_schedule="late_steps", optimizer_on_growth="reset", reference_relu=True,
-                       final_head="batch_norm", teacher_mode="train")
-    outcome = train(released, six)
-    assert outcome[1]["test_accuracy"] >= 0 and "references.2.weight" in outcome[3]
-    assert isinstance(Run(released, made(released)).distiller.growing.references[0][2], torch.nn.ReLU)
+def test_heads_of_another_kind():
+    d = made(replace(ED, reference_relu=True, final_head="batch_norm"))
+    assert isinstance(d.growing.references[0][2], torch.nn.ReLU)
+    assert [name for name in d.growing.references.state_dict() if name.startswith("2.")][0] == "2.weight"

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from spacedkd_lib import distillers, losses, models
 from spacedkd_lib.recipes import (
-    InputError, Recipe, attention_transfer, baseline, factor_transfer, ie_kd, mutual, offline, online_kd, spaced,
-    teacher_of,
+    InputError, Recipe, attention_transfer, baseline, education, factor_transfer, ie_kd, mutual, offline, online_kd,
+    spaced, teacher_of,
 )
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.train import assemble, optimizers, recipe_schedule, sweep, train, walk
@@ -103,10 +103,11 @@ def test_what_each_side_minimises_points_where_it_says():
         d = made(replace(IE, explore_metric=explore))
         x, _ = pictures()
         factor = distillers.ie_kd.target(d.recipe, d.paraphraser, d.look(x).map)
-        sgd = torch.optim.SGD(d.map_loss.parameters(), lr=0.5)
-        seen = []
+        last = d.student(x).map.detach().requires_grad_()  # the map itself moves, its encoders do not
+        d.map_loss.requires_grad_(False)
+        sgd, seen = torch.optim.SGD([last], lr=1.0), []
         for _ in range(20):
-            terms = d.map_loss.train()(d.student(x).map, factor)
+            terms = d.map_loss.train()(last, factor)
             seen.append((terms["inherit"].item(), terms["explore"].item()))
             sgd.zero_grad()
             sum(terms.values()).backward()
@@ -217,6 +218,34 @@ def test_diagnoses_tell_halves_from_each_other(toy):
     assert got["probe_inherit_cosine"] == pytest.approx(1) and got["probe_inherit_cka"] == pytest.approx(1)
 
 
+def test_evaluation_leaves_every_network_as_it_was(toy):
+    """In all modes of teaching, with a second set of pictures: nothing of the test pictures stays anywhere."""
+    methods = [IE, factor_transfer(IE), mutual(IE), mutual(BASE), online_kd(BASE),
+               education(BASE, (1, 2), kd_scope="all_teachers")]
+    for recipe, mode in product(methods, ("eval", "train", "train_frozen")):
+        runs, batches, evaluate = assemble([replace(recipe, teacher_mode=mode)], toy, torch.device("cpu"))
+        for event, *_ in walk(runs, batches, lambda runs: [{}]):
+            if event.kind == "epoch":
+                break
+        before = {k: v.clone() for k, v in runs[0].weights().items()}
+        first, second = evaluate(runs), evaluate(runs)
+        assert first == second and all(torch.equal(v, before[k]) for k, v in runs[0].weights().items()), (recipe, mode)
+
+
+def test_what_a_method_does_not_read_is_reset(toy):
+    assert online_kd(IE).map_loss == "none" and teacher_of(online_kd(BASE)) == teacher_of(online_kd(IE, alpha=0.3))
+    assert education(IE, (1, 2)).inherit_weight == Recipe().inherit_weight
+    whole = education(BASE, (1, 1, 1), epochs=2, growth="none")
+    assert teacher_of(whole) == teacher_of(spaced(whole, 1.0))  # fewer epochs than grades: none is asked for
+
+
+def test_a_mutual_networks_cost_counts_its_coders():
+    plain, factors = made(mutual(BASE)).cost, made(mutual(IE)).cost
+    d = made(IE)
+    assert factors["teach"] - plain["teach"] == d.cost["teach"] - 3 * models.macs(d.teacher, 3, 8) + 3 * sum(
+        models.macs(coder, 8, 2) for coder in (d.map_loss.inherit, d.map_loss.explore))
+
+
 # Mutual learning
 
 def test_mutual_steps_by_hand():
@@ -299,6 +328,9 @@ def test_an_odd_channel_count_is_refused():
     (dict(map_loss="none"), "derive it with ie_kd"), (dict(factor_rate=0.0), "factor_rate"),
     (dict(inherit_weight=-1.0), "inherit_weight"), (dict(explore_metric="cos"), 'did you mean "abs_cos"'),
     (dict(zero_target="pre_update"), "post_update"), (dict(map_loss="attention", refit_passes=1), "paraphraser"),
+    (dict(split="whole"), "no half to explore"), (dict(ramp_start=3.0), "not before the end"),
+    (dict(refit_passes=1, rule="constant"), "no blocks"), (dict(method="mutual", alpha=0.3), "mutual_weight"),
+    (dict(method="mutual", leader="alternate", rule="constant"), "no blocks"), (dict(method="online_kd"), "map_loss"),
     (dict(peers=1), "2 networks"), (dict(factor_p=0.5), "factor_p"), (dict(method="mutual", rule="head_start"), "head"),
 ])
 def test_contradictions_are_refused(change, said):

@@ -109,9 +109,13 @@ class Education:
 
     @property
     def cost(self) -> dict[str, int]:
-        asked = len(self.teachers) if self.recipe.kd_scope == "all_teachers" else bool(self.recipe.alpha)
-        return {"teach": 3 * self.teacher_macs[0],
-                "learn": 3 * self.macs[self.growing.grade - 1] + asked * self.teacher_macs[0]}
+        return {"teach": 3 * self.teacher_macs[0], "learn": self._work(self.growing.grade - 1)}
+
+    def _work(self, grade: int) -> int:
+        """Of an update of the student, and of asking its teachers, for one image in a grade counted from 0."""
+        known = len(self.groups) if self.grades == 1 else grade + 1
+        asked = (known if self.recipe.kd_scope == "all_teachers" else 1) if self.recipe.alpha else 0
+        return 3 * self.macs[grade] + asked * self.teacher_macs[0]
 
     @property
     def known(self) -> list[list[int]]:
@@ -195,7 +199,8 @@ class Education:
         logits = self.growing(x)
         student = logits
         if self.growing.grade < self.grades:
-            student = logits.amin(dim=1, keepdim=True).expand(-1, len(self.group_of)).clone()
+            least = logits.amin(dim=1, keepdim=True) - float(logits.shape[1] == 1)  # one class alone must still be chosen
+            student = least.expand(-1, len(self.group_of)).clone()
             for group, column in zip(self.known, self.columns()):
                 student[:, group] = logits[:, column.to(x.device)]
         teachers = torch.empty_like(student)
@@ -222,10 +227,9 @@ class Education:
         for k in range(1, self.grades):
             kept[f"forgotten_group{k}"] = kept[f"grade{k}_test_group{k}_accuracy"] - rows[-1][f"test_group{k}_accuracy"]
         students, teachers = self.images
-        asked = sum(students) * (self.cost["learn"] - 3 * self.macs[-1])
-        work = sum(3 * n * each for n, each in zip(students, self.macs))
+        work = sum(n * self._work(grade) for grade, n in enumerate(students))
         taught = sum(3 * n * each for n, each in zip(teachers, self.teacher_macs)) if self.recipe.alpha else 0
-        return kept | {"train_gmacs": (asked + work + taught) / 1e9, "student_images": sum(students)}
+        return kept | {"train_gmacs": (work + taught) / 1e9, "student_images": sum(students)}
 
     def adopt(self, first: Education) -> None:
         """Use equal teachers that serve other students too."""

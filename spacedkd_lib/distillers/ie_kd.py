@@ -109,8 +109,8 @@ def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recip
     """
     if student[1:] != teacher[1:]:
         other = recipe.teacher_model or recipe.model
-        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} in "
-                         f"{teacher[1]} x {teacher[2]}; choose networks of as many stages.")
+        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} "
+                         f"in {teacher[1]} x {teacher[2]}; choose networks of as many stages.")
 
 
 class FactorTransfer(OnlineKD):
@@ -128,22 +128,14 @@ class FactorTransfer(OnlineKD):
         self.map_loss, self.paraphraser, self.epoch = map_loss, paraphraser, 0.0
         self.modules |= {"map_loss": map_loss} | ({"paraphraser": paraphraser} if paraphraser else {})
         self.trained["learn"] = [student, self.projector, map_loss]
-        forward, (high, wide) = macs(teacher, channels, size), self._map_size(student, channels, size)
-        assert high == wide
-        coders = [c for c in (map_loss.inherit, map_loss.explore) if isinstance(c, Coder)]
-        encoders = sum(macs(coder, coder[1].in_channels, high) for coder in coders)
-        self.cost = {"teach": 3 * forward, "learn": 3 * (macs(student, channels, size) + encoders)
+        forward, high = macs(teacher, channels, size), last_map(student, channels, size)[1]
+        self.cost = {"teach": 3 * forward, "learn": 3 * (macs(student, channels, size) + coders_macs(map_loss, high))
                      + forward * self.looks}
         if paraphraser:
             self.trained |= {"teach": [teacher, paraphraser], "fit": [paraphraser]}
-            mapped = paraphraser.encoder[1].in_channels
-            whole = 3 * macs(paraphraser, mapped, high)
-            self.cost["learn"] += macs(paraphraser.encoder, mapped, high) + recipe.refit_passes * (forward + whole)
+            whole = 3 * coders_macs(paraphraser, high)
+            self.cost["learn"] += coders_macs(paraphraser.encoder, high) + recipe.refit_passes * (forward + whole)
             self.cost["teach"] += whole
-
-    @staticmethod
-    def _map_size(net: nn.Module, channels: int, size: int) -> tuple[int, int]:
-        return tuple(last_map(net, channels, size)[1:])
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
@@ -171,8 +163,10 @@ class FactorTransfer(OnlineKD):
     def diagnose(self, x: Tensor) -> dict[str, float]:
         """How near the halves are to the teacher on pictures x, in eval mode: cosine of the encoded half and the
         factor, and linear CKA (Kornblith et al. 2019) of the maps themselves. An exploration encoder can move its own
-        cosine without the student's help (I21); CKA does not see encoders."""
-        mine, theirs = self.student(x).map, self.look(x).map
+        cosine without the student's help (I21); CKA does not see encoders, but is above zero for unrelated maps too,
+        the more so the more elements they have for each picture: compare it between arms, not with zero."""
+        with self.own_statistics():
+            mine, theirs = self.student(x).map, self.teacher(x).map
         factor = target(self.recipe, self.paraphraser, theirs)
         row = {}
         for name, half in self.map_loss.halves(mine).items():
@@ -190,6 +184,11 @@ class FactorTransfer(OnlineKD):
         if self.paraphraser:
             self.paraphraser = self.modules["paraphraser"] = first.paraphraser
             self.trained["teach"] = [first.teacher, first.paraphraser]
+
+
+def coders_macs(module: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one map of size x size through each `Coder` of a module."""
+    return sum(macs(coder, coder[1].in_channels, size) for coder in module.modules() if isinstance(coder, Coder))
 
 
 def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from ..losses import mutual_kl, reconstruction_l1
 from ..models import Outputs, macs
 from ..recipes import Recipe
 from .baseline import once
-from .ie_kd import MapLoss, target
+from .ie_kd import MapLoss, coders_macs, last_map, target
 from .online_kd import frozen_statistics
 
 
@@ -44,8 +44,10 @@ class Mutual:
                for name in networks}
         self.trained = {"teach": own[self.leader], "learn": sum((own[name] for name in self.followers), [])}
         forward = {name: macs(net, channels, size) for name, net in networks.items()}
-        self.cost = {"teach": 3 * forward["teacher"] + sum(forward[name] for name in self.followers),
-                     "learn": 3 * sum(forward[name] for name in self.followers) + forward["teacher"]}
+        trained = {name: 3 * (forward[name] + sum(coders_macs(module, last_map(networks[name], channels, size)[1])
+                                                  for module in own[name][1:])) for name in networks}
+        self.cost = {"teach": trained["teacher"] + sum(forward[name] for name in self.followers),
+                     "learn": sum(trained[name] for name in self.followers) + forward["teacher"]}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         seen = {name: self.look(name, x) for name in self.followers}
