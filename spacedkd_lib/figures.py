@@ -154,15 +154,15 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
         events = list(events)
         times = np.cumsum([0] + [event.kind != "epoch" for event in events])[:-1]  # updates before each event
         lanes.set_title(title)
-        _draw_lanes(lanes, events, times)
-        lanes.set_yticks([1, 0], roles)
+        _draw_lanes(lanes, events, times, roles)
         _draw_lead(lead, events, times, batches_per_epoch)
         _draw_epochs(lanes, lead, [(t, e.index) for t, e in zip(times, events) if e.kind == "epoch"])
     axes[-1, 0].set_xlabel("time, in updates; ticks: epochs, with their replays")
     return fig
 
 
-def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray) -> None:
+def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray,
+                roles: tuple[str, str] = ("teacher", "student")) -> None:
     spans: dict[tuple, list[int]] = {}  # (block, height of the lane) -> times of its updates
     for time, event in zip(times, events):
         if event.kind != "epoch":
@@ -174,7 +174,7 @@ def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray) -> None:
         if y == 0 and taught:
             corners = [(taught[0], 1), (taught[-1] + 1, 1), (span[-1] + 1, 0.5), (span[0], 0.5)]
             ax.add_patch(plt.Polygon(corners, facecolor=shade, alpha=0.3, lw=0))
-    lanes = {0.0: "student", 1.0: "teacher"}
+    lanes = dict(zip((1.0, 0.0), roles))
     used = sorted({y for _, y in spans})
     ax.set(ylim=(-0.1, 1.6), yticks=[y + 0.25 for y in used], yticklabels=[lanes[y] for y in used])
     ax.tick_params(length=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from test_layers import LAYERS
 
-from spacedkd_lib import claims, measures, records, statistics, study, tables
+from spacedkd_lib import claims, measures, recipes, records, statistics, study, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,11 +35,12 @@ def test_code_runs(monkeypatch):
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
     monkeypatch.setattr(study, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
     assert walked[:5] == [("teach", "a"), ("teach", "b"), ("teach", "a"), ("learn", "a"), ("learn", "b")]
     assert names["released"].soft_loss == "probability_kl"
+    assert names["ie"].method == "ie_kd" and recipes.grade_lengths(names["ed"]) == (53, 53, 54)
 
 
 def test_results_are_those_of_the_published_records():
