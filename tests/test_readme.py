@@ -52,10 +52,11 @@ def test_results_are_those_of_the_published_records():
 TEN, CROPS, THIRTY = "glyphs", "glyphs, random crops", "glyphs, 30 epochs"
 REAL = "CIFAR-100, 5,000 images"
 SAID = {"supported": [("P1", TEN), ("P1", CROPS), ("P1", REAL), ("X2", TEN), ("X2", REAL), ("P2", THIRTY),
-                      ("P2", "digits"), ("Q6", THIRTY), ("P9", TEN)],
+                      ("P2", "digits"), ("Q6", THIRTY), ("P9", TEN), ("S5", TEN), ("S6", TEN), ("S8", TEN)],
         "refuted": [("P3", TEN), ("P3", CROPS), ("P3", REAL), ("P2", CROPS), ("Q10", TEN), ("Q1", TEN), ("Q1", CROPS),
-                    ("Q1", REAL), ("X1", CROPS)],
+                    ("Q1", REAL), ("X1", CROPS), ("O2", TEN), ("O3", TEN), ("O4", TEN), ("O5", TEN)],
         "inconclusive": [("P2", TEN), ("P2", REAL), ("P4", TEN), ("P5", TEN), ("P5", REAL), ("X1", TEN), ("X2", CROPS),
+                         ("O1", TEN), ("S1", TEN), ("S3", TEN), ("S4", TEN), ("S7", TEN),
                          ("P1", THIRTY), ("P1", "digits"), ("P6", TEN), ("P6", REAL), ("Q11", TEN),
                          *((claim, THIRTY) for claim in ("Q1", "Q5", "Q7", "Q8", "Q9", "Q10"))]}
 NUMBERS = [  # words, and the claims and settings whose differences they tell
@@ -67,7 +68,10 @@ NUMBERS = [  # words, and the claims and settings whose differences they tell
     ("baseline, by {:.1f} and {:.1f} points (P2;", ("P2", THIRTY), ("P2", "digits")),
     ("Over online KD {:.1f} and {:.1f} points are not shown", ("P1", THIRTY), ("P1", "digits")),
     ("equal compute ({:.1f}; Q10)", ("Q10", THIRTY)), ("it is, by {:.1f} (Q6)", ("Q6", THIRTY)),
-    ("it gains {:.1f} points (P9)", ("P9", TEN))]
+    ("it gains {:.1f} points (P9)", ("P9", TEN)),
+    ("falls {:.1f} points below the baseline (O3), and spacing wins back {:.1f} (S5)", ("O3", TEN), ("S5", TEN)),
+    ("ends {:.1f} points below labels alone (O4), and {:.1f} below the same", ("O4", TEN), ("O5", TEN)),
+    ("spacing gains {:.1f} points with growth and {:.1f} without (S6, S8)", ("S6", TEN), ("S8", TEN))]
 
 
 def test_words_agree_with_the_published_records():
@@ -107,6 +111,22 @@ def test_words_agree_with_the_published_records():
     last = tables.epochs(rows, records.read_published("study")).query("epoch == 30")
     loss = last["student_hard"].fillna(last["student_loss"])
     assert loss[last["arm"].isin(["baseline", "spaced KD s=1.5"])].max() < 0.2
+
+
+def test_words_on_the_other_methods_agree_with_the_published_records():
+    words = " ".join(README.split("**IE-KD and mutual learning**")[1].split("That is not yet")[0].split())
+    published = records.read_published("study")
+    ie, ed = (study.grid("study", name) for name in ("10_ie_kd", "11_education_distillation"))
+    last = tables.epochs(ie, published).query("epoch == 10").groupby("arm").mean(numeric_only=True)
+    assert "(CKA {:.2f}) as without being asked ({:.2f})".format(
+        *last.loc[["spaced IE-KD s=1.5", "spaced inheritance s=1.5"], "probe_explore_cka"]) in words
+    assert "alone reaches {:.1f}%, and spaced {:.1f}%".format(
+        *last.loc[["DML, batch statistics", "spaced DML, batch statistics s=1.5"], "test_accuracy"]) in words
+    runs = tables.runs(ed, published)
+    updates = runs.groupby("arm")["student_updates"].mean()
+    assert f"after {updates['offline ED'] / updates['offline schools']:.2f} of their updates" in words
+    growth = statistics.paired_by_seed(runs, "offline ED, equal images", "offline schools")
+    assert growth.low < 0 < growth.high and f"({growth.mean:+.1f} [{growth.low:.1f}, {growth.high:.1f}])" in words
 
 
 def test_words_on_flatness_agree_with_the_published_measures():
