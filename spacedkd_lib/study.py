@@ -115,6 +115,7 @@ ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
 # Education Distillation: equal images and multiply-accumulates, teachers, loss and schedule.
 IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "spaced inheritance s=1.5": lambda ie: spaced(ie, 1.5, explore_weight=0.0),
+    "offline IE-KD": offline,
     "offline factor transfer": lambda ie: offline(factor_transfer(ie)),
     "DML, batch statistics": lambda ie: mutual(_labels(ie), teacher_mode="train_frozen"),
     "spaced DML, batch statistics s=1.5": lambda ie: spaced(mutual(_labels(ie), teacher_mode="train_frozen"), 1.5),
@@ -137,6 +138,7 @@ ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "baseline, images of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_studied(ed)))),
     "baseline, MACs of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_worked(ed)))),
     "offline schools, images of ED": lambda ed: offline(replace(ed, growth="none"), epochs=round(sum(_studied(ed)))),
+    "offline ED, equal images": lambda ed: offline(_equal_images(ed)),
     "spaced ED, equal images s=1.5": lambda ed: spaced(_equal_images(ed), 1.5),
     "offline, one teacher": lambda ed: offline(replace(ed, schools=(), growth="none", teacher_batches="shared")),
     "online schools, batch statistics": lambda ed: replace(ed, growth="none", teacher_mode="train_frozen"),
@@ -187,8 +189,8 @@ PROFILES = {p.name: p for p in (
     Profile("study", "answers on the embedded data: ten seeds, controls and switches; hours on two cores", 10, (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:5], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
-                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:5])),
+                 variants=(*list(IE_VARIANTS)[:6], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
+                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:6])),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
@@ -198,7 +200,7 @@ PROFILES = {p.name: p for p in (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
                  factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:2], "IE-KD, from epoch 1.5")),)),
+                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5")),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -314,14 +316,14 @@ def ie_arms(setting: Setting) -> dict[str, Recipe]:
     s = min(s, ie.epochs)
     online, peers = online_kd(_labels(ie)), mutual(_labels(ie))
     arms = {"baseline": baseline(ie), "online KD": online, f"spaced KD s={s:g}": spaced(online, s),
-            "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s), "offline IE-KD": offline(ie),
+            "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s),
             "DML": peers, f"spaced DML s={s:g}": spaced(peers, s)}
     return arms | {name: IE_VARIANTS[name](ie) for name in setting.variants if name in IE_VARIANTS}
 
 
 def education_arms(setting: Setting) -> dict[str, Recipe]:
     """11_education_distillation: spacing x growth, and what each is set beside. A student that grows sees fewer
-    pictures in its lower grades, so it makes fewer updates: "equal images" trains it for longer."""
+    pictures in its lower grades, so it makes fewer updates: the variants "equal images" train it for longer."""
     ed, s = setting.schools, CONTROL_INTERVAL
     if ed is None:
         return {}
@@ -329,7 +331,7 @@ def education_arms(setting: Setting) -> dict[str, Recipe]:
     arms = {"baseline": baseline(ed),
             "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
             "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s), "offline schools": offline(whole),
-            "growth without KD": replace(ed, alpha=0.0), "offline ED, equal images": offline(_equal_images(ed))}
+            "growth without KD": replace(ed, alpha=0.0)}
     return arms | {name: ED_VARIANTS[name](ed) for name in setting.variants if name in ED_VARIANTS}
 
 
