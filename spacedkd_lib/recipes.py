@@ -362,7 +362,7 @@ def partition(recipe: Recipe, classes: int) -> list[list[int]]:
 def grade_lengths(recipe: Recipe) -> tuple[int, ...]:
     """Epochs of each grade; of a student that does not grow, all of them at once.
 
-    >>> grade_lengths(Recipe(method="education", schools=(2, 2, 2), epochs=10))
+    >>> grade_lengths(education(Recipe(epochs=10), schools=(2, 2, 2)))
     (3, 3, 4)
     """
     grades = len(recipe.schools) or 1

@@ -22,7 +22,7 @@ from spacedkd_lib.train import Run, sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
-ED = education(replace(BASE, train_images=27), (1, 1, 1), epochs=3)
+ED = education(replace(BASE, train_images=27, batch_size=4), (1, 1, 1), epochs=3)
 GROUPS = {
     "clean": TRIO,
     "released": [replace(preset(online_kd(BASE, interval=s, alpha=a), "released"), augment="none")
