@@ -435,7 +435,8 @@ def test_matched_arms_cost_what_ed_costs():
     d = distillers.make(ed, 1, 62, 16)
     images = [n * e for n, e in zip((10, 36, 62), grade_lengths(ed))]
     whole = ed.epochs * 62 * d.macs[-1]
-    assert sum(study._worked(ed)) / ed.epochs == pytest.approx(sum(map(lambda n, m: n * m, images, d.macs)) / whole, rel=0.1)
+    work = sum(n * each for n, each in zip(images, d.macs))
+    assert sum(study._worked(ed)) / ed.epochs == pytest.approx(work / whole, rel=0.1)
     assert sum(study._studied(ed)) / ed.epochs == pytest.approx(sum(images) / (62 * ed.epochs))
 
 
