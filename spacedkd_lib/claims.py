@@ -21,9 +21,11 @@ before. P8, P9 and Q12 once said "in the released program"; it is that program's
 and length.
 
 O are claims of IE-KD, mutual learning and Education Distillation as their abstracts make them, S our questions to
-spacing these. Both were written down before the first run of notebooks 10 and 11, on any data; the weight of IE-KD's
-losses was then chosen on validation pictures of seed 100. O5 first took the arm of equal images, whose teachers learn
-for longer too; it got its present one, with the very same teachers, when two seeds of each were seen, and both below.
+spacing these. Both were written down before the first run of notebooks 10 and 11, when there were only trials of the
+code (200 pictures of digits, three epochs); the weight of IE-KD's losses was then chosen on validation pictures of seed
+100. O4 and O5 got "for as many epochs" when it was seen that ED makes fewer updates. O5 first took the arm of equal
+images, whose teachers learn for longer too; it got its present one, with the very same teachers, when two seeds of each
+were seen, and both below.
 
 Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
 """

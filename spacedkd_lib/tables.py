@@ -709,7 +709,7 @@ def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled:
                    or arm.startswith("spaced self KD") for arm in shown["Arm"]]]
     against = shown.get(f"vs {distilled} [95% t], Holm p", pd.Series("", shown.index))
     return pd.DataFrame({"Data": shown["Setting"], "Epochs": shown["Arm"].map(epochs), "Method": shown["Arm"],
-                         "n": shown["n"], "Network": recipe.model + (f", width {recipe.width}" if recipe.width else ""),
+                         "n": shown["n"], "Network": _network(recipe),
                          f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
                          f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t], Holm p"],
                          "vs online or self KD": against})

@@ -354,8 +354,9 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
                 distributed.prepare(module)
     if len(made) > 1:
         distillers.share_teacher(made)
-    for r, distiller in zip(recipes, made) if recipe.method == "education" else ():
-        distiller.images = batches.images_seen(r)
+    if isinstance(batches, School):
+        for r, distiller in zip(recipes, made):
+            distiller.images = batches.images_seen(r)
     runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
     for run in runs:
         run.optimizer["teach"] = runs[0].optimizer["teach"]

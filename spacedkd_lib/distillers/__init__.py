@@ -27,7 +27,7 @@ from ..recipes import InputError, Recipe, partition
 from .baseline import Baseline
 from . import ie_kd
 from .education import Education, GrowingResNet
-from .ie_kd import FactorTransfer, MapLoss, check_maps, last_map, paraphraser_of
+from .ie_kd import FactorTransfer, MapLoss, check_maps, factor_channels, last_map, paraphraser_of
 from .mutual import Mutual
 from .online_kd import OnlineKD
 from .self_kd import SelfKD
@@ -71,7 +71,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     if recipe.method == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
         paraphraser = seeded("paraphraser", lambda: paraphraser_of(recipe, maps["teacher"][0]) or torch.nn.Identity())
-        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], _factors(recipe, maps["teacher"])))
+        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0],
+                                                      factor_channels(recipe, maps["teacher"][0])))
         return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss,
                               paraphraser if recipe.map_loss == "factor" else None)
     return OnlineKD(recipe, teacher, student, between, channels, size)
@@ -81,10 +82,6 @@ def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str,
     maps = {name: last_map(net, channels, size) for name, net in networks.items()}
     check_maps(maps["student"], maps["teacher"], recipe)
     return maps
-
-
-def _factors(recipe: Recipe, last: tuple[int, int, int]) -> int:
-    return max(round(recipe.factor_rate * last[0]), 1)
 
 
 def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, classes: int, size: int) -> Mutual:
@@ -99,7 +96,7 @@ def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, classes: int,
         for name in networks:
             peer = "student" if name == "teacher" else "teacher"
             map_losses[name] = seeded(f"{name} map_loss",
-                                      lambda: MapLoss(recipe, maps[name][0], _factors(recipe, maps[peer])))
+                                      lambda: MapLoss(recipe, maps[name][0], factor_channels(recipe, maps[peer][0])))
             if recipe.map_loss == "factor":
                 paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(recipe, maps[name][0]))
     return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)

@@ -93,7 +93,12 @@ class MapLoss(nn.Module):
 
 def paraphraser_of(recipe: Recipe, channels: int) -> Paraphraser | None:
     """For a teacher's last map of so many channels; None where no factor is asked for."""
-    return Paraphraser(channels, max(round(recipe.factor_rate * channels), 1)) if recipe.map_loss == "factor" else None
+    return Paraphraser(channels, factor_channels(recipe, channels)) if recipe.map_loss == "factor" else None
+
+
+def factor_channels(recipe: Recipe, channels: int) -> int:
+    """Of the factor of a teacher's last map of so many channels."""
+    return max(round(recipe.factor_rate * channels), 1)
 
 
 def target(recipe: Recipe, paraphraser: nn.Module | None, last: Tensor) -> Tensor:
