@@ -22,7 +22,8 @@ from .recipes import RESNETS, InputError, nearest
 class Outputs(NamedTuple):
     logits: Tensor  # [B, K]
     features: Tensor  # [B, D]
-    map: Tensor | None = None  # [B, C, H, W], before pooling, of a ResNet
+    map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
+    distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
@@ -32,10 +33,13 @@ def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
 
 
-def _outputs(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
+def exact(x: Tensor) -> Tensor:
     """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
-    exact = torch.promote_types(features.dtype, torch.float32)
-    return Outputs(head(features).to(exact), features.to(exact), last_map if last_map is None else last_map.to(exact))
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _outputs(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
+    return Outputs(exact(head(features)), exact(features), last_map if last_map is None else exact(last_map))
 
 
 class PartBatchNorm(nn.BatchNorm2d):
@@ -174,6 +178,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.trunk = Trunk(name, channels, width, pad_shortcut)
         self.head = nn.Linear(self.trunk.out_channels, classes)
+        self.feature_size = self.head.in_features  # D
 
     def forward(self, x: Tensor) -> Outputs:
         last = self.trunk(x)[-1]
@@ -309,8 +314,8 @@ def parameters(net: nn.Module) -> int:
 
 
 def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
-    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions and
-    linear layers, `size` pixels high and wide."""
+    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions, linear layers
+    and attention, `size` pixels high and wide."""
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())
