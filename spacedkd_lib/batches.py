@@ -96,7 +96,8 @@ class Batches:
     Args:
         images: uint8 [N, C, H, W], kept on `device` as they are.
         labels: integers [N].
-        batch_size: images a batch; the last of an epoch may be smaller (released programs: no drop_last).
+        batch_size: images a batch; the last of an epoch may be smaller (released CNN programs).
+        drop_last: leave such a batch out (released transformer programs).
         seed: decides order and augmentation.
         augment: "none", "crop_flip", "crop_flip_rotate" (released online program) or "autoaugment_cutout"
             (released self-KD program).
@@ -115,15 +116,17 @@ class Batches:
     __iter__ = None  # endless: without this a for loop would never stop
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: str = "none",
-                 statistics: Statistics | None = None, device="cpu", dtype: torch.dtype = torch.float32):
+                 statistics: Statistics | None = None, device="cpu", dtype: torch.dtype = torch.float32,
+                 drop_last: bool = False):
         _check_images(images, labels)
-        _check_batch_size(batch_size, len(images))
+        _check_batch_size(batch_size, len(images), drop_last)
         if augment not in AUGMENTATIONS:
             raise InputError(nearest("augmentation", augment, AUGMENTATIONS))
         self.statistics = statistics or channel_statistics(images)
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
         self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
+        self.drop_last = drop_last
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
@@ -135,11 +138,14 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches an epoch. In a part, an image that would be left alone joins the batch before."""
+        if self.drop_last:
+            return max(self.count // self.batch_size, 1)
         alone = self.chosen is not None and self.count % self.batch_size == 1
         return max(-(-self.count // self.batch_size) - alone, 1)
 
     def indices(self, i: int) -> Tensor:
-        """Which images batch i holds: int64 [B], on the CPU. Each epoch holds every image once.
+        """Which images batch i holds: int64 [B], on the CPU. Each epoch holds every image once, but for the
+        rest that `drop_last` leaves out.
 
         Raises:
             InputError: a negative i.
@@ -147,7 +153,7 @@ class Batches:
         if i < 0:
             raise InputError(f"Batch {i} does not exist: the first batch has the index 0.")
         epoch, position = divmod(i, len(self))
-        last = position + 1 == len(self)
+        last = position + 1 == len(self) and not self.drop_last
         return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
@@ -163,9 +169,10 @@ class Batches:
         return normalised(x, self.statistics, self.dtype), self.labels[which]
 
     def fresh(self, what: str) -> Batches:
-        """Batches of the same images with draws of their own: "fresh_augmentation" of the same order, or "fresh_batch",
-        in another order as well (controls for A6)."""
-        return self._copy({"order": "replay order" if what == "fresh_batch" else "order", "augment": "replay augment"})
+        """Batches of the same images with draws of their own: "fresh_augmentation" of the same order; "fresh_batch" and
+        "restart", in another order as well (controls for A6, V5)."""
+        order = "order" if what == "fresh_augmentation" else "replay order"
+        return self._copy({"order": order, "augment": "replay augment"})
 
     def of(self, chosen: Tensor, name: str) -> Batches:
         """Batches of some of the images, in an order and with an augmentation of their own.
@@ -204,11 +211,11 @@ def _check_images(images: Tensor, labels: Tensor) -> None:
                          "give one label an image.")
 
 
-def _check_batch_size(size: int, count: int) -> None:
+def _check_batch_size(size: int, count: int, drop_last: bool) -> None:
     if not 2 <= size <= count:
         raise InputError(f"batch_size = {size} does not suit {count} images: give a whole number from 2 to "
                          "the number of images.")
-    if count % size == 1:
+    if count % size == 1 and not drop_last:
         fits = min((s for s in range(2, count + 1) if count % s != 1), key=lambda s: abs(s - size))
         raise InputError(f"batch_size = {size} leaves a last batch of one of the {count} images, on which "
                          f"batch norm cannot train: choose another batch size, for example {fits}.")

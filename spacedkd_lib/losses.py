@@ -42,9 +42,9 @@ def probability_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -
     return F.kl_div(p, F.softmax(teacher.detach() / temperature, dim=1), reduction="batchmean")
 
 
-def vit_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """The released transformer programs' form: T^2 times the divergence, divided by B * K in place of B (V rows)."""
-    return kl(student, teacher, temperature) * temperature**2 / student.shape[1]
+def kl_per_class(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """`kl` divided by B * K in place of B, so 1/K of its weight (released transformer programs, V2)."""
+    return kl(student, teacher, temperature) / student.shape[1]
 
 
 def uniform(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
@@ -75,8 +75,8 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.linalg.vector_norm(student - teacher.detach())
 
 
-SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl, "uniform": uniform,
-        "none": None}
+SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
+        "kl_per_class": kl_per_class, "uniform": uniform, "none": None}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
 
 

@@ -25,6 +25,10 @@ class Outputs(NamedTuple):
     map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
     distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
+    def detach(self) -> Outputs:
+        """The same without gradients."""
+        return Outputs(*(value if value is None else value.detach() for value in self))
+
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     """Logits [B, K] of what a network returned; of several exits the deepest one's."""

@@ -46,6 +46,7 @@ RULES = ("fixed", "expanding", "random", "constant", "head_start")
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+TRANSFORMERS = ("pvt_tiny", "t2t_vit_7")  # those that timm lacks; timm's models are called "timm/<name>"
 
 
 def _field(default, unit: str, source: str, allowed: tuple = ()):
@@ -67,37 +68,58 @@ class Recipe:
     val_fraction: float = _field(0.0, "share of the training images held out for validation", "ours")
     seed: int = _field(0, "integer", "ours; the released programs set none (A23)")
     # Networks
-    model: str = _field("resnet18", "name", "paper", RESNETS)
+    model: str = _field("resnet18", "name; any of timm as timm/<name>", "paper")
     width: int = _field(0, "channels of the first stage; 0 = the architecture's own", "ours")
-    teacher_model: str = _field("", "name; empty = as the student", "paper", ("",) + RESNETS)
+    teacher_model: str = _field("", "name; empty = as the student", "paper")
     teacher_width: int = _field(0, "channels of the first stage; 0 = as the student", "ours")
+    image_size: int = _field(0, "pixels high and wide that a transformer sees; 0 = the data's own", "ours; the "
+                             "released transformer programs: 224")
+    patch_size: int = _field(0, "pixels of a transformer's patch; 0 = the architecture's own", "ours")
+    depth: int = _field(0, "blocks of a transformer; 0 = the architecture's own", "ours")
+    heads: int = _field(0, "attention heads of a transformer; 0 = the architecture's own", "ours")
+    drop_path: float = _field(0.0, "chance in [0, 1) to skip a transformer's last block; less for earlier ones",
+                              "ours; the released transformer programs: 0.1")
+    head_init: str = _field("timm", "a transformer's head and tokens: timm's, or zero and wider (V rows)", "ours",
+                            ("timm", "zero"))
+    dist_token: str = _field("never", "a distillation token: of no network, of all, or of the student of a KD "
+                             "method (V4)", "ours", ("never", "always", "released"))
+    eval_heads: str = _field("mean", "what a network with that token predicts by", "released transformer programs",
+                             ("mean", "cls", "dist"))
     init: str = _field("torch", "name", "released online programs", ("torch", "kaiming"))
     start: str = _field("student", "baseline: whose initial weights; with the teacher's it is online KD's very teacher",
                         "ours", ("student", "teacher"))
     gate: str = _field("signed", "self KD: the map before the sigmoid (A16)", "ours", ("signed", "rectified"))
     batch_norm_parts: int = _field(1, "parts of a batch that are normalised apart, as on so many GPUs (A12)", "ours")
-    # Optimisation: SGD with momentum; weight decay on every parameter
+    # Optimisation: SGD with momentum and weight decay on every parameter; or AdamW, with decay on matrices only
+    optimizer: str = _field("sgd", "name", "paper; adamw: released transformer programs", ("sgd", "adamw"))
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "learning rate at the start", "paper")
-    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps"))
+    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps", "warmup_cosine"))
+    warmup_epochs: int = _field(20, "epochs, of warmup_cosine", "released transformer programs")
     student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours",
                                 ("own", "teacher"))
     momentum: float = _field(0.9, "number in [0, 1)", "paper")
     weight_decay: float = _field(5e-4, "number >= 0", "paper")
     precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
                             "released programs", ("fp32", "bf16"))
+    accumulate: int = _field(1, "parts of a batch whose gradients are added up, to save memory", "ours")
+    idle_update: str = _field("skip", "while one network learns, the other rests, or is updated with gradients of "
+                              "zero (V1)", "ours", ("skip", "zero_grad"))
     eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs")
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)
     normalise: str = _field("own", "statistics of the training images, or of a named set (A19)", "ours",
                             ("own", "cifar10", "cifar100", "imagenet"))
+    drop_last: bool = _field(False, "leave out an epoch's last, smaller batch", "ours; the released transformer "
+                             "programs do")
     # Schedule
     interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
     rule: str = _field("fixed", "lengths of the blocks; constant, head_start: no blocks, a lead of exactly s (A6)",
                        "paper", RULES)
-    replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6)", "paper",
-                         ("same", "fresh_augmentation", "fresh_batch"))
+    replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6, V5)",
+                         "paper", ("same", "fresh_augmentation", "fresh_batch", "restart"))
+    extra_step: bool = _field(False, "one more update after a replay that ends with an epoch (V10)", "ours")
     tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS)
     counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", COUNTERS)
     # Distillation
@@ -105,8 +127,11 @@ class Recipe:
     alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
     beta: float = _field(0.03, "weight of the feature loss, >= 0", "released programs")
     soft_loss: str = _field("kl", "name (A1); uniform and none are controls", "ours",
-                            ("kl", "soft_cross_entropy", "probability_kl", "uniform", "none"))
+                            ("kl", "soft_cross_entropy", "probability_kl", "kl_per_class", "uniform", "none"))
     t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
+    student_forwards: int = _field(1, "2: the soft loss takes a second pass of the student, with its own noise (V6)",
+                                   "ours")
+    teacher_weight: float = _field(1.0, "of the teacher's labels, > 0 (V11)", "ours")
     feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"))
     feature_exits: tuple = _field((1, 2, 3), "self KD: exits with a feature loss, 1 = shallowest (A17)", "ours")
     teacher_mode: str = _field("eval", "online KD: mode of the teacher while it teaches (A8, A13)", "ours",
@@ -168,7 +193,11 @@ class Recipe:
             if type(f.default) is float and type(getattr(self, f.name)) is int:
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))  # 1 and 1.0 are one recipe
             _check_field(f, getattr(self, f.name))
+        for name in filter(None, (self.model, self.teacher_model)):
+            if name not in RESNETS + TRANSFORMERS and not name.startswith("timm/"):
+                raise InputError(nearest("model", name, (*RESNETS, *TRANSFORMERS, "timm/<name>")))
         _check_numbers(self)
+        _check_transformers(self)
         _check_methods(self)
 
     @property
@@ -255,6 +284,15 @@ def _check_numbers(r: Recipe) -> None:
         "ramp_start": (0 <= r.ramp_start < math.inf, "a number of epochs of at least 0"),
         "ramp_epochs": (0 <= r.ramp_epochs < math.inf, "a number of epochs of at least 0"),
         "peers": (r.peers >= 2, "2 networks or more"),
+        "image_size": (r.image_size >= 0, "0 for the data's own, or a positive number of pixels"),
+        "patch_size": (r.patch_size >= 0, "0 for the architecture's own, or a positive number of pixels"),
+        "depth": (r.depth >= 0, "0 for the architecture's own, or a positive count"),
+        "heads": (r.heads >= 0, "0 for the architecture's own, or a positive count"),
+        "drop_path": (0 <= r.drop_path < 1, "at least 0 and below 1"),
+        "warmup_epochs": (r.warmup_epochs >= 0, "a whole number of at least 0"),
+        "accumulate": (1 <= r.accumulate <= r.batch_size, f"a whole number from 1 to the batch size, {r.batch_size}"),
+        "student_forwards": (r.student_forwards in (1, 2), "1 or 2"),
+        "teacher_weight": (0 < r.teacher_weight < math.inf, "a positive number"),
         "grade_epochs": (all(type(e) is int and e >= 1 for e in r.grade_epochs), "whole numbers of at least 1"),
     }
     for name, (holds, allowed) in ranges.items():
@@ -271,11 +309,51 @@ def _check_numbers(r: Recipe) -> None:
     if r.rule == "head_start" and r.method == "offline_kd":
         raise InputError('Offline KD has a teacher that is trained to its end, so rule = "head_start" means nothing: '
                          'leave it at "fixed".')
-    if r.replay != "same" and r.method == "online_kd" and r.zero_target == "pre_update" and r.interval == 0:
+    if r.replay not in ("same", "restart") and r.method == "online_kd" and r.zero_target == "pre_update" and r.interval == 0:
         raise InputError(f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
                          'update: set zero_target = "post_update".')
     if r.method != "baseline" and r.start != "student":
         raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
+
+
+def stochastic(recipe: Recipe) -> bool:
+    """Whether its networks draw random numbers in training."""
+    return recipe.drop_path > 0
+
+
+def is_transformer(model: str) -> bool:
+    """Whether a network is one of vits.py, which holds all of timm's; else it is a CIFAR ResNet of models.py."""
+    return model not in RESNETS
+
+
+def _check_transformers(r: Recipe) -> None:
+    """Fields of transformers and their programs that contradict each other."""
+    names = {r.model, r.teacher_model or r.model}
+    for name in ("image_size", "patch_size", "depth", "heads", "drop_path", "head_init", "dist_token"):
+        if getattr(r, name) != defaults((name,))[name] and not all(map(is_transformer, names)):
+            raise InputError(f"{name} = {getattr(r, name)!r} is for transformers and {min(names & set(RESNETS))} is none: "
+                             "leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
+    if r.method in ("self_kd", "education") and any(map(is_transformer, names)):
+        raise InputError(f"{r.method} needs the stages of a CIFAR ResNet and the model is "
+                         f"{max(names - set(RESNETS))}: choose one of {', '.join(RESNETS)}.")
+    if r.lr_schedule == "warmup_cosine" and r.warmup_epochs >= r.epochs:
+        raise InputError(f"warmup_epochs = {r.warmup_epochs} leaves nothing of {r.epochs} epochs: give fewer, or train "
+                         "for longer.")
+    if r.accumulate > 1 and r.zero_target == "pre_update" and r.interval == 0:
+        raise InputError(f'accumulate = {r.accumulate} asks the teacher in parts, and zero_target = "pre_update" uses '
+                         'what it saw before, in one: set zero_target = "post_update".')
+    if r.replay == "restart" and (r.rule != "fixed" or r.counter != "one"):
+        raise InputError('replay = "restart" begins anew with each block of a fixed length: set rule = "fixed" and '
+                         'counter = "one".')
+    if r.extra_step and (r.replay != "restart" or r.student_clock != "teacher"):
+        raise InputError('extra_step = True takes one batch more from a loader that starts anew: set replay = "restart" '
+                         'and student_clock = "teacher".')
+    if r.dist_token != "never" and r.method in ("online_kd", "offline_kd") and not r.alpha:
+        raise InputError(f'dist_token = "{r.dist_token}" learns from the soft loss alone, and alpha = 0: give it a '
+                         'weight, or set dist_token = "never".')
+    if r.idle_update == "zero_grad" and (r.method in ("baseline", "education", "mutual") or r.rule != "fixed"):
+        raise InputError(f'idle_update = "zero_grad" is for a teacher and a student in turns of a fixed rule, not for '
+                         f'{r.method} with rule = "{r.rule}": leave it at "skip".')
 
 
 def _check_methods(r: Recipe) -> None:
@@ -376,7 +454,8 @@ def grade_lengths(recipe: Recipe) -> tuple[int, ...]:
 
 _DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock", "temperature", "alpha", "beta",
                  "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target",
-                 "self_update", "idle_exits", "gate", "teacher_model", "teacher_width")
+                 "self_update", "idle_exits", "gate", "teacher_model", "teacher_width", "idle_update", "extra_step",
+                 "student_forwards", "teacher_weight")
 _MAPS = ("map_loss", "split", "inherit_metric", "explore_metric", "inherit_weight", "explore_weight", "factor_p",
          "factor_reduction", "factor_rate", "refit_passes", "explore_encoder", "ramp_start", "ramp_epochs")
 _PEERS = ("peers", "mutual_weight", "leader")
@@ -410,9 +489,11 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES, *_MAPS, *_PEERS)) | own)
     if recipe.method not in ("online_kd", "offline_kd", "ie_kd"):
         return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
-    if recipe.refit_passes:
-        return None  # the paraphraser then depends on the interval
-    marked = dict(map_loss="factor", factor_rate=recipe.factor_rate) if recipe.map_loss == "factor" else {}
+    if recipe.refit_passes or recipe.idle_update == "zero_grad" and recipe.interval:
+        return None  # the paraphraser then depends on the interval; or the teacher does
+    marked = dict(teacher_weight=recipe.teacher_weight)
+    if recipe.map_loss == "factor":
+        marked |= dict(map_loss="factor", factor_rate=recipe.factor_rate)
     return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
                    width=recipe.teacher_width or recipe.width, **marked)
 
@@ -464,6 +545,16 @@ def education(recipe: Recipe, schools: tuple, **changes) -> Recipe:
                                                                 temperature=4.0, beta=0.0) | changes)
 
 
+def transformer(recipe: Recipe, **changes) -> Recipe:
+    """The released transformer programs' training, which is the same in all their configurations: AdamW, warm-up and
+    cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs; and for distillation half the weight to a soft
+    loss at T = 1. Their deviations are in `preset(recipe, "released")`."""
+    return replace(recipe, **dict(
+        model="timm/deit_tiny_patch16_224", image_size=224, drop_path=0.1, epochs=300, batch_size=128, drop_last=True,
+        optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine", warmup_epochs=20, augment="strong",
+        normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
+
+
 def offline(recipe: Recipe, **changes) -> Recipe:
     """The same with teachers that are trained to their end first: one interval as long as the run."""
     return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
@@ -487,6 +578,9 @@ RELEASED = {
     "mutual": dict(teacher_mode="train"),
     "education": dict(school_bounds="strict", teacher_mode="train", lr_on_growth="continue", lr_schedule="late_steps",
                       optimizer_on_growth="reset", grade_batches="sequential", final_head="batch_norm"),
+    "transformers": dict(soft_loss="kl_per_class", teacher_mode="train", zero_target="pre_update",
+                         replay="restart", student_clock="teacher", extra_step=True, idle_update="zero_grad",
+                         teacher_weight=1.0, student_forwards=2, dist_token="released", head_init="zero"),
 }
 PRESETS = ("clean", "released")
 
@@ -500,6 +594,8 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     """
     if name not in PRESETS:
         raise InputError(nearest("preset", name, PRESETS))
+    if is_transformer(recipe.model) and recipe.method in ("online_kd", "offline_kd"):
+        return _transformer_preset(recipe, name)
     if recipe.method not in RELEASED:
         raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
                          "derive the recipe with the function of such a name first.")
@@ -515,8 +611,29 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, **changes)
 
 
+def _transformer_preset(recipe: Recipe, name: str) -> Recipe:
+    """What depends on the network and the interval: only DeiT has a token and zero heads, and needs one pass then; a
+    teacher beside its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3)."""
+    if name == "clean":
+        return replace(recipe, **defaults(RELEASED["transformers"]))
+    changes = dict(RELEASED["transformers"])
+    if "deit" in recipe.model:
+        changes |= dict(student_forwards=1)
+    else:
+        changes |= dict(dist_token="never", head_init="timm")
+    if recipe.method == "offline_kd":
+        changes |= dict(replay="same", extra_step=False, idle_update="skip", student_clock="own")
+    elif recipe.interval == 0:
+        changes |= dict(teacher_weight=0.5, extra_step=False)
+    elif recipe.model == "timm/pit_ti_224" and recipe.interval in (1.5, 2.0):
+        changes |= dict(interval=1.0)
+    return replace(recipe, **changes)
+
+
 def _pair(recipe: Recipe, name: str) -> dict:
     """Who teaches whom: the large network the small one, or, as released, the small one the large (I3)."""
+    if is_transformer(recipe.model) or is_transformer(recipe.teacher_model or recipe.model):
+        return {}
     student = (int(recipe.model.removeprefix("resnet")), recipe.width)
     teacher = (int((recipe.teacher_model or recipe.model).removeprefix("resnet")), recipe.teacher_width or recipe.width)
     if student == teacher or (student > teacher) == (name == "released"):

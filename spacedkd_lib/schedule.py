@@ -74,7 +74,7 @@ def _increasing(ends: Iterable[int]) -> Iterator[int]:
 
 def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
                     tail: str = "replay", counter: str = "one", teach_last: bool = True, refit: int = 0,
-                    seed: int = 0) -> Iterator[Event]:
+                    extra_step: bool = False, seed: int = 0) -> Iterator[Event]:
     """Events of one run, in order.
 
     Args:
@@ -92,6 +92,8 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
             statistics, without an update.
         refit: so many times "fit b" for each batch of a block comes before its replay (blocks only).
+        extra_step: a replay that ends with an epoch's last batch is followed by one more "learn", of the next batch
+            (released transformer programs, V10; blocks only).
         seed: of the random rule.
 
     Raises:
@@ -107,7 +109,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         return _head_start(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval))
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
-    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, seed)
+    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, extra_step, seed)
 
 
 class Course(NamedTuple):
@@ -199,7 +201,8 @@ def _head_start(epochs: int, batches_per_epoch: int, ahead: int) -> Iterator[Eve
     yield from _delayed(epochs, batches_per_epoch, 0, "replay")
 
 
-def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, seed) -> Iterator[Event]:
+def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, extra_step, seed
+            ) -> Iterator[Event]:
     total = epochs * batches_per_epoch
     length = interval_batches(batches_per_epoch, interval)
     ends = block_ends(batches_per_epoch, length, total, rule, counter, seed)
@@ -213,7 +216,7 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
         if replay or (tail == "replay" and batch + 1 == total):
             for _ in range(refit):
                 yield from (Event("fit", earlier, block) for earlier in range(start, batch + 1))
-            for earlier in range(start, batch + 1):
+            for earlier in range(start, batch + 1 + (extra_step and (batch + 1 - start) % batches_per_epoch == 0)):
                 yield Event("learn", earlier, block)
             start, end, block = batch + 1, next(ends), block + 1
         if (batch + 1) % batches_per_epoch == 0:
@@ -251,8 +254,8 @@ def counts(events: Iterable[Event]) -> Counts:
     """
     events = [event for event in events if event.kind in ("teach", "learn")]
     learned = [event for event in events if event.kind == "learn"]
-    batches = {event.index for event in events}
-    return Counts(teach=len(events) - len(learned), learn=len(learned), never=len(batches) - len(learned),
+    never = {event.index for event in events} - {event.index for event in learned}
+    return Counts(teach=len(events) - len(learned), learn=len(learned), never=len(never),
                   blocks=len({event.block for event in learned}),
                   first=sum(event.block == 0 for event in learned))
 

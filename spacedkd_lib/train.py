@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from . import checkpoints, data, distillers, distributed, records
-from .batches import STATISTICS, Batches, channel_statistics, normalised
+from .batches import STATISTICS, Batches, channel_statistics, derive_seed, normalised
 from .evaluate import eval_mode, named_scores
 from .lessons import School
-from .recipes import InputError, Recipe, teacher_of
+from .recipes import InputError, Recipe, stochastic, teacher_of
 from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, spaced_schedule
+from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
 SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
@@ -45,6 +46,7 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
         return graded_schedule(batches_per_epoch, recipe.interval, **options)
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
                              refit=recipe.refit_passes if recipe.method == "ie_kd" else 0,
+                             extra_step=recipe.extra_step,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"),
                              **options)
     if recipe.method == "mutual" and recipe.leader == "alternate":
@@ -60,7 +62,14 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
 def learning_rate(recipe: Recipe, done: int, total: int) -> float:
     """The rate after `done` of `total` batches. "cosine" falls to zero; "multistep" falls to a fifth after 30, 60 and
     80% of the run, as settings in the released programs say that nothing reads (A9); "late_steps" to a tenth after
-    62.5, 75 and 87.5% (released ED program)."""
+    62.5, 75 and 87.5% (released ED program); "warmup_cosine" changes from epoch to epoch only, from a thousandth of
+    `lr` to the full rate, then to a hundredth (released transformer programs: timm's schedule, of which 5e-4 is the
+    full rate)."""
+    if recipe.lr_schedule == "warmup_cosine":
+        epoch, warm = done * recipe.epochs // total, recipe.warmup_epochs
+        if epoch < warm:
+            return recipe.lr * (0.001 + 0.999 * epoch / warm)
+        return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs)))
     if recipe.lr_schedule == "late_steps":
         return recipe.lr * 0.1 ** sum(8 * done >= eighths * total for eighths in (5, 6, 7))
     if recipe.lr_schedule == "multistep":
@@ -106,14 +115,26 @@ class Clock:
         return done / total * self.recipe.epochs
 
 
-def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.SGD]:
-    """One SGD for each role; one for both where they train the same modules."""
+def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.Optimizer]:
+    """An optimizer for each role; one for both where they train the same modules."""
     made = {}
     for kind, modules in distiller.trained.items():
-        made[kind] = next((made[k] for k in made if distiller.trained[k] == modules), None) or torch.optim.SGD(
-            [p for module in modules for p in module.parameters()], lr=recipe.lr, momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay)
+        made[kind] = (next((made[k] for k in made if distiller.trained[k] == modules), None) or
+                      optimizer_of(recipe, torch.nn.ModuleList(modules)))
     return made
+
+
+def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum, which decays all parameters; or AdamW, which spares those of `vits.no_decay`
+    (each as its released programs)."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=recipe.momentum,
+                               weight_decay=recipe.weight_decay)
+    groups = {True: [], False: []}
+    for name, parameter in network.named_parameters():
+        groups[not no_decay(name, parameter)].append(parameter)
+    return torch.optim.AdamW([{"params": members, "weight_decay": recipe.weight_decay * decays}
+                              for decays, members in groups.items()], lr=recipe.lr, fused=True)
 
 
 class Run:
@@ -137,19 +158,40 @@ class Run:
                 self.optimizer["learn"].state |= {p: old.state[p] for p in group["params"] if p in old.state}
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
-        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at. A batch in
+        parts gives the gradient of the whole, but for batch norm, which sees the parts."""
         x, y, weight = distributed.part(x, y)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            terms = getattr(self.distiller, kind)(x, y)
-        if terms is not None:
-            optimizer = self.optimizer[kind]
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            (terms["loss"] * weight if weight != 1 else terms["loss"]).backward()
-            terms = distributed.sum_up(optimizer, terms, weight)
-            optimizer.step()
-        return terms
+        optimizer, total = self.optimizer.get(kind), {}
+        for part_x, part_y in zip(x.chunk(self.recipe.accumulate), y.chunk(self.recipe.accumulate)):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                terms = getattr(self.distiller, kind)(part_x, part_y)
+            if terms is None:
+                return None
+            if not total:
+                optimizer.zero_grad()
+            share = len(part_y) / len(y)  # of means over this part in those over the batch
+            (terms["loss"] * (share * weight) if share * weight != 1 else terms["loss"]).backward()
+            for name, value in terms.items():
+                part = value.detach() * (1 if name.endswith("correct") else share)
+                total[name] = total[name] + part if name in total else part
+        total = distributed.sum_up(optimizer, total, weight)
+        self._update(optimizer, rate)
+        return total
+
+    def idle(self, kind: str, rate: float) -> None:
+        """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
+        transformer programs, V1): momentum goes on, weights decay, the second moment shrinks."""
+        optimizer = self.optimizer["learn" if kind == "teach" else "teach"]
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p)
+        self._update(optimizer, rate)
+
+    @staticmethod
+    def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
 
     def check(self) -> None:
         """Give the run up if its loss is no number any more."""
@@ -185,7 +227,7 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
     schedules = {run: recipe_schedule(run.recipe, course[run]) for run in runs if not run.failed}
     clocks = {run: Clock(run.recipe, course[run], islice(events, run.position)) for run, events in schedules.items()}
     learned = {run: batches.learned(run.recipe) if isinstance(batches, School) else
-               batches if run.recipe.replay == "same" else batches.fresh(run.recipe.replay) for run in runs}
+               batches if reads_along(run.recipe) else batches.fresh(run.recipe.replay) for run in runs}
     for event, sharing in lockstep(schedules):
         terms = None
         if event.kind == "epoch":
@@ -199,10 +241,18 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
                 run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
                 run.grow()
         else:
-            x, y = (learned[sharing[0]] if event.kind == "learn" else batches)[event.index]
-            rate, *_ = [clocks[run].rate(event) for run in sharing]
-            sharing[0].distiller.epoch = clocks[sharing[0]].epoch(event)
-            terms = sharing[0].step(event.kind, x, y, rate)
+            run = sharing[0]
+            if event.kind == "learn" and not reads_along(run.recipe):
+                x, y = learned[run][batch_of(run.recipe, event, len(batches))]
+            else:
+                x, y = (learned[run] if event.kind == "learn" else batches)[event.index]
+            rate, *_ = [clocks[other].rate(event) for other in sharing]
+            run.distiller.epoch = clocks[run].epoch(event)
+            if stochastic(run.recipe):  # each update's noise follows from its number: alone, in a sweep, or resumed
+                torch.manual_seed(derive_seed(run.recipe.seed, "noise", event.kind, event.index))
+            terms = run.step(event.kind, x, y, rate)
+            if run.recipe.idle_update == "zero_grad" and run.recipe.interval:
+                run.idle(event.kind, rate)
         for run in sharing:
             if terms and event.kind != "fit":
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
@@ -212,6 +262,22 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
         yield event, sharing, terms
         for run in [run for run in schedules if run.failed]:
             del schedules[run]
+
+
+def reads_along(recipe: Recipe) -> bool:
+    """Whether a student learns the teacher's own batches; one whose loader restarts does where there are no blocks."""
+    return recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
+
+
+def batch_of(recipe: Recipe, event: Event, batches_per_epoch: int) -> int:
+    """Which of its own batches a student learns. With replay = "restart" each block begins a new order, and another one
+    with each pass (released transformer programs on one GPU, V5), so a block of half an epoch leaves half of it out."""
+    if recipe.replay != "restart":
+        return event.index
+    length = interval_batches(batches_per_epoch, recipe.interval)
+    passes, position = divmod(event.index - event.block * length, batches_per_epoch)
+    orders = length // batches_per_epoch + 1  # at most, in a block
+    return (event.block * orders + passes) * batches_per_epoch + position
 
 
 class Tally:
@@ -341,7 +407,7 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
     if len(training) < len(images):  # all of them are already in this order (`split` sorts): no copy then
         images, labels = images[training], labels[training]
     statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
-    batches = Batches(images, labels, recipe.batch_size, recipe.seed, recipe.augment, statistics, device)
+    batches = batches_of(recipe, images, labels, statistics, device)
     if recipe.method == "education":
         batches = School(batches, recipe, dataset.num_classes)
     if distributed.processes() > 1:
@@ -364,6 +430,12 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
     if len(validation):
         sets["val"] = (dataset.train_images[validation], dataset.train_labels[validation])
     return runs, batches, evaluator(sets, statistics, device)
+
+
+def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, device="cpu") -> Batches:
+    """A recipe's training batches."""
+    return Batches(images, labels, recipe.batch_size, recipe.seed, recipe.augment, statistics, device,
+                   drop_last=recipe.drop_last, size=recipe.image_size)
 
 
 def repeatable(device: torch.device) -> None:

@@ -15,7 +15,7 @@ LOGITS = {
     "kl_batchmean_no_T2": losses.kl,
     "kl_batchmean_T2": lambda s, t, T: T**2 * losses.kl(s, t, T),
     "self_soft_cross_entropy": losses.soft_cross_entropy,
-    "vit_kl_numel_T2": losses.vit_kl,
+    "vit_kl_numel_T2": lambda s, t, T: T**2 * losses.kl_per_class(s, t, T),
     "dml_kl": lambda s, t, T: losses.mutual_kl(s, t),
 }
 MAPS = {

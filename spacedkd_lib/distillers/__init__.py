@@ -19,11 +19,14 @@ epochs of data before a student's update.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ..batches import derive_seed
 from ..models import MultiExitResNet, ResNet, initialise, projector, split_batch_norm
-from ..recipes import InputError, Recipe, partition
+from ..recipes import InputError, Recipe, is_transformer, partition
+from ..vits import Vision
 from .baseline import Baseline
 from . import ie_kd
 from .education import Education, GrowingResNet
@@ -51,8 +54,9 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
         split_batch_norm(net, recipe.batch_norm_parts)
         return net
 
-    student = seeded(recipe.start, lambda: ResNet(recipe.model, classes, channels, recipe.width))
-    features = student.head.in_features
+    network = partial(_network, recipe, classes, channels, size)
+    student = seeded(recipe.start, lambda: network("student"))
+    features = student.feature_size
     if recipe.method == "baseline":
         return Baseline(student, channels, size)
     if recipe.method == "self_kd":
@@ -63,11 +67,10 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
         return SelfKD(recipe, net, adapters, channels, size)
     if recipe.method == "education":
         return _education(recipe, student, seeded, channels, classes, size)
-    teacher = seeded("teacher", lambda: ResNet(recipe.teacher_model or recipe.model, classes, channels,
-                                               recipe.teacher_width or recipe.width))
+    teacher = seeded("teacher", lambda: network("teacher"))
     if recipe.method == "mutual":
-        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, classes, size)
-    between = seeded("projector", lambda: projector(features, teacher.head.in_features))
+        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, network, channels, size)
+    between = seeded("projector", lambda: projector(features, teacher.feature_size))
     if recipe.method == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
         paraphraser = seeded("paraphraser", lambda: paraphraser_of(recipe, maps["teacher"][0]) or torch.nn.Identity())
@@ -78,15 +81,28 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     return OnlineKD(recipe, teacher, student, between, channels, size)
 
 
+def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) -> torch.nn.Module:
+    """The plain network of "student" (any but the teacher) or "teacher"."""
+    teaches = role == "teacher"
+    name = teaches and recipe.teacher_model or recipe.model
+    width = teaches and recipe.teacher_width or recipe.width
+    if not is_transformer(name):
+        return ResNet(name, classes, channels, width)
+    token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
+                                              recipe.method in ("online_kd", "offline_kd"))
+    return Vision(name, classes, channels, size, recipe.image_size, recipe.patch_size, width, recipe.depth,
+                  recipe.heads, recipe.drop_path, recipe.head_init, token, recipe.eval_heads)
+
+
 def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
     maps = {name: last_map(net, channels, size) for name, net in networks.items()}
     check_maps(maps["student"], maps["teacher"], recipe)
     return maps
 
 
-def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, classes: int, size: int) -> Mutual:
+def _mutual(recipe: Recipe, networks: dict, seeded, network, channels: int, size: int) -> Mutual:
     for k in range(2, recipe.peers):
-        networks[f"peer{k}"] = seeded(f"peer{k}", lambda: ResNet(recipe.model, classes, channels, recipe.width))
+        networks[f"peer{k}"] = seeded(f"peer{k}", lambda: network("student"))
     map_losses, paraphrasers = {}, {}
     if recipe.map_loss != "none":
         maps = _maps(recipe, networks, channels, size)

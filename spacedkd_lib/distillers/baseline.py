@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import macs
+from ..models import Outputs, macs
 
 
 class Baseline:
@@ -25,9 +25,7 @@ class Baseline:
         self.cost = {"learn": 3 * macs(student, channels, size)}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        logits = self.student.train()(x).logits
-        loss = F.cross_entropy(logits, y)
-        return {"loss": loss, "correct": (logits.argmax(1) == y).sum()}
+        return learn_labels(self.student.train()(x), y)
 
     teach = learn
 
@@ -39,6 +37,14 @@ class Baseline:
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {"student": once(memo, self.student, x)}
+
+
+def learn_labels(outputs: Outputs, y: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy; of a class token and a distillation token the mean of both heads', as both are used in a test."""
+    loss = F.cross_entropy(outputs.logits, y)
+    if outputs.distilled is not None:
+        loss = (loss + F.cross_entropy(outputs.distilled, y)) / 2
+    return {"loss": loss, "correct": (outputs.logits.argmax(1) == y).sum()}
 
 
 def once(memo: dict | None, net: nn.Module, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Mutual:
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         seen = {self.leader: self.look(self.leader, x)}
         outputs = {name: self.networks[name].train()(x) for name in self.followers}
-        seen |= {name: Outputs(*(value.detach() for value in out)) for name, out in outputs.items()}
+        seen |= {name: out.detach() for name, out in outputs.items()}
         each = {name: self._loss(name, out, {peer: view for peer, view in seen.items() if peer != name}, y)
                 for name, out in outputs.items()}
         terms = {key: value for key, value in each["student"].items() if key != "loss"}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..losses import FEATURE, SOFT
 from ..models import Outputs, macs
 from ..recipes import Recipe
-from .baseline import once
+from .baseline import learn_labels, once
 
 
 class OnlineKD:
@@ -42,24 +42,34 @@ class OnlineKD:
         self.trained = {"teach": [teacher], "learn": [student, projector]}
         forward = macs(teacher, channels, size)
         asked = self.looks and not self.view_before_update
-        self.cost = {"teach": 3 * forward, "learn": 3 * macs(student, channels, size) + forward * asked}
+        passes = 3 * recipe.student_forwards
+        self.cost = {"teach": 3 * forward, "learn": passes * macs(student, channels, size) + forward * asked}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
         self.views |= {"logits": outputs.logits.detach(), "features": outputs.features.detach()}
-        return {"loss": F.cross_entropy(outputs.logits, y), "correct": (outputs.logits.argmax(1) == y).sum()}
+        terms = learn_labels(outputs, y)
+        if self.recipe.teacher_weight != 1:
+            terms["loss"] = self.recipe.teacher_weight * terms["loss"]
+        return terms
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
-        return self.distilled(self.student.train()(x), target, y)
+        outputs = self.student.train()(x)
+        second = self.student(x) if self.recipe.student_forwards == 2 else None
+        return self.distilled(outputs, target, y, second)
 
-    def distilled(self, outputs: Outputs, target: Outputs | None, y: Tensor) -> dict[str, Tensor]:
-        """The student's terms, from its outputs and the teacher's."""
+    def distilled(self, outputs: Outputs, target: Outputs | None, y: Tensor, second: Outputs | None = None
+                  ) -> dict[str, Tensor]:
+        """The student's terms, from its outputs and the teacher's; a distillation token's head has the soft loss, and
+        `second` outputs have it in place of the first."""
         r = self.recipe
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.alpha and self.soft:
-            terms["soft"] = self.soft(outputs.logits, (target or outputs).logits, r.temperature)
+            own = second or outputs
+            own = own.logits if own.distilled is None else own.distilled
+            terms["soft"] = self.soft(own, (target or outputs).logits, r.temperature)
             terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
         if r.beta:
             terms["feature"] = self.feature(self.projector(outputs.features), target.features)
