@@ -129,7 +129,7 @@ def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, angle: Tensor 
     if angle is None:
         row, column, beyond = _span(height, device)[:, None], _span(width, device), 0
     else:
-        row, column = _source(_rotation(angle, height, width), height, width, device)
+        row, column = _source(rotation(angle, height, width), height, width, device)
         # Outside the crop is `fill`, even where the image goes on: sign bits make such rows -1.
         beyond = (row | column | (height - 1 - row) | (width - 1 - column)) >> 31
     column = column * (1 - 2 * mirror) + (mirror * (width - 1) + right)
@@ -148,17 +148,25 @@ def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor, si
     """
     images, chance, sign = images.clone(), chance.tolist(), sign.tolist()
     for slot in range(2):
-        groups = {}  # operation -> (image, signed magnitude) of the images that it applies to
+        chosen = []
         for image, row in enumerate(policy.tolist()):
             name, probability, level = POLICY[row][slot]
             if chance[image][slot] < probability:
                 value = magnitude(name, level) * (sign[image][slot] if name in signed else 1)
-                groups.setdefault(name, []).append((image, value))
-        for name, members in groups.items():
-            which, values = zip(*members)
-            which = torch.tensor(which, device=images.device)
-            images[which] = OPERATIONS[name](images[which], torch.tensor(values, dtype=torch.float64))
+                chosen.append((image, name, value))
+        apply(images, chosen, OPERATIONS)
     return images
+
+
+def apply(images: Tensor, chosen: list[tuple[int, str, float]], operations: dict) -> None:
+    """Changes images in place: each (image, operation, value) of `chosen`; images of one operation go together."""
+    groups = {}
+    for image, name, value in chosen:
+        groups.setdefault(name, []).append((image, value))
+    for name, members in groups.items():
+        which, values = zip(*members)
+        which = torch.tensor(which, device=images.device)
+        images[which] = operations[name](images[which], torch.tensor(values, dtype=torch.float64))
 
 
 def cutout(images: Tensor, centre: Tensor) -> Tensor:
@@ -175,7 +183,7 @@ def cutout(images: Tensor, centre: Tensor) -> Tensor:
 
 # Geometry. A matrix is float64 [B, 6] (a to f): output (x, y) reads input (ax + by + c, dx + ey + f).
 
-def _rotation(degrees: Tensor, height: int, width: int) -> Tensor:
+def rotation(degrees: Tensor, height: int, width: int) -> Tensor:
     """PIL's matrix of a counter-clockwise rotation about the centre of the image."""
     radians = -torch.deg2rad(degrees.double())
     cos, sin = torch.cos(radians), torch.sin(radians)
@@ -213,7 +221,7 @@ def _affine(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    return _affine(images, _rotation(degrees, *images.shape[-2:]))
+    return _affine(images, rotation(degrees, *images.shape[-2:]))
 
 
 def translate_x(images: Tensor, share: Tensor) -> Tensor:
@@ -226,30 +234,50 @@ def translate_y(images: Tensor, share: Tensor) -> Tensor:
     return translate_x(images.mT, share).mT
 
 
-def shear_y(images: Tensor, slope: Tensor) -> Tensor:
-    """Moves each column up by its distance from the left edge times `slope`, bicubic as in PIL (a = -1)."""
-    height, width = images.shape[-2:]
-    x, y = (_span(size, images.device).double() + 0.5 for size in (width, height))
-    row = slope.to(images.device)[:, None, None] * x + y[:, None]  # [G, H, W]
-    first = (row - 0.5).floor()
-    d = (row - 0.5 - first)[:, None]
-    taps = [(first.long() + k).clamp(0, height - 1)[:, None].expand_as(images) for k in (-1, 0, 1, 2)]
-    p, q, r, s = (images.gather(2, tap).double() for tap in taps)
-    value = q + d * (r - p + d * (2 * (p - q) + r - s + d * (q - p + s - r)))
-    return _to_uint8(value).masked_fill(~((row >= 0) & (row < height))[:, None], CROP_FILL)
+def shear_y(images: Tensor, slope: Tensor, fill: int | Tensor = CROP_FILL) -> Tensor:
+    """Moves each column up by its distance from the left edge times `slope`, bicubic as in PIL."""
+    x, y = (centres(size, images.device) for size in (images.shape[-1], images.shape[-2]))
+    return bicubic_rows(images, slope.to(images.device)[:, None, None] * x + y[:, None], fill)
 
 
-def _to_uint8(values: Tensor) -> Tensor:
+def bicubic_rows(images: Tensor, row: Tensor, fill: int | Tensor) -> Tensor:
+    """Reads each pixel of uint8 [G, C, H, W] from its own column at `row`, float64 [G, H, W] or [G, H, 1], in pixels from
+    the upper edge; `fill` (one value, or uint8 [C, 1, 1]) where that lies outside."""
+    height = images.shape[-2]
+    near, d = neighbours(row, height)
+    taps = [images.gather(2, tap[:, None].expand_as(images)).double() for tap in near]
+    inside = ((row >= 0) & (row < height))[:, None]
+    return torch.where(inside, to_uint8(cubic(taps, d[:, None])), fill)
+
+
+def centres(size: int, device) -> Tensor:
+    """Centres of the pixels of a row of `size`: float64 [size]."""
+    return _span(size, device).double() + 0.5
+
+
+def neighbours(position: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
+    """The four pixels of a row of `size` round a position (the edge repeats itself), and the way from the second."""
+    first = (position - 0.5).floor()
+    return [(first.long() + k).clamp(0, size - 1) for k in (-1, 0, 1, 2)], position - 0.5 - first
+
+
+def cubic(taps: list[Tensor], d: Tensor) -> Tensor:
+    """PIL's cubic through four neighbours (a = -1), at the share d of the way from the second to the third."""
+    p, q, r, s = taps
+    return q + d * (r - p + d * (2 * (p - q) + r - s + d * (q - p + s - r)))
+
+
+def to_uint8(values: Tensor) -> Tensor:
     return values.clamp(0, 255).to(torch.uint8)  # PIL truncates, it does not round
 
 
 def _blend(base: Tensor, images: Tensor, change: Tensor) -> Tensor:
     """From `base` (factor 0) to the image (factor 1) and beyond, with factor 1 + change, in PIL's float32."""
     factor = (1 + change).to(images.device, torch.float32)[:, None, None, None]
-    return _to_uint8(base + factor * (images.float() - base))
+    return to_uint8(base + factor * (images.float() - base))
 
 
-def _luma(images: Tensor) -> Tensor:
+def luma(images: Tensor) -> Tensor:
     """PIL's grey version, int32 [G, 1, H, W]; of a grey image, itself."""
     if images.shape[1] == 1:
         return images.int()
@@ -263,13 +291,13 @@ def brightness(images: Tensor, change: Tensor) -> Tensor:
 
 def colour(images: Tensor, change: Tensor) -> Tensor:
     """Towards grey or away from it; a grey image stays as it is."""
-    return _blend(_luma(images).float(), images, change)
+    return _blend(luma(images).float(), images, change)
 
 
 def contrast(images: Tensor, change: Tensor) -> Tensor:
     """Towards the image's mean grey or away from it."""
     count = images.shape[-2] * images.shape[-1]
-    mean = (2 * _luma(images).sum((1, 2, 3), keepdim=True) + count) // (2 * count)  # rounded, in integers
+    mean = (2 * luma(images).sum((1, 2, 3), keepdim=True) + count) // (2 * count)  # rounded, in integers
     return _blend(mean.float(), images, change)
 
 
@@ -302,7 +330,7 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
     flat = high == low
     low, span = low.masked_fill(flat, 0), (high - low).masked_fill(flat, 255)
     scale = torch.full_like(span, 255) / span  # 255 / span would multiply by the rounded reciprocal
-    return _to_uint8(images * scale + -low * scale)
+    return to_uint8(images * scale + -low * scale)
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:

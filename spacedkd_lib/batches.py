@@ -16,8 +16,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spacedkd_lib.augment import augmented, draw
 from spacedkd_lib.recipes import AUGMENTATIONS, InputError, nearest
+from spacedkd_lib.strong import augmented, draw, erased
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
 
@@ -99,13 +99,14 @@ class Batches:
         batch_size: images a batch; the last of an epoch may be smaller (released CNN programs).
         drop_last: leave such a batch out (released transformer programs).
         seed: decides order and augmentation.
-        augment: "none", "crop_flip", "crop_flip_rotate" (released online program) or "autoaugment_cutout"
-            (released self-KD program).
+        augment: one of `recipes.AUGMENTATIONS`: "crop_flip_rotate" is the released online program's,
+            "autoaugment_cutout" the released self-KD program's, "strong" that of the released transformers.
         statistics: mean and deviation of each channel, as in `STATISTICS`; None: the images' own (ours).
+        size: pixels of a side of the batches' images, which are then square; 0: as many as the images have.
 
     Raises:
         InputError: images or labels of another shape or type, a batch size that does not suit the images,
-            an unknown augmentation, statistics of another number of channels.
+            an unknown augmentation, statistics of another number of channels, a size that is none.
 
     >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
     >>> batches = Batches(images, torch.arange(4), batch_size=2, seed=0)
@@ -117,16 +118,17 @@ class Batches:
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: str = "none",
                  statistics: Statistics | None = None, device="cpu", dtype: torch.dtype = torch.float32,
-                 drop_last: bool = False):
+                 drop_last: bool = False, size: int = 0):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
+        _check_size(size)
         if augment not in AUGMENTATIONS:
             raise InputError(nearest("augmentation", augment, AUGMENTATIONS))
         self.statistics = statistics or channel_statistics(images)
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
         self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
-        self.drop_last = drop_last
+        self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
@@ -157,16 +159,16 @@ class Batches:
         return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Batch i: x float [B, C, H, W], normalised, channels_last; y int64 [B]."""
+        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]."""
         return self.pictures(self.indices(i), i)
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """The images of these numbers, int64 [B], augmented by the draws of batch i."""
         drawn = draw(self.augment, len(which), *self.images.shape[-2:],
-                     generator(self.seed, self.streams["augment"], i))
+                     generator(self.seed, self.streams["augment"], i), self.size)
         which = which.to(self.images.device)
         x = augmented(self.images.index_select(0, which), drawn)
-        return normalised(x, self.statistics, self.dtype), self.labels[which]
+        return erased(normalised(x, self.statistics, self.dtype), drawn), self.labels[which]
 
     def fresh(self, what: str) -> Batches:
         """Batches of the same images with draws of their own: "fresh_augmentation" of the same order; "fresh_batch" and
@@ -219,6 +221,12 @@ def _check_batch_size(size: int, count: int, drop_last: bool) -> None:
         fits = min((s for s in range(2, count + 1) if count % s != 1), key=lambda s: abs(s - size))
         raise InputError(f"batch_size = {size} leaves a last batch of one of the {count} images, on which "
                          f"batch norm cannot train: choose another batch size, for example {fits}.")
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or size < 0:
+        raise InputError(f"size = {size} is no size of an image: give a whole number of pixels from 1, or 0 for the "
+                         "images' own.")
 
 
 def _check_statistics(statistics: Statistics, channels: int) -> None:

@@ -41,7 +41,7 @@ def nearest(kind: str, given: object, allowed) -> str:
 
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
-                 "autoaugment_two_sided_cutout")
+                 "autoaugment_two_sided_cutout", "strong", "strong_upright")
 RULES = ("fixed", "expanding", "random", "constant", "head_start")
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",

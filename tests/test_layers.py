@@ -9,8 +9,8 @@ import spacedkd_lib
 
 PACKAGE = Path(spacedkd_lib.__file__).parent
 LAYERS = {  # a module may import from layers below its own, and recipes.py from anywhere
-    "recipes": 0, "schedule": 0, "embedded": 0, "stopping": 0,
-    "deviations": 1, "statistics": 1, "augment": 1, "models": 1, "losses": 1, "records": 1, "executors": 1,
+    "recipes": 0, "schedule": 0, "embedded": 0, "stopping": 0, "augment": 0,
+    "deviations": 1, "statistics": 1, "strong": 1, "models": 1, "losses": 1, "records": 1, "executors": 1,
     "distributed": 1, "slurm": 1, "theory": 1,
     "other_deviations": 2, "data": 2, "batches": 2, "evaluate": 2, "checkpoints": 2,
     "vits": 2,

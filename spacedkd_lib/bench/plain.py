@@ -40,7 +40,9 @@ def cutout(x: Tensor) -> Tensor:
 
 
 def plain_transform(augment: str, pixels: int = 32) -> Callable:
-    """torchvision's transforms of "crop_flip_rotate" or "autoaugment_cutout"."""
+    """torchvision's transforms of "crop_flip_rotate" or "autoaugment_cutout", or timm's of "strong"."""
+    if augment == "strong":
+        return timm_transform(pixels)
     tensor, normalise = transforms.ToTensor(), transforms.Normalize(*STATISTICS["cifar100"])
     if augment == "crop_flip_rotate":
         return transforms.Compose([transforms.RandomCrop(pixels, padding=4), transforms.RandomHorizontalFlip(),
@@ -48,6 +50,19 @@ def plain_transform(augment: str, pixels: int = 32) -> Callable:
     return transforms.Compose([transforms.RandomCrop(pixels, padding=4, fill=128), transforms.RandomHorizontalFlip(),
                                transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=128), tensor,
                                cutout, normalise])
+
+
+def timm_transform(pixels: int) -> Callable:
+    """The released transformer program's transforms."""
+    from timm.data import auto_augment, create_transform  # takes seconds
+
+    mean, std = STATISTICS["cifar100"]
+    transform = create_transform(pixels, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25,
+                                 re_mode="pixel", re_count=1, interpolation="bicubic", mean=mean, std=std)
+    for op in next(t for t in transform.transforms if isinstance(t, auto_augment.RandAugment)).ops:
+        if op.name == "PosterizeIncreasing":  # timm asks for 0 bits at times: black, but newer PIL raises an error
+            op.aug_fn = lambda picture, bits, **_: Image.eval(picture, lambda level: level & (256 - 2 ** (8 - bits)))
+    return transform
 
 
 def plain_loader(dataset: Dataset, batch_size: int, augment: str = "crop_flip_rotate") -> DataLoader:

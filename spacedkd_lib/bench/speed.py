@@ -192,7 +192,7 @@ def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
         yield interval_case(part, precisions), part.repeats
         yield sweep_case(part, precisions), part.repeats
         yield levers_case(part, precisions), part.repeats + 2
-    for augment in ("crop_flip_rotate", "autoaugment_cutout"):
+    for augment in ("crop_flip_rotate", "autoaugment_cutout", "strong"):
         yield augment_case(size, augment), 5
 
 

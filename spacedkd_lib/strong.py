@@ -1,0 +1,273 @@
+"""The strong augmentation of the released transformer programs, of a whole batch at once: with the very pixels of PIL.
+
+A random part of the image is resized; it is flipped; RandAugment changes it; a rectangle of it becomes noise.
+Also resizes images for the other augmentations. Checked against timm, whose transforms the released programs call.
+As in augment.py, `draw` draws on the CPU, and whole numbers are exact on every device.
+
+Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
+Taught in notebooks/12_transformers.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import augment as pixels
+
+# Source of all numbers: the released program's call of timm ("rand-m9-mstd0.5-inc1") and timm's defaults.
+CROP_SHARE, CROP_RATIO = (0.08, 1.0), 4 / 3  # of the image's area; the longer side to the shorter, at most
+ERASED, ERASED_SHARE, ERASED_RATIO = 0.25, (0.02, 1 / 3), 1 / 0.3  # how often, share of the area, ratio
+TRIES = 10  # to draw a rectangle that fits
+LEVEL, LEVEL_DEVIATION, TOP_LEVEL, APPLIED = 9, 0.5, 10, 0.5  # of RandAugment; how often an operation is applied
+FILL = (124, 116, 104)  # ImageNet's mean, where an operation looks beyond the edge; of a grey image its luma (ours)
+BITS = 22  # PIL's fixed point of resizing
+CHUNK = 32  # images that are resized together; so the sums stay in a processor's cache (at 64 pixels twice as fast)
+
+
+def draw(augment: str, count: int, height: int, width: int, generator: torch.Generator, size: int = 0) -> dict:
+    """The random parameters of `count` images, on the CPU, one row an image; `augmented` and `erased` apply them.
+
+    Args:
+        augment: one of `recipes.AUGMENTATIONS`.
+        height, width: of the images, pixels.
+        size: of a side of the result, pixels; 0: as the images are.
+
+    Returns:
+        For other augmentations what `augment.draw` returns. For strong ones flip bool [B]; operation int [B, 2] (place
+        in `OPERATIONS`), applies bool [B, 2], level float64 [B, 2], sign int [B, 2] (+1 or -1); hole int [B, 4]
+        (top, left, height, width; all 0 without one) and noise, the seed of what fills it. Where images are
+        resized, also box int [B, 4], the part that is kept, and size, the (rows, columns) that it gets.
+    """
+    rows, columns = out = (size, size) if size else (height, width)
+    if not augment.startswith("strong"):
+        drawn = pixels.draw(augment, count, rows, columns, generator)
+        whole = torch.tensor([[0, 0, height, width]]).expand(count, -1)
+        return drawn if out == (height, width) else drawn | {"box": whole, "size": out}
+    shape, uniform = (count, 2), torch.rand(count, 2, generator=generator)
+    return {"box": _draw_box(count, height, width, generator), "size": out,
+            "flip": uniform[:, 0] < (0 if augment == "strong_upright" else 0.5),
+            "operation": torch.randint(len(OPERATIONS), shape, generator=generator),
+            "applies": torch.rand(shape, generator=generator) < APPLIED,
+            "level": (LEVEL + LEVEL_DEVIATION * torch.randn(shape, generator=generator, dtype=torch.float64)
+                      ).clamp(0, TOP_LEVEL),
+            "sign": 2 * torch.randint(2, shape, generator=generator) - 1,
+            "hole": _draw_hole(count, rows, columns, generator) * (uniform[:, 1] < ERASED)[:, None],
+            "noise": int(torch.randint(2**32, (), generator=generator))}
+
+
+def augmented(images: Tensor, drawn: dict) -> Tensor:
+    """Applies what `draw` drew, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
+    rest = {name: value for name, value in drawn.items() if name not in ("box", "size")}
+    if "box" in drawn:
+        images = resized(images, drawn["box"], drawn["size"])
+    if "operation" not in drawn:
+        return pixels.augmented(images, rest)
+    images = torch.where(drawn["flip"].to(images.device)[:, None, None, None], images.flip(-1), images)
+    return rand_augment(images, drawn["operation"], drawn["applies"], drawn["level"], drawn["sign"])
+
+
+def erased(x: Tensor, drawn: dict) -> Tensor:
+    """Fills the holes of normalised images [B, C, H, W], in place, with standard normal noise a pixel and channel.
+
+    The noise is drawn on the CPU, as many numbers as the holes have pixels and channels.
+    """
+    if "hole" not in drawn or not drawn["hole"].any():
+        return x
+    top, left, height, width = drawn["hole"][:, :, None].unbind(1)
+    down, right = torch.arange(x.shape[2]) - top, torch.arange(x.shape[3]) - left
+    rows, columns = (0 <= down) & (down < height), (0 <= right) & (right < width)
+    image, row, column = (rows[:, :, None] & columns[:, None]).nonzero(as_tuple=True)
+    noise = torch.randn(len(image), x.shape[1], generator=torch.Generator().manual_seed(drawn["noise"]))
+    image, row, column, noise = (part.to(x.device) for part in (image, row, column, noise))
+    x[image, :, row, column] = noise.to(x.dtype)
+    return x
+
+
+# Rectangles
+
+def _draw_box(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """The parts of the images that are kept, int [B, 4]; the middle where no try fits, which a narrow image makes likely."""
+    tall, wide = (side.clamp(min=1) for side in _draw_sides(count, height, width, CROP_SHARE, CROP_RATIO, generator))
+    box, fits = _place(tall, wide, (tall <= height) & (wide <= width), height, width, generator)
+    tall, wide = min(height, round(width * CROP_RATIO)), min(width, round(height * CROP_RATIO))
+    middle = torch.tensor([(height - tall) // 2, (width - wide) // 2, tall, wide])
+    return torch.where(fits[:, None], box, middle)
+
+
+def _draw_hole(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """The rectangles that become noise, int [B, 4]; 0 where no try fits."""
+    tall, wide = _draw_sides(count, height, width, ERASED_SHARE, ERASED_RATIO, generator)
+    hole, fits = _place(tall, wide, (tall < height) & (wide < width), height, width, generator)
+    return hole * fits[:, None]
+
+
+def _draw_sides(count: int, height: int, width: int, share: tuple[float, float], ratio: float,
+                generator: torch.Generator) -> list[Tensor]:
+    """Heights and widths, int64 [B, TRIES]: shares of the area uniform, ratios of the sides log-uniform."""
+    first, second = torch.rand(2, count, TRIES, generator=generator, dtype=torch.float64)
+    area = height * width * (share[0] + (share[1] - share[0]) * first)
+    ratios = torch.exp(math.log(ratio) * (2 * second - 1))
+    return [torch.round(torch.sqrt(side)).long() for side in (area / ratios, area * ratios)]
+
+
+def _place(tall: Tensor, wide: Tensor, fits: Tensor, height: int, width: int,
+           generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The first try that fits at a random place, int [B, 4], and whether one does, bool [B]."""
+    first = fits.int().argmax(1, keepdim=True)
+    tall, wide = tall.gather(1, first), wide.gather(1, first)
+    room = torch.cat([height - tall, width - wide], 1)
+    corner = (torch.rand(len(tall), 2, generator=generator, dtype=torch.float64) * (room + 1)).long()
+    return torch.cat([corner, tall, wide], 1), fits.any(1)
+
+
+# Resizing
+
+def resized(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """A part of each image, bicubic and antialiased: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns].
+
+    PIL's arithmetic to the bit: weights in whole numbers, sums in int32, columns first, 8 bits in between.
+
+    Args:
+        box: int [B, 4], top, left, height and width of the parts, pixels.
+        size: rows and columns of the result.
+    """
+    parts = []
+    for part, (top, left, height, width) in zip(images.split(CHUNK), box.mT.split(CHUNK, dim=1)):
+        narrow = _resampled(part.mT, *_weights(left, width, size[1]))
+        parts.append(_resampled(narrow.mT, *_weights(top, height, size[0])))
+    return torch.cat(parts)
+
+
+def _resampled(images: Tensor, first: Tensor, weights: Tensor) -> Tensor:
+    """Rows that are weighted sums of rows: uint8 [B, C, H, W] -> uint8 [B, C, new, W]."""
+    (batch, channels, height, width), device = images.shape, images.device
+    rows = images.int().flatten(0, 2)
+    above = height * torch.arange(batch * channels, device=device).view(batch, channels, 1)
+    first, weights = first.to(device), weights.to(device)
+    shape = (batch, channels, first.shape[1], width)
+    sums = torch.full(shape, 1 << (BITS - 1), dtype=torch.int32, device=device)  # to round
+    for k in range(weights.shape[2]):
+        index = above + (first + k).clamp(max=height - 1)[:, None]
+        sums.addcmul_(rows.index_select(0, index.flatten()).view(shape), weights[:, None, :, k, None])
+    return (sums >> BITS).clamp(0, 255).to(torch.uint8)
+
+
+def _weights(start: Tensor, length: Tensor, new: int) -> tuple[Tensor, Tensor]:
+    """Resizes a row's part of `length` pixels to `new`: the first that each new pixel takes of, int64 [B, new], and how
+    much it takes of that and the next ones, int32 [B, new, taps], in units of 2^-22.
+
+    Computed on the CPU, in PIL's order.
+    """
+    scale = length.double()[:, None, None] / new
+    wide = scale.clamp(min=1)  # when shrinking, the kernel is as much wider: antialiasing
+    centre = pixels.centres(new, "cpu")[:, None] * scale
+    first = (centre - 2 * wide + 0.5).floor().clamp(min=0)
+    taps = first + torch.arange(math.ceil(4 * wide.max()) + 1)
+    weights = _kernel((taps + 0.5 - centre) * (1 / wide)) * (taps < length[:, None, None])
+    weights = weights / weights.sum(2, keepdim=True)
+    whole = torch.round(weights.abs() * 2**BITS).copysign(weights)
+    return (start[:, None] + first[..., 0]).long(), whole.int()
+
+
+def _kernel(x: Tensor) -> Tensor:
+    """PIL's cubic of resizing, a = -0.5."""
+    x = x.abs()
+    far = -0.5 * (((x - 5) * x + 8) * x - 4)
+    return torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, far.masked_fill(x >= 2, 0))
+
+
+# RandAugment: uint8 [G, C, H, W] and one value an image, float64 [G], to uint8 [G, C, H, W].
+
+def rand_augment(images: Tensor, operation: Tensor, applies: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+    """Two operations an image, one after the other.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        operation: int [B, 2], place in `OPERATIONS`.
+        applies: bool [B, 2].
+        level: float64 [B, 2], from 0 to 10.
+        sign: int [B, 2], +1 or -1.
+    """
+    images, names = images.clone(), tuple(OPERATIONS)
+    drawn = [part.tolist() for part in (operation, applies, level, sign)]
+    for slot in range(2):
+        rows = enumerate(zip(*([row[slot] for row in part] for part in drawn)))
+        chosen = [(image, names[which], magnitude(names[which], up, way))
+                  for image, (which, applied, up, way) in rows if applied]
+        pixels.apply(images, chosen, OPERATIONS)
+    return images
+
+
+def magnitude(name: str, level: float, sign: int = 1) -> float:
+    """Value of an operation at a level from 0 to 10, and with a sign (+1 or -1) where it has one; 0 if it has none.
+
+    Degrees, rows a column or columns a row, shares of a side, changes of a factor of 1; bits kept, the smallest level
+    that is inverted, what is added to dark pixels.
+
+    >>> [magnitude(name, 9, -1) for name in ("rotate", "posterize", "solarize", "solarize_add", "invert")]
+    [-27.0, 1, 26, 99, 0.0]
+    """
+    share = level / TOP_LEVEL
+    whole = {"posterize": 4 - int(4 * share), "solarize": 256 - int(256 * share), "solarize_add": int(110 * share)}
+    return whole[name] if name in whole else sign * share * RANGES.get(name, 0.0)
+
+
+RANGES = {  # largest magnitude
+    "rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "translate_x": 0.45, "translate_y": 0.45,
+    "colour": 0.9, "contrast": 0.9, "brightness": 0.9, "sharpness": 0.9,
+}
+
+
+def _fill(images: Tensor) -> Tensor:
+    fill = torch.tensor(FILL, dtype=torch.uint8, device=images.device)[:, None, None]
+    return fill if images.shape[1] == 3 else pixels.luma(fill[None])[0].to(torch.uint8)
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turns counter-clockwise about the centre, bicubic as in PIL."""
+    (height, width), device = images.shape[-2:], images.device
+    a, b, c, d, e, f = pixels.rotation(degrees, height, width).to(device)[..., None, None].unbind(1)
+    x, y = pixels.centres(width, device), pixels.centres(height, device)[:, None]
+    column, row = a * x + b * y + c, d * x + e * y + f  # [G, H, W]
+    (columns, right), (rows, down) = pixels.neighbours(column, width), pixels.neighbours(row, height)
+    flat, shape = images.flatten(2), images.shape
+
+    def read(row: Tensor, column: Tensor) -> Tensor:
+        index = (row * width + column).flatten(1)[:, None].expand(-1, shape[1], -1)
+        return flat.gather(2, index).view(shape).double()
+    lines = [pixels.cubic([read(row, column) for column in columns], right[:, None]) for row in rows]
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return torch.where(inside[:, None], pixels.to_uint8(pixels.cubic(lines, down[:, None])), _fill(images))
+
+
+def shear_y(images: Tensor, slope: Tensor) -> Tensor:
+    return pixels.shear_y(images, slope, _fill(images))
+
+
+def shear_x(images: Tensor, slope: Tensor) -> Tensor:
+    return shear_y(images.mT, slope).mT
+
+
+def translate_y(images: Tensor, share: Tensor) -> Tensor:
+    """Moves the image up by a share of its height, bicubic as in PIL."""
+    height, device = images.shape[-2], images.device
+    shift = (share * height).to(device)[:, None, None]
+    return pixels.bicubic_rows(images, shift + pixels.centres(height, device)[:, None], _fill(images))
+
+
+def translate_x(images: Tensor, share: Tensor) -> Tensor:
+    return translate_y(images.mT, share).mT
+
+
+def solarize_add(images: Tensor, more: Tensor) -> Tensor:
+    """Adds to all pixels below 128."""
+    more = more.to(images.device, torch.int32)[:, None, None, None] * (images < 128)
+    return (images + more).clamp(max=255).to(torch.uint8)
+
+
+OPERATIONS = {name: pixels.OPERATIONS[name] for name in (
+    "autocontrast", "equalize", "invert", "posterize", "solarize", "colour", "contrast", "brightness", "sharpness")} | {
+    f.__name__: f for f in (rotate, solarize_add, shear_x, shear_y, translate_x, translate_y)}

@@ -1,0 +1,289 @@
+"""The strong augmentation: every pixel against PIL and timm, then the draws against timm's own, then whole batches."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import ks_2samp
+from test_batches import from_pil, noise, one_by_one, smooth, to_pil
+
+from spacedkd_lib import strong
+from spacedkd_lib.batches import STATISTICS, Batches, generator
+from spacedkd_lib.recipes import AUGMENTATIONS, InputError
+
+TIMM = {"autocontrast": "AutoContrast", "equalize": "Equalize", "invert": "Invert", "rotate": "Rotate",
+        "posterize": "PosterizeIncreasing", "solarize": "SolarizeIncreasing", "solarize_add": "SolarizeAdd",
+        "colour": "ColorIncreasing", "contrast": "ContrastIncreasing", "brightness": "BrightnessIncreasing",
+        "sharpness": "SharpnessIncreasing", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateXRel",
+        "translate_y": "TranslateYRel"}
+GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+LEVELS = [0.0, 0.7, 3.3, 5.0, 7.5, 8.1, 8.9, 9.0, 9.37, 10.0]
+LARGEST_SHARE = 1e-4  # of differing pixels; measured on x86-64: none
+
+
+def mended(transform):
+    """timm's RandAugment with posterize of 0 bits black, as PIL had it before it refused 0."""
+    for op in transform.ops:
+        if op.name == "PosterizeIncreasing":
+            op.aug_fn = posterize
+    return transform
+
+
+def posterize(picture, bits, **_):
+    return Image.eval(picture, lambda level: level & (256 - 2 ** (8 - bits)))
+
+
+def timms_pipeline():
+    from timm.data import create_transform
+    from timm.data.auto_augment import RandAugment
+
+    whole = create_transform(32, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=.25, re_mode="pixel",
+                             re_count=1, interpolation="bicubic")
+    mended(next(step for step in whole.transforms if isinstance(step, RandAugment)))
+    return whole
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """timm draws from three global generators."""
+    kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        yield
+    random.setstate(kept[0]), np.random.set_state(kept[1])
+
+
+def assert_alike(ours, theirs):
+    """Two samples of one distribution: the largest distance of their cumulated shares. By chance one of 1,000 fails."""
+    ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    bound = 1.95 * np.sqrt(1 / len(ours) + 1 / len(theirs))
+    assert ks_2samp(ours, theirs, method="asymp").statistic < bound
+
+
+# Pixels
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 24, 40)], ids=str)
+@pytest.mark.parametrize("name", strong.OPERATIONS)
+def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
+    from timm.data import auto_augment
+
+    options = dict(fillcolor=(124, 116, 104), resample=Image.Resampling.BICUBIC)
+    cases = [(level, sign) for level in LEVELS for sign in (1, -1)]
+    values = torch.tensor([strong.magnitude(name, *case) for case in cases], dtype=torch.float64)
+
+    def theirs(picture, b):
+        level, sign = cases[b]
+        monkeypatch.setattr(auto_augment, "_randomly_negate", lambda value: sign * value)
+        to_argument = auto_augment.LEVEL_TO_ARG[TIMM[name]]
+        arguments = to_argument(level, {}) if to_argument else ()
+        operation = posterize if name == "posterize" else auto_augment.NAME_TO_OP[TIMM[name]]
+        return operation(picture, *arguments, **options)
+    for images in (noise(len(cases), shape), smooth(len(cases), shape)):
+        ours = strong.OPERATIONS[name](images, values)
+        assert ours.dtype == torch.uint8
+        assert (ours != one_by_one(images, theirs)).double().mean() <= LARGEST_SHARE
+
+
+def test_operations_are_timms_increasing_ones():
+    from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS
+
+    assert sorted(TIMM[name] for name in strong.OPERATIONS) == sorted(_RAND_INCREASING_TRANSFORMS)
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_grey_images_are_those_of_a_colour_image_of_equal_channels_and_its_luma_beyond(name):
+    images = smooth(10, (1, 24, 40))
+    values = torch.tensor([strong.magnitude(name, level) for level in LEVELS], dtype=torch.float64)
+    ours = strong.OPERATIONS[name](images, values)
+    colour = strong.OPERATIONS[name](images.repeat(1, 3, 1, 1), values)
+    beyond = (strong.OPERATIONS[name](torch.zeros(10, 3, 24, 40, dtype=torch.uint8), values) == torch.tensor(
+        [124, 116, 104])[:, None, None]).all(1, keepdim=True)
+    assert torch.equal(ours[~beyond], colour[:, :1][~beyond]) and beyond.any()
+    assert (ours[beyond] == 117).all()  # 0.299 * 124 + 0.587 * 116 + 0.114 * 104
+
+
+@pytest.mark.parametrize("shape, size", [((3, 32, 32), 32), ((1, 16, 16), 16), ((3, 24, 40), 48), ((3, 8, 8), 64),
+                                         ((3, 64, 48), 20), ((1, 64, 64), 7), ((3, 5, 9), 1)], ids=str)
+def test_a_resized_part_is_pils_to_the_bit(shape, size):
+    """PIL asked for the columns and then for the rows: where a part shrinks, PIL 13 may begin with the rows."""
+    count, bicubic = 80, Image.Resampling.BICUBIC
+    box = strong._draw_box(count, *shape[1:], generator(4, "box"))
+    box[0] = torch.tensor([0, 0, *shape[1:]])
+
+    def theirs(picture, b):
+        top, left, height, width = box[b].tolist()
+        part = picture.crop((left, top, left + width, top + height))
+        steps = part.resize((size, height), bicubic).resize((size, size), bicubic)
+        if max(height, width) <= size:
+            assert steps == part.resize((size, size), bicubic)
+        return steps
+    for images in (noise(count, shape), 255 * (noise(count, shape) > 127).to(torch.uint8), smooth(count, shape)):
+        assert torch.equal(strong.resized(images, box, (size, size)), one_by_one(images, theirs))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (1, 3, 7), (3, 4, 30)], ids=str)
+@pytest.mark.parametrize("size", [0, 5])
+def test_small_and_narrow_images(shape, size):
+    images = noise(60, shape)
+    drawn = strong.draw("strong", 60, *shape[1:], generator(0), size)
+    got = strong.augmented(images, drawn)
+    assert got.shape == (60, shape[0], *((size, size) if size else shape[1:])) and got.dtype == torch.uint8
+    assert torch.isfinite(strong.erased(got.float(), drawn)).all()
+
+
+# Erasing
+
+def test_noise_fills_the_holes_and_nothing_else():
+    drawn = strong.draw("strong", 2000, 12, 20, generator(2))
+    x = strong.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    inside = torch.zeros(2000, 12, 20, dtype=torch.bool)
+    for b, (top, left, height, width) in enumerate(drawn["hole"].tolist()):
+        inside[b, top:top + height, left:left + width] = True
+    values = x.transpose(0, 1)[:, inside]
+    assert (x.transpose(0, 1)[:, ~inside] == 9).all() and (values != 9).all()
+    assert values.mean().abs() < 0.02 and values.std() == pytest.approx(1, abs=0.02)
+    assert torch.corrcoef(values).triu(1).abs().max() < 0.03  # a number of its own for each channel
+    again = strong.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    assert torch.equal(again, x)
+
+
+def test_noise_takes_the_type_of_the_images():
+    drawn = strong.draw("strong", 40, 8, 8, generator(2))
+    x = strong.erased(torch.zeros(40, 1, 8, 8, dtype=torch.bfloat16), drawn)
+    assert x.dtype == torch.bfloat16
+    assert torch.equal(x, strong.erased(torch.zeros(40, 1, 8, 8), drawn).bfloat16())
+
+
+# Draws
+
+@pytest.mark.parametrize("height, width", [(32, 32), (24, 40), (20, 60)])
+def test_parts_are_drawn_as_timm_draws_them(height, width):
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    picture = Image.new("RGB", (width, height))
+    theirs = np.array([RandomResizedCropAndInterpolation.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3))
+                       for _ in range(8000)])
+    ours = strong._draw_box(20_000, height, width, generator(1)).numpy()
+    for sample in (0, 1, 2, 3):
+        assert_alike(ours[:, sample], theirs[:, sample])
+    assert_alike(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3])
+    assert_alike(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3])
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (16, 40)])
+def test_holes_are_drawn_as_timm_draws_them(height, width):
+    from timm.data.random_erasing import RandomErasing
+
+    def hole(erase):
+        mask = erase(torch.zeros(1, height, width))[0] != 0
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        return [rows[0], columns[0], len(rows), len(columns)] if len(rows) else [0] * 4
+    theirs = np.array([hole(RandomErasing(0.25, mode="pixel", max_count=1, device="cpu")) for _ in range(3000)])
+    ours = strong.draw("strong", 20_000, height, width, generator(1))["hole"].numpy()
+    assert (ours[:, 2] > 0).mean() == pytest.approx(0.25, abs=0.016)
+    assert (theirs[:, 2] > 0).mean() == pytest.approx(0.25, abs=0.04)
+    ours, theirs = ours[ours[:, 2] > 0], theirs[theirs[:, 2] > 0]
+    for sample in (0, 1, 2, 3):
+        assert_alike(ours[:, sample], theirs[:, sample])
+    assert_alike(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3])
+
+
+def test_operations_and_values_are_drawn_as_timm_draws_them(monkeypatch):
+    from timm.data.auto_augment import rand_augment_transform
+
+    names, seen = {timms: name for name, timms in TIMM.items()}, {name: [] for name in TIMM}
+    theirs = rand_augment_transform("rand-m9-mstd0.5-inc1", {})
+    for op in theirs.ops:
+        op.aug_fn = lambda picture, *value, kept=seen[names[op.name]], **_: kept.append(value[0] if value else 0.0)
+    for _ in range(8000):
+        theirs(None)
+    count, got = 15_000, {}
+
+    def recording(name):
+        def operation(images, values):
+            got.setdefault(name, []).extend(values.tolist())
+            return images
+        return operation
+    for name in strong.OPERATIONS:
+        monkeypatch.setitem(strong.OPERATIONS, name, recording(name))
+    drawn = strong.draw("strong", count, 4, 4, generator(3))
+    strong.augmented(noise(count, (1, 4, 4)), drawn)
+    for name, values in seen.items():
+        for total, of in ((len(values), 8000), (len(got[name]), count)):
+            assert total / of == pytest.approx(2 * 0.5 / 15, abs=5 * np.sqrt(1 / 15 / of))
+        factor = 1 if name in ("colour", "contrast", "brightness", "sharpness") else 0
+        assert_alike(factor + np.array(got[name]), values)
+    applied = drawn["applies"].sum(1)
+    assert np.bincount(applied) / count == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
+
+
+def test_levels_flips_and_the_upright_kind():
+    drawn, upright = (strong.draw(name, 20_000, 8, 8, generator(1)) for name in ("strong", "strong_upright"))
+    assert drawn["level"].min() > 6 and drawn["level"].max() == 10
+    assert drawn["level"].median() == pytest.approx(9, abs=0.03)
+    assert (drawn["level"] == 10).double().mean() == pytest.approx(0.0228, abs=0.0055)  # P(z > 2)
+    assert drawn["flip"].double().mean() == pytest.approx(0.5, abs=0.018) and not upright["flip"].any()
+    assert all(torch.equal(torch.as_tensor(drawn[key]), torch.as_tensor(upright[key])) for key in drawn if key != "flip")
+
+
+# Whole batches
+
+def test_the_whole_pipeline_is_timms_in_distribution():
+    images, theirs = smooth(400, (3, 32, 32)), timms_pipeline()
+    pictures = [to_pil(image) for image in images]
+    theirs = torch.stack([theirs(picture) for picture in pictures * 2])
+    data = Batches(images, torch.arange(400), 400, 0, "strong", STATISTICS["imagenet"])
+    ours = torch.cat([data[i][0] for i in range(4)])
+    assert ours.shape[1:] == theirs.shape[1:] and ours.dtype == theirs.dtype
+    assert ours.mean() == pytest.approx(theirs.mean().item(), abs=0.15)
+    assert ours.std() == pytest.approx(theirs.std().item(), abs=0.1)
+    steps = [(lambda x: x.mean((1, 2, 3))), (lambda x: x.std((1, 2, 3))), (lambda x: x.amax((1, 2, 3))),
+             (lambda x: x.amin((1, 2, 3))), (lambda x: x.diff(dim=3).abs().mean((1, 2, 3))),
+             (lambda x: (x[..., :16] - x[..., 16:]).mean((1, 2, 3))), (lambda x: (x[:, 0] - x[:, 2]).mean((1, 2)))]
+    for statistic in steps:
+        assert_alike(statistic(ours), statistic(theirs))
+
+
+def test_an_image_does_not_depend_on_its_neighbours():
+    images, others = noise(90, (3, 16, 16)), noise(90, (3, 16, 16), seed=1)
+    drawn = strong.draw("strong", 90, 16, 16, generator(7), 24)
+    whole = strong.augmented(images, drawn)
+    for b in (0, 37, 89):
+        others[b] = images[b]
+        alone = {key: value[b:b + 1] if torch.is_tensor(value) else value for key, value in drawn.items()}
+        assert torch.equal(strong.augmented(images[b:b + 1], alone)[0], whole[b])
+    again = strong.augmented(others, drawn)
+    for b in (0, 37, 89):
+        assert torch.equal(strong.erased(again.float(), drawn)[b], strong.erased(whole.float(), drawn)[b])
+
+
+@pytest.mark.parametrize("size", [0, 12, 40])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 12, 20)], ids=str)
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_batches_have_the_size_asked_for(augment, shape, size):
+    data = Batches(noise(12, shape), torch.arange(12), 6, 0, augment, size=size)
+    x, _ = data[3]
+    assert x.shape == (6, shape[0], *((size, size) if size else shape[1:]))
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(x, Batches(noise(12, shape), torch.arange(12), 6, 0, augment, size=size)[3][0])
+
+
+def test_without_augmentation_images_are_resized_whole():
+    images = smooth(8, (3, 20, 30))
+    data = Batches(images, torch.arange(8), 8, 0, "none", ((0, 0, 0), (1, 1, 1)), size=48)
+    theirs = one_by_one(images, lambda picture, b: picture.resize((48, 48), Image.Resampling.BICUBIC))
+    assert torch.equal((data[0][0] * 255).round().to(torch.uint8), theirs[data.indices(0)])
+
+
+def test_the_size_of_the_images_themselves_changes_nothing():
+    make = dict(images=smooth(8, (3, 16, 16)), labels=torch.arange(8), batch_size=8, seed=0)
+    for augment in ("crop_flip_rotate", "strong"):
+        assert torch.equal(Batches(**make, augment=augment)[0][0], Batches(**make, augment=augment, size=16)[0][0])
+
+
+@pytest.mark.parametrize("size", [-1, 2.5, "32"])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(InputError, match=f"size = {size} is no size of an image: give a whole number"):
+        Batches(noise(4, (1, 8, 8)), torch.arange(4), 2, 0, size=size)
