@@ -5,7 +5,7 @@ Also resizes images for the other augmentations. Checked against timm, whose tra
 As in augment.py, `draw` draws on the CPU, and whole numbers are exact on every device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
-Taught in notebooks/12_transformers.ipynb.
+Taught in notebooks/12_vision_transformers.ipynb.
 """
 
 from __future__ import annotations
