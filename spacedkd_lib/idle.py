@@ -92,20 +92,24 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
 
 
 def resumed(recipe: Recipe, active: int, idle: int, after: int) -> pd.DataFrame:
-    """How long a network's updates are when it learns again after idle ones, beside those of one that was never idle.
+    """How long a network's updates are when it learns again with a second moment that has been idle: weights and
+    momentum are those from before, so that nothing else differs from the network that was never idle.
 
     Returns:
         A row an update, from 1 to `after`: update, length (relative to that of the same update without idling) and
-        predicted, by the second moment and its correction alone, for gradients that stay as large as they are.
+        predicted, for gradients that stay as large as they are.
     """
     run, _, _, batches, _ = _trained(recipe, active)
     lengths = {}
     for name, count in (("idle", idle), ("never", 0)):
         other = copy.deepcopy(run)
+        state = other.optimizer["learn"].state
+        before = {p: (p.detach().clone(), held["exp_avg"].clone()) for p, held in state.items()}
         for _ in range(count):
             _step(other.optimizer["learn"])
-        # Momentum from before has died away in the one and not in the other: it is left out of both.
-        _forget_momentum(other.optimizer["learn"])
+        for p, (weight, momentum) in before.items():
+            p.data.copy_(weight)
+            state[p]["exp_avg"].copy_(momentum)
         lengths[name] = [_update(other, batches, active + k) for k in range(after)]
     return pd.DataFrame([{"update": k, "length": lengths["idle"][k - 1] / lengths["never"][k - 1],
                           "predicted": _second_moment(active, idle, k) ** -0.5} for k in range(1, after + 1)])
@@ -146,15 +150,11 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
 
 def _keep_only(part: str, optimizer: torch.optim.Optimizer) -> None:
     if part == "decay":
-        _forget_momentum(optimizer)
+        for state in optimizer.state.values():
+            state["exp_avg"].zero_()
     if part == "momentum":
         for group in optimizer.param_groups:
             group["weight_decay"] = 0.0
-
-
-def _forget_momentum(optimizer: torch.optim.Optimizer) -> None:
-    for state in optimizer.state.values():
-        state["exp_avg"].zero_()
 
 
 def _vector(net: torch.nn.Module) -> torch.Tensor:
