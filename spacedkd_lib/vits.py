@@ -298,8 +298,7 @@ class Vision(nn.Module):
 
     def _is_map(self, last: Tensor) -> bool:
         """Whether features are [B, C, H, W]; some networks of timm's return [B, H, W, C]."""
-        return (last.dim() == 4 and last.shape[1] == self.net.num_features and
-                getattr(self.net, "output_fmt", "NCHW") == "NCHW")
+        return last.dim() == 4 and last.shape[1] == self.net.num_features
 
 
 def resized(x: Tensor, size: int) -> Tensor:

@@ -115,6 +115,16 @@ def test_class_tokens_are_as_released():
     assert deviations["zero"] == pytest.approx(0.02, rel=0.2)  # 192 values
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_our_networks_are_drawn_as_released(name):
+    torch.manual_seed(0)
+    net = Vision(name, 100, size=64).net
+    drawn = [m.weight for m in net.modules() if isinstance(m, nn.Linear)]
+    drawn += [p for key, p in net.named_parameters() if key.endswith(("cls_token", "pos_embed"))]
+    assert [p.std().item() for p in drawn] == pytest.approx([0.02] * len(drawn), rel=0.15)
+    assert not any(m.bias.any() for m in net.modules() if isinstance(m, nn.Linear) and m.bias is not None)
+
+
 @pytest.mark.parametrize("make, size", [
     (lambda: tiny(dist_token=True), 16), (lambda: Vision("pvt_tiny", 5, 1, 64), 64),
     (lambda: Vision("t2t_vit_7", 5, 1, 32), 32), (lambda: Vision("timm/convit_tiny", 5, 1, 32), 32)])
