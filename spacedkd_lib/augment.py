@@ -241,7 +241,7 @@ def shear_y(images: Tensor, slope: Tensor, fill: int | Tensor = CROP_FILL) -> Te
 
 
 def bicubic_rows(images: Tensor, row: Tensor, fill: int | Tensor) -> Tensor:
-    """Reads each pixel of uint8 [G, C, H, W] from its own column at `row`, float64 [G, H, W] or [G, H, 1], in pixels from
+    """Reads each pixel of uint8 [G, C, H, W] from its column at `row`, float64 [G, H, W] or [G, H, 1], in pixels from
     the upper edge; `fill` (one value, or uint8 [C, 1, 1]) where that lies outside."""
     height = images.shape[-2]
     near, d = neighbours(row, height)

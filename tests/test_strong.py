@@ -225,10 +225,19 @@ def test_levels_flips_and_the_upright_kind():
     assert drawn["level"].median() == pytest.approx(9, abs=0.03)
     assert (drawn["level"] == 10).double().mean() == pytest.approx(0.0228, abs=0.0055)  # P(z > 2)
     assert drawn["flip"].double().mean() == pytest.approx(0.5, abs=0.018) and not upright["flip"].any()
-    assert all(torch.equal(torch.as_tensor(drawn[key]), torch.as_tensor(upright[key])) for key in drawn if key != "flip")
+    for key in drawn.keys() - {"flip"}:
+        assert torch.equal(torch.as_tensor(drawn[key]), torch.as_tensor(upright[key])), key
 
 
 # Whole batches
+
+def test_every_second_image_is_flipped_and_nothing_else():
+    images = smooth(60, (3, 16, 16))
+    drawn = strong.draw("strong", 60, 16, 16, generator(1)) | {"applies": torch.zeros(60, 2, dtype=torch.bool)}
+    upright = strong.resized(images, drawn["box"], (16, 16))
+    got, flip = strong.augmented(images, drawn), drawn["flip"]
+    assert torch.equal(got[flip], upright[flip].flip(-1)) and torch.equal(got[~flip], upright[~flip])
+
 
 def test_the_whole_pipeline_is_timms_in_distribution():
     images, theirs = smooth(400, (3, 32, 32)), timms_pipeline()
