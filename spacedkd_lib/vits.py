@@ -257,7 +257,7 @@ class Vision(nn.Module):
                  head_init: str = "timm", dist_token: bool = False, eval_heads: str = "mean"):
         super().__init__()
         _check_choices(drop_path, head_init, dist_token, eval_heads)
-        self.image_size = image_size or size
+        self.name, self.image_size = name, image_size or size
         shape = dict(patch_size=patch_size, embed_dim=width, depth=depth, num_heads=heads)
         given = {key: value for key, value in shape.items() if value}
         if name.startswith("timm/"):

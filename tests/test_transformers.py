@@ -74,9 +74,9 @@ def test_idle_updates_are_those_of_one_optimizer_over_both_networks(toy):
             continue
         x, y = batches[event.index]
         # The student's rate is that of the epoch in which its block comes, which is its teacher's.
-        teacher_batch = event.index if event.kind == "teach" else (event.block + 1) * 7 - 1
+        teacher_batch = event.index if event.kind == "teach" else (event.block + 1) * 6 - 1
         for group in optimizer.param_groups:
-            group["lr"] = train.learning_rate(recipe, teacher_batch, 15)
+            group["lr"] = train.learning_rate(recipe, min(teacher_batch, 11), 12)
         torch.manual_seed(derive_seed(0, "noise", event.kind, event.index))
         if event.kind == "teach":
             loss, still = F.cross_entropy(pair.teacher.train()(x).logits, y), pair.student
@@ -115,7 +115,7 @@ def test_an_idle_network_rests_unless_told_to_move(toy):
 def test_drift_in_closed_form():
     weight = torch.nn.Parameter(torch.tensor([5.0]))
     optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.0)
-    for _ in range(20_000):  # a gradient as steady as can be, and the corrections over
+    for _ in range(6000):  # a gradient as steady as can be, and the corrections over
         weight.grad = torch.tensor([1.0])
         optimizer.step()
     start, told = weight.item(), {}
@@ -227,7 +227,7 @@ def test_the_distillation_token_of_the_released_student():
         assert found[0].abs().sum() > 0 and found[1] is None, term
     alone = made(replace(baseline(BASE), dist_token="always", drop_path=0.0))
     outputs = alone.student.train()(x)
-    assert alone.learn(x, y)["loss"] == pytest.approx(
+    assert alone.learn(x, y)["loss"].item() == pytest.approx(
         (F.cross_entropy(outputs.logits, y) + F.cross_entropy(outputs.distilled, y)).item() / 2)
     zero = made(RELEASED[1.5])
     assert zero.student.net.head.weight.abs().sum() == 0 == zero.teacher.net.head.weight.abs().sum()
@@ -285,7 +285,8 @@ def test_parts_of_a_batch_add_up_to_its_gradient(toy):
 
 
 @pytest.mark.parametrize("changes", [
-    dict(precision="bf16"), dict(image_size=16, augment="strong", normalise="imagenet"), dict(model="timm/pvt_v2_b0",
+    dict(precision="bf16"), dict(model="timm/pit_ti_224", image_size=32, patch_size=0, width=0, depth=0, heads=0),
+    dict(image_size=16, augment="strong", normalise="imagenet"), dict(model="timm/pvt_v2_b0",
     image_size=32, patch_size=0, width=0, depth=0, heads=0), dict(teacher_model="resnet8", patch_size=0, depth=0,
     heads=0, drop_path=0.0, image_size=0, model="timm/resnet18", width=0, teacher_width=4)])
 def test_other_networks_and_sizes_learn(toy, changes):
@@ -312,7 +313,7 @@ def test_mutual_learning_of_transformers(toy):
     (lambda: replace(BASE, drop_path=1.0), "drop_path = 1.0 is out of range"),
     (lambda: made(replace(BASE, model="timm/deit_tiny_patch16_225")), "deit_tiny_patch16_224"),
     (lambda: made(replace(BASE, patch_size=3)), "3"),
-    (lambda: made(replace(BASE, model="timm/pit_ti_224", patch_size=0, width=0, depth=0, heads=0, image_size=32,
+    (lambda: made(replace(BASE, model="timm/pvt_v2_b0", patch_size=0, width=0, depth=0, heads=0, image_size=32,
                           dist_token="always")), "token"),
     (lambda: made(replace(online_kd(BASE), method="ie_kd", map_loss="factor")), "ends in tokens"),
 ])
