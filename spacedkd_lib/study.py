@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -22,16 +23,18 @@ from pathlib import Path
 from typing import Callable, Iterable, Sequence
 
 from . import records
+from .beyond import equal_horizon
 from .executors import LocalProcesses, logged
 from .deviations import switches, turn
 from .recipes import (
-    InputError, Recipe, attention_transfer, baseline, education, factor_transfer, from_dict, grade_lengths, ie_kd,
-    mutual, nearest, offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+    InputError, Recipe, attention_transfer, baseline, education, ema, factor_transfer, from_dict, grade_lengths, ie_kd,
+    mutual, nearest, offline, offline_kd, online_kd, preset, released_dropout, self_kd, spaced, teacher_of,
 )
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",
-             "11_education_distillation")
+             "11_education_distillation",
+             "13_spacing_beyond_kd")
 
 MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs, all of them of 05
 
@@ -45,6 +48,8 @@ class Setting:
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
     factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, by name.
+    beyond: the largest rate of dropout in 13, which has spaced EMA too; 0: neither. Its variants: "random dropout",
+    "constant lr, EMA".
     """
 
     label: str
@@ -58,6 +63,7 @@ class Setting:
     factors: Recipe | None = None
     schools: Recipe | None = None
     variants: Sequence[str] = ()
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,12 +167,17 @@ SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
 WATERFALL = ("A19", "A9", "A1", "A18", "A2", "A13", "A11")  # the order in which released online KD becomes clean
 CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
 
+SPACED_AVERAGE, LONGER_AVERAGES = 0.1, (0.5, 1.0)  # epochs: the released README's interval, and two of its default's kind
+SHORT = 0.9  # spaced by 0.1 it forgets in one epoch of 10; the released 0.99, in 10 of 80
 
 _GLYPHS = _glyphs(10, 2232, 8)
 # Of 1, 10, 30, 100 and 300, on validation pictures of seed 100, which no result uses: accuracy falls with the weight,
 # and 10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6).
 _GLYPH_FACTORS = ie_kd(_GLYPHS, inherit_weight=10.0, explore_weight=10.0)
 _GLYPH_SCHOOLS = education(_GLYPHS, (10, 26, 26))  # digits, capitals, small letters
+# Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: 75.8, 72.7, 62.8, 49.8 and
+# 26.0% with constant dropout, and 76.7% without. The largest rate at which so small a network still learns its pictures.
+_GLYPH_DROPOUT = 0.1
 _SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,
                 batch_size=64, lr=0.1, eval_every=5)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
@@ -180,9 +191,10 @@ PROFILES = {p.name: p for p in (
     Profile("smoke", "tests: tiny, says nothing about methods", 2, (
         _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",),
                  factors=ie_kd(_digits(2, 200, 4), inherit_weight=10.0, explore_weight=10.0),
-                 schools=education(_digits(2, 200, 4), (5, 5))),)),
+                 schools=education(_digits(2, 200, 4), (5, 5)), beyond=_GLYPH_DROPOUT),)),
     Profile("quick", "the whole series without a GPU, minutes", 5, (
-        _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",), factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS),
+        _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",), factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
+                 beyond=_GLYPH_DROPOUT),
         _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
         _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=WAYS_TO_ASK),)),
@@ -190,7 +202,8 @@ PROFILES = {p.name: p for p in (
         _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
                  variants=(*list(IE_VARIANTS)[:6], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
-                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:6])),
+                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:6],
+                           "random dropout", "constant lr, EMA"), beyond=_GLYPH_DROPOUT),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
@@ -200,7 +213,8 @@ PROFILES = {p.name: p for p in (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
                  factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5")),)),
+                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5", "random dropout", "constant lr, EMA"),
+                 beyond=0.5),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, ResNet-18, -50 and -101", 5, tuple(
         _setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
@@ -362,10 +376,57 @@ def _equal_images(ed: Recipe) -> Recipe:
     return replace(ed, epochs=sum(lengths), grade_epochs=lengths)
 
 
+def beyond_arms(setting: Setting) -> dict[str, Recipe]:
+    """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
+    beside what is equal to it in the mean, and as released. All make as many updates."""
+    if not setting.beyond:
+        return {}
+    base, rate, mean = baseline(setting.base), setting.beyond, 2 / math.pi  # the mean of |sin|
+    plain, L = replace(base, dropout=rate), _batches_per_epoch(base)
+    swing = replace(plain, dropout_rule="sine")
+    arms = {"baseline": base, "dropout": plain, "spaced dropout": swing,
+            "dropout, equal mean": replace(base, dropout=mean * rate)}
+    if "random dropout" in setting.variants:
+        arms["random dropout, equal mean"] = replace(base, dropout=2 * mean * rate, dropout_rule="random")
+    arms |= {"released dropout": released_dropout(plain, L), "released spaced dropout": released_dropout(swing, L)}
+    return arms | _averages(base, L, "constant lr, EMA" in setting.variants)
+
+
+def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]:
+    """Those of a seed share one network, with which they are compared: it starts from the weights of a teacher. They
+    are scored twice, since twenty averages take longer to score than one network to train."""
+    network = replace(base, start="teacher", eval_every=max(base.epochs // 2, 1))
+    dense, s = ema(replace(network, start="student")), SPACED_AVERAGE
+    def three(prefix: str, dense: Recipe, intervals: tuple[float, ...], name: str = "EMA") -> dict[str, Recipe]:
+        equal = replace(dense, ema_decay=equal_horizon(dense.ema_decay, int(s * L)))
+        return {f"{prefix}{name}": dense, **{f"{prefix}spaced {name} s={each:g}": spaced(dense, each)
+                                             for each in intervals}, f"{prefix}{name}, equal horizon": equal}
+
+    short = replace(dense, ema_decay=SHORT)
+    arms = {"EMA's network": network} | three("", dense, (s, *LONGER_AVERAGES)) | three("", short, (s,), "EMA a=0.9")
+    for name, changes in (("not debiased", dict(ema_debias=False)), ("copied statistics", dict(ema_statistics="copy"))):
+        arms |= {f"EMA, {name}": replace(dense, **changes),
+                 **{f"spaced EMA, {name} s={each:g}": spaced(dense, each, **changes)
+                    for each in (s, *(LONGER_AVERAGES if name == "not debiased" else ()))}}
+    released = replace(dense, ema_debias=False, ema_statistics="batch")
+    arms |= {"released EMA": released, f"released spaced EMA s={s:g}": spaced(released, s)}
+    if at_constant_rate:
+        arms["constant lr: EMA's network"] = replace(network, lr_schedule="constant")
+        arms |= three("constant lr: ", replace(short, lr_schedule="constant"), (s,), "EMA a=0.9")
+    return arms
+
+
+def _batches_per_epoch(recipe: Recipe) -> int:
+    """L, as `data.split` and `batches.Batches` make it, of a set of 50,000 where all are taken."""
+    images = recipe.train_images or 50_000
+    return -(-(images - round(recipe.val_fraction * images)) // recipe.batch_size)
+
+
 ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
     "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
     "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
-    "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms}
+    "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms,
+    "13_spacing_beyond_kd": beyond_arms}
 
 
 @dataclass(frozen=True)
@@ -442,7 +503,7 @@ class Sweep:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
         each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
-                    "self_kd": 9, "mutual": 8}.get(r.method, 7 if r.rule == "head_start" else 4) for r in self.recipes)
+                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 7 if r.rule == "head_start" else 4) for r in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
 

@@ -35,7 +35,7 @@ def test_the_register_has_every_claim_once_and_in_words():
     for claim in REGISTER:
         assert re.fullmatch(r"[A-Z][^.]+(\.\d[^.]*)*\.", claim.statement), claim.statement
         assert claim.source == {"P": "paper", "Q": "ours", "X": "after first runs", "O": "other papers",
-                                "S": "ours, later"}[claim.id[0]]
+                                "S": "ours, later", "F": "follow-up", "N": "ours, beyond KD"}[claim.id[0]]
 
 
 def test_the_study_profile_has_both_arms_of_every_claim():
