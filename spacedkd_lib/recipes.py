@@ -162,11 +162,12 @@ class Recipe:
     dropout: float = _field(0.0, "largest rate after each stage of a plain ResNet, in [0, 1)", "ours")
     dropout_kind: str = _field("elementwise", "what is dropped: elements, or (MaxDropout) the largest ones",
                                "released dropout program", ("elementwise", "max"))
-    dropout_rule: str = _field("constant", "rate over updates: sine |sin(pi t / S)|, random: a share U(0, 1) a site and "
-                               "call (B3, B4)", "ours", ("constant", "sine", "random"))
-    dropout_period: float = _field(1.0, "sine: S, epochs between two rates of zero", "released dropout program's README")
-    dropout_at_test: str = _field("off", "baseline: dropout while it is scored; on_counted: test batches move t (B1, B2)",
-                                  "ours", ("off", "on", "on_counted"))
+    dropout_rule: str = _field("constant", "over updates: sine |sin(pi t / S)|, random: a share U(0, 1) a site and call "
+                               "(B3, B4)", "ours", ("constant", "sine", "random"))
+    dropout_period: float = _field(1.0, "sine: S, epochs between two rates of zero",
+                                   "released dropout program's README")
+    dropout_at_test: str = _field("off", "baseline: dropout while scored; on_counted: test batches move t (B1, B2)", "ours",
+                                  ("off", "on", "on_counted"))
     ema_decay: float = _field(0.99, "a of the average, in [0, 1)", "released EMA program's README")
     ema_debias: bool = _field(True, "without the weights it started from (M4)", "ours")
     ema_statistics: str = _field("recalibrate", "running statistics of the average: from 20 training batches, or not "
@@ -353,8 +354,8 @@ def _check_noise_and_average(r: Recipe) -> None:
         raise InputError(f"dropout = {r.dropout:g} is for plain networks and {r.method} has exits or references of its "
                          "own: leave it at 0.")
     if r.dropout_at_test != "off" and not (r.dropout and r.method == "baseline"):
-        raise InputError(f'dropout_at_test = "{r.dropout_at_test}" is for a baseline with dropout, and this is {r.method} '
-                         f'with dropout = {r.dropout:g}: leave it at "off".')
+        raise InputError(f'dropout_at_test = "{r.dropout_at_test}" is for a baseline with dropout, and this is '
+                         f'{r.method} with dropout = {r.dropout:g}: leave it at "off".')
     if r.method != "ema":
         return
     if r.dropout and r.ema_statistics == "batch":

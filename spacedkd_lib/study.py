@@ -167,7 +167,7 @@ SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
 WATERFALL = ("A19", "A9", "A1", "A18", "A2", "A13", "A11")  # the order in which released online KD becomes clean
 CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
 
-SPACED_AVERAGE, LONGER_AVERAGES = 0.1, (0.5, 1.0)  # epochs: the released README's interval, and two of its default's kind
+SPACED_AVERAGE, LONGER_AVERAGES = 0.1, (0.5, 1.0)  # epochs: the released README's, and longer
 SHORT = 0.9  # spaced by 0.1 it forgets in one epoch of 10; the released 0.99, in 10 of 80
 
 _GLYPHS = _glyphs(10, 2232, 8)
@@ -176,7 +176,7 @@ _GLYPHS = _glyphs(10, 2232, 8)
 _GLYPH_FACTORS = ie_kd(_GLYPHS, inherit_weight=10.0, explore_weight=10.0)
 _GLYPH_SCHOOLS = education(_GLYPHS, (10, 26, 26))  # digits, capitals, small letters
 # Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: 75.8, 72.7, 62.8, 49.8 and
-# 26.0% with constant dropout, and 76.7% without. The largest rate at which so small a network still learns its pictures.
+# 26.0% with constant dropout, and 76.7% without. The largest rate at which so small a network still learns.
 _GLYPH_DROPOUT = 0.1
 _SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,
                 batch_size=64, lr=0.1, eval_every=5)
@@ -503,7 +503,8 @@ class Sweep:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
         each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
-                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 7 if r.rule == "head_start" else 4) for r in self.recipes)
+                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 7 if r.rule == "head_start" else 4)
+                   for r in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
 

@@ -23,8 +23,9 @@ class Average(OnlineKD):
     """Teacher: cross-entropy. Student: student + share (teacher - student), see `beyond.average_step`.
 
     It starts as a copy of the network at its initialisation. Running statistics of the average: "recalibrate" computes
-    them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights, "stale"
-    leaves them as they were at the start; "batch" needs none: both networks are scored by those of each test batch.
+    them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights,
+    "stale" leaves them as they were at the start; "batch" needs none: both networks are scored by those of each test
+    batch.
     """
 
     batches = None  # of an own stream, for "recalibrate"; set by train.assemble
