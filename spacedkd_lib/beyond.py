@@ -72,8 +72,8 @@ def average_weights(decay: float, debias: bool, steps: int) -> list[float]:
     """What each network counts in the average after some steps: first the one at initialisation, then those of step 1,
     2, .... They add up to 1.
 
-    >>> average_weights(0.5, False, 2), average_weights(0.5, True, 2) == [0, 1 / 3, 2 / 3]
-    ([0.25, 0.25, 0.5], True)
+    >>> average_weights(0.5, False, 2), [round(weight, 3) for weight in average_weights(0.5, True, 2)]
+    ([0.25, 0.25, 0.5], [0.0, 0.333, 0.667])
     """
     weights = [1.0]
     for step in range(1, steps + 1):
