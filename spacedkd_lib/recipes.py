@@ -162,11 +162,11 @@ class Recipe:
     dropout: float = _field(0.0, "largest rate after each stage of a plain ResNet, in [0, 1)", "ours")
     dropout_kind: str = _field("elementwise", "what is dropped: elements, or (MaxDropout) the largest ones",
                                "released dropout program", ("elementwise", "max"))
-    dropout_rule: str = _field("constant", "over updates: sine |sin(pi t / S)|, random: a share U(0, 1) a site and call "
-                               "(B3, B4)", "ours", ("constant", "sine", "random"))
+    dropout_rule: str = _field("constant", "over updates: sine |sin(pi t / S)|, random: U(0, 1) of it a site (B3, B4)",
+                               "ours", ("constant", "sine", "random"))
     dropout_period: float = _field(1.0, "sine: S, epochs between two rates of zero",
                                    "released dropout program's README")
-    dropout_at_test: str = _field("off", "baseline: dropout while scored; on_counted: test batches move t (B1, B2)", "ours",
+    dropout_at_test: str = _field("off", "baseline: dropout while scored; on_counted: tests move t (B1, B2)", "ours",
                                   ("off", "on", "on_counted"))
     ema_decay: float = _field(0.99, "a of the average, in [0, 1)", "released EMA program's README")
     ema_debias: bool = _field(True, "without the weights it started from (M4)", "ours")
