@@ -51,9 +51,9 @@ def check(recipe: Recipe, images: int) -> None:
     if recipe.method in ("mutual", "education") or recipe.map_loss != "none":
         raise InputError(f"{recipe.method} has losses of groups, factors or peers that are not split among "
                          f"{processes()} processes: use one process.")
-    if stochastic(recipe):
-        raise InputError(f"Networks that draw random numbers (drop_path = {recipe.drop_path:g}) would draw others in "
-                         f"{processes()} processes than in one: use one process.")
+    if stochastic(recipe) or recipe.method == "ema":
+        raise InputError(f"Noise inside a network, and the statistics of an average, are of whole batches and are not "
+                         f"split among {processes()} processes: use one process.")
     last = images % recipe.batch_size or recipe.batch_size
     if recipe.feature_loss == "batch_frobenius" and recipe.beta and recipe.method != "baseline":
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '

@@ -69,6 +69,33 @@ def split_batch_norm(net: nn.Module, parts: int) -> None:
             layer.__class__, layer.parts = PartBatchNorm, parts
 
 
+class Dropout(nn.Module):
+    """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
+
+    kind: "elementwise" (each element to zero with the probability `rate`, the others divided by 1 - rate), or "max"
+    (MaxDropout, do Santos et al. 2020, as released: elements above 1 - rate of the tensor's range to zero, no
+    rescaling). random: each call draws a share U(0, 1) of the rate. always: in eval mode too (B1).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rate, self.kind, self.random, self.always = 0.0, "elementwise", False, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.rate or not (self.training or self.always):
+            return x
+        rate = self.rate * torch.rand(()).item() if self.random else self.rate
+        if self.kind == "elementwise":
+            return F.dropout(x, rate, training=True)
+        low, high = x.detach().amin(), x.detach().amax()
+        return x.masked_fill(x.detach() - low > (1 - rate) * (high - low), 0.0)
+
+
+def dropouts(net: nn.Module) -> list[Dropout]:
+    """The places of a network where it may drop something."""
+    return [module for module in net.modules() if isinstance(module, Dropout)]
+
+
 class NarrowShortcut(nn.Conv2d):
     """A 1x1 convolution with a stride, computed as one without on every stride-th pixel: the same sums.
 
@@ -150,12 +177,13 @@ class Trunk(nn.Module):
                 layers.append(Block(inputs, width << stage, stride, bottleneck, pad_shortcut))
                 inputs = (width << stage) * (4 if bottleneck else 1)
             self.stages.append(nn.Sequential(*layers))
+        self.dropouts = nn.ModuleList(Dropout() for _ in blocks)  # idle unless a recipe sets their rate
         self.out_channels = inputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x, maps = self.stem(x), []
-        for stage in self.stages:
-            x = stage(x)
+        for stage, dropout in zip(self.stages, self.dropouts):
+            x = dropout(stage(x))
             maps.append(x)
         return maps
 

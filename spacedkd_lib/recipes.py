@@ -39,7 +39,7 @@ def nearest(kind: str, given: object, allowed) -> str:
     return f'"{given}" is not {article} {kind}{hint} Allowed: {", ".join(allowed)}.'
 
 
-METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education")
+METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
                  "autoaugment_two_sided_cutout", "strong", "strong_upright")
 RULES = ("fixed", "expanding", "random", "constant", "head_start")
@@ -183,6 +183,20 @@ class Recipe:
                            ("own_slice", "padded", "all_teachers"))
     reference_relu: bool = _field(False, "a ReLU in the heads of lower grades (E30)", "released ED program")
     final_head: str = _field("plain", "the last grade's (E30)", "ours", ("plain", "batch_norm"))
+    # Spaced dropout and spaced EMA (B and M rows: deviations of their released programs)
+    dropout: float = _field(0.0, "largest rate after each stage of a plain ResNet, in [0, 1)", "ours")
+    dropout_kind: str = _field("elementwise", "what is dropped: elements, or (MaxDropout) the largest ones",
+                               "released dropout program", ("elementwise", "max"))
+    dropout_rule: str = _field("constant", "over updates: sine |sin(pi t / S)|, random: U(0, 1) of it a site (B3, B4)",
+                               "ours", ("constant", "sine", "random"))
+    dropout_period: float = _field(1.0, "sine: S, epochs between two rates of zero",
+                                   "released dropout program's README")
+    dropout_at_test: str = _field("off", "baseline: dropout while scored; on_counted: tests move t (B1, B2)", "ours",
+                                  ("off", "on", "on_counted"))
+    ema_decay: float = _field(0.99, "a of the average, in [0, 1)", "released EMA program's README")
+    ema_debias: bool = _field(True, "without the weights it started from (M4)", "ours")
+    ema_statistics: str = _field("recalibrate", "running statistics of the average: from 20 training batches, or not "
+                                 "(M1, M2)", "ours", ("recalibrate", "copy", "average", "stale", "batch"))
 
     def __post_init__(self):
         for name in ("feature_exits", "grade_epochs"):
@@ -199,6 +213,7 @@ class Recipe:
         _check_numbers(self)
         _check_transformers(self)
         _check_methods(self)
+        _check_noise_and_average(self)
 
     @property
     def run_id(self) -> str:
@@ -294,6 +309,9 @@ def _check_numbers(r: Recipe) -> None:
         "student_forwards": (r.student_forwards in (1, 2), "1 or 2"),
         "teacher_weight": (0 < r.teacher_weight < math.inf, "a positive number"),
         "grade_epochs": (all(type(e) is int and e >= 1 for e in r.grade_epochs), "whole numbers of at least 1"),
+        "dropout": (0 <= r.dropout < 1, "at least 0 and below 1"),
+        "dropout_period": (0 < r.dropout_period < math.inf, "a positive number of epochs"),
+        "ema_decay": (0 <= r.ema_decay < 1, "at least 0 and below 1"),
     }
     for name, (holds, allowed) in ranges.items():
         if not holds:  # NaN fails every comparison, so it is refused here too
@@ -314,11 +332,6 @@ def _check_numbers(r: Recipe) -> None:
                          'update: set zero_target = "post_update".')
     if r.method != "baseline" and r.start != "student":
         raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
-
-
-def stochastic(recipe: Recipe) -> bool:
-    """Whether its networks draw random numbers in training."""
-    return recipe.drop_path > 0
 
 
 def is_transformer(model: str) -> bool:
@@ -408,6 +421,34 @@ def _check_grades(r: Recipe) -> None:
                          'with their grade: set teacher_start = "grade", or teacher_batches = "own".')
 
 
+def _check_noise_and_average(r: Recipe) -> None:
+    """Spaced dropout and spaced EMA."""
+    if r.dropout and r.method in ("self_kd", "education"):
+        raise InputError(f"dropout = {r.dropout:g} is for plain networks and {r.method} has exits or references of its "
+                         "own: leave it at 0.")
+    if r.dropout_at_test != "off" and not (r.dropout and r.method == "baseline"):
+        raise InputError(f'dropout_at_test = "{r.dropout_at_test}" is for a baseline with dropout, and this is '
+                         f'{r.method} with dropout = {r.dropout:g}: leave it at "off".')
+    if r.method != "ema":
+        return
+    if r.dropout and r.ema_statistics == "batch":
+        raise InputError(f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} would disturb: '
+                         "choose other statistics, or no dropout.")
+    for name, value in (("alpha", 0.0), ("beta", 0.0), ("teacher_model", ""), ("teacher_width", 0),
+                        ("replay", "same"), ("teacher_mode", "eval"), ("zero_target", "post_update")):
+        if getattr(r, name) != value:
+            raise InputError(f"{name} = {getattr(r, name)!r} means nothing to an average of one network: set it to "
+                             f"{value!r}, as ema() leaves it.")
+    if r.rule in ("constant", "head_start"):
+        raise InputError(f'rule = "{r.rule}" has no blocks, and an average makes a step at the end of each: choose '
+                         "another rule.")
+
+
+def stochastic(recipe: Recipe) -> bool:
+    """Whether an update draws random numbers inside the networks."""
+    return recipe.drop_path > 0 or recipe.dropout > 0
+
+
 def partition(recipe: Recipe, classes: int) -> list[list[int]]:
     """The groups of classes that `recipe.schools` names, each a list of class numbers.
 
@@ -461,6 +502,7 @@ _MAPS = ("map_loss", "split", "inherit_metric", "explore_metric", "inherit_weigh
 _PEERS = ("peers", "mutual_weight", "leader")
 _STUDIES = ("growth", "grade_epochs", "lr_on_growth", "optimizer_on_growth", "grade_batches", "kd_scope",
             "reference_relu", "final_head")  # of Education Distillation, what its student alone reads
+_AVERAGE = ("ema_decay", "ema_debias", "ema_statistics")
 _SCHOOLS = (*_STUDIES, "schools", "school_bounds", "teacher_batches", "teacher_start")
 
 
@@ -471,7 +513,8 @@ def defaults(names) -> dict:
 
 def baseline(recipe: Recipe) -> Recipe:
     """The same network, data and order trained on labels alone; what only distillation reads is reset."""
-    return replace(recipe, method="baseline", **defaults((*_DISTILLATION, *_MAPS, *_PEERS, *_SCHOOLS)))
+    return replace(recipe, method="baseline", **defaults((*_DISTILLATION, *_MAPS, *_PEERS, *_SCHOOLS,
+                                                           *_AVERAGE)))
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
@@ -487,7 +530,7 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         if recipe.teacher_batches == "shared" or recipe.teacher_mode == "train":
             return None  # they learn with the student; or its questions move their statistics
         return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES, *_MAPS, *_PEERS)) | own)
-    if recipe.method not in ("online_kd", "offline_kd", "ie_kd"):
+    if recipe.method not in ("online_kd", "offline_kd", "ie_kd", "ema"):
         return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
     if recipe.refit_passes or recipe.idle_update == "zero_grad" and recipe.interval:
         return None  # the paraphraser then depends on the interval; or the teacher does
@@ -555,6 +598,20 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
         normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
 
 
+def ema(recipe: Recipe, **changes) -> Recipe:
+    """The student is the exponential average of a network that is trained on labels: after each update, or, spaced,
+    once an interval."""
+    return replace(recipe, **defaults((*_DISTILLATION, *_MAPS)) | dict(method="ema", alpha=0.0, beta=0.0) | changes)
+
+
+def released_dropout(recipe: Recipe, batches_per_epoch: int) -> Recipe:
+    """A baseline with dropout as the released program runs and scores it: at work in tests too, which count (B1, B2),
+    and from 500 batches a period on no sine any more but random rates (B3). Its learning rate is not copied."""
+    random_rates = recipe.dropout_rule == "sine" and int(recipe.dropout_period * batches_per_epoch) >= 500
+    return replace(recipe, dropout_at_test="on_counted",
+                   dropout_rule="random" if random_rates else recipe.dropout_rule)
+
+
 def offline(recipe: Recipe, **changes) -> Recipe:
     """The same with teachers that are trained to their end first: one interval as long as the run."""
     return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
@@ -581,6 +638,7 @@ RELEASED = {
     "transformers": dict(soft_loss="kl_per_class", teacher_mode="train", zero_target="pre_update",
                          replay="restart", student_clock="teacher", extra_step=True, idle_update="zero_grad",
                          teacher_weight=1.0, student_forwards=2, dist_token="released", head_init="zero"),
+    "ema": dict(ema_debias=False, ema_statistics="batch", lr_schedule="constant"),
 }
 PRESETS = ("clean", "released")
 
@@ -600,7 +658,7 @@ def preset(recipe: Recipe, name: str) -> Recipe:
         raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
                          "derive the recipe with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
-    if recipe.method in ("ie_kd", "mutual", "education"):
+    if recipe.method in ("ie_kd", "mutual", "education", "ema"):
         values = changes if name == "released" else defaults(changes)
         return replace(recipe, **values | (_pair(recipe, name) if recipe.method == "ie_kd" else {}) |
                        (_released_grades(recipe, name) if recipe.method == "education" else {}))

@@ -223,6 +223,23 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
             yield Event("epoch", (batch + 1) // batches_per_epoch, block)
 
 
+def one_a_block(events: Iterable[Event]) -> Iterator[Event]:
+    """Of each replay the last event only: where the student makes one step a block.
+
+    >>> [f"{e.kind} {e.index}" for e in one_a_block(spaced_schedule(epochs=1, batches_per_epoch=3, interval=0.67))]
+    ['teach 0', 'teach 1', 'learn 1', 'teach 2', 'learn 2', 'epoch 1']
+    """
+    last = None
+    for event in events:
+        if event.kind == "learn":
+            last = event
+            continue
+        if last:
+            yield last
+            last = None
+        yield event  # an epoch ends every schedule, so no step is left over
+
+
 def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, list]]:
     """Merge the schedules of students that share one teacher: each event with the names of those whose it is.
 

@@ -19,12 +19,13 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import checkpoints, data, distillers, distributed, records
-from .batches import STATISTICS, Batches, channel_statistics, derive_seed, normalised
+from . import beyond, checkpoints, data, distillers, distributed, records
+from .batches import STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised
 from .evaluate import eval_mode, named_scores
 from .lessons import School
+from .models import dropouts
 from .recipes import InputError, Recipe, stochastic, teacher_of
-from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, spaced_schedule
+from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, one_a_block, spaced_schedule
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
@@ -42,6 +43,8 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     if 0 < recipe.interval * fewest < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
                          f"give 0, or at least {1 / fewest:.3g}.")
+    if recipe.dropout and recipe.dropout_rule == "sine":
+        beyond.period(recipe, fewest)
     if graded:
         return graded_schedule(batches_per_epoch, recipe.interval, **options)
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
@@ -49,6 +52,8 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
                              extra_step=recipe.extra_step,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"),
                              **options)
+    if recipe.method == "ema":
+        return one_a_block(events)
     if recipe.method == "mutual" and recipe.leader == "alternate":
         swapped = {"teach": "learn", "learn": "teach"}
         return (event._replace(kind=swapped.get(event.kind, event.kind)) if event.block % 2 else event
@@ -147,6 +152,7 @@ class Run:
         self.recipe, self.distiller, self.optimizer = recipe, distiller, optimizers(recipe, distiller)
         self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
         self.grade, self.told = 1, {}  # told: numbers that wait for the next row
+        self.lengths = None  # batches of a training epoch, of a test in batches of `beyond.TEST_BATCH`; set by assemble
 
     def grow(self) -> None:
         """Enter the next grade: its parameters join the optimizer, those of the old head leave it."""
@@ -192,6 +198,13 @@ class Run:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+
+    def set_dropout(self, modules: Iterable[torch.nn.Module], t: int) -> None:
+        """The rate of dropout in modules at batch t."""
+        rate = beyond.dropout_rate(self.recipe, t, self.lengths[0])
+        for module in modules:
+            for place in dropouts(module):
+                place.rate = rate
 
     def check(self) -> None:
         """Give the run up if its loss is no number any more."""
@@ -247,9 +260,9 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
             else:
                 x, y = (learned[run] if event.kind == "learn" else batches)[event.index]
             rate, *_ = [clocks[other].rate(event) for other in sharing]
-            run.distiller.epoch = clocks[run].epoch(event)
-            if stochastic(run.recipe):  # each update's noise follows from its number: alone, in a sweep, or resumed
-                torch.manual_seed(derive_seed(run.recipe.seed, "noise", event.kind, event.index))
+            run.distiller.epoch, run.distiller.block = clocks[run].epoch(event), event.block
+            if stochastic(run.recipe):
+                _draw_noise(run, event)
             terms = run.step(event.kind, x, y, rate)
             if run.recipe.idle_update == "zero_grad" and run.recipe.interval:
                 run.idle(event.kind, rate)
@@ -278,6 +291,14 @@ def batch_of(recipe: Recipe, event: Event, batches_per_epoch: int) -> int:
     passes, position = divmod(event.index - event.block * length, batches_per_epoch)
     orders = length // batches_per_epoch + 1  # at most, in a block
     return (event.block * orders + passes) * batches_per_epoch + position
+
+
+def _draw_noise(run: Run, event: Event) -> None:
+    """Make what an update draws inside its networks a pure function of the event, however the run came to it."""
+    torch.manual_seed(derive_seed(run.recipe.seed, "noise", event.kind, event.index))
+    if run.recipe.dropout:
+        run.set_dropout(run.distiller.trained.get(event.kind, ()),
+                        beyond.counted(run.recipe, event.index, *run.lengths))
 
 
 class Tally:
@@ -321,6 +342,9 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_
 
     def evaluate(runs: list[Run]) -> list[dict[str, float]]:
         rows = [{} for _ in runs]
+        for run in runs:
+            if hasattr(run.distiller, "before_scores"):
+                run.distiller.before_scores()
         networks = torch.nn.ModuleList(module for run in runs for module in run.distiller.modules.values())
         bf16 = runs[0].recipe.precision == "bf16"
         with eval_mode(networks), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
@@ -329,14 +353,36 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_
                 for part in images.split(batch_size):
                     x, memo = normalised(part, statistics), {}  # memo: a shared teacher is asked once
                     for run, got in zip(runs, outputs):
-                        got.append(run.distiller.predict(x, memo))
+                        if not _scored_as_released(run.recipe):
+                            got.append(run.distiller.predict(x, memo))
                 for run, row, got in zip(runs, rows, outputs):
+                    got = got or _as_released(run, split, images, statistics)
                     whole = {name: torch.cat([o[name] for o in got]).float() for name in got[0]}
                     row |= getattr(run.distiller, "scored", named_scores)(split, whole, labels)
                     if split == "test" and hasattr(run.distiller, "diagnose"):
                         row |= run.distiller.diagnose(normalised(images[:batch_size], statistics))
         return rows
     return evaluate
+
+
+def _scored_as_released(recipe: Recipe) -> bool:
+    """Whether an answer depends on the other pictures of its batch, or on the batch's number (B1, B2, M1)."""
+    return recipe.dropout_at_test != "off" or recipe.method == "ema" and recipe.ema_statistics == "batch"
+
+
+def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[str, Tensor]]:
+    """What a run predicts, in batches of 128 of shuffled pictures (one order a seed), back in the pictures' own order;
+    with dropout at work where the recipe says so, drawn by epoch."""
+    order = torch.randperm(len(images), generator=generator(run.recipe.seed, "test order", split)).to(images.device)
+    epoch, answers = len(run.rows) + 1, []
+    torch.manual_seed(derive_seed(run.recipe.seed, "noise", split, epoch))
+    for batch, which in enumerate(order.split(beyond.TEST_BATCH)):
+        if run.recipe.dropout_at_test != "off":
+            run.set_dropout(run.distiller.modules.values(),
+                            beyond.number_at_test(run.recipe, epoch, batch, *run.lengths))
+        answers.append(run.distiller.predict(normalised(images[which], statistics)))
+    back = order.argsort()
+    return [{name: torch.cat([answer[name] for answer in answers])[back] for name in answers[0]}]
 
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
@@ -425,6 +471,10 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
             distiller.images = batches.images_seen(r)
     runs = [Run(r, distiller) for r, distiller in zip(recipes, made)]
     for run in runs:
+        run.lengths = (len(batches), -(-len(dataset.test_images) // beyond.TEST_BATCH))
+        if run.recipe.method == "ema":
+            run.distiller.batches = batches.of(torch.arange(len(images)), "statistics of the average")
+    for run in runs:
         run.optimizer["teach"] = runs[0].optimizer["teach"]
     sets = {"test": (dataset.test_images, dataset.test_labels)}
     if len(validation):
@@ -464,8 +514,8 @@ def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -
 def code_sha256() -> str:
     """Of the modules that decide a run's numbers; those that only tell of them may change in mid-run."""
     telling = {"tables", "figures", "diagrams", "notebook", "exercises", "runner", "statistics", "deviations",
-               "other_deviations", "transformer_deviations", "claims", "study", "idle", "slurm", "__main__",
-               "landscape", "curvature", "robustness", "theory", "measures", "measure_figures"}
+               "other_deviations", "transformer_deviations", "beyond_deviations", "claims", "study", "idle", "slurm",
+               "__main__", "landscape", "curvature", "robustness", "theory", "measures", "measure_figures"}
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         if path.stem not in telling and "bench" not in path.parts:

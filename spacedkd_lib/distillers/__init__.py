@@ -13,8 +13,8 @@ A distiller offers
 
 and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
 ``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
-``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; and ``epoch``, which the loop sets to the
-epochs of data before a student's update.
+``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; ``before_scores()``: called before it is
+scored; and ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from functools import partial
 import torch
 
 from ..batches import derive_seed
-from ..models import MultiExitResNet, ResNet, initialise, projector, split_batch_norm
+from ..models import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
 from ..recipes import InputError, Recipe, is_transformer, partition
 from ..vits import Vision
 from .baseline import Baseline
 from . import ie_kd
 from .education import Education, GrowingResNet
+from .ema import Average
 from .ie_kd import FactorTransfer, MapLoss, check_maps, factor_channels, last_map, paraphraser_of
 from .mutual import Mutual
 from .online_kd import OnlineKD
@@ -52,6 +53,9 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
             torch.manual_seed(derive_seed(recipe.seed, role))
             net = initialise(build(), recipe.init)
         split_batch_norm(net, recipe.batch_norm_parts)
+        for place in dropouts(net):
+            place.kind, place.random = recipe.dropout_kind, recipe.dropout_rule == "random"
+            place.always = recipe.dropout_at_test != "off"
         return net
 
     network = partial(_network, recipe, classes, channels, size)
@@ -70,6 +74,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     teacher = seeded("teacher", lambda: network("teacher"))
     if recipe.method == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, network, channels, size)
+    if recipe.method == "ema":
+        return Average(recipe, teacher, channels, size)
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
     if recipe.method == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)

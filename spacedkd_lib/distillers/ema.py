@@ -1,0 +1,74 @@
+"""EMA: the student is the exponential moving average of a network's weights, and never sees a gradient.
+
+The network is trained on labels, like a teacher; spaced, its average makes one step at the end of each interval. So the
+network of one seed serves averages of all kinds. Taught in notebooks/13_spacing_beyond_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..beyond import average_step
+from ..recipes import Recipe
+from .baseline import once
+from .online_kd import OnlineKD, frozen_statistics
+
+LOOKS = 20  # training batches from which an average's running statistics are computed (ours)
+
+
+class Average(OnlineKD):
+    """Teacher: cross-entropy. Student: student + share (teacher - student), see `beyond.average_step`.
+
+    It starts as a copy of the network at its initialisation. Running statistics of the average: "recalibrate" computes
+    them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights,
+    "stale" leaves them as they were at the start; "batch" needs none: both networks are scored by those of each test
+    batch.
+    """
+
+    batches = None  # of an own stream, for "recalibrate"; set by train.assemble
+    block = 0  # of the present step; set by the loop
+
+    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int):
+        super().__init__(recipe, network, copy.deepcopy(network), nn.Identity(), channels, size)
+        del self.modules["projector"]
+        self.student.requires_grad_(False)
+        self.trained = {"teach": [network]}
+        self.cost = {"teach": self.cost["teach"]}
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """A step of the average; the batch is not looked at."""
+        share = average_step(self.recipe.ema_decay, self.recipe.ema_debias, self.block + 1)
+        for own, new in zip(self.student.parameters(), self.teacher.parameters()):
+            own.lerp_(new, share)
+        if self.recipe.ema_statistics in ("copy", "average"):
+            for own, new in zip(self.student.buffers(), self.teacher.buffers()):
+                own.lerp_(new, share) if self.recipe.ema_statistics == "average" and own.is_floating_point() else \
+                    own.copy_(new)
+
+    @torch.no_grad()
+    def before_scores(self) -> None:
+        """Running statistics of "recalibrate": plain means over the batches' own."""
+        if self.recipe.ema_statistics != "recalibrate":
+            return
+        layers = [layer for layer in self.student.train().modules() if isinstance(layer, nn.BatchNorm2d)]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+        for i in range(LOOKS):
+            self.student(self.batches[i][0])
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        if self.recipe.ema_statistics != "batch":
+            return {"student": self.student(x).logits, "teacher": once(memo, self.teacher, x)}
+        both = nn.ModuleDict({"student": self.student, "teacher": self.teacher}).train()
+        with frozen_statistics(both):
+            found = {name: net(x).logits for name, net in both.items()}
+        both.eval()  # the network may serve other averages
+        return found
