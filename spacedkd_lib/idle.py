@@ -66,8 +66,8 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
 
     Returns:
         A row for each part and number, 0 first. part: "all", as released; "momentum", without decay; "decay", without
-        momentum. distance: from where it stood, in updates (the mean length of its last 20). share: of the length of all
-        its weights, percent. test_accuracy: percent. divergence: of its predictions from those at the start, nats.
+        momentum. distance: from where it stood, in updates (the mean length of its last 20). share: of the length of
+        all its weights, percent. test_accuracy: percent. divergence: of its predictions from those at the start, nats.
 
     Raises:
         InputError: another method or optimizer, or too few updates.
@@ -124,8 +124,8 @@ def _trained(recipe: Recipe, active: int):
     """A run after so many updates; test images and labels, statistics, batches, and the mean length of its last 20
     updates."""
     if recipe.method != "baseline" or recipe.optimizer != "adamw" or active < 20:
-        raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give a "
-                         'baseline with optimizer = "adamw" and at least 20 updates.')
+        raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give "
+                         'a baseline with optimizer = "adamw" and at least 20 updates.')
     dataset = data.load(recipe.dataset)
     (run,), batches, _ = train.assemble([recipe], dataset, torch.device("cpu"))
     lengths = [_update(run, batches, i) for i in range(active)]

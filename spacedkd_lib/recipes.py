@@ -95,7 +95,8 @@ class Recipe:
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "learning rate at the start", "paper")
-    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps", "warmup_cosine"))
+    lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps",
+                                                              "warmup_cosine"))
     warmup_epochs: int = _field(20, "epochs, of warmup_cosine", "released transformer programs")
     student_clock: str = _field("own", "whose progress sets the student's learning rate (A9)", "ours",
                                 ("own", "teacher"))
@@ -327,7 +328,8 @@ def _check_numbers(r: Recipe) -> None:
     if r.rule == "head_start" and r.method == "offline_kd":
         raise InputError('Offline KD has a teacher that is trained to its end, so rule = "head_start" means nothing: '
                          'leave it at "fixed".')
-    if r.replay not in ("same", "restart") and r.method == "online_kd" and r.zero_target == "pre_update" and r.interval == 0:
+    asked_before = r.method == "online_kd" and r.zero_target == "pre_update" and r.interval == 0
+    if r.replay not in ("same", "restart") and asked_before:
         raise InputError(f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
                          'update: set zero_target = "post_update".')
     if r.method != "baseline" and r.start != "student":
@@ -344,8 +346,8 @@ def _check_transformers(r: Recipe) -> None:
     names = {r.model, r.teacher_model or r.model}
     for name in ("image_size", "patch_size", "depth", "heads", "drop_path", "head_init", "dist_token"):
         if getattr(r, name) != defaults((name,))[name] and not all(map(is_transformer, names)):
-            raise InputError(f"{name} = {getattr(r, name)!r} is for transformers and {min(names & set(RESNETS))} is none: "
-                             "leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
+            raise InputError(f"{name} = {getattr(r, name)!r} is for transformers and {min(names & set(RESNETS))} is "
+                             "none: leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
     if r.method in ("self_kd", "education") and any(map(is_transformer, names)):
         raise InputError(f"{r.method} needs the stages of a CIFAR ResNet and the model is "
                          f"{max(names - set(RESNETS))}: choose one of {', '.join(RESNETS)}.")
@@ -359,8 +361,8 @@ def _check_transformers(r: Recipe) -> None:
         raise InputError('replay = "restart" begins anew with each block of a fixed length: set rule = "fixed" and '
                          'counter = "one".')
     if r.extra_step and (r.replay != "restart" or r.student_clock != "teacher"):
-        raise InputError('extra_step = True takes one batch more from a loader that starts anew: set replay = "restart" '
-                         'and student_clock = "teacher".')
+        raise InputError('extra_step = True takes one batch more from a loader that starts anew: set replay = '
+                         '"restart" and student_clock = "teacher".')
     if r.dist_token != "never" and r.method in ("online_kd", "offline_kd") and not r.alpha:
         raise InputError(f'dist_token = "{r.dist_token}" learns from the soft loss alone, and alpha = 0: give it a '
                          'weight, or set dist_token = "never".')

@@ -43,7 +43,8 @@ MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs
 class Setting:
     """One data set with its networks and training, before a method is chosen.
 
-    label: how tables and figures name it. base: for the methods with plain networks; None: transformers only. multi_exit: for self KD.
+    label: how tables and figures name it. base: for the methods with plain networks; None: transformers only.
+    multi_exit: for self KD.
     intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.

@@ -20,13 +20,13 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "One AdamW holds both. Losses times zero keep every parameter in the graph, so the idle network has "
               "gradients of zero and is updated: it coasts along its momentum, its weights decay, its second moment "
               "shrinks.",
-              "Both networks of every spaced run have about 1.41 times the effective learning rate and twice the weight "
-              "decay of the online run that they are compared with; the teacher drifts while it teaches.",
+              "Both networks of every spaced run have about 1.41 times the effective learning rate and twice the "
+              "weight decay of the online run that they are compared with; the teacher drifts while it teaches.",
               _kd(idle_update="zero_grad")),
     Deviation("V2", "high", "soft loss divided by batch times classes", "DI 35-40",
               "Kullback-Leibler divergence, mean over the batch.", "Divided by the number of classes as well.",
-              "A weight of 1/100 (CIFAR-100) or 1/200 of the nominal one: but for DeiT, whose distillation token learns "
-              "from nothing else, online KD is almost training on labels alone.", _kd(soft_loss="kl_per_class")),
+              "A weight of 1/100 (CIFAR-100) or 1/200 of the nominal one: but for DeiT, whose distillation token "
+              "learns from nothing else, online KD is almost training on labels alone.", _kd(soft_loss="kl_per_class")),
     Deviation("V3", "high", "PiT's intervals 1.5 and 2.0 are 1.0", "configs/pit/*_space_1_5.yaml, *_space_2_0.yaml, 33",
               "The interval that the file's name says.", "All four files contain SPACE_INTERVAL 1.0.",
               "Three results under three names are one run with one seed.",
@@ -52,7 +52,8 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
     Deviation("V9", "medium", "the number of GPUs differs between the arms", "configs", "One protocol.",
               "1, 2, 4 or 8, and with it the order of V5.", "Arms differ in more than their name.",
               elsewhere="one process here, and batches that do not depend on processes"),
-    Deviation("V10", "medium", "one update too many", "TR 154, 189-191", "As many updates of the student as of the teacher.",
+    Deviation("V10", "medium", "one update too many", "TR 154, 189-191",
+              "As many updates of the student as of the teacher.",
               "After a block that ends with an epoch one more is made.", "391 for 390 batches at s = 1.",
               _kd(extra_step=True)),
     Deviation("V11", "medium", "the teacher's labels weigh half in online KD", "TR 107-112, 136, 176", "A teacher that "

@@ -30,13 +30,15 @@ def test_the_register_has_every_claim_once_and_in_words():
     assert [claim.id for claim in REGISTER] == [*(f"P{i}" for i in range(1, 10)),
                                                  *(f"Q{i}" for i in range(1, 14)), "X1", "X2",
                                                  *(f"O{i}" for i in range(1, 6)), *(f"S{i}" for i in range(1, 9)),
+                                                 *(f"{x}{i}" for x in "TU" for i in range(1, 5)),
                                                  *(f"F{i}" for i in range(1, 6)), *(f"N{i}" for i in range(1, 9))]
     assert len({claim.statement for claim in REGISTER}) == len(REGISTER)
     assert len({claim[3:] for claim in REGISTER}) == len(REGISTER)  # no comparison stands in Holm's family twice
     for claim in REGISTER:
         assert re.fullmatch(r"[A-Z][^.]+(\.\d[^.]*)*\.", claim.statement), claim.statement
         assert claim.source == {"P": "paper", "Q": "ours", "X": "after first runs", "O": "other papers",
-                                "S": "ours, later", "F": "follow-up", "N": "ours, beyond KD"}[claim.id[0]]
+                                "S": "ours, later", "T": "paper, transformers",
+                                "U": "ours, transformers", "F": "follow-up", "N": "ours, beyond KD"}[claim.id[0]]
 
 
 def test_the_study_profile_has_both_arms_of_every_claim():

@@ -207,6 +207,6 @@ def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
         seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
     if seen.map is None:
-        raise InputError(f"{net.name} ends in tokens and not in a map [C, H, W], which factors and attention maps compare: "
-                         "choose a ResNet, or a transformer with maps, as timm/pvt_v2_b0.")
+        raise InputError(f"{net.name} ends in tokens and not in a map [C, H, W], which factors and attention maps "
+                         "compare: choose a ResNet, or a transformer with maps, as timm/pvt_v2_b0.")
     return tuple(seen.map.shape[1:])
