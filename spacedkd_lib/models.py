@@ -323,7 +323,7 @@ def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
         net.eval()
         (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
