@@ -262,7 +262,7 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
                          f"{list(np.shape(attention))} do not fit: give a square image, a side that divides it, and as "
                          "many rows and columns as there are patches, and one more.")
     style()
-    fig, (whole, cut, seen) = plt.subplots(1, 3, figsize=(PAGE, 2.5), layout="constrained")
+    fig, (whole, cut, seen) = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
     low, high = np.min(image), np.max(image)
     whole.imshow(image, cmap="gray", extent=(0, across, across, 0))
     for line in range(1, across):
@@ -274,8 +274,8 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
         part = image[row * side:(row + 1) * side, column * side:(column + 1) * side]
         cut.imshow(part, cmap="gray", vmin=low, vmax=high,
                    extent=(step * column, step * column + 1, step * row + 1, step * row))
-        cut.text(step * column + 0.5, step * row - 0.05, k + 1, ha="center", va="bottom")
-    cut.set(xlim=(0, 1.4 * across - 0.4), ylim=(1.4 * across - 0.4, -0.4))
+        cut.text(step * column + 0.5, step * row - 0.03, str(k + 1), ha="center", va="bottom")
+    cut.set(xlim=(-0.2, 1.4 * across - 0.2), ylim=(1.4 * across - 0.2, -0.2))
     cut.set_title(f"{across**2} tokens, and one for the class")
     for ax in (whole, cut):
         ax.set_axis_off()
@@ -296,4 +296,4 @@ def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
     names = ["class", *range(1, tokens)]
     ax.set_xticks(shown, [names[k] for k in shown])
     ax.set_yticks(shown, [names[k] for k in shown])
-    ax.set(title="attention, mean of heads", xlabel="is asked", ylabel="asks")
+    ax.set_title("attention: rows ask columns")

@@ -202,10 +202,10 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
         far.plot(of["idle"], of["distance"], dashes, color=shade, label=name)
         known.plot(of["idle"], of["test_accuracy"], dashes, color=shade)
     far.axhline(limit, color="black", lw=0.8, ls=":", label=f"momentum, closed form: {limit:.2f}")
-    long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="one update")
+    long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
     smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
-    long.plot(resumed["update"], smooth, color="#D55E00")
-    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted by second moment")
+    long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
+    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="by the second moment alone")
     long.axhline(1, color="#999999", lw=0.8)
     for ax in (far, known):
         ax.set_xscale("symlog", linthresh=1)
