@@ -1,7 +1,8 @@
 """Drawings of what a method is made of and when who learns: boxes for networks and maps, arrows for what flows.
 
 Shapes of maps are given as (C, H, W). Look and sizes are those of figures.py. No torch here.
-Taught in notebooks/10_ie_kd.ipynb and notebooks/11_education_distillation.ipynb.
+Taught in notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb and
+notebooks/12_vision_transformers.ipynb.
 """
 
 from __future__ import annotations
@@ -241,3 +242,58 @@ def group_accuracies(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
     marks = [plt.Line2D([], [], color=look(arm)[0], marker=look(arm)[1], ls="") for arm in shown]
     fig.legend(marks, shown, loc="outside lower center", ncols=2, title=f"mean over seeds; {_say_n(counts)}")
     return fig
+
+
+def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
+    """A transformer's view of a picture: where it is cut, the tokens in their order, and who attends to whom.
+
+    Args:
+        image: [H, W] of one grey channel, H = W.
+        side: of a patch, pixels; divides H.
+        attention: [1 + N, 1 + N] for N patches, class token first; each row, who asks, sums to 1.
+
+    Raises:
+        InputError: a side that does not divide the image, or attention of another number of tokens.
+    """
+    height, *width = np.shape(image)
+    across, rest = divmod(height, side)
+    if rest or width != [height] or np.shape(attention) != (across**2 + 1,) * 2:
+        raise InputError(f"An image {list(np.shape(image))}, patches of {side} pixels and attention "
+                         f"{list(np.shape(attention))} do not fit: give a square image, a side that divides it, and as "
+                         "many rows and columns as there are patches, and one more.")
+    style()
+    fig, (whole, cut, seen) = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
+    low, high = np.min(image), np.max(image)
+    whole.imshow(image, cmap="gray", extent=(0, across, across, 0))
+    for line in range(1, across):
+        whole.axhline(line, color=COLOURS["explore"])
+        whole.axvline(line, color=COLOURS["explore"])
+    whole.set_title(f"{height} × {height} pixels")
+    for k in range(across**2):
+        (row, column), step = divmod(k, across), 1.4
+        part = image[row * side:(row + 1) * side, column * side:(column + 1) * side]
+        cut.imshow(part, cmap="gray", vmin=low, vmax=high,
+                   extent=(step * column, step * column + 1, step * row + 1, step * row))
+        cut.text(step * column + 0.5, step * row - 0.03, str(k + 1), ha="center", va="bottom")
+    cut.set(xlim=(-0.2, 1.4 * across - 0.2), ylim=(1.4 * across - 0.2, -0.2))
+    cut.set_title(f"{across**2} tokens, and one for the class")
+    for ax in (whole, cut):
+        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[])
+    _draw_attention(seen, np.asarray(attention))
+    return fig
+
+
+def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
+    """Shares as shades, and in numbers where there is room."""
+    tokens = len(attention)
+    ax.imshow(attention, cmap="Blues", vmin=0)
+    if tokens <= 6:
+        for (row, column), share in np.ndenumerate(attention):
+            ax.text(column, row, f"{share:.2f}", ha="center", va="center",
+                    color="white" if share > 0.6 * attention.max() else "black")
+    shown = range(0, tokens, -(-tokens // 9))
+    names = ["class", *range(1, tokens)]
+    ax.set_xticks(shown, [names[k] for k in shown])
+    ax.set_yticks(shown, [names[k] for k in shown])
+    ax.set_title("attention: rows ask columns")

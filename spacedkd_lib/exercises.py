@@ -7,6 +7,7 @@ and not written down.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Callable, NamedTuple
 
 from . import deviations, recipes, study, theory
@@ -101,6 +102,14 @@ def _sliced_kl(student, teacher, group, temperature: float) -> float:
     return sum(b * math.log(b / a) for a, b in zip(p, q))
 
 
+def _idle_weight(weight, momentum, square, rate, decay, updates):
+    for _ in range(updates):
+        momentum, square = 0.9 * momentum, 0.999 * square
+        weight = (1 - rate * decay) * weight - rate * momentum / math.sqrt(square)
+    return weight
+
+
+_DEIT = recipes.online_kd(recipes.transformer(recipes.Recipe()))
 _HUNDRED = recipes.education(recipes.Recipe(), (33, 33, 34))
 _GROWS = recipes.education(recipes.Recipe(epochs=10), (10, 26, 26))
 _SEEN = sum(epochs * sum(_GROWS.schools[:grade]) for grade, epochs in enumerate(recipes.grade_lengths(_GROWS), 1))
@@ -168,4 +177,10 @@ EXERCISES = {
                              _sliced_kl),
                      "take the group's logits first, divide both by T, then softmax; no T squared here."),
     "11.3": Exercise(_number(_SEEN / (62 * 10)), "an epoch of grade 1 has 10 of 62 classes, one of grade 2 has 36."),
+    "12.1": Exercise(_whole((224 // 16) ** 2 + 2), "patches in a row times patches in a column; then the two others."),
+    "12.2": Exercise(_agrees([(1.0, 0.5, 0.25, 0.1, 0.05, 3), (2.0, 0.0, 1.0, 0.01, 5.0, 10),
+                              (0.0, -1.0, 4.0, 0.01, 0.0, 22)], _idle_weight),
+                     "in each update m becomes 0.9 m and v 0.999 v first; then the weight decays, and moves by m / root v."),
+    "12.3": Exercise(lambda a: a == replace(recipes.preset(recipes.spaced(_DEIT, 1.5), "released"), idle_update="skip"),
+                     "recipes.preset gives the released form; then set one field back, or use deviations.turn."),
 }

@@ -44,7 +44,11 @@ LOOKS = {  # arm: colour, marker
     "online ED": ("#44AA99", "s"), "spaced ED": ("#117766", ">"), "offline ED": ("#083B33", "P"),
     "online schools": ("#B39DDB", "s"), "spaced schools": ("#7E57C2", ">"), "offline schools": ("#311B92", "P"),
     "growth without KD": ("#A1887F", "X"), "spaced ED, equal images": ("#66C2B5", "d"),
-    "offline ED, equal images": ("#2F6F66", "*")}
+    "offline ED, equal images": ("#2F6F66", "*"),
+    "baseline, 1.41 x rate and decay": ("#999999", "^"), "online KD, 1.41 x rate and decay": ("#F4A582", "^"),
+    "baseline, two heads": ("#8DA0CB", "D"), "idle updates, no KD": ("#E6AB02", "X"),
+    "released online KD": ("#E7A0A6", "s"), "released spaced KD": ("#B2182B", "p"),
+    "released, no idle updates": ("#67001F", "<")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])

@@ -1,7 +1,8 @@
-"""Stored measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training.
+"""Measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training; and what
+idle updates do to a network.
 
 In the style of `figures`; nothing here needs torch. Each function takes what `Session.measures` returns, beside the
-runs they belong to. Taught in notebooks/06_loss_landscape.ipynb.
+runs they belong to. Taught in notebooks/06_loss_landscape.ipynb and (idle updates) notebooks/12_vision_transformers.ipynb.
 """
 
 from __future__ import annotations
@@ -178,4 +179,44 @@ def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure
     if settings:
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
                    title=f"mean over seeds; {_say_n(counts)}")
+    return fig
+
+
+IDLE_PARTS = {"all": ("as released", "#D55E00", "-"), "momentum": ("momentum only", "#0072B2", "--"),
+              "decay": ("decay only", "#009E73", "-.")}
+
+
+def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figure:
+    """A network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what it
+    still knows.
+
+    Args:
+        moved: from `idle.drift`.
+        resumed: from `idle.resumed`; lengths are shown one by one and as a mean that runs over a tenth of them.
+        limit: how far momentum alone carries it, in updates: `idle.coasting()`.
+    """
+    style()
+    fig, (far, long, known) = plt.subplots(1, 3, figsize=(PAGE, 2.9), layout="constrained")
+    for part, (name, shade, dashes) in IDLE_PARTS.items():
+        of = moved[moved["part"] == part]
+        far.plot(of["idle"], of["distance"], dashes, color=shade, label=name)
+        known.plot(of["idle"], of["test_accuracy"], dashes, color=shade)
+    far.axhline(limit, color="black", lw=0.8, ls=":", label=f"momentum, closed form: {limit:.2f}")
+    long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
+    smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
+    long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
+    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="by the second moment alone")
+    long.axhline(1, color="#999999", lw=0.8)
+    for ax in (far, known):
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(0, None)
+        ax.set_xticks([k for k in (0, 1, 10, 100, 1000) if k <= moved["idle"].max()])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("idle updates")
+    far.set(title="distance from where it stopped", ylabel="in usual updates")
+    long.set(title="when it learns again", xlabel="updates after idling", ylabel="length, never idle = 1", ylim=(0, None))
+    known.set(title="what it still knows", ylabel="test accuracy (%)")
+    fig.legend(*(a + b for a, b in zip(far.get_legend_handles_labels(), long.get_legend_handles_labels())),
+               loc="outside lower center", ncols=3)
     return fig

@@ -351,13 +351,8 @@ def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())
-    learning = [p for p in net.parameters() if p.requires_grad]  # the counter stumbles over one that is passed along
-    for p in learning:
-        p.requires_grad_(False)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
         net.eval()
         (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
-    for p in learning:
-        p.requires_grad_(True)
     return counter.get_total_flops() // 2

@@ -4,6 +4,7 @@ counted in epochs."""
 from itertools import combinations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
@@ -16,6 +17,7 @@ from spacedkd_lib.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
 THREE = dict(depths=[1, 2, 3], outputs=[10, 36, 62], schools=[10, 26, 26])
+LETTER = np.arange(256.0).reshape(16, 16)
 COURSE = Course(((1, 2), (2, 4)), lessons=6)
 
 
@@ -47,7 +49,9 @@ def test_a_student_grows_by_a_stage_and_a_teacher_a_grade():
     lambda: diagrams.growing_student([1, 1, 1, 2, 3], [20, 40, 60, 80, 100], [20] * 5),
     lambda: diagrams.grades(graded_schedule(COURSE, 1.5), COURSE),
     lambda: diagrams.group_accuracies(accuracies(), ["online ED", "offline ED"]),
-    lambda: diagrams.group_accuracies(accuracies()[:0], ["online ED"])])
+    lambda: diagrams.group_accuracies(accuracies()[:0], ["online ED"]),
+    lambda: diagrams.patches(LETTER, 8, np.full((5, 5), 0.2)),
+    lambda: diagrams.patches(np.eye(32), 4, np.full((65, 65), 1 / 65))])
 def test_they_are_legible(draw):
     check_legible(draw())
 
@@ -135,3 +139,22 @@ def test_nothing_overlaps_and_every_text_is_in_its_box_or_in_none(drawn):
 def test_shapes_that_are_no_ie_kd_are_refused(student, factor):
     with pytest.raises(InputError, match="even number"):
         diagrams.split_student(student, (16, 8, 8), factor, (3, 32, 32))
+
+
+def test_patches_are_parts_of_the_letter_in_reading_order():
+    shares = np.random.default_rng(0).dirichlet(np.ones(5), 5)
+    whole, cut, seen = diagrams.patches(LETTER, 8, shares).axes
+    drawn = [(picture.get_extent()[:1] + picture.get_extent()[3:], picture.get_array()) for picture in cut.images]
+    for number, (row, column) in enumerate(((0, 0), (0, 8), (8, 0), (8, 8)), start=1):
+        (left, top), part = drawn[number - 1]
+        assert (part == LETTER[row:row + 8, column:column + 8]).all()
+        label = next(text for text in cut.texts if text.get_text() == str(number))
+        assert left < label.get_position()[0] < left + 1 and label.get_position()[1] < top
+    assert [float(text.get_text()) for text in seen.texts] == pytest.approx(shares.ravel().tolist(), abs=0.005)
+    assert [label.get_text() for label in seen.get_yticklabels()] == ["class", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("image, side, tokens", [((16, 16), 5, 10), ((16, 12), 4, 13), ((16, 16), 8, 4)])
+def test_patches_that_do_not_fit_are_refused(image, side, tokens):
+    with pytest.raises(InputError, match="do not fit: give a square image"):
+        diagrams.patches(np.zeros(image), side, np.zeros((tokens, tokens)))

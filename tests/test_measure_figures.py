@@ -79,3 +79,18 @@ def test_many_bars_have_upright_names():
     assert {label.get_rotation() for label in fig.axes[0].get_xticklabels()} == {90.0}
     assert "gaussian noise7" in said(fig)
     check_legible(fig)
+
+
+def test_idle_drift_shows_its_parts_the_limit_and_the_prediction():
+    counts = [0, 1, 10, 585]
+    moved = pd.concat([pd.DataFrame({"part": part, "idle": counts, "distance": np.sqrt(counts) * k,
+                                     "test_accuracy": [50.0, 40.0, 30.0 + k, 20.0]})
+                       for k, part in enumerate(("all", "momentum", "decay"), start=1)])
+    resumed = pd.DataFrame({"update": range(1, 31), "length": np.tile([1.0, 2.0, 3.0], 10), "predicted": 1.5})
+    fig = measure_figures.idle_drift(moved, resumed, 9.0487)
+    far, long, known = ([line.get_ydata() for line in ax.lines] for ax in fig.axes)
+    assert [list(y) for y in far[:3]] == [list(np.sqrt(counts) * k) for k in (1, 2, 3)] and set(far[3]) == {9.0487}
+    assert [y[2] for y in known] == [31, 32, 33]
+    assert list(long[0]) == list(resumed["length"]) and set(long[1][1:-1]) == {2.0} and set(long[2]) == {1.5}
+    assert "closed form: 9.05" in said(fig)
+    check_legible(fig)

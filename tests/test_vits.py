@@ -228,6 +228,10 @@ def test_which_parameters_have_no_weight_decay():
     assert no_decay("scale.bias", nn.Parameter(torch.ones(2, 2)))
 
 
+def test_macs_of_a_network_whose_token_goes_on_beside_its_map():
+    assert macs(Vision("timm/pit_ti_224", 5, size=32), 3, 32) > 1e6  # without a graph torch's counter fails here
+
+
 def test_macs_count_attention():
     n, d, patches = 17, 48, 16
     block = n * 12 * d * d + 2 * n * n * d
