@@ -180,7 +180,8 @@ EXERCISES = {
     "12.1": Exercise(_whole((224 // 16) ** 2 + 2), "patches in a row times patches in a column; then the two others."),
     "12.2": Exercise(_agrees([(1.0, 0.5, 0.25, 0.1, 0.05, 3), (2.0, 0.0, 1.0, 0.01, 5.0, 10),
                               (0.0, -1.0, 4.0, 0.01, 0.0, 22)], _idle_weight),
-                     "in each update m becomes 0.9 m and v 0.999 v first; then the weight decays, and moves by m / root v."),
+                     "in each update m becomes 0.9 m and v 0.999 v first; then the weight decays, and moves by "
+                     "m / root v."),
     "12.3": Exercise(lambda a: a == replace(recipes.preset(recipes.spaced(_DEIT, 1.5), "released"), idle_update="skip"),
                      "recipes.preset gives the released form; then set one field back, or use deviations.turn."),
 }

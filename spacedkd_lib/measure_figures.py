@@ -2,7 +2,8 @@
 idle updates do to a network.
 
 In the style of `figures`; nothing here needs torch. Each function takes what `Session.measures` returns, beside the
-runs they belong to. Taught in notebooks/06_loss_landscape.ipynb and (idle updates) notebooks/12_vision_transformers.ipynb.
+runs they belong to. Taught in notebooks/06_loss_landscape.ipynb and (idle updates)
+notebooks/12_vision_transformers.ipynb.
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("idle updates")
     far.set(title="distance from where it stopped", ylabel="in usual updates")
-    long.set(title="when it learns again", xlabel="updates after idling", ylabel="length, never idle = 1", ylim=(0, None))
+    long.set(title="when it learns again", xlabel="updates after idling", ylabel="length, never idle = 1",
+             ylim=(0, None))
     known.set(title="what it still knows", ylabel="test accuracy (%)")
     fig.legend(*(a + b for a, b in zip(far.get_legend_handles_labels(), long.get_legend_handles_labels())),
                loc="outside lower center", ncols=3)
