@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple
 
-from . import deviations, recipes, study, theory
+from . import beyond, deviations, recipes, study, theory
 from .recipes import InputError, nearest
 from .schedule import counts, leads, spaced_schedule
 
@@ -168,4 +168,9 @@ EXERCISES = {
                              _sliced_kl),
                      "take the group's logits first, divide both by T, then softmax; no T squared here."),
     "11.3": Exercise(_number(_SEEN / (62 * 10)), "an epoch of grade 1 has 10 of 62 classes, one of grade 2 has 36."),
+    "13.1": Exercise(_number(0.3 * 2 / math.pi), "the mean of |sin| over a period."),
+    "13.2": Exercise(_agrees([(0.9, 3), (0.5, 1), (0.99, 10)], lambda a, n: beyond.average_weights(a, False, n)),
+                     "after each step what was there counts a times as much, and the newest network 1 - a."),
+    "13.3": Exercise(_number(100 * 0.99 ** counts(spaced_schedule(interval=1.0, **_PAPER)).blocks),
+                     "one step an epoch, and each leaves the share a of what was there."),
 }

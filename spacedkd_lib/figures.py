@@ -44,7 +44,13 @@ LOOKS = {  # arm: colour, marker
     "online ED": ("#44AA99", "s"), "spaced ED": ("#117766", ">"), "offline ED": ("#083B33", "P"),
     "online schools": ("#B39DDB", "s"), "spaced schools": ("#7E57C2", ">"), "offline schools": ("#311B92", "P"),
     "growth without KD": ("#A1887F", "X"), "spaced ED, equal images": ("#66C2B5", "d"),
-    "offline ED, equal images": ("#2F6F66", "*")}
+    "offline ED, equal images": ("#2F6F66", "*"),
+    "dropout": ("#332288", "s"), "spaced dropout": ("#6A5ACD", ">"), "dropout, equal mean": ("#9C93D6", "d"),
+    "random dropout, equal mean": ("#C3B9EE", "X"), "released dropout": ("#C2185B", "s"),
+    "released spaced dropout": ("#F06292", ">"),
+    "EMA's network": ("#666666", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA": ("#C77C11", ">"),
+    "EMA, equal horizon": ("#E2B266", "d"), "EMA, not debiased": ("#5D6B2E", "s"),
+    "spaced EMA, not debiased": ("#93A84B", ">")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])

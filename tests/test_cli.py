@@ -214,7 +214,8 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
              "09.3": recipes.preset(recipes.self_kd(recipes.Recipe(), interval=4.0), "released"), "10.1": 125,
              "10.2": lambda s, t: sum(abs(a - b) for a, b in zip(s, t)) / len(s),
              "10.3": recipes.ie_kd(recipes.Recipe(), interval=1.5, explore_weight=0.0),
-             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: _kl(student, teacher, group, 1.0), "11.3": 36 / 62}
+             "11.1": [32, 65], "11.2": lambda student, teacher, group, t: _kl(student, teacher, group, 1.0), "11.3": 36 / 62,
+             "13.1": 0.15, "13.2": lambda a, n: [a ** (n - k) for k in range(n + 1)], "13.3": 55.0}
     assert set(wrong) == set(exercises.EXERCISES)
     for name, answer in wrong.items():
         if answer is not None:
