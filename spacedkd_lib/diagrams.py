@@ -1,8 +1,8 @@
 """Drawings of what a method is made of and when who learns: boxes for networks and maps, arrows for what flows.
 
 Shapes of maps are given as (C, H, W). Look and sizes are those of figures.py. No torch here.
-Taught in notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb and
-notebooks/12_vision_transformers.ipynb.
+Taught in notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb, notebooks/12_vision_transformers.ipynb
+and notebooks/13_spacing_beyond_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from . import beyond
 from .figures import COLOURS, PAGE, _draw_epochs, _draw_lanes, _mark, _say_n, look, style
-from .recipes import InputError
+from .recipes import InputError, Recipe, released_dropout
 from .schedule import Course, Event
 from .statistics import mean_interval
 
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
+SHADES = ("#F2CC60", "#C77C11", "#7A3E00", "#2B1500")  # from short intervals to long ones
 BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
 
 
@@ -297,3 +299,75 @@ def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
     ax.set_xticks(shown, [names[k] for k in shown])
     ax.set_yticks(shown, [names[k] for k in shown])
     ax.set_title("attention: rows ask columns")
+
+
+def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, shown: int = 3) -> Figure:
+    """The rate of spaced dropout: by updates, beside constant ones of its peak and of its mean; by batches as the
+    released program counts them, tests shaded (B2); and the mean rate in each epoch's test.
+
+    Args:
+        recipe: with dropout_rule = "sine".
+        batches_per_epoch, test_batches: L, and batches of a test.
+        shown: epochs of the first two pictures.
+    """
+    style()
+    fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0),
+                                   layout="constrained", width_ratios=[1.7, 1])
+    spaced, constant, mean = (look(arm)[0] for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
+    one = batches_per_epoch + test_batches
+    released = released_dropout(recipe, batches_per_epoch)
+    axes["clean"].plot([beyond.dropout_rate(recipe, t, batches_per_epoch) for t in range(shown * batches_per_epoch)],
+                       color=spaced, label="spaced")
+    axes["clean"].axhline(recipe.dropout, color=constant, ls="--", label="constant")
+    axes["clean"].axhline(2 / np.pi * recipe.dropout, color=mean, ls=":", label="constant, equal mean")
+    _legend_above(axes["clean"])
+    axes["clean"].set(xlabel="updates of the network", ylabel="rate")
+    axes["counted"].plot([beyond.dropout_rate(released, t, batches_per_epoch) for t in range(shown * one)],
+                         color=spaced)
+    for epoch in range(shown):
+        axes["counted"].axvspan(epoch * one + batches_per_epoch, (epoch + 1) * one, color="#dddddd", lw=0)
+    axes["counted"].set(xlabel="batches through the network as released; shaded: tests", ylabel="rate")
+    in_tests = [np.mean([beyond.dropout_rate(released, beyond.number_at_test(released, epoch, batch, batches_per_epoch,
+                                                                              test_batches), batches_per_epoch)
+                         for batch in range(test_batches)]) for epoch in range(1, recipe.epochs + 1)]
+    axes["tests"].plot(range(1, recipe.epochs + 1), in_tests, ".-", color=spaced, lw=0.6)
+    axes["tests"].axhline(recipe.dropout, color=constant, ls="--")
+    axes["tests"].set(xlabel="epoch", ylabel="mean rate in its test, as released")
+    for ax in axes.values():
+        ax.set_ylim(0, 1.12 * recipe.dropout)
+    return fig
+
+
+def _legend_above(ax: plt.Axes) -> None:
+    """One line over the axes, narrow enough for half a page."""
+    ax.legend(loc="lower center", ncols=4, fontsize=7, bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2, columnspacing=0.9,
+              handlelength=1.4)
+
+
+def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:
+    """How much of an average at the end of a run is younger than an age; and how much of one that is not debiased is
+    still the initialisation, over the run.
+
+    Args:
+        recipe: any with the run's epochs and an ema_decay.
+        interval: of the spaced average, epochs.
+        batches_per_epoch: L.
+        others: more intervals for the second picture.
+    """
+    style()
+    fig, (weights, left) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", width_ratios=[1.4, 1])
+    a, total, K = recipe.ema_decay, recipe.epochs * batches_per_epoch, int(interval * batches_per_epoch)
+    for arm, decay, every, ls in ((f"spaced EMA s={interval:g}", a, K, "-"), ("EMA", a, 1, "-"),
+                                  ("EMA, equal horizon", beyond.equal_horizon(a, K), 1, "--")):
+        younger = np.cumsum(beyond.average_weights(decay, True, total // every)[:0:-1])  # the newest first
+        ages = (np.arange(len(younger)) * every + 1) / batches_per_epoch
+        weights.plot(ages, 100 * younger, color=look(arm)[0], ls=ls, label=arm, drawstyle="steps-post")
+    weights.set(xscale="log", ylim=(0, 105), xlabel="age (epochs before the end)",
+                ylabel="weight of younger networks (%)")
+    _legend_above(weights)
+    for k, s in enumerate((interval, *others)):
+        steps = np.arange(0, total // int(s * batches_per_epoch) + 1)
+        left.plot(steps * s, 100 * a**steps, color=SHADES[k % len(SHADES)], label=f"s = {s:g}")
+    left.set(xlabel="epochs trained", ylabel="weight of the initialisation (%)", ylim=(0, 105))
+    _legend_above(left)
+    return fig

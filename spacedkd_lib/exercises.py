@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Callable, NamedTuple
 
-from . import deviations, recipes, study, theory
+from . import beyond, deviations, recipes, study, theory
 from .recipes import InputError, nearest
 from .schedule import counts, leads, spaced_schedule
 
@@ -184,4 +184,9 @@ EXERCISES = {
                      "m / root v."),
     "12.3": Exercise(lambda a: a == replace(recipes.preset(recipes.spaced(_DEIT, 1.5), "released"), idle_update="skip"),
                      "recipes.preset gives the released form; then set one field back, or use deviations.turn."),
+    "13.1": Exercise(_number(0.3 * 2 / math.pi), "the mean of |sin| over a period."),
+    "13.2": Exercise(_agrees([(0.9, 3), (0.5, 1), (0.99, 10)], lambda a, n: beyond.average_weights(a, False, n)),
+                     "after each step what was there counts a times as much, and the newest network 1 - a."),
+    "13.3": Exercise(_number(100 * 0.99 ** counts(spaced_schedule(interval=1.0, **_PAPER)).blocks),
+                     "one step an epoch, and each leaves the share a of what was there."),
 }

@@ -48,7 +48,13 @@ LOOKS = {  # arm: colour, marker
     "baseline, 1.41 x rate and decay": ("#999999", "^"), "online KD, 1.41 x rate and decay": ("#F4A582", "^"),
     "baseline, two heads": ("#8DA0CB", "D"), "idle updates, no KD": ("#E6AB02", "X"),
     "released online KD": ("#E7A0A6", "s"), "released spaced KD": ("#B2182B", "p"),
-    "released, no idle updates": ("#67001F", "<")}
+    "released, no idle updates": ("#67001F", "<"),
+    "dropout": ("#332288", "s"), "spaced dropout": ("#6A5ACD", ">"), "dropout, equal mean": ("#9C93D6", "d"),
+    "random dropout, equal mean": ("#C3B9EE", "X"), "released dropout": ("#C2185B", "s"),
+    "released spaced dropout": ("#F06292", ">"),
+    "EMA's network": ("#666666", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA": ("#C77C11", ">"),
+    "EMA, equal horizon": ("#E2B266", "d"), "EMA, not debiased": ("#5D6B2E", "s"),
+    "spaced EMA, not debiased": ("#93A84B", ">")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
