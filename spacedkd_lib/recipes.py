@@ -594,8 +594,9 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
     """The released transformer programs' training, which is the same in all their configurations: AdamW, warm-up and
     cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs; and for distillation half the weight to a soft
     loss at T = 1. Their deviations are in `preset(recipe, "released")`."""
+    model = changes.get("model", "timm/deit_tiny_patch16_224")
     return replace(recipe, **dict(
-        model="timm/deit_tiny_patch16_224", image_size=224, drop_path=0.1, epochs=300, batch_size=128, drop_last=True,
+        model=model, head_init="zero" if "deit" in model else "timm", image_size=224, drop_path=0.1, epochs=300, batch_size=128, drop_last=True,
         optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine", warmup_epochs=20, augment="strong",
         normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
 
@@ -639,7 +640,7 @@ RELEASED = {
                       optimizer_on_growth="reset", grade_batches="sequential", final_head="batch_norm"),
     "transformers": dict(soft_loss="kl_per_class", teacher_mode="train", zero_target="pre_update",
                          replay="restart", student_clock="teacher", extra_step=True, idle_update="zero_grad",
-                         teacher_weight=1.0, student_forwards=2, dist_token="released", head_init="zero"),
+                         teacher_weight=1.0, student_forwards=2, dist_token="released"),
     "ema": dict(ema_debias=False, ema_statistics="batch", lr_schedule="constant"),
 }
 PRESETS = ("clean", "released")
@@ -672,15 +673,15 @@ def preset(recipe: Recipe, name: str) -> Recipe:
 
 
 def _transformer_preset(recipe: Recipe, name: str) -> Recipe:
-    """What depends on the network and the interval: only DeiT has a token and zero heads, and needs one pass then; a
-    teacher beside its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3)."""
+    """What depends on the network and the interval: only DeiT has a token, and needs one pass then; a teacher beside
+    its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3)."""
     if name == "clean":
         return replace(recipe, **defaults(RELEASED["transformers"]))
     changes = dict(RELEASED["transformers"])
     if "deit" in recipe.model:
         changes |= dict(student_forwards=1)
     else:
-        changes |= dict(dist_token="never", head_init="timm")
+        changes |= dict(dist_token="never")
     if recipe.method == "offline_kd":
         changes |= dict(replay="same", extra_step=False, idle_update="skip", student_clock="own")
     elif recipe.interval == 0:
