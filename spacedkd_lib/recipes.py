@@ -79,7 +79,7 @@ class Recipe:
     heads: int = _field(0, "attention heads of a transformer; 0 = the architecture's own", "ours")
     drop_path: float = _field(0.0, "chance in [0, 1) to skip a transformer's last block; less for earlier ones",
                               "ours; the released transformer programs: 0.1")
-    head_init: str = _field("timm", "a transformer's head and tokens: timm's, or zero and wider (V rows)", "ours",
+    head_init: str = _field("timm", "a transformer's head and tokens: timm's, or heads of zero and wider tokens", "ours",
                             ("timm", "zero"))
     dist_token: str = _field("never", "a distillation token: of no network, of all, or of the student of a KD "
                              "method (V4)", "ours", ("never", "always", "released"))
@@ -596,9 +596,9 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
     loss at T = 1. Their deviations are in `preset(recipe, "released")`."""
     model = changes.get("model", "timm/deit_tiny_patch16_224")
     return replace(recipe, **dict(
-        model=model, head_init="zero" if "deit" in model else "timm", image_size=224, drop_path=0.1, epochs=300, batch_size=128, drop_last=True,
-        optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine", warmup_epochs=20, augment="strong",
-        normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
+        model=model, head_init="zero" if "deit" in model else "timm", image_size=224, drop_path=0.1, epochs=300,
+        batch_size=128, drop_last=True, optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine",
+        warmup_epochs=20, augment="strong", normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
 
 
 def ema(recipe: Recipe, **changes) -> Recipe:
