@@ -688,8 +688,9 @@ def _readme_claims(name: str, published: dict[str, Record]) -> str:
         return ""
     return markdown(claims.matrix(judged)) + (
         "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring; O: claims of the "
-        "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; F: claims of the "
-        "released follow-up on dropout and EMA; N: questions to these. Differences in "
+        "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of the "
+        "paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on dropout and "
+        "EMA; N: questions to these. Differences in "
         f"points with 95% t intervals. Supported: a gain is shown (two-sided, 5%). Refuted: a gain of "
         f"{claims.SMALLEST:g} points or more is excluded (one-sided, 5%). Verdicts are after Holm, intervals are not, "
         "so one that excludes zero may still be inconclusive. The correction is over the claims of one kind in one "
