@@ -255,8 +255,8 @@ def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, sho
         shown: epochs of the first two pictures.
     """
     style()
-    fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0), layout="constrained",
-                                   width_ratios=[1.7, 1])
+    fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0),
+                                   layout="constrained", width_ratios=[1.7, 1])
     spaced, constant, mean = (look(arm)[0] for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
     one = batches_per_epoch + test_batches
     released = released_dropout(recipe, batches_per_epoch)
@@ -266,7 +266,8 @@ def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, sho
     axes["clean"].axhline(2 / np.pi * recipe.dropout, color=mean, ls=":", label="constant, equal mean")
     _legend_above(axes["clean"])
     axes["clean"].set(xlabel="updates of the network", ylabel="rate")
-    axes["counted"].plot([beyond.dropout_rate(released, t, batches_per_epoch) for t in range(shown * one)], color=spaced)
+    axes["counted"].plot([beyond.dropout_rate(released, t, batches_per_epoch) for t in range(shown * one)],
+                         color=spaced)
     for epoch in range(shown):
         axes["counted"].axvspan(epoch * one + batches_per_epoch, (epoch + 1) * one, color="#dddddd", lw=0)
     axes["counted"].set(xlabel="batches through the network as released; shaded: tests", ylabel="rate")
@@ -288,8 +289,8 @@ def _legend_above(ax: plt.Axes) -> None:
 
 
 def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:
-    """How much of an average at the end of a run is younger than an age; and how much of one that is not debiased is still
-    the initialisation, over the run.
+    """How much of an average at the end of a run is younger than an age; and how much of one that is not debiased is
+    still the initialisation, over the run.
 
     Args:
         recipe: any with the run's epochs and an ema_decay.
@@ -305,7 +306,8 @@ def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Se
         younger = np.cumsum(beyond.average_weights(decay, True, total // every)[:0:-1])  # the newest first
         ages = (np.arange(len(younger)) * every + 1) / batches_per_epoch
         weights.plot(ages, 100 * younger, color=look(arm)[0], ls=ls, label=arm, drawstyle="steps-post")
-    weights.set(xscale="log", ylim=(0, 105), xlabel="age (epochs before the end)", ylabel="weight of younger networks (%)")
+    weights.set(xscale="log", ylim=(0, 105), xlabel="age (epochs before the end)",
+                ylabel="weight of younger networks (%)")
     _legend_above(weights)
     for k, s in enumerate((interval, *others)):
         steps = np.arange(0, total // int(s * batches_per_epoch) + 1)
