@@ -1,6 +1,7 @@
 """Diagrams: what they draw and say, that nothing overlaps or is cut off, that bad shapes are refused, that the lead is
 counted in epochs."""
 
+import math
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -11,13 +12,14 @@ from matplotlib.patches import Rectangle
 from test_figures import bars, check_legible, said, texts
 
 from spacedkd_lib import diagrams
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.recipes import InputError, Recipe
 from spacedkd_lib.schedule import Course, graded_schedule
 from spacedkd_lib.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
 THREE = dict(depths=[1, 2, 3], outputs=[10, 36, 62], schools=[10, 26, 26])
 LETTER = np.arange(256.0).reshape(16, 16)
+SINE = Recipe(dropout=0.5, dropout_rule="sine", epochs=20)
 COURSE = Course(((1, 2), (2, 4)), lessons=6)
 
 
@@ -51,7 +53,9 @@ def test_a_student_grows_by_a_stage_and_a_teacher_a_grade():
     lambda: diagrams.group_accuracies(accuracies(), ["online ED", "offline ED"]),
     lambda: diagrams.group_accuracies(accuracies()[:0], ["online ED"]),
     lambda: diagrams.patches(LETTER, 8, np.full((5, 5), 0.2)),
-    lambda: diagrams.patches(np.eye(32), 4, np.full((65, 65), 1 / 65))])
+    lambda: diagrams.patches(np.eye(32), 4, np.full((65, 65), 1 / 65)),
+    lambda: diagrams.dropout_rates(SINE, 391, 79),
+    lambda: diagrams.averages(Recipe(), 0.1, 391, (0.5, 1.0, 2.0))])
 def test_they_are_legible(draw):
     check_legible(draw())
 
@@ -158,3 +162,22 @@ def test_patches_are_parts_of_the_letter_in_reading_order():
 def test_patches_that_do_not_fit_are_refused(image, side, tokens):
     with pytest.raises(InputError, match="do not fit: give a square image"):
         diagrams.patches(np.zeros(image), side, np.zeros((tokens, tokens)))
+
+
+def test_rates_of_dropout_with_and_without_tests():
+    clean, tests, counted = diagrams.dropout_rates(SINE, 100, 20, shown=2).axes
+    rates = clean.lines[0].get_ydata()
+    assert len(rates) == 200 and rates[50] == rates[150] == 0.5 and rates[0] == 0
+    assert [line.get_ydata()[0] for line in clean.lines[1:]] == pytest.approx([0.5, 1 / math.pi])
+    assert [(span.get_x(), span.get_width()) for span in counted.patches] == [(100, 20), (220, 20)]
+    assert len(counted.lines[0].get_ydata()) == 240
+    first = [0.5 * math.sin(math.pi * t / 100) for t in range(20)]  # at the end of a period the sine begins anew
+    assert tests.lines[0].get_ydata()[0] == pytest.approx(sum(first) / 20) and len(tests.lines[0].get_xdata()) == 20
+
+
+def test_averages_of_equal_horizon_are_equally_old():
+    weights, left = diagrams.averages(Recipe(epochs=10, ema_decay=0.9), 0.1, 100, (1.0,)).axes
+    sparse, dense, equal = (line.get_ydata() for line in weights.lines)
+    assert (len(sparse), len(dense), len(equal)) == (100, 1000, 1000)
+    assert sparse == pytest.approx(equal[9::10]) and dense[0] == pytest.approx(10) and dense[-1] == pytest.approx(100)
+    assert left.lines[1].get_ydata()[-1] == pytest.approx(100 * 0.9**10) and len(left.lines) == 2
