@@ -340,8 +340,8 @@ def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, sho
 
 def _legend_above(ax: plt.Axes) -> None:
     """One line over the axes, narrow enough for half a page."""
-    ax.legend(loc="lower center", ncols=4, fontsize=7, bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2, columnspacing=0.9,
-              handlelength=1.4)
+    ax.legend(loc="lower center", ncols=4, bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2, columnspacing=0.8,
+              handlelength=1.2, handletextpad=0.4)
 
 
 def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:

@@ -66,7 +66,7 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "52 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+    assert "94 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
 def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_publish_takes_whole_arms_only(place, capsys):
     assert whole == {(n, a) for n, a in arms if (n[:2], a) in
                      {("02", "baseline"), ("03", "baseline"), ("03", "online KD"), ("05", "baseline"),
                       ("05", "online KD"), ("09", "clean, s=0"), ("10", "baseline"), ("10", "online KD"),
-                      ("11", "baseline"),
+                      ("11", "baseline"), ("13", "baseline"),
                       *((notebook, arm) for notebook in ("06", "07") for arm in ("baseline", "online KD"))}}
     out = capsys.readouterr().out
     assert "Published 4 records in results/smoke/records.jsonl." in out
