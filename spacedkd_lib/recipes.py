@@ -46,6 +46,7 @@ RULES = ("fixed", "expanding", "random", "constant", "head_start")
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+DEIT = "timm/deit_"  # of which there are distilled ones, with a token more (timm's deit3 have none)
 TRANSFORMERS = ("pvt_tiny", "t2t_vit_7")  # those that timm lacks; timm's models are called "timm/<name>"
 
 
@@ -79,8 +80,8 @@ class Recipe:
     heads: int = _field(0, "attention heads of a transformer; 0 = the architecture's own", "ours")
     drop_path: float = _field(0.0, "chance in [0, 1) to skip a transformer's last block; less for earlier ones",
                               "ours; the released transformer programs: 0.1")
-    head_init: str = _field("timm", "a transformer's head and tokens: timm's, or heads of zero and wider tokens", "ours",
-                            ("timm", "zero"))
+    head_init: str = _field("timm", "a transformer's head and tokens: timm's, or heads of zero and wider tokens",
+                            "ours", ("timm", "zero"))
     dist_token: str = _field("never", "a distillation token: of no network, of all, or of the student of a KD "
                              "method (V4)", "ours", ("never", "always", "released"))
     eval_heads: str = _field("mean", "what a network with that token predicts by", "released transformer programs",
@@ -344,16 +345,25 @@ def is_transformer(model: str) -> bool:
 def _check_transformers(r: Recipe) -> None:
     """Fields of transformers and their programs that contradict each other."""
     names = {r.model, r.teacher_model or r.model}
-    for name in ("image_size", "patch_size", "depth", "heads", "drop_path", "head_init", "dist_token"):
-        if getattr(r, name) != defaults((name,))[name] and not all(map(is_transformer, names)):
+    for name in ("patch_size", "depth", "heads", "drop_path", "head_init", "dist_token", "eval_heads", "image_size"):
+        enough = all if name == "image_size" else any  # pictures of one size reach both networks
+        if getattr(r, name) != defaults((name,))[name] and not enough(map(is_transformer, names)):
             raise InputError(f"{name} = {getattr(r, name)!r} is for transformers and {min(names & set(RESNETS))} is "
                              "none: leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
+    if r.batch_norm_parts > 1 and any(map(is_transformer, names)):
+        raise InputError(f"batch_norm_parts = {r.batch_norm_parts} is for CIFAR ResNets and the model is "
+                         f"{max(names - set(RESNETS))}: leave it at 1.")
     if r.method in ("self_kd", "education") and any(map(is_transformer, names)):
         raise InputError(f"{r.method} needs the stages of a CIFAR ResNet and the model is "
                          f"{max(names - set(RESNETS))}: choose one of {', '.join(RESNETS)}.")
     if r.lr_schedule == "warmup_cosine" and r.warmup_epochs >= r.epochs:
         raise InputError(f"warmup_epochs = {r.warmup_epochs} leaves nothing of {r.epochs} epochs: give fewer, or train "
                          "for longer.")
+    whole = (r.method in ("mutual", "education") or r.map_loss != "none" or
+             r.feature_loss == "batch_frobenius" and r.beta and r.method != "baseline")
+    if r.accumulate > 1 and whole:
+        raise InputError(f"accumulate = {r.accumulate} adds up means over parts of a batch, and {r.method} has a loss "
+                         "of the whole batch or of groups: leave it at 1.")
     if r.accumulate > 1 and r.zero_target == "pre_update" and r.interval == 0:
         raise InputError(f'accumulate = {r.accumulate} asks the teacher in parts, and zero_target = "pre_update" uses '
                          'what it saw before, in one: set zero_target = "post_update".')
@@ -363,12 +373,24 @@ def _check_transformers(r: Recipe) -> None:
     if r.extra_step and (r.replay != "restart" or r.student_clock != "teacher"):
         raise InputError('extra_step = True takes one batch more from a loader that starts anew: set replay = '
                          '"restart" and student_clock = "teacher".')
-    if r.dist_token != "never" and r.method in ("online_kd", "offline_kd") and not r.alpha:
-        raise InputError(f'dist_token = "{r.dist_token}" learns from the soft loss alone, and alpha = 0: give it a '
-                         'weight, or set dist_token = "never".')
-    if r.idle_update == "zero_grad" and (r.method in ("baseline", "education", "mutual") or r.rule != "fixed"):
-        raise InputError(f'idle_update = "zero_grad" is for a teacher and a student in turns of a fixed rule, not for '
-                         f'{r.method} with rule = "{r.rule}": leave it at "skip".')
+    distils = r.method in ("online_kd", "offline_kd") and r.alpha and r.soft_loss != "none"
+    if r.dist_token != "never" and not distils and r.method not in ("baseline", "ema"):
+        raise InputError(f'dist_token = "{r.dist_token}" learns from the soft loss of online or offline KD, and '
+                         f"{r.method} with alpha = {r.alpha:g} has none: give it a weight, or set dist_token = "
+                         '"never".')
+    if r.eval_heads != "mean" and r.dist_token == "never":
+        raise InputError(f'eval_heads = "{r.eval_heads}" chooses between two heads, and dist_token = "never" leaves '
+                         'one: set dist_token, or leave eval_heads at "mean".')
+    if r.idle_update == "zero_grad" and (r.method, r.optimizer, r.rule) != ("online_kd", "adamw", "fixed"):
+        raise InputError('idle_update = "zero_grad" is for online KD with AdamW in turns of a fixed rule, not for '
+                         f'{r.method} with {r.optimizer} and rule = "{r.rule}": leave it at "skip".')
+    for name, methods in (("replay", ("online_kd", "baseline")), ("student_forwards", ("online_kd", "offline_kd")),
+                          ("teacher_weight", ("online_kd",))):
+        given = getattr(r, name)
+        if given in ("restart", 2) or name == "teacher_weight" and given != 1:
+            if r.method not in methods:
+                raise InputError(f"{name} = {given!r} is for {methods[0]} and the method is {r.method}: leave it at "
+                                 f"{defaults((name,))[name]!r}.")
 
 
 def _check_methods(r: Recipe) -> None:
@@ -425,6 +447,9 @@ def _check_grades(r: Recipe) -> None:
 
 def _check_noise_and_average(r: Recipe) -> None:
     """Spaced dropout and spaced EMA."""
+    if r.dropout and any(map(is_transformer, (r.model, r.teacher_model or r.model))):
+        raise InputError(f"dropout = {r.dropout:g} stands after the stages of a CIFAR ResNet and the model is "
+                         f"{r.model}: leave it at 0, or use drop_path.")
     if r.dropout and r.method in ("self_kd", "education"):
         raise InputError(f"dropout = {r.dropout:g} is for plain networks and {r.method} has exits or references of its "
                          "own: leave it at 0.")
@@ -433,9 +458,9 @@ def _check_noise_and_average(r: Recipe) -> None:
                          f'{r.method} with dropout = {r.dropout:g}: leave it at "off".')
     if r.method != "ema":
         return
-    if r.dropout and r.ema_statistics == "batch":
-        raise InputError(f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} would disturb: '
-                         "choose other statistics, or no dropout.")
+    if stochastic(r) and r.ema_statistics == "batch":
+        raise InputError(f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} or drop_path = '
+                         f"{r.drop_path:g} would disturb: choose other statistics, or neither.")
     for name, value in (("alpha", 0.0), ("beta", 0.0), ("teacher_model", ""), ("teacher_width", 0),
                         ("replay", "same"), ("teacher_mode", "eval"), ("zero_target", "post_update")):
         if getattr(r, name) != value:
@@ -534,11 +559,9 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         return replace(recipe, **defaults((*_DISTILLATION, *_STUDIES, *_MAPS, *_PEERS)) | own)
     if recipe.method not in ("online_kd", "offline_kd", "ie_kd", "ema"):
         return recipe if recipe.method == "baseline" and recipe.start == "teacher" else None
-    if recipe.refit_passes or recipe.idle_update == "zero_grad" and recipe.interval:
-        return None  # the paraphraser then depends on the interval; or the teacher does
-    marked = dict(teacher_weight=recipe.teacher_weight)
-    if recipe.map_loss == "factor":
-        marked |= dict(map_loss="factor", factor_rate=recipe.factor_rate)
+    if recipe.refit_passes or recipe.idle_update == "zero_grad" and recipe.interval or recipe.teacher_weight != 1:
+        return None  # the paraphraser then depends on the interval; or the teacher does; or it is no baseline
+    marked = dict(map_loss="factor", factor_rate=recipe.factor_rate) if recipe.map_loss == "factor" else {}
     return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
                    width=recipe.teacher_width or recipe.width, **marked)
 
@@ -594,9 +617,10 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
     """The released transformer programs' training, which is the same in all their configurations: AdamW, warm-up and
     cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs; and for distillation half the weight to a soft
     loss at T = 1. Their deviations are in `preset(recipe, "released")`."""
-    model = changes.get("model", "timm/deit_tiny_patch16_224")
+    own = recipe.model if is_transformer(recipe.model) else "timm/deit_tiny_patch16_224"
+    model = changes.get("model", own)
     return replace(recipe, **dict(
-        model=model, head_init="zero" if "deit" in model else "timm", image_size=224, drop_path=0.1, epochs=300,
+        model=model, head_init="zero" if model.startswith(DEIT) else "timm", image_size=224, drop_path=0.1, epochs=300,
         batch_size=128, drop_last=True, optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine",
         warmup_epochs=20, augment="strong", normalise="imagenet", alpha=0.5, temperature=1.0, beta=0.0) | changes)
 
@@ -674,11 +698,13 @@ def preset(recipe: Recipe, name: str) -> Recipe:
 
 def _transformer_preset(recipe: Recipe, name: str) -> Recipe:
     """What depends on the network and the interval: only DeiT has a token, and needs one pass then; a teacher beside
-    its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3)."""
+    its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3). A last, partial interval,
+    which CIFAR-100 in 300 epochs does not have, is replayed here; released, up to 1,072 batches of Tiny-ImageNet are
+    lost with it, and tail = "drop" would lose a tenth of a run of ten epochs."""
     if name == "clean":
         return replace(recipe, **defaults(RELEASED["transformers"]))
     changes = dict(RELEASED["transformers"])
-    if "deit" in recipe.model:
+    if recipe.model.startswith(DEIT):
         changes |= dict(student_forwards=1)
     else:
         changes |= dict(dist_token="never")

@@ -216,7 +216,8 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
         if replay or (tail == "replay" and batch + 1 == total):
             for _ in range(refit):
                 yield from (Event("fit", earlier, block) for earlier in range(start, batch + 1))
-            for earlier in range(start, batch + 1 + (extra_step and (batch + 1 - start) % batches_per_epoch == 0)):
+            more = extra_step and replay and (batch + 1 - start) % batches_per_epoch == 0
+            for earlier in range(start, batch + 1 + more):
                 yield Event("learn", earlier, block)
             start, end, block = batch + 1, next(ends), block + 1
         if (batch + 1) % batches_per_epoch == 0:

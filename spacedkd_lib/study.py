@@ -415,10 +415,13 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
         return {}
     s = min(CONTROL_INTERVAL, base.epochs)
     online = online_kd(base)
-    clean, released = spaced(online, s), preset(spaced(online, s), "released")
+    clean = spaced(online, s)
+    released, online_released = replace(preset(clean, "released"), interval=s), preset(online, "released")  # but for V3
     arms = {"baseline": baseline(base), f"baseline, {FASTER} x rate and decay": faster(baseline(base)),
             "online KD": online, f"spaced KD s={s:g}": clean,
-            "released online KD": preset(online, "released"), f"released spaced KD s={s:g}": released,
+            "released online KD": online_released,
+            f"released online KD, {FASTER} x rate and decay": faster(online_released),
+            f"released spaced KD s={s:g}": released,
             f"released, no idle updates s={s:g}": turn(released, TRANSFORMER_DEVIATIONS["V1"], "clean"),
             f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
     if setting.transformer_audit:

@@ -297,8 +297,7 @@ def _draw_noise(run: Run, event: Event) -> None:
     """Make what an update draws inside its networks a pure function of the event, however the run came to it."""
     torch.manual_seed(derive_seed(run.recipe.seed, "noise", event.kind, event.index))
     if run.recipe.dropout:
-        run.set_dropout(run.distiller.trained.get(event.kind, ()),
-                        beyond.counted(run.recipe, event.index, *run.lengths))
+        run.set_dropout(run.distiller.modules.values(), beyond.counted(run.recipe, event.index, *run.lengths))
 
 
 class Tally:
@@ -429,7 +428,7 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
             for run in sharing:
                 on_epoch(run)
         keeper.after(event)
-    images_per_batch = len(batches.images) / len(batches)
+    images_per_batch = recipes[0].batch_size if recipes[0].drop_last else len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> tuple:

@@ -14,6 +14,10 @@ def _kd(**fields) -> dict[str, dict]:
     return {"online_kd": fields, "offline_kd": fields}
 
 
+def _online(**fields) -> dict[str, dict]:
+    return {"online_kd": fields}
+
+
 TRANSFORMER_DEVIATIONS = {d.id: d for d in (
     Deviation("V1", "high", "the network whose turn it is not moves on", "TR 138-150, 165-185; optimizer.py 79",
               "A student that rests while its teacher runs ahead, and a teacher that stands still while it teaches.",
@@ -22,7 +26,7 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "shrinks.",
               "Both networks of every spaced run have about 1.41 times the effective learning rate and twice the "
               "weight decay of the online run that they are compared with; the teacher drifts while it teaches.",
-              _kd(idle_update="zero_grad")),
+              _online(idle_update="zero_grad")),
     Deviation("V2", "high", "soft loss divided by batch times classes", "DI 35-40",
               "Kullback-Leibler divergence, mean over the batch.", "Divided by the number of classes as well.",
               "A weight of 1/100 (CIFAR-100) or 1/200 of the nominal one: but for DeiT, whose distillation token "
@@ -40,7 +44,7 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "A second loader, begun anew at each block. On several GPUs it has the teacher's order, so at s = 0.5 "
               "the student sees half of each epoch twice; that form is not built here.",
               "Two programs of one release distil by different rules; and what the student sees depends on the number "
-              "of GPUs.", _kd(replay="restart")),
+              "of GPUs.", _online(replay="restart")),
     Deviation("V6", "medium", "the student is run twice", "DI 121-123; base.py 45", "One pass of the student.",
               "Without a distillation token the soft loss has a second pass, with another drop path.",
               "Half as much again in costs, and two noises.", _kd(student_forwards=2)),
@@ -55,11 +59,11 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
     Deviation("V10", "medium", "one update too many", "TR 154, 189-191",
               "As many updates of the student as of the teacher.",
               "After a block that ends with an epoch one more is made.", "391 for 390 batches at s = 1.",
-              _kd(extra_step=True)),
+              _online(extra_step=True)),
     Deviation("V11", "medium", "the teacher's labels weigh half in online KD", "TR 107-112, 136, 176", "A teacher that "
               "learns as in the other arms.", "0.5 in online KD, 1.0 in spaced KD.",
               "Next to nothing with AdamW, which divides by the gradient's size; with SGD it would be half the rate.",
-              _kd(teacher_weight=0.5), in_preset=False),
+              _online(teacher_weight=0.5), in_preset=False),
     Deviation("V12", "medium", "an average on the wrong clock", "TR 195; net.py 77-86", "An average of the student.",
               "Moved once per update of the teacher, while the student is idle (off by default).",
               "It would mostly repeat a drifting student.",

@@ -339,11 +339,21 @@ def _from_timm(name: str, classes: int, channels: int, image_size: int, drop_pat
     if drop_path:
         arguments["drop_path_rate"] = drop_path
     net = _created(name, image_size, arguments)
+    _silence(net, drop_path)
     _check_taken(name, net, given)
     patches = getattr(net, "patch_embed", None)
     if getattr(patches, "strict_img_size", False):  # others pad, or their patches overlap
         _check_divides(image_size, max(patches.patch_size))
     return net
+
+
+def _silence(net: nn.Module, drop_path: float) -> None:
+    """Some of timm's networks drop by default, which no recipe says: not here."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if not drop_path and getattr(module, "drop_prob", None):
+            module.drop_prob = 0.0
 
 
 def _created(name: str, image_size: int, arguments: dict) -> nn.Module:

@@ -252,7 +252,8 @@ def test_students_under_dropout_are_the_same_together_and_alone(rule, toy):
 
 
 @pytest.mark.parametrize("recipe", [replace(SINE, dropout_at_test="on_counted"), replace(DROP, dropout_rule="random"),
-                                    spaced(EMA, 0.6), spaced(online_kd(SINE), 0.6)], ids=lambda r: r.in_words())
+                                    spaced(EMA, 0.6), spaced(online_kd(SINE), 0.6),
+                                    spaced(online_kd(SINE, teacher_mode="train"), 0.6)])
 def test_interrupted_equals_uninterrupted(recipe, tmp_path, monkeypatch):
     toy, events = toy_dataset(), []
 

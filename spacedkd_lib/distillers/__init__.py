@@ -94,10 +94,13 @@ def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) 
     width = teaches and recipe.teacher_width or recipe.width
     if not is_transformer(name):
         return ResNet(name, classes, channels, width)
+    shape = dict(patch_size=recipe.patch_size, width=width, depth=recipe.depth, heads=recipe.heads)
+    if name != recipe.model:  # another architecture has its own
+        shape = dict(width=recipe.teacher_width)
     token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
                                               recipe.method in ("online_kd", "offline_kd"))
-    return Vision(name, classes, channels, size, recipe.image_size, recipe.patch_size, width, recipe.depth,
-                  recipe.heads, recipe.drop_path, recipe.head_init, token, recipe.eval_heads)
+    return Vision(name, classes, channels, size, recipe.image_size, **shape, drop_path=recipe.drop_path,
+                  head_init=recipe.head_init, dist_token=token, eval_heads=recipe.eval_heads if token else "mean")
 
 
 def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:

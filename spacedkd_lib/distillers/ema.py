@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..beyond import average_step
 from ..recipes import Recipe
 from .baseline import once
-from .online_kd import OnlineKD, frozen_statistics
+from .online_kd import BatchNorm, OnlineKD, frozen_statistics
 
 LOOKS = 20  # training batches from which an average's running statistics are computed (ours)
 
@@ -54,7 +54,7 @@ class Average(OnlineKD):
         """Running statistics of "recalibrate": plain means over the batches' own."""
         if self.recipe.ema_statistics != "recalibrate":
             return
-        layers = [layer for layer in self.student.train().modules() if isinstance(layer, nn.BatchNorm2d)]
+        layers = [layer.train() for layer in self.student.eval().modules() if isinstance(layer, BatchNorm)]
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()

@@ -18,6 +18,8 @@ from ..models import Outputs, macs
 from ..recipes import Recipe
 from .baseline import learn_labels, once
 
+BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's networks, of vectors
+
 
 class OnlineKD:
     """Teacher: cross-entropy. Student: (1 - alpha) CE + alpha soft(T) [T^2] + beta feature.
@@ -111,7 +113,7 @@ class OnlineKD:
 @contextmanager
 def frozen_statistics(net: nn.Module):
     """A network in train mode that normalises by the batch and remembers nothing of it."""
-    layers = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [module for module in net.modules() if isinstance(module, BatchNorm)]
     momenta, seen = [layer.momentum for layer in layers], [layer.num_batches_tracked.clone() for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -131,7 +133,7 @@ class OwnStatistics:
     """
 
     def __init__(self, teacher: nn.Module):
-        self.layers = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.layers = [module for module in teacher.modules() if isinstance(module, BatchNorm)]
         self.own = [{name: value.clone() for name, value in layer.named_buffers()} for layer in self.layers]
         for layer, own in zip(self.layers, self.own):
             layer.register_forward_pre_hook(partial(self._follow, own))
