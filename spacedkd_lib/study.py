@@ -898,12 +898,12 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
         for i, recipe in enumerate(sweep.recipes):
             # Seed, interval and length change how often a step is made, not what it costs.
             step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, growth="none",
-                           grade_epochs=(), lr_schedule="cosine")
+                           grade_epochs=(), lr_schedule="cosine", ema_decay=0.99, eval_every=1)
             if step.run_id not in measured:
                 measured[step.run_id] = _measure(step)
             per_image, size = measured[step.run_id]
             if i > 0 and recipe.method != "self_kd":
-                per_image = {"learn": per_image["learn"] * (recipe.method != "baseline")}  # the teacher is shared
+                per_image = {"learn": per_image.get("learn", 0.0) * (recipe.method != "baseline")}  # shared teacher
             seconds += sum(per_image.values()) * _image_visits(recipe)
             megabytes += size + 1500 * recipe.epochs / 1e6
     return Plan(len(wanted), len(wanted) - len(missing), seconds / (workers or default_workers()), megabytes)

@@ -77,7 +77,7 @@ def bars(ax):
 # One look for a method
 
 def test_every_method_has_a_look_of_its_own_and_keeps_it():
-    """But for the controls, the audited arms and averages of all kinds, which are drawn as differences, in one colour."""
+    """But for the controls, the audited arms and averages, which are drawn as differences, in one colour."""
     names = {row.arm for profile in study.PROFILES for row in study.grid(profile, None, 1)
              if row.arm not in study.CONTROLS and row.notebook[:2] != "09" and "EMA" not in row.arm
              and not row.arm.startswith("clean + ")
