@@ -28,9 +28,10 @@ images, whose teachers learn for longer too; it got its present one, with the ve
 were seen, and both below.
 
 T are the paper's claims of transformers, U our questions to the idle updates of its transformer programs. Both were
-written down before the first run of notebook 12, when there were trials of the network's size (labels alone, seed 100
-and less); its learning rate was then chosen on validation pictures of seed 100. U5 was added when a reader missed it;
-the five seeds of profile quick of all other arms were known then.
+written down before the first run of notebook 12, when there were trials of the network's size (labels alone); its
+learning rate was then chosen on validation pictures of seeds 100 to 102. U5 was added when a reader missed it; the five
+seeds of profile quick of all other arms were known then. The released spaced arms were trained anew after that, on the
+student's own clock (V21), as another reader asked.
 
 
 F are claims of the released follow-up on spaced dropout and spaced EMA (we had its programs and README, not its
@@ -145,7 +146,7 @@ REGISTER = (
     Claim("U1", "Idle updates add to released spaced KD.", _VITS_OURS, _VIT, _RELEASED,
           "released, no idle updates s=1.5"),
     Claim("U2", "Idle updates help without any KD.", _VITS_OURS, _VIT, "idle updates, no KD s=1.5", "baseline"),
-    Claim("U3", "1.41 times the learning rate and weight decay help without any KD.", _VITS_OURS, _VIT,
+    Claim("U3", "A learning rate and a weight decay 1.41 times as high help without any KD.", _VITS_OURS, _VIT,
           "baseline, 1.41 x rate and decay", "baseline"),
     Claim("U4", "Released spaced KD without idle updates still beats released online KD.", _VITS_OURS, _VIT,
           "released, no idle updates s=1.5", "released online KD"),

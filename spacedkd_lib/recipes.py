@@ -562,8 +562,19 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
     if recipe.refit_passes or recipe.idle_update == "zero_grad" and recipe.interval or recipe.teacher_weight != 1:
         return None  # the paraphraser then depends on the interval; or the teacher does; or it is no baseline
     marked = dict(map_loss="factor", factor_rate=recipe.factor_rate) if recipe.map_loss == "factor" else {}
-    return replace(baseline(recipe), start="teacher", model=recipe.teacher_model or recipe.model,
-                   width=recipe.teacher_width or recipe.width, **marked)
+    return replace(baseline(recipe), start="teacher", **teacher_shape(recipe), **marked)
+
+
+def teacher_shape(recipe: Recipe) -> dict:
+    """The fields of a teacher's network. What is not given is the student's; but a transformer has the patches, blocks
+    and heads of another architecture's own."""
+    other = recipe.teacher_model not in ("", recipe.model)
+    shape = dict(model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width)
+    if other and is_transformer(shape["model"]):
+        shape["width"] = recipe.teacher_width
+    if not is_transformer(shape["model"]):
+        shape |= defaults(("drop_path", "head_init", "dist_token", "eval_heads"))
+    return shape | (dict(patch_size=0, depth=0, heads=0) if other else {})
 
 
 def online_kd(recipe: Recipe, **changes) -> Recipe:

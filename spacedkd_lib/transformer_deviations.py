@@ -24,8 +24,9 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "One AdamW holds both. Losses times zero keep every parameter in the graph, so the idle network has "
               "gradients of zero and is updated: it coasts along its momentum, its weights decay, its second moment "
               "shrinks.",
-              "Both networks of every spaced run have about 1.41 times the effective learning rate and twice the "
-              "weight decay of the online run that they are compared with; the teacher drifts while it teaches.",
+              "Late in a long run both networks of spaced KD have about 1.41 times the effective learning rate and "
+              "twice the weight decay of the online run that they are compared with; the teacher drifts while it "
+              "teaches.",
               _online(idle_update="zero_grad")),
     Deviation("V2", "high", "soft loss divided by batch times classes", "DI 35-40",
               "Kullback-Leibler divergence, mean over the batch.", "Divided by the number of classes as well.",
@@ -33,7 +34,8 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "learns from nothing else, online KD is almost training on labels alone.", _kd(soft_loss="kl_per_class")),
     Deviation("V3", "high", "PiT's intervals 1.5 and 2.0 are 1.0", "configs/pit/*_space_1_5.yaml, *_space_2_0.yaml, 33",
               "The interval that the file's name says.", "All four files contain SPACE_INTERVAL 1.0.",
-              "Three results under three names are one run with one seed.",
+              "On CIFAR-100 the three files are identical: three names, one configuration, one seed. On Tiny-ImageNet "
+              "2.0 differs from 1.0 in the number of GPUs only.",
               elsewhere='recipes.preset(..., "released"), which sets interval = 1.0 for timm/pit_ti_224'),
     Deviation("V4", "high", "the student has a token that its baseline has not", "deit.py 28-61, 98-101; DI 69-79",
               "Student, teacher and baseline of one architecture.",
@@ -81,4 +83,8 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
     Deviation("V17", "medium", "pictures are resized in two ways", "transforms.py 91, 61, 49-65", "One way.",
               "Bicubic in training, bilinear in the test; ImageNet's statistics for CIFAR.", "Small.",
               elsewhere='augment = "strong" and vits.Vision, which do the same; the field normalise'),
+    Deviation("V21", "medium", "a student's turn is made at its teacher's rate", "TR 154-193",
+              "The rate at which its teacher met the batch.", "The rate of the epoch in which the turn begins; so the "
+              "first turn has no warm-up.", "0.3% more learning rate over 300 epochs; much more over few.",
+              _online(student_clock="teacher")),
 )}

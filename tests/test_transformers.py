@@ -265,8 +265,7 @@ def test_the_register(toy):
     told = {}
     for d in TRANSFORMER_DEVIATIONS.values():
         told |= d.released.get("online_kd", {}) if d.in_preset else {}
-    # Of online KD's last two: in the CNN programs they are A9 and A7, and the other programs' way here.
-    assert told | dict(student_clock="teacher", zero_target="pre_update", teacher_weight=1.0) == RELEASED_ALL
+    assert told | dict(zero_target="pre_update", teacher_weight=1.0) == RELEASED_ALL  # A7, the CNN programs' too
     pit = online_kd(replace(BASE, model="timm/pit_ti_224"), interval=0.5)
     assert preset(pit, "released") == replace(pit, **RELEASED_ALL | dict(dist_token="never"))
     assert preset(SPACED, "released") == replace(SPACED, **RELEASED_ALL | dict(student_forwards=1))
@@ -306,6 +305,8 @@ def test_networks_that_drop_by_default_are_silent(toy):
 
 
 def test_networks_of_other_kinds_teach(toy):
+    assert teacher_of(replace(ONLINE, teacher_model="timm/vit_tiny_patch16_224")).patch_size == 0
+    assert teacher_of(replace(ONLINE, teacher_width=12)) == replace(teacher_of(ONLINE), width=12)
     for changes in (dict(teacher_model="resnet8", teacher_width=4), dict(teacher_model="timm/resnet18"),
                     dict(teacher_model=DEIT.replace("tiny", "small"), image_size=16)):
         pair = made(replace(ONLINE, **changes))
@@ -378,6 +379,7 @@ def test_the_arms_of_the_notebook():
     assert (faster.lr / arms["baseline"].lr, faster.weight_decay / 0.05) == pytest.approx((1.41, 1.41))
     assert replace(arms["released, no idle updates s=1.5"], idle_update="zero_grad") == arms["released spaced KD s=1.5"]
     assert arms["idle updates, no KD s=1.5"].alpha == 0 and all(r.augment == "none" for r in arms.values())
+    assert arms["released spaced KD s=1.5"].student_clock == "own"
     assert {"clean + V1", "clean + V2", "clean + V4", "clean + V5", "clean + V6", "clean + V7"} <= arms.keys()
     large = {row.recipe.model for row in study.grid("paper", "12_vision_transformers") if row.recipe.image_size == 224}
     assert large == {DEIT, "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7"}

@@ -19,13 +19,14 @@ scored; and ``epoch`` and ``block``, which the loop sets to the epochs of data b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from ..batches import derive_seed
 from ..models import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
-from ..recipes import InputError, Recipe, is_transformer, partition
+from ..recipes import InputError, Recipe, is_transformer, partition, teacher_shape
 from ..vits import Vision
 from .baseline import Baseline
 from . import ie_kd
@@ -90,17 +91,13 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
 def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) -> torch.nn.Module:
     """The plain network of "student" (any but the teacher) or "teacher"."""
     teaches = role == "teacher"
-    name = teaches and recipe.teacher_model or recipe.model
-    width = teaches and recipe.teacher_width or recipe.width
-    if not is_transformer(name):
-        return ResNet(name, classes, channels, width)
-    shape = dict(patch_size=recipe.patch_size, width=width, depth=recipe.depth, heads=recipe.heads)
-    if name != recipe.model:  # another architecture has its own
-        shape = dict(width=recipe.teacher_width)
+    own = replace(recipe, **teacher_shape(recipe) | dict(teacher_model="", teacher_width=0)) if teaches else recipe
+    if not is_transformer(own.model):
+        return ResNet(own.model, classes, channels, own.width)
     token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
                                               recipe.method in ("online_kd", "offline_kd"))
-    return Vision(name, classes, channels, size, recipe.image_size, **shape, drop_path=recipe.drop_path,
-                  head_init=recipe.head_init, dist_token=token, eval_heads=recipe.eval_heads if token else "mean")
+    return Vision(own.model, classes, channels, size, own.image_size, own.patch_size, own.width, own.depth, own.heads,
+                  own.drop_path, own.head_init, token, own.eval_heads if token else "mean")
 
 
 def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
