@@ -35,11 +35,12 @@ def test_code_runs(monkeypatch):
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
     monkeypatch.setattr(study, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     assert walked[:5] == [("teach", "a"), ("teach", "b"), ("teach", "a"), ("learn", "a"), ("learn", "b")]
     assert names["released"].soft_loss == "probability_kl"
+    assert (names["vit"].image_size, names["small"].patch_size, names["pair"].teacher_width) == (224, 4, 384)
     assert names["ie"].method == "ie_kd" and recipes.grade_lengths(names["ed"]) == (53, 53, 54)
 
 
