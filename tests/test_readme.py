@@ -130,6 +130,23 @@ def test_words_on_the_other_methods_agree_with_the_published_records():
     assert growth.low < 0 < growth.high and f"({growth.mean:+.1f} [{growth.low:.1f}, {growth.high:.1f}])" in words
 
 
+def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_published_records():
+    words = " ".join(README.split("- **Transformers**")[1].split("That is not yet")[0].split())
+    frame = tables.runs(study.grid("quick"), records.read_published("quick"))
+    found = claims.judged(frame[frame["notebook"].str.match("12|13")]).set_index("Claim")
+    assert found["n"].eq(5).all() and found.loc[["U2", "T4", "F2", "N3", "N4"], "Result"].eq("refuted").all()
+    assert found.loc[["U4", "T1", "F1", "N1"], "Result"].eq("inconclusive").all()
+    assert (found.loc[["U2", "T4", "F2"], "Difference: high"] < 0).all()  # more than no gain: a loss
+    for claim, text in (("U2", "costs {:.1f} points (U2)"), ("T4", "ends {:.1f} points below online KD (T4)"),
+                        ("T1", "is {:.1f} points above clean online KD, not shown (T1)"), ("F2", "loses {:.1f} (F2)")):
+        assert text.format(abs(found.loc[claim, "Difference (points)"])) in words
+    for claim, text in (("U4", "({:.1f} [{:.1f}, {:.1f}], U4)"), ("N4", "{:.2f} [{:.2f}, {:.2f}] points, N4")):
+        assert text.format(*found.loc[claim, ["Difference (points)", "Difference: low", "Difference: high"]]) in words
+    lost = statistics.paired_by_seed(frame[frame["notebook"] == "13_spacing_beyond_kd"],
+                                     "spaced EMA, not debiased s=0.1", "spaced EMA s=0.1")
+    assert lost.high < 0 and f"it loses {-lost.mean:.1f} more" in words
+
+
 def test_words_on_flatness_agree_with_the_published_measures():
     words = " ".join(README.split("**Flatter minima?**")[1].split("That is not yet")[0].split())
     frame = tables.runs(study.grid("study", "06_loss_landscape"), records.read_published("study"))
