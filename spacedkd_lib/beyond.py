@@ -75,11 +75,12 @@ def average_weights(decay: float, debias: bool, steps: int) -> list[float]:
     >>> average_weights(0.5, False, 2), [round(weight, 3) for weight in average_weights(0.5, True, 2)]
     ([0.25, 0.25, 0.5], [0.0, 0.333, 0.667])
     """
-    weights = [1.0]
-    for step in range(1, steps + 1):
+    weights, left = [], 1.0
+    for step in range(steps, 0, -1):  # each later step leaves 1 - its share
         share = average_step(decay, debias, step)
-        weights = [(1 - share) * weight for weight in weights] + [share]
-    return weights
+        weights.append(left * share)
+        left *= 1 - share
+    return [left, *reversed(weights)]
 
 
 def equal_horizon(decay: float, updates: int) -> float:
