@@ -66,7 +66,7 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "92 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+    assert "110 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
 def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):

@@ -426,7 +426,7 @@ def test_compare_has_one_line_for_a_shared_run():
     rows = study.grid("quick", None, 1)
     table = tables.compare(rows, {}, {})
     baselines = table[(table["Setting"] == "glyphs") & (table["Arm"] == "baseline")]
-    assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04"]  # another network in 04
+    assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04", "12"]  # others in 04 and 12
 
 
 def test_local_and_published_profiles(tmp_path, monkeypatch):
