@@ -142,9 +142,7 @@ def _update(run, batches, i: int) -> float:
 
 
 def _step(optimizer: torch.optim.Optimizer) -> None:
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            p.grad = torch.zeros_like(p)
+    train.zero_gradients(optimizer)
     optimizer.step()
 
 

@@ -384,13 +384,12 @@ def _check_transformers(r: Recipe) -> None:
     if r.idle_update == "zero_grad" and (r.method, r.optimizer, r.rule) != ("online_kd", "adamw", "fixed"):
         raise InputError('idle_update = "zero_grad" is for online KD with AdamW in turns of a fixed rule, not for '
                          f'{r.method} with {r.optimizer} and rule = "{r.rule}": leave it at "skip".')
-    for name, methods in (("replay", ("online_kd", "baseline")), ("student_forwards", ("online_kd", "offline_kd")),
-                          ("teacher_weight", ("online_kd",))):
-        given = getattr(r, name)
-        if given in ("restart", 2) or name == "teacher_weight" and given != 1:
-            if r.method not in methods:
-                raise InputError(f"{name} = {given!r} is for {methods[0]} and the method is {r.method}: leave it at "
-                                 f"{defaults((name,))[name]!r}.")
+    for name, given, methods in (("replay", r.replay == "restart", ("online_kd", "baseline")),
+                                 ("student_forwards", r.student_forwards == 2, ("online_kd", "offline_kd")),
+                                 ("teacher_weight", r.teacher_weight != 1, ("online_kd",))):
+        if given and r.method not in methods:
+            raise InputError(f"{name} = {getattr(r, name)!r} is for {methods[0]} and the method is {r.method}: leave "
+                             f"it at {defaults((name,))[name]!r}.")
 
 
 def _check_methods(r: Recipe) -> None:

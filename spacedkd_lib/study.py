@@ -435,11 +435,9 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
     return arms
 
 
-
-
 def beyond_arms(setting: Setting) -> dict[str, Recipe]:
     """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
-    beside what is equal to it in the mean, and as released. All make as many updates."""
+    beside what is equal to it in the mean, and as released. All networks make as many updates."""
     if not setting.beyond:
         return {}
     base, rate, mean = baseline(setting.base), setting.beyond, 2 / math.pi  # the mean of |sin|
@@ -458,6 +456,7 @@ def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]
     are scored twice, since twenty averages take longer to score than one network to train."""
     network = replace(base, start="teacher", eval_every=max(base.epochs // 2, 1))
     dense, s = ema(replace(network, start="student")), SPACED_AVERAGE
+
     def three(prefix: str, dense: Recipe, intervals: tuple[float, ...], name: str = "EMA") -> dict[str, Recipe]:
         equal = replace(dense, ema_decay=equal_horizon(dense.ema_decay, int(s * L)))
         return {f"{prefix}{name}": dense, **{f"{prefix}spaced {name} s={each:g}": spaced(dense, each)

@@ -142,6 +142,13 @@ def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimi
                               for decays, members in groups.items()], lr=recipe.lr, fused=True)
 
 
+def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Gradients of zero, where `zero_grad` leaves none: an update then still moves what momentum and decay move."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+
+
 class Run:
     """A recipe in training: its distiller and optimizers, how many of its events are done, and its numbers so far.
 
@@ -188,9 +195,7 @@ class Run:
         """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
         transformer programs, V1): momentum goes on, weights decay, the second moment shrinks."""
         optimizer = self.optimizer["learn" if kind == "teach" else "teach"]
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                p.grad = torch.zeros_like(p)
+        zero_gradients(optimizer)
         self._update(optimizer, rate)
 
     @staticmethod
