@@ -90,6 +90,16 @@ def generator(*parts) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
+def seed_noise(device: torch.device, *parts) -> None:
+    """Seed what layers draw on a device (drop path, dropout) by `derive_seed(*parts)`. `torch.manual_seed` would also
+    keep, at each call on a machine without a GPU, a note of who called, for a GPU that never comes."""
+    seed = derive_seed(*parts)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 class Batches:
     """An endless sequence of training batches: batch i belongs to epoch i // len(batches).
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from . import data, train
-from .batches import derive_seed, normalised
+from .batches import normalised, seed_noise
 from .evaluate import eval_mode
 from .recipes import InputError, Recipe, stochastic
 
@@ -136,7 +136,7 @@ def _update(run, batches, i: int) -> float:
     """One update on batch i at the full learning rate; its length."""
     before = _vector(run.distiller.student)
     if stochastic(run.recipe):
-        torch.manual_seed(derive_seed(run.recipe.seed, "noise", "learn", i))
+        seed_noise(before.device, run.recipe.seed, "noise", "learn", i)
     run.step("learn", *batches[i], run.recipe.lr)
     return (_vector(run.distiller.student) - before).norm().item()
 

@@ -340,6 +340,11 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
     return net
 
 
+def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
+    """`net.train(training)`, which visits every layer, only where the network itself is in the other mode."""
+    return net if net.training == training else net.train(training)
+
+
 def parameters(net: nn.Module) -> int:
     """Trainable parameters."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)

@@ -196,7 +196,7 @@ def _small_transformer(base: Recipe, **changes) -> Recipe:
     not start at zero, as the released ones do: 600 updates are too few then (6% of letters after ten epochs)."""
     return transformer(base, **dict(image_size=0, patch_size=8, width=64, depth=2, heads=4, augment=base.augment,
                                     head_init="timm", normalise="own", epochs=base.epochs,
-                                    batch_size=base.batch_size, lr=4e-3, warmup_epochs=1) | changes)
+                                    batch_size=base.batch_size, lr=4e-3, warmup_epochs=1, eval_every=5) | changes)
 
 
 # Of 1, 2, 3, 4 and 6 thousandths the rate was chosen on validation pictures of seeds 100 to 102, which no result uses.
@@ -229,7 +229,9 @@ PROFILES = {p.name: p for p in (
                  controls=ALL),
         _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
                  controls=(*WAYS_TO_ASK, "fresh augmentation s=1.5", "fresh batches s=1.5")),
-        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
+        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK),
+        Setting("glyphs, a quarter of the rate", None, None, (), (),
+                transformer=replace(_GLYPH_TRANSFORMER, lr=1e-3)))),
     Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
@@ -437,24 +439,25 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
 
 def beyond_arms(setting: Setting) -> dict[str, Recipe]:
     """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
-    beside what is equal to it in the mean, and as released. All networks make as many updates."""
+    beside what is equal to it in the mean, and as released. All networks make as many updates. All but the baseline,
+    which 02 has too, are scored twice: twenty averages take longer to score than one network to train."""
     if not setting.beyond:
         return {}
     base, rate, mean = baseline(setting.base), setting.beyond, 2 / math.pi  # the mean of |sin|
-    plain, L = replace(base, dropout=rate), _batches_per_epoch(base)
+    seldom, L = replace(base, eval_every=max(base.epochs // 2, 1)), _batches_per_epoch(base)
+    plain = replace(seldom, dropout=rate)
     swing = replace(plain, dropout_rule="sine")
     arms = {"baseline": base, "dropout": plain, "spaced dropout": swing,
-            "dropout, equal mean": replace(base, dropout=mean * rate)}
+            "dropout, equal mean": replace(plain, dropout=mean * rate)}
     if "random dropout" in setting.variants:
-        arms["random dropout, equal mean"] = replace(base, dropout=2 * mean * rate, dropout_rule="random")
+        arms["random dropout, equal mean"] = replace(plain, dropout=2 * mean * rate, dropout_rule="random")
     arms |= {"released dropout": released_dropout(plain, L), "released spaced dropout": released_dropout(swing, L)}
-    return arms | _averages(base, L, "constant lr, EMA" in setting.variants)
+    return arms | _averages(seldom, L, "constant lr, EMA" in setting.variants)
 
 
 def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]:
-    """Those of a seed share one network, with which they are compared: it starts from the weights of a teacher. They
-    are scored twice, since twenty averages take longer to score than one network to train."""
-    network = replace(base, start="teacher", eval_every=max(base.epochs // 2, 1))
+    """Those of a seed share one network, with which they are compared: it starts from the weights of a teacher."""
+    network = replace(base, start="teacher")
     dense, s = ema(replace(network, start="student")), SPACED_AVERAGE
 
     def three(prefix: str, dense: Recipe, intervals: tuple[float, ...], name: str = "EMA") -> dict[str, Recipe]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from . import beyond, checkpoints, data, distillers, distributed, records
-from .batches import STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised
+from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
 from .models import dropouts
@@ -267,7 +267,7 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
             rate, *_ = [clocks[other].rate(event) for other in sharing]
             run.distiller.epoch, run.distiller.block = clocks[run].epoch(event), event.block
             if stochastic(run.recipe):
-                _draw_noise(run, event)
+                _draw_noise(run, event, x.device)
             terms = run.step(event.kind, x, y, rate)
             if run.recipe.idle_update == "zero_grad" and run.recipe.interval:
                 run.idle(event.kind, rate)
@@ -298,9 +298,9 @@ def batch_of(recipe: Recipe, event: Event, batches_per_epoch: int) -> int:
     return (event.block * orders + passes) * batches_per_epoch + position
 
 
-def _draw_noise(run: Run, event: Event) -> None:
+def _draw_noise(run: Run, event: Event, device: torch.device) -> None:
     """Make what an update draws inside its networks a pure function of the event, however the run came to it."""
-    torch.manual_seed(derive_seed(run.recipe.seed, "noise", event.kind, event.index))
+    seed_noise(device, run.recipe.seed, "noise", event.kind, event.index)
     if run.recipe.dropout:
         run.set_dropout(run.distiller.modules.values(), beyond.counted(run.recipe, event.index, *run.lengths))
 
@@ -379,7 +379,7 @@ def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[
     with dropout at work where the recipe says so, drawn by epoch."""
     order = torch.randperm(len(images), generator=generator(run.recipe.seed, "test order", split)).to(images.device)
     epoch, answers = len(run.rows) + 1, []
-    torch.manual_seed(derive_seed(run.recipe.seed, "noise", split, epoch))
+    seed_noise(images.device, run.recipe.seed, "noise", split, epoch)
     for batch, which in enumerate(order.split(beyond.TEST_BATCH)):
         if run.recipe.dropout_at_test != "off":
             run.set_dropout(run.distiller.modules.values(),

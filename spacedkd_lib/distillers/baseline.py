@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import Outputs, macs
+from ..models import Outputs, in_mode, macs
 
 
 class Baseline:
@@ -25,7 +25,7 @@ class Baseline:
         self.cost = {"learn": 3 * macs(student, channels, size)}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        return learn_labels(self.student.train()(x), y)
+        return learn_labels(in_mode(self.student)(x), y)
 
     teach = learn
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses import FEATURE, SOFT
-from ..models import Outputs, macs
+from ..models import Outputs, in_mode, macs
 from ..recipes import Recipe
 from .baseline import learn_labels, once
 
@@ -48,7 +48,7 @@ class OnlineKD:
         self.cost = {"teach": 3 * forward, "learn": passes * macs(student, channels, size) + forward * asked}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        outputs = self.teacher.train()(x)
+        outputs = in_mode(self.teacher)(x)
         self.views |= {"logits": outputs.logits.detach(), "features": outputs.features.detach()}
         terms = learn_labels(outputs, y)
         if self.recipe.teacher_weight != 1:
@@ -57,7 +57,7 @@ class OnlineKD:
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
-        outputs = self.student.train()(x)
+        outputs = in_mode(self.student)(x)
         second = self.student(x) if self.recipe.student_forwards == 2 else None
         return self.distilled(outputs, target, y, second)
 
@@ -82,7 +82,7 @@ class OnlineKD:
     def look(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them."""
         with self.own_statistics():
-            self.teacher.train(self.recipe.teacher_mode != "eval")
+            in_mode(self.teacher, self.recipe.teacher_mode != "eval")
             with frozen_statistics(self.teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
                 return self.teacher(x)
 
