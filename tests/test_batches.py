@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from spacedkd_lib import augment, batches
-from spacedkd_lib.batches import STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised
+from spacedkd_lib.batches import STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised, seed_noise
 from spacedkd_lib.recipes import AUGMENTATIONS, InputError
 
 TORCHVISIONS = [name for name in AUGMENTATIONS if not name.startswith("strong")]  # those: tests/test_strong.py
@@ -375,3 +375,13 @@ def test_bad_input_is_refused_in_one_sentence():
             Batches(**{"images": images, "labels": labels, "batch_size": 3, "seed": 0, **changes})
     with pytest.raises(InputError, match="Batch -1 does not exist"):
         Batches(images, labels, 3, 0)[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to seed")
+def test_noise_is_that_of_its_seed_and_leaves_no_note_to_a_gpu_that_is_not_there():
+    kept = len(torch.cuda._queued_calls)
+    seed_noise(torch.device("cpu"), 0, "noise", 1)
+    drawn = torch.rand(3)
+    assert len(torch.cuda._queued_calls) == kept
+    torch.manual_seed(derive_seed(0, "noise", 1))
+    assert torch.equal(drawn, torch.rand(3))

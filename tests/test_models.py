@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacedkd_lib.models import (ARCHITECTURES, MultiExitResNet, ResNet, initialise, macs, parameters, projector)
+from spacedkd_lib.models import ARCHITECTURES, MultiExitResNet, ResNet, in_mode, initialise, macs, parameters, projector
 from spacedkd_lib.recipes import InputError
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
@@ -86,3 +86,12 @@ def test_bad_names():
         ResNet("resnet81x8", 10)
     with pytest.raises(InputError, match="three stages"):
         MultiExitResNet("resnet20", 10)
+
+
+def test_the_mode_of_a_network_is_set_in_all_its_layers_but_only_where_it_changes(monkeypatch):
+    nn = torch.nn
+    net, calls, visit = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout()), [], nn.Module.train
+    monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: calls.append(mode) or visit(self, mode))
+    assert in_mode(net) is net and not calls
+    assert not any(layer.training for layer in in_mode(net, False).modules()) and len(calls) == 3
+    assert all(layer.training for layer in in_mode(net).modules())
