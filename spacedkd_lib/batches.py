@@ -141,6 +141,7 @@ class Batches:
         self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
+        self._last = None, None
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
 
     @property
@@ -169,8 +170,11 @@ class Batches:
         return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]."""
-        return self.pictures(self.indices(i), i)
+        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]. The last one is
+        kept, as teacher and students often read the same batch in turn: do not write into it."""
+        if self._last[0] != i:
+            self._last = i, self.pictures(self.indices(i), i)
+        return self._last[1]
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """The images of these numbers, int64 [B], augmented by the draws of batch i."""
@@ -205,7 +209,7 @@ class Batches:
 
     def _copy(self, streams: dict[str, str]) -> Batches:
         other = copy.copy(self)
-        other.streams = streams
+        other.streams, other._last = streams, (None, None)
         other._order = lru_cache(maxsize=EPOCHS_KEPT)(other._draw_order)
         return other
 

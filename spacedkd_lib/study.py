@@ -440,19 +440,19 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
 def beyond_arms(setting: Setting) -> dict[str, Recipe]:
     """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
     beside what is equal to it in the mean, and as released. All networks make as many updates. All but the baseline,
-    which 02 has too, are scored twice: twenty averages take longer to score than one network to train."""
+    which 02 has too, are scored once: twenty averages take longer to score than one network to train."""
     if not setting.beyond:
         return {}
     base, rate, mean = baseline(setting.base), setting.beyond, 2 / math.pi  # the mean of |sin|
-    seldom, L = replace(base, eval_every=max(base.epochs // 2, 1)), _batches_per_epoch(base)
-    plain = replace(seldom, dropout=rate)
+    at_end, L = replace(base, eval_every=base.epochs), _batches_per_epoch(base)
+    plain = replace(at_end, dropout=rate)
     swing = replace(plain, dropout_rule="sine")
     arms = {"baseline": base, "dropout": plain, "spaced dropout": swing,
             "dropout, equal mean": replace(plain, dropout=mean * rate)}
     if "random dropout" in setting.variants:
         arms["random dropout, equal mean"] = replace(plain, dropout=2 * mean * rate, dropout_rule="random")
     arms |= {"released dropout": released_dropout(plain, L), "released spaced dropout": released_dropout(swing, L)}
-    return arms | _averages(seldom, L, "constant lr, EMA" in setting.variants)
+    return arms | _averages(at_end, L, "constant lr, EMA" in setting.variants)
 
 
 def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]:

@@ -35,6 +35,7 @@ class Average(OnlineKD):
         super().__init__(recipe, network, copy.deepcopy(network), nn.Identity(), channels, size)
         del self.modules["projector"]
         self.student.requires_grad_(False)
+        self.own, self.followed = list(self.student.parameters()), list(network.parameters())
         self.trained = {"teach": [network]}
         self.cost = {"teach": self.cost["teach"]}
 
@@ -42,12 +43,15 @@ class Average(OnlineKD):
     def learn(self, x: Tensor, y: Tensor) -> None:
         """A step of the average; the batch is not looked at."""
         share = average_step(self.recipe.ema_decay, self.recipe.ema_debias, self.block + 1)
-        for own, new in zip(self.student.parameters(), self.teacher.parameters()):
-            own.lerp_(new, share)
+        torch._foreach_lerp_(self.own, self.followed, share)
         if self.recipe.ema_statistics in ("copy", "average"):
             for own, new in zip(self.student.buffers(), self.teacher.buffers()):
                 own.lerp_(new, share) if self.recipe.ema_statistics == "average" and own.is_floating_point() else \
                     own.copy_(new)
+
+    def adopt(self, first: OnlineKD) -> None:
+        super().adopt(first)
+        self.followed = list(self.teacher.parameters())
 
     @torch.no_grad()
     def before_scores(self) -> None:
