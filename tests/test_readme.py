@@ -50,7 +50,7 @@ def test_results_are_those_of_the_published_records():
     assert records.read_published("quick")
 
 
-TEN, CROPS, THIRTY = "glyphs", "glyphs, random crops", "glyphs, 30 epochs"
+TEN, CROPS, THIRTY, QUARTER = "glyphs", "glyphs, random crops", "glyphs, 30 epochs", "glyphs, a quarter of the rate"
 REAL = "CIFAR-100, 5,000 images"
 SAID = {"supported": [("P1", TEN), ("P1", CROPS), ("P1", REAL), ("X2", TEN), ("X2", REAL), ("P2", THIRTY),
                       ("P2", "digits"), ("Q6", THIRTY), ("P9", TEN), ("S5", TEN), ("S6", TEN), ("S8", TEN)],
@@ -132,19 +132,34 @@ def test_words_on_the_other_methods_agree_with_the_published_records():
 
 def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_published_records():
     words = " ".join(README.split("- **Transformers**")[1].split("That is not yet")[0].split())
-    frame = tables.runs(study.grid("quick"), records.read_published("quick"))
-    found = claims.judged(frame[frame["notebook"].str.match("12|13")]).set_index("Claim")
-    assert found["n"].eq(5).all() and found.loc[["U2", "T4", "F2", "N3", "N4"], "Result"].eq("refuted").all()
-    assert found.loc[["U4", "T1", "F1", "N1"], "Result"].eq("inconclusive").all()
-    assert (found.loc[["U2", "T4", "F2"], "Difference: high"] < 0).all()  # more than no gain: a loss
-    for claim, text in (("U2", "costs {:.1f} points (U2)"), ("T4", "ends {:.1f} points below online KD (T4)"),
-                        ("T1", "is {:.1f} points above clean online KD, not shown (T1)"), ("F2", "loses {:.1f} (F2)")):
-        assert text.format(abs(found.loc[claim, "Difference (points)"])) in words
-    for claim, text in (("U4", "({:.1f} [{:.1f}, {:.1f}], U4)"), ("N4", "{:.2f} [{:.2f}, {:.2f}] points, N4")):
-        assert text.format(*found.loc[claim, ["Difference (points)", "Difference: low", "Difference: high"]]) in words
-    lost = statistics.paired_by_seed(frame[frame["notebook"] == "13_spacing_beyond_kd"],
-                                     "spaced EMA, not debiased s=0.1", "spaced EMA s=0.1")
-    assert lost.high < 0 and f"it loses {-lost.mean:.1f} more" in words
+    frame = tables.runs(study.grid("study"), records.read_published("study"))
+    frame = frame[frame["notebook"].str.match("12|13")]
+    found = claims.judged(frame).set_index(["Claim", "Setting"])
+    assert found["n"].eq(10).all()
+    for verdict, told in {
+            "supported": [("U2", QUARTER), ("U3", QUARTER), ("F5", TEN)],
+            "refuted": [*((claim, TEN) for claim in ("U2", "U3", "T4", "U5", "N7", "F2", "N4", "N3")),
+                        *((claim, QUARTER) for claim in ("U5", "U4", "T1"))],
+            "inconclusive": [("T4", QUARTER), *((claim, TEN) for claim in ("U4", "T1", "F1", "N1", "N2"))]}.items():
+        assert {key: found.loc[key, "Result"] for key in told} == dict.fromkeys(told, verdict)
+    lost = [(claim, TEN) for claim in ("U2", "U3", "T4", "F2")]
+    assert (found.loc[lost, "Difference: high"] < 0).all()  # more than no gain: a loss
+    for text, *told in (("cost {:.1f} points at the tuned rate and gain {:.1f} at", ("U2", TEN), ("U2", QUARTER)),
+                        ("rate and decay cost {:.1f} and gain {:.1f} (U3)", ("U3", TEN), ("U3", QUARTER)),
+                        ("spaced KD ends {:.1f} points below online KD at the tuned rate (T4)", ("T4", TEN)),
+                        ("is {:.1f} points above clean online KD at the tuned rate, not shown (T1)", ("T1", TEN)),
+                        ("gains {:.1f} points over one of equal decay", ("F5", TEN)),
+                        ("loses {:.1f} to equal decay (F2)", ("F2", TEN))):
+        assert text.format(*(abs(found.loc[key, "Difference (points)"]) for key in told)) in words
+    for claim, text in (("U4", "({:.1f} [{:.1f}, {:.1f}])"), ("N4", "({:.2f} [{:.2f}, {:.2f}], N4)"),
+                        ("N7", "({:.2f} [{:.2f}, {:.2f}], N7)")):
+        line = found.loc[(claim, TEN), ["Difference (points)", "Difference: low", "Difference: high"]]
+        assert text.format(*line) in words
+    of_ema = frame[frame["notebook"] == "13_spacing_beyond_kd"]
+    undone = statistics.paired_by_seed(of_ema, "spaced EMA, not debiased s=0.1", "spaced EMA s=0.1")
+    assert undone.high < 0 and f"it loses {-undone.mean:.1f} more" in words
+    alone = tables.differences(frame, [({"Id": id}, f"clean + {id}", "spaced KD s=1.5") for id in study.AUDITED])
+    assert list(alone["Difference: p (Holm)"] < 0.05) == [id == "V1" for id in study.AUDITED if id != "V10"]
 
 
 def test_words_on_flatness_agree_with_the_published_measures():
