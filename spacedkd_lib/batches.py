@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, index): `batches[i]` gives the same pixels whenever it is asked for.
 
-So a student replays by index, nothing is buffered, and a resumed run sees what an uninterrupted one sees.
+So a student replays by index, only the last batch is kept, and a resumed run sees what an uninterrupted one sees.
 The data set stays on the device as uint8; random parameters are drawn on the CPU, hence the same for a GPU.
 
 Shapes: N images of a set, B images of a batch, C channels (1 or 3), H rows, W columns.
@@ -91,8 +91,8 @@ def generator(*parts) -> torch.Generator:
 
 
 def seed_noise(device: torch.device, *parts) -> None:
-    """Seed what layers draw on a device (drop path, dropout) by `derive_seed(*parts)`. `torch.manual_seed` would also
-    keep, at each call on a machine without a GPU, a note of who called, for a GPU that never comes."""
+    """Seed what layers draw on a device (drop path, dropout) by `derive_seed(*parts)`. On a machine without a GPU
+    `torch.manual_seed` would write down its caller's stack for each kind of GPU: 5% of a small network's update."""
     seed = derive_seed(*parts)
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
@@ -170,11 +170,13 @@ class Batches:
         return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]. The last one is
-        kept, as teacher and students often read the same batch in turn: do not write into it."""
-        if self._last[0] != i:
-            self._last = i, self.pictures(self.indices(i), i)
-        return self._last[1]
+        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]. The last
+        one is kept, since teacher and students often read a batch in turn: do not write into it."""
+        number, batch = self._last
+        if number != i:
+            batch = self.pictures(self.indices(i), i)
+            self._last = i, batch
+        return batch
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """The images of these numbers, int64 [B], augmented by the draws of batch i."""

@@ -341,8 +341,8 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
 
 
 def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
-    """`net.train(training)`, which visits every layer, only where the network itself is in the other mode."""
-    return net if net.training == training else net.train(training)
+    """`net.train(training)` where any layer is in the other mode: to set it costs more than to look."""
+    return net if all(layer.training == training for layer in net.modules()) else net.train(training)
 
 
 def parameters(net: nn.Module) -> int:

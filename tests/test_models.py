@@ -94,4 +94,5 @@ def test_the_mode_of_a_network_is_set_in_all_its_layers_but_only_where_it_change
     monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: calls.append(mode) or visit(self, mode))
     assert in_mode(net) is net and not calls
     assert not any(layer.training for layer in in_mode(net, False).modules()) and len(calls) == 3
+    net.eval(), net[1].train()
     assert all(layer.training for layer in in_mode(net).modules())

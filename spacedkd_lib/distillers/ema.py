@@ -64,7 +64,7 @@ class Average(OnlineKD):
             layer.reset_running_stats()
             layer.momentum = None
         for i in range(LOOKS):
-            self.student(self.batches[i][0])
+            self.student(self.batches.pictures(self.batches.indices(i), i)[0])  # and keep none
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum
 
