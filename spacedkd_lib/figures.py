@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import textwrap
 from typing import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -104,7 +105,7 @@ def _panels(titles: Sequence[str], heights: Sequence[float]) -> tuple[Figure, li
     fig, grid = plt.subplots(len(rows), columns, figsize=(width, sum(rows) + 0.5), squeeze=False,
                              layout="constrained", gridspec_kw={"height_ratios": rows})
     for ax, title in zip(grid.flat, titles):
-        ax.set_title(title)
+        ax.set_title(textwrap.fill(title, 24))  # names of arms leave little room
     for ax in grid.flat[len(titles):]:
         ax.set_axis_off()
     if not titles:
@@ -260,7 +261,7 @@ def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str =
         for y, (arm, series) in enumerate(values.items()):
             ax.plot(series, np.full(len(series), y + 0.2), ".", color=colour(arm), alpha=0.7, ms=5, mew=0)
             _mark(ax, arm, mean_interval(series), y=y - 0.12)
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names], linespacing=1.0)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")

@@ -359,6 +359,13 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_long_names_of_arms_and_settings_are_not_cut_off():
+    rows = [row for row in study.grid("study", "12_vision_transformers") if row.seed == 0]
+    frame = pd.DataFrame([{"setting": row.setting, "arm": row.arm, "seed": seed, "test_accuracy": 20.0 + seed}
+                          for row in rows for seed in (0, 1)])
+    check_legible(figures.arms(frame, "Transformers"))
+
+
 @pytest.mark.parametrize("draw", [
     lambda: figures.arms(RUNS, "Spaced distillation"), lambda: figures.schedule(spaced_schedule(3, 8, 1), 8),
     lambda: figures.sheet(np.zeros((4, 1, 8, 8), np.uint8), 2, list("abcd"))])
