@@ -33,7 +33,7 @@ learning rate was then chosen on validation pictures of seeds 100 to 102. U5 was
 seeds of profile quick of all other arms were known then. The released spaced arms were trained anew after that, on the
 student's own clock (V21), as another reader asked. The setting of a quarter of the rate was added when quick's runs had
 shown that idle updates harm at the tuned one, to ask whether they help where the rate is too low. That labels alone do
-worse there was known from the trials; no other run at that rate had been made. The claims are the same.
+worse there was known from the trials; none of the runs that are judged there had been made. The claims are the same.
 
 F are claims of the released follow-up on spaced dropout and spaced EMA (we had its programs and README, not its
 article), as described and with its switches; N our questions to them. Both were written down before the first run of

@@ -82,9 +82,9 @@ class OnlineKD:
     def look(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them."""
         with self.own_statistics():
-            in_mode(self.teacher, self.recipe.teacher_mode != "eval")
-            with frozen_statistics(self.teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
-                return self.teacher(x)
+            teacher = in_mode(self.teacher, self.recipe.teacher_mode != "eval")
+            with frozen_statistics(teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
+                return teacher(x)
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         with self.own_statistics():
