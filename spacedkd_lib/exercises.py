@@ -187,6 +187,6 @@ EXERCISES = {
     "13.1": Exercise(_number(0.3 * 2 / math.pi), "the mean of |sin| over a period."),
     "13.2": Exercise(_agrees([(0.9, 3), (0.5, 1), (0.99, 10)], lambda a, n: beyond.average_weights(a, False, n)),
                      "after each step what was there counts a times as much, and the newest network 1 - a."),
-    "13.3": Exercise(_number(100 * 0.99 ** counts(spaced_schedule(interval=1.0, **_PAPER)).blocks, 2e-3),
-                     "one step an epoch, and each leaves the share a of what was there."),
+    "13.3": Exercise(_number(100 * 0.95 ** counts(spaced_schedule(interval=4.0, **_PAPER)).blocks, 2e-3),
+                     "one step in four epochs, and each leaves the share a of what was there."),
 }

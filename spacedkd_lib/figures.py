@@ -282,7 +282,7 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     style()
     parts = list(table.groupby("Setting", sort=False)) if len(table) else []
     heights = [len(part) + 1.5 for _, part in parts] or [1]
-    fig, axes = plt.subplots(len(heights), 1, figsize=(PAGE, 0.2 * sum(heights) + 0.8), squeeze=False,
+    fig, axes = plt.subplots(len(heights), 1, figsize=(PAGE, 0.2 * sum(heights) + 0.8), squeeze=False, sharex=True,
                              layout="constrained", gridspec_kw={"height_ratios": heights})
     if not parts:
         axes[0, 0].set_axis_off()

@@ -206,7 +206,7 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
     long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
     smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
     long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
-    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="by the second moment alone")
+    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted: the second moment alone")
     long.axhline(1, color="#999999", lw=0.8)
     for ax in (far, known):
         ax.set_xscale("symlog", linthresh=1)
@@ -214,7 +214,7 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
         ax.set_xticks([k for k in (0, 1, 10, 100, 1000) if k <= moved["idle"].max()])
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel("idle updates")
+        ax.set_xlabel("idle updates (log from 1)")
     far.set(title="distance from where it stopped", ylabel="in usual updates")
     long.set(title="when it learns again", xlabel="updates after idling", ylabel="length, never idle = 1",
              ylim=(0, None))

@@ -1,7 +1,7 @@
 """A run, described completely: one frozen `Recipe`, and named functions that derive one from another.
 
 Every field states its unit or its allowed values and where its default comes from: the paper, the released
-programs (their deviations carry the ids A1 to A22; README.md lists them), or us. Two recipes with the same fields have
+programs (whose deviations carry ids: A, V, I, E, B and M, each with a number; README.md lists them), or us. Two recipes with the same fields have
 the same run id; nothing else decides what a run computes. No torch here.
 """
 
@@ -70,9 +70,9 @@ class Recipe:
     seed: int = _field(0, "integer", "ours; the released programs set none (A23)")
     # Networks
     model: str = _field("resnet18", "name; any of timm as timm/<name>", "paper")
-    width: int = _field(0, "channels of the first stage; 0 = the architecture's own", "ours")
+    width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = the architecture's own", "ours")
     teacher_model: str = _field("", "name; empty = as the student", "paper")
-    teacher_width: int = _field(0, "channels of the first stage; 0 = as the student", "ours")
+    teacher_width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = as the student", "ours")
     image_size: int = _field(0, "pixels high and wide that a transformer sees; 0 = the data's own", "ours; the "
                              "released transformer programs: 224")
     patch_size: int = _field(0, "pixels of a transformer's patch; 0 = the architecture's own", "ours")
@@ -95,7 +95,7 @@ class Recipe:
     optimizer: str = _field("sgd", "name", "paper; adamw: released transformer programs", ("sgd", "adamw"))
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
-    lr: float = _field(0.01, "learning rate at the start", "paper")
+    lr: float = _field(0.01, "full learning rate: at the start, or after a warm-up", "paper")
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps",
                                                               "warmup_cosine"))
     warmup_epochs: int = _field(20, "epochs, of warmup_cosine", "released transformer programs")
@@ -211,7 +211,7 @@ class Recipe:
             _check_field(f, getattr(self, f.name))
         for name in filter(None, (self.model, self.teacher_model)):
             if name not in RESNETS + TRANSFORMERS and not name.startswith("timm/"):
-                raise InputError(nearest("model", name, (*RESNETS, *TRANSFORMERS, "timm/<name>")))
+                raise InputError(nearest("model", name, (*RESNETS, *TRANSFORMERS, f"timm/{name}")))
         _check_numbers(self)
         _check_transformers(self)
         _check_methods(self)
@@ -692,8 +692,9 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     if is_transformer(recipe.model) and recipe.method in ("online_kd", "offline_kd"):
         return _transformer_preset(recipe, name)
     if recipe.method not in RELEASED:
-        raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: '
-                         "derive the recipe with the function of such a name first.")
+        methods = ", ".join(method for method in RELEASED if method != "transformers")
+        raise InputError(f'The preset "{name}" is defined for {methods}, not for {recipe.method}: derive the recipe '
+                         "with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
     if recipe.method in ("ie_kd", "mutual", "education", "ema"):
         values = changes if name == "released" else defaults(changes)
@@ -713,6 +714,9 @@ def _transformer_preset(recipe: Recipe, name: str) -> Recipe:
     lost with it, and tail = "drop" would lose a tenth of a run of ten epochs."""
     if name == "clean":
         return replace(recipe, **defaults(RELEASED["transformers"]))
+    if recipe.optimizer != "adamw":
+        raise InputError(f'The released transformer programs train with AdamW, and optimizer = "{recipe.optimizer}": '
+                         "derive the recipe with transformer() first.")
     changes = dict(RELEASED["transformers"])
     if recipe.model.startswith(DEIT):
         changes |= dict(student_forwards=1)

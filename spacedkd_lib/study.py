@@ -49,7 +49,8 @@ class Setting:
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
     factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, by name.
-    transformer: for transformers (12). transformer_audit: ids of V rows whose switches are turned alone.
+    transformer: for transformers (12), with variants by name. transformer_audit: ids of V rows whose switches are
+    turned alone.
     beyond: the largest rate of dropout in 13, which has spaced EMA too; 0: neither. Its variants: "random dropout",
     "constant lr, EMA".
     """
@@ -115,6 +116,7 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
     "smaller CE weight": lambda online: replace(online, soft_loss="none", beta=0.0),
     "label smoothing": lambda online: replace(online, soft_loss="uniform", beta=0.0),
 }
+FASTER = 1.41  # what idle updates do to the length of an update, see idle.update_sizes
 WAYS_TO_ASK = ("online KD, asked before", "batch statistics, s=0", "batch statistics, s=1.5")
 FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teacher head start s=1.5",
        "fresh batches s=1.5", "baseline, equal compute", "smaller CE weight")
@@ -160,6 +162,13 @@ ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "offline ED, one learning rate": lambda ed: offline(ed, lr_on_growth="continue"),
     "offline ED, groups in turn": lambda ed: offline(ed, grade_batches="sequential"),
     "spaced ED, shared batches s=1.5": lambda ed: spaced(ed, 1.5, teacher_batches="shared"),
+}
+
+# Controls of 12 beyond the shortest list: the other end of spacing, the rate of idle updates, the token's second head.
+TRANSFORMER_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "offline KD": offline_kd,
+    f"online KD, {FASTER} x rate and decay": lambda base: faster(online_kd(base)),
+    "baseline, two heads": lambda base: replace(baseline(base), dist_token="always"),
 }
 
 MEASURED = ("baseline", "online KD", "offline KD", "batch statistics, s=0", "batch statistics, s=1.5",
@@ -223,7 +232,7 @@ PROFILES = {p.name: p for p in (
                  audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
                  variants=(*list(IE_VARIANTS)[:6], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
                            "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:6],
-                           "random dropout", "constant lr, EMA"),
+                           *TRANSFORMER_VARIANTS, "random dropout", "constant lr, EMA"),
                  transformer=_GLYPH_TRANSFORMER, transformer_audit=AUDITED, beyond=_GLYPH_DROPOUT),
         _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
                  controls=ALL),
@@ -232,18 +241,20 @@ PROFILES = {p.name: p for p in (
         _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK),
         Setting("glyphs, a quarter of the rate", None, None, (), (),
                 transformer=replace(_GLYPH_TRANSFORMER, lr=1e-3)))),
-    Profile("core", "CIFAR-100 with ResNet-18, one GPU, an evening", 5, (
+    Profile("core", "CIFAR-100 with ResNet-18 and a DeiT of 32 pixels, one GPU; not run yet", 5, (
         _setting("CIFAR-100", _CIFAR, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
                  controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
                  factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5", "random dropout", "constant lr, EMA"),
+                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5", *TRANSFORMER_VARIANTS, "random dropout",
+                           "constant lr, EMA"),
                  transformer=_CIFAR_TRANSFORMER, beyond=0.5),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, three ResNets; CIFAR-100, five transformers", 5, (
         *(_setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                  (0.5, 1.0, 2.0, 3.0, 4.0), net)
         for label, base in (("CIFAR-100", _CIFAR), ("Tiny-ImageNet", _TINY))
         for net in ("resnet18", "resnet50", "resnet101")),
-        *(Setting(f"CIFAR-100, {net} at 224 pixels", None, None, (), (), transformer=transformer(_CIFAR, model=net))
+        *(Setting(f"CIFAR-100, {net} at 224 pixels", None, None, (), (), transformer=transformer(_CIFAR, model=net),
+                  variants=[name for name in TRANSFORMER_VARIANTS if "heads" not in name or "deit" in net])
           for net in ("timm/deit_tiny_patch16_224", "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7")))),
 )}
 
@@ -401,9 +412,6 @@ def _equal_images(ed: Recipe) -> Recipe:
     return replace(ed, epochs=sum(lengths), grade_epochs=lengths)
 
 
-FASTER = 1.41  # what idle updates do to the length of an update, see idle.update_sizes
-
-
 def faster(recipe: Recipe) -> Recipe:
     """A higher learning rate and weight decay in place of idle updates (V1)."""
     return replace(recipe, lr=FASTER * recipe.lr, weight_decay=FASTER * recipe.weight_decay)
@@ -419,9 +427,9 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
     online = online_kd(base)
     clean = spaced(online, s)
     online_released = preset(online, "released")
-    # But for V3; and on its own clock (V21): at its teacher's, ten epochs would give it 12% more learning rate and no
-    # warm-up, 300 give it 0.3%.
-    released = replace(preset(clean, "released"), interval=s, student_clock="own", extra_step=False)
+    released = replace(preset(clean, "released"), interval=s)  # but for V3
+    if base.epochs < 100:  # at its teacher's rate (V21) ten epochs would give it 12% more, and no warm-up; 300, 0.3%
+        released = replace(released, student_clock="own", extra_step=False)
     arms = {"baseline": baseline(base), f"baseline, {FASTER} x rate and decay": faster(baseline(base)),
             "online KD": online, f"spaced KD s={s:g}": clean,
             "released online KD": online_released,
@@ -429,12 +437,9 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
             f"released spaced KD s={s:g}": released,
             f"released, no idle updates s={s:g}": turn(released, TRANSFORMER_DEVIATIONS["V1"], "clean"),
             f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
-    if setting.transformer_audit:
-        arms |= {"offline KD": offline_kd(base), f"online KD, {FASTER} x rate and decay": faster(online),
-                 "baseline, two heads": replace(baseline(base), dist_token="always")}
-        arms |= {f"clean + {id}": turn(clean, TRANSFORMER_DEVIATIONS[id]) for id in setting.transformer_audit
-                 if id != "V10"}  # which needs the loader of V5
-    return arms
+    arms |= {name: make(base) for name, make in TRANSFORMER_VARIANTS.items() if name in setting.variants}
+    return arms | {f"clean + {id}": turn(clean, TRANSFORMER_DEVIATIONS[id]) for id in setting.transformer_audit
+                   if id != "V10"}  # which needs the loader of V5
 
 
 def beyond_arms(setting: Setting) -> dict[str, Recipe]:
@@ -471,11 +476,13 @@ def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]
         arms |= {f"EMA, {name}": replace(dense, **changes),
                  **{f"spaced EMA, {name} s={each:g}": spaced(dense, each, **changes)
                     for each in (s, *(LONGER_AVERAGES if name == "not debiased" else ()))}}
-    released = replace(dense, ema_debias=False, ema_statistics="batch")
-    arms |= {"released EMA": released, f"released spaced EMA s={s:g}": spaced(released, s)}
+    by_batch = replace(dense, ema_debias=False, ema_statistics="batch")  # as released, but for M5
+    arms |= {"EMA, batch statistics": by_batch, f"spaced EMA, batch statistics s={s:g}": spaced(by_batch, s)}
     if at_constant_rate:
         arms["constant lr: EMA's network"] = replace(network, lr_schedule="constant")
         arms |= three("constant lr: ", replace(short, lr_schedule="constant"), (s,), "EMA a=0.9")
+        released = preset(dense, "released")
+        arms |= {"released EMA": released, f"released spaced EMA s={s:g}": spaced(released, s)}
     return arms
 
 

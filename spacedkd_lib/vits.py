@@ -292,13 +292,19 @@ class Vision(nn.Module):
         if not self.dist_token:
             return self.net.forward_head(last), None
         cls, dist = self.net.head(last[:, 0]), self.net.head_dist(last[:, 1])
-        if self.training:
-            return cls, dist
-        return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}[self.eval_heads], None
+        return (cls, dist) if self.training else (one_answer(cls, dist, self.eval_heads), None)
 
     def _is_map(self, last: Tensor) -> bool:
         """Whether features are [B, C, H, W]; some networks of timm's return [B, H, W, C]."""
-        return last.dim() == 4 and last.shape[1] == self.net.num_features
+        return isinstance(last, Tensor) and last.dim() == 4 and last.shape[1] == self.net.num_features
+
+
+def one_answer(cls: Tensor, dist: Tensor | None, heads: str) -> Tensor:
+    """Logits of a network with two heads: their "mean", or those of "cls" or "dist"; without a second head the first's.
+    """
+    if dist is None:
+        return cls
+    return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}[heads]
 
 
 def resized(x: Tensor, size: int) -> Tensor:
@@ -341,9 +347,12 @@ def _from_timm(name: str, classes: int, channels: int, image_size: int, drop_pat
     net = _created(name, image_size, arguments)
     _silence(net, drop_path)
     _check_taken(name, net, given)
-    patches = getattr(net, "patch_embed", None)
-    if getattr(patches, "strict_img_size", False):  # others pad, or their patches overlap
-        _check_divides(image_size, max(patches.patch_size))
+    for module in net.modules():
+        if getattr(module, "strict_img_size", False):  # others pad, or their patches overlap
+            _check_divides(f"timm/{name}", image_size, max(module.patch_size))
+    if name.startswith("pit_"):  # its patches overlap without padding: pixels after the last whole one would be lost
+        patches = net.patch_embed.conv
+        _check_divides(f"timm/{name}", image_size, patches.kernel_size[0], patches.stride[0])
     return net
 
 
@@ -352,6 +361,8 @@ def _silence(net: nn.Module, drop_path: float) -> None:
     for module in net.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
+        if isinstance(getattr(module, "drop_rate", None), float):  # which some hand to a function of torch
+            module.drop_rate = 0.0
         if not drop_path and getattr(module, "drop_prob", None):
             module.drop_prob = 0.0
 
@@ -384,12 +395,14 @@ def _unbuildable(name: str, image_size: int, error: Exception) -> InputError:
 
 
 def _known(name: str) -> str:
-    """A name that timm has. Others, such as addresses of weights, go no further."""
+    """A name that timm has, with or without a tag of weights. Others, such as addresses of weights, go no further."""
     import timm
-    if timm.is_model(name):
+    network, _, tag = name.partition(".")
+    if timm.is_model(network) and (not tag or name in timm.list_pretrained(f"{network}.*")):
         return name
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
-    raise InputError(f'timm has no network "{name}"; ' + (f'nearest: {", ".join(close)}; ' if close else "") +
+    close = difflib.get_close_matches(network, timm.list_models(), n=3)
+    raise InputError(f'timm has no network "{name}"; ' +
+                     (f'nearest: {", ".join(f"timm/{one}" for one in close)}; ' if close else "") +
                      "timm.list_models() lists all.")
 
 
@@ -405,8 +418,8 @@ def _twin(name: str) -> str:
 
 
 def _no_token(name: str, twins) -> InputError:
-    return InputError(f"{name} has no distillation token: leave dist_token False, or choose of timm "
-                      f"{', '.join(twins)}.")
+    return InputError(f"{name} has no distillation token: leave dist_token at its default, or choose one of "
+                      f"{', '.join(f'timm/{twin}' for twin in twins)}.")
 
 
 def _convit_width(name: str, given: dict) -> dict:
@@ -433,11 +446,14 @@ def _check_taken(name: str, net: nn.Module, given: dict) -> None:
         raise _takes_none(f"timm/{name}", key)
 
 
-def _check_divides(image_size: int, patch: int) -> None:
-    if image_size % patch:
-        raise InputError(f"Images of {image_size} x {image_size} pixels do not divide into patches of "
-                         f"{patch} x {patch}: give an image_size that is a multiple of {patch}, for example "
-                         f"{-(-image_size // patch) * patch}.")
+def _check_divides(name: str, image_size: int, patch: int, stride: int = 0) -> None:
+    """stride: pixels from one patch to the next; 0: patches that do not overlap."""
+    stride = stride or patch
+    if image_size < patch or (image_size - patch) % stride:
+        fits = patch + max(-(-(image_size - patch) // stride), 0) * stride
+        raise InputError(f"Images of {image_size} x {image_size} pixels do not divide into the patches of {name}, "
+                         f"{patch} x {patch}" + f" every {stride} pixels" * (stride < patch) + ": give another "
+                         f"image_size, for example {fits}, or another patch_size where the network takes one.")
 
 
 def _check_own(name: str, image_size: int, given: dict, dist_token: bool) -> None:
@@ -448,7 +464,7 @@ def _check_own(name: str, image_size: int, given: dict, dist_token: bool) -> Non
         raise _takes_none(name, key)
     if dist_token:
         raise _no_token(name, ["deit_tiny_patch16_224"])
-    _check_divides(image_size, OWN[name].multiple)
+    _check_divides(name, image_size, OWN[name].multiple)
 
 
 def _check_choices(drop_path: float, head_init: str, dist_token: bool, eval_heads: str) -> None:

@@ -230,6 +230,14 @@ def test_the_distillation_token_of_the_released_student():
     outputs = alone.student.train()(x)
     assert alone.learn(x, y)["loss"].item() == pytest.approx(
         (F.cross_entropy(outputs.logits, y) + F.cross_entropy(outputs.distilled, y)).item() / 2)
+    for heads in ("mean", "dist"):  # a teacher with two gives one answer, in train mode too
+        two = replace(ONLINE, dist_token="always", eval_heads=heads, drop_path=0.0)
+        clean, trains = made(two), made(replace(two, teacher_mode="train"))
+        assert torch.equal(trains.look(x).logits, clean.look(x).logits)
+        clean.teach(x, y)
+        assert torch.equal(clean.views["logits"], clean.look(x).logits)
+        averaged = made(ema(replace(two, method="baseline"), ema_statistics="batch"))
+        assert torch.equal(averaged.predict(x)["teacher"], averaged.teacher.eval()(x).logits)
     zero = made(replace(RELEASED[1.5], head_init=transformer(Recipe()).head_init))
     assert zero.student.net.head.weight.abs().sum() == 0 == zero.teacher.net.head.weight.abs().sum()
 
@@ -299,9 +307,10 @@ def test_other_networks_and_sizes_learn(toy, changes):
 
 def test_networks_that_drop_by_default_are_silent(toy):
     still = replace(baseline(BASE), patch_size=0, depth=0, heads=0, width=0, image_size=64, drop_path=0.0)
-    net = made(replace(still, model="timm/focalnet_tiny_srf")).student
     x = torch.randn(2, 3, 64, 64)
-    assert torch.equal(net.train()(x).logits, net(x).logits)
+    for name in ("focalnet_tiny_srf", "ghostnet_050"):  # by layers, and by a function of torch
+        net = made(replace(still, model=f"timm/{name}")).student
+        assert torch.equal(net.train()(x).logits, net(x).logits), name
 
 
 def test_networks_of_other_kinds_teach(toy):
@@ -335,6 +344,9 @@ def test_mutual_learning_of_transformers(toy):
 
 @pytest.mark.parametrize("make, sentence", [
     (lambda: Recipe(model="resnet9"), '"resnet9" is not a model; did you mean "resnet'),
+    (lambda: Recipe(model="deit_tiny_patch16_224"), 'did you mean "timm/deit_tiny_patch16_224"?'),
+    (lambda: preset(online_kd(Recipe(model=DEIT)), "released"), r'optimizer = "sgd": derive the recipe with transformer\('),
+    (lambda: preset(baseline(BASE), "released"), "defined for online_kd, self_kd, ie_kd, mutual, education, ema, not"),
     (lambda: Recipe(image_size=32), "image_size = 32 is for transformers and resnet18 is none"),
     (lambda: self_kd(BASE), "self_kd needs the stages of a CIFAR ResNet"),
     (lambda: education(BASE, (1, 2)), "education needs the stages of a CIFAR ResNet"),
@@ -347,7 +359,7 @@ def test_mutual_learning_of_transformers(toy):
     (lambda: replace(BASE, accumulate=9), "accumulate = 9 is out of range"),
     (lambda: replace(BASE, drop_path=1.0), "drop_path = 1.0 is out of range"),
     (lambda: made(replace(BASE, model="timm/deit_tiny_patch16_225")), "deit_tiny_patch16_224"),
-    (lambda: made(replace(BASE, patch_size=3)), "do not divide into patches of 3 x 3"),
+    (lambda: made(replace(BASE, patch_size=3)), "do not divide into the patches of timm/deit_tiny_patch16_224, 3 x 3"),
     (lambda: mutual(BASE, dist_token="always"), "learns from the soft loss of online or offline KD, and mutual"),
     (lambda: replace(ONLINE, dist_token="always", soft_loss="none"), "learns from the soft loss"),
     (lambda: replace(BASE, eval_heads="cls"), "chooses between two heads"),
@@ -362,7 +374,7 @@ def test_mutual_learning_of_transformers(toy):
     (lambda: ema(BASE, ema_statistics="batch"), "drop_path = 0.4 would disturb"),
     (lambda: made(replace(BASE, model="timm/pvt_v2_b0", patch_size=0, width=0, depth=0, heads=0, image_size=32,
                           dist_token="always")), "token"),
-    (lambda: made(replace(online_kd(BASE), method="ie_kd", map_loss="factor")), "ends in tokens"),
+    (lambda: made(replace(online_kd(BASE), method="ie_kd", map_loss="factor")), "does not end in a map"),
 ])
 def test_bad_input_is_refused_in_a_sentence(make, sentence):
     with pytest.raises(InputError, match=sentence) as error:
@@ -381,6 +393,13 @@ def test_the_arms_of_the_notebook():
     assert arms["idle updates, no KD s=1.5"].alpha == 0 and all(r.augment == "none" for r in arms.values())
     assert arms["released spaced KD s=1.5"].student_clock == "own"
     assert {"clean + V1", "clean + V2", "clean + V4", "clean + V5", "clean + V6", "clean + V7"} <= arms.keys()
+    for profile in ("core", "paper"):
+        there = {(row.setting, row.arm): row.recipe for row in study.grid(profile, "12_vision_transformers", seeds=1)}
+        deit = next(setting for setting, _ in there if profile == "core" or "deit" in setting)
+        assert there[deit, "baseline, two heads"].dist_token == "always" and (deit, "offline KD") in there
+        online = there[deit, "online KD"]
+        assert there[deit, "released spaced KD s=1.5"] == preset(spaced(online, 1.5), "released")
+        assert there[deit, "online KD, 1.41 x rate and decay"] == study.faster(online)
     large = {row.recipe.model for row in study.grid("paper", "12_vision_transformers") if row.recipe.image_size == 224}
     assert large == {DEIT, "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7"}
     assert all(study.grid("paper", name) == [row for row in study.grid("paper", name) if "224" not in row.setting]

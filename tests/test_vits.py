@@ -44,7 +44,7 @@ def test_sizes_of_our_networks_are_the_released_ones(name):
 
 @pytest.mark.parametrize("name, size, channels, shape", [
     ("timm/pit_ti_224", 32, 3, None), ("timm/pvt_v2_b0", 32, 3, (256, 1, 1)), ("timm/convit_tiny", 32, 3, None),
-    ("timm/test_resnet", 64, 1, (96, 2, 2)), ("timm/swin_tiny_patch4_window7_224", 32, 3, None),
+    ("timm/coat_tiny", 64, 3, None), ("timm/test_resnet", 64, 1, (96, 2, 2)), ("timm/swin_tiny_patch4_window7_224", 32, 3, None),
     ("pvt_tiny", 32, 1, None), ("pvt_tiny", 64, 3, None), ("t2t_vit_7", 32, 3, None), ("t2t_vit_7", 64, 1, None)])
 def test_outputs(name, size, channels, shape):
     net = Vision(name, 7, channels, size, drop_path=0.1)
@@ -242,16 +242,22 @@ def test_macs_count_attention():
 
 
 @pytest.mark.parametrize("changes, sentence", [
-    (dict(name="timm/deit_tiny_patch16_225"), 'no network "deit_tiny_patch16_225"; nearest: deit_tiny_patch16_224, '),
+    (dict(name="timm/deit_tiny_patch16_225"), 'no network "deit_tiny_patch16_225"; nearest: timm/deit_tiny_patch16_224, '),
+    (dict(name="timm/resnet18.nonsense"), 'timm has no network "resnet18.nonsense"; nearest: timm/resnet18, '),
     (dict(name="timm/hf-hub:someone/something"), 'timm has no network "hf-hub:someone/something"; '),
     (dict(name="pvt_tyni"), '"pvt_tyni" is not a network; did you mean "pvt_tiny"? Allowed: pvt_tiny, t2t_vit_7, '
                             "timm/..."),
     (dict(name="deit_tiny_patch16_224"), 'did you mean "timm/deit_tiny_patch16_224"?'),
-    (dict(name=DEIT, size=30), "Images of 30 x 30 pixels do not divide into patches of 16 x 16: give an image_size "
-                               "that is a multiple of 16, for example 32."),
-    (dict(name="pvt_tiny", size=48), "do not divide into patches of 32 x 32"),
-    (dict(name="t2t_vit_7", image_size=40), "40 x 40 pixels do not divide into patches of 16 x 16"),
-    (dict(name="timm/resnet18", dist_token=True), "timm/resnet18 has no distillation token: leave dist_token False"),
+    (dict(name=DEIT, size=30), f"Images of 30 x 30 pixels do not divide into the patches of {DEIT}, 16 x 16: give "
+                               "another image_size, for example 32, or another patch_size where"),
+    (dict(name="timm/mixer_s16_224", size=40), "patches of timm/mixer_s16_224, 16 x 16: give another image_size, for "
+                                               "example 48"),
+    (dict(name="timm/pit_ti_224", size=30), "30 x 30 pixels do not divide into the patches of timm/pit_ti_224, 16 x 16 "
+                                            "every 8 pixels: give another image_size, for example 32"),
+    (dict(name="pvt_tiny", size=48), "do not divide into the patches of pvt_tiny, 32 x 32"),
+    (dict(name="t2t_vit_7", image_size=40), "40 x 40 pixels do not divide into the patches of t2t_vit_7, 16 x 16"),
+    (dict(name="timm/resnet18", dist_token=True), "timm/resnet18 has no distillation token: leave dist_token at its "
+                                                  "default, or choose one of timm/deit_"),
     (dict(name="pvt_tiny", dist_token=True), "pvt_tiny has no distillation token"),
     (dict(name="pvt_tiny", patch_size=2), "pvt_tiny takes no patch_size: leave patch_size = 0, or choose"),
     (dict(name="timm/resnet18", width=64), "timm/resnet18 takes no width"),
@@ -263,8 +269,9 @@ def test_macs_count_attention():
     (dict(name=DEIT, width=50, heads=4), "4 heads do not divide a width of 50: give a width that is a multiple of the "
                                          "heads, for example 52."),
     (dict(name=DEIT, width=50), 'the sizes given ("dim should be divisible by num_heads")'),
-    (dict(name="timm/pit_ti_224", size=8), "timm/pit_ti_224 cannot be built for images of 8 x 8 pixels and the sizes "
-                                           'given ("Calculated padded input size per channel: (8 x 8).'),
+    (dict(name="timm/pit_ti_224", size=8), "Images of 8 x 8 pixels do not divide into the patches of timm/pit_ti_224"),
+    (dict(name="timm/convnext_atto", size=8), "timm/convnext_atto cannot be built for images of 8 x 8 pixels and the "
+                                              'sizes given ("Calculated padded input size per channel: (1 x 1).'),
     (dict(name=DEIT, drop_path=1.0), "drop_path = 1.0 is not a probability below 1"),
     (dict(name=DEIT, head_init="zeros"), 'did you mean "zero"?'),
     (dict(name=DEIT, dist_token=True, eval_heads="class"), "choice of eval_heads"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..beyond import average_step
 from ..recipes import Recipe
+from ..vits import one_answer
 from .baseline import once
 from .online_kd import BatchNorm, OnlineKD, frozen_statistics
 
@@ -73,6 +74,6 @@ class Average(OnlineKD):
             return {"student": self.student(x).logits, "teacher": once(memo, self.teacher, x)}
         both = nn.ModuleDict({"student": self.student, "teacher": self.teacher}).train()
         with frozen_statistics(both):
-            found = {name: net(x).logits for name, net in both.items()}
+            seen = {name: net(x) for name, net in both.items()}
         both.eval()  # the network may serve other averages
-        return found
+        return {name: one_answer(of.logits, of.distilled, self.recipe.eval_heads) for name, of in seen.items()}

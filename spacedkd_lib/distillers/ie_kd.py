@@ -200,13 +200,13 @@ def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
     """C, H and W of a network's last map, for images of so many channels and pixels.
 
     Raises:
-        InputError: a network that ends in tokens.
+        InputError: a network that ends in something else.
     """
     was_training, weight = net.training, next(net.parameters())
     with torch.no_grad():
         seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
     if seen.map is None:
-        raise InputError(f"{net.name} ends in tokens and not in a map [C, H, W], which factors and attention maps "
+        raise InputError(f"{net.name} does not end in a map [C, H, W], which factors and attention maps "
                          "compare: choose a ResNet, or a transformer with maps, as timm/pvt_v2_b0.")
     return tuple(seen.map.shape[1:])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..losses import FEATURE, SOFT
 from ..models import Outputs, in_mode, macs
 from ..recipes import Recipe
+from ..vits import one_answer
 from .baseline import learn_labels, once
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's networks, of vectors
@@ -49,7 +50,8 @@ class OnlineKD:
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = in_mode(self.teacher)(x)
-        self.views |= {"logits": outputs.logits.detach(), "features": outputs.features.detach()}
+        said = one_answer(outputs.logits, outputs.distilled, self.recipe.eval_heads)
+        self.views |= {"logits": said.detach(), "features": outputs.features.detach()}
         terms = learn_labels(outputs, y)
         if self.recipe.teacher_weight != 1:
             terms["loss"] = self.recipe.teacher_weight * terms["loss"]
@@ -80,11 +82,12 @@ class OnlineKD:
 
     @torch.no_grad()
     def look(self, x: Tensor) -> Outputs:
-        """The teacher's outputs as the student sees them."""
+        """The teacher's outputs as the student sees them: of two heads one answer, in train mode too."""
         with self.own_statistics():
             teacher = in_mode(self.teacher, self.recipe.teacher_mode != "eval")
             with frozen_statistics(teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
-                return teacher(x)
+                outputs = teacher(x)
+            return outputs._replace(logits=one_answer(outputs.logits, outputs.distilled, self.recipe.eval_heads))
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         with self.own_statistics():
