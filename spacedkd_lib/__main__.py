@@ -156,7 +156,7 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the README. An arm is
+    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the two READMEs. An arm is
     published whole, with all its seeds, or not at all."""
     rows = study.grid(options.profile, None, options.seeds)
     found = tables.local_records(rows)
@@ -170,7 +170,8 @@ def publish(options) -> None:
     tables.write_tidy(rows, found, path.parent)
     from . import measures
     measures.publish((row.recipe for row in rows), options.profile)
-    tables.update_readme(records.ROOT / "README.md")
+    tables.update_readme(records.ROOT / "README.md", tables.readme_block)
+    tables.update_readme(records.ROOT / "results" / "README.md", tables.results_block)
     dirty = any(record.provenance["git_dirty"] for record in found.values())
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)

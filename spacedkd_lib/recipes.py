@@ -1,8 +1,8 @@
 """A run, described completely: one frozen `Recipe`, and named functions that derive one from another.
 
 Every field states its unit or its allowed values and where its default comes from: the paper, the released
-programs (whose deviations carry ids: A, V, I, E, B and M, each with a number; README.md lists them), or us. Two recipes with the same fields have
-the same run id; nothing else decides what a run computes. No torch here.
+programs (whose deviations carry ids: A, V, I, E, B and M, each with a number; README.md beside this file lists them),
+or us. Two recipes with the same fields have the same run id; nothing else decides what a run computes. No torch here.
 """
 
 from __future__ import annotations

@@ -655,51 +655,78 @@ def _gain(found: dict[str, dict[int, Record]], key: str, reference: str) -> Inte
     return mean_interval([values[seed] - (base[seed] if key != reference else 0) for seed in both])
 
 
-# The README's first screen
+# What README.md and results/README.md show
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
+HEADLINE = ("P1", "P2", "P3", "P6", "P7", "Q1", "Q10", "T1", "T2", "T4")  # claims that the README shows
+RULE = (f"Supported: a gain is shown (two-sided, 5%). Refuted: a gain of {claims.SMALLEST:g} points or more is excluded "
+        "(one-sided, 5%). Inconclusive: neither. In brackets the difference in points, paired by seed, and its 95% t "
+        "interval.")
+LEGEND = ("P: claims of the paper; Q: questions to it; X: added after first results, so exploring; O: claims of the "
+          "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of the "
+          "paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on dropout and "
+          f"EMA; N: questions to these. {RULE} Verdicts are after Holm, intervals are not, so one that excludes zero may "
+          "still be inconclusive. The correction is over the claims of one letter in one setting, not over settings, and "
+          "settings on the same letters share seeds. What was known when: spacedkd_lib/claims.py.")
 
 
 def readme_block(profiles: Iterable[str]) -> str:
-    """The measured table of published profiles in Markdown, each with what its numbers come from; of quick only where
-    study, the same data at length, is not among them. Empty if none of them has published records."""
+    """The claims of HEADLINE in all settings of published profiles, in Markdown, and what their numbers come from.
+    Empty if none of them has published records."""
+    tables, sources = [], []
+    for name in _shown(profiles):
+        judged, used = _judged(name, HEADLINE)
+        if used:
+            tables.append(judged)
+            sources.append(f"{_said_of(name)}: {hardware_and_versions(r.provenance for r in used)}.")
+    table = pd.concat(tables) if tables else pd.DataFrame()
+    return "" if table.empty else f"{RULE}\n\n{markdown(claims.matrix(table))}\n{' '.join(sources)}\n"
+
+
+def results_block(profiles: Iterable[str]) -> str:
+    """All claims, and the measured table of each published profile, with what its numbers come from; links start in
+    results/. Empty if no profile has published records."""
+    parts = list(filter(None, map(_results_of, _shown(profiles))))
+    return "\n".join([LEGEND + "\n", *parts]) if parts else ""
+
+
+def _shown(profiles: Iterable[str]) -> list[str]:
+    """Of quick only what study, the same data at length, does not show better."""
     names = list(profiles)
-    return "\n".join(filter(None, (_readme_profile(name) for name in names if name != "quick" or "study" not in names)))
+    return [name for name in names if name != "quick" or "study" not in names]
 
 
-def _readme_profile(name: str) -> str:
-    published, parts, used = records.read_published(name), [], {}
+def _said_of(name: str) -> str:
+    return f"Profile {name}, {study.profile(name).seeds} seeds"
+
+
+def _judged(name: str, ids: Iterable[str] | None = None) -> tuple[pd.DataFrame, list[Record]]:
+    """The claims of a published profile, all or those of some ids, and the records that judge them."""
+    published = records.read_published(name)
+    judged = claims.judged(runs(study.grid(name), published))
+    judged = judged if ids is None else judged[judged["Claim"].isin(ids)]
+    return judged, [published[run] for run in dict.fromkeys(" ".join(judged["Runs"]).split())]
+
+
+def _results_of(name: str) -> str:
+    published, parts = records.read_published(name), []
+    judged, used = _judged(name)
+    used = {record.run_id: record for record in used}
     for setting in study.profile(name).settings:
         for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
             rows = [row for row in study.grid(name, notebook)
                     if row.setting == setting.label and row.recipe.run_id in published]
             if rows:
-                parts.append(_readme_part(rows, published, distilled))
+                parts.append(_results_part(rows, published, distilled))
                 used |= {row.recipe.run_id: published[row.recipe.run_id] for row in rows}
-    if not parts:
+    if not used:
         return ""
-    table = markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"]))
-    return _readme_claims(name, published) + table + "\n" + _sources(name, used.values())
+    table = markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])) if parts else ""
+    claimed = "" if judged.empty else markdown(claims.matrix(judged)) + "\n"
+    return f"### {_said_of(name)}\n\n{claimed}{table}\n{_sources(name, used.values())}"
 
 
-def _readme_claims(name: str, published: dict[str, Record]) -> str:
-    judged = claims.judged(runs(study.grid(name), published))
-    if judged.empty:
-        return ""
-    return markdown(claims.matrix(judged)) + (
-        "\nP: claims of the paper; Q: questions to it; X: added after first results, so exploring; O: claims of the "
-        "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of the "
-        "paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on dropout and "
-        "EMA; N: questions to these. Differences in "
-        f"points with 95% t intervals. Supported: a gain is shown (two-sided, 5%). Refuted: a gain of "
-        f"{claims.SMALLEST:g} points or more is excluded (one-sided, 5%). Verdicts are after Holm, intervals are not, "
-        "so one that excludes zero may still be inconclusive. The correction is over the claims of one kind in one "
-        "setting, not over settings, and settings on the same letters share seeds. What was known when: "
-        "spacedkd_lib/claims.py."
-        "\n\n")
-
-
-def _readme_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
+def _results_part(rows: list[study.Row], published: dict[str, Record], distilled: str) -> pd.DataFrame:
     """The arms that the paper compares: no distillation, none ahead, and the teacher ahead by its recommended 1.5
     epochs (self KD: every interval); and the baseline of equal cost. Intervals alone: verdicts are those of the
     claims."""
@@ -732,16 +759,16 @@ def _sources(name: str, used: Iterable[Record]) -> str:
     """What the numbers of a table mean, and where they come from."""
     of = [record.provenance for record in used]
     data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
-    places = {"tables": f"results/{name}/tables", "figures": f"figures/{name}",
-              "executed notebooks": f"results/{name}/notebooks"}
-    links = ", ".join(f"[{what}]({place})" for what, place in places.items() if (records.ROOT / place).exists())
+    places = {"tables": f"{name}/tables", "figures": f"../figures/{name}", "executed notebooks": f"{name}/notebooks"}
+    links = ", ".join(f"[{what}]({place})" for what, place in places.items()
+                      if (records.ROOT / "results" / place).exists())
     return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points and their 95% t intervals. "
             f"{hardware_and_versions(of)}; data SHA-256: {data}."
             + f" All arms and what qualifies them: {links}." * bool(links) + "\n")
 
 
-def update_readme(path: Path) -> None:
-    """Set what stands between the two result marks of a README to the published results.
+def update_readme(path: Path, block: Callable[[Iterable[str]], str]) -> None:
+    """Set what stands between the two result marks of a file to what `block` says of the published profiles.
 
     Raises:
         InputError: there is no such file, or it lacks a mark.
@@ -751,6 +778,5 @@ def update_readme(path: Path) -> None:
     _, end, after = rest.partition(END)
     if not end:
         raise InputError(f"{path.name} lacks the marks {START} and {END}: put both where the results belong.")
-    block = readme_block(published_profiles())
-    block = block or "No results are published yet.\n"
-    records.write_atomically(path, f"{before}{start}\n\n{block}\n{end}{after}")
+    said = block(published_profiles()) or "No results are published yet.\n"
+    records.write_atomically(path, f"{before}{start}\n\n{said}\n{end}{after}")

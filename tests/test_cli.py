@@ -88,10 +88,12 @@ def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A place of its own for runs, results and README."""
+    """A place of its own for runs, results and READMEs."""
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(records, "ROOT", tmp_path)
-    (tmp_path / "README.md").write_text(f"{tables.START}{tables.END}")
+    for path in (tmp_path / "README.md", tmp_path / "results" / "README.md"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{tables.START}{tables.END}")
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""The README keeps its word: links, commands, code and numbers."""
+"""The READMEs (of the package, of its results, of the library) keep their word: links, commands, code and numbers."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,16 @@ from test_layers import LAYERS
 from spacedkd_lib import claims, measures, recipes, records, statistics, study, tables
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, RESULTS, LIBRARY = ((ROOT / place / "README.md").read_text(encoding="utf-8")
+                            for place in ("", "results", "spacedkd_lib"))
 
 
 def test_links_lead_somewhere():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(targets) > 8
-    for target in targets:
-        assert target.startswith("http") or (ROOT / target).exists(), target
+    for place, text in (("", README), ("results", RESULTS), ("spacedkd_lib", LIBRARY)):
+        targets = re.findall(r"\]\(([^)#]+)\)", text)
+        assert targets
+        for target in targets:
+            assert target.startswith("http") or (ROOT / place / target).exists(), target
 
 
 def test_commands_exist():
@@ -34,7 +36,7 @@ def test_code_runs(monkeypatch):
              "student_step": lambda x, y: walked.append(("learn", y))}
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
     monkeypatch.setattr(study, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY, re.S)
     assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
@@ -45,8 +47,9 @@ def test_code_runs(monkeypatch):
 
 
 def test_results_are_those_of_the_published_records():
-    between = README.split(tables.START)[1].split(tables.END)[0].strip()
-    assert between == tables.readme_block(tables.published_profiles()).strip()
+    for text, block in ((README, tables.readme_block), (RESULTS, tables.results_block)):
+        between = text.split(tables.START)[1].split(tables.END)[0].strip()
+        assert between == block(tables.published_profiles()).strip()
     assert records.read_published("quick")
 
 
@@ -77,7 +80,7 @@ NUMBERS = [  # words, and the claims and settings whose differences they tell
 
 def test_words_agree_with_the_published_records():
     """Each verdict and number that "In words" tells, from the records; a publication that changes one fails here."""
-    words = " ".join(README.split("In words, for these small networks.")[1].split("| notebook |")[0].split())
+    words = " ".join(RESULTS.split("## In words")[1].split("## In numbers")[0].split())
     frames = {name: tables.runs(study.grid(name), records.read_published(name)) for name in ("study", "cifar100-slice")}
     found = {(line["Claim"], line["Setting"]): line for frame in frames.values()
              for _, line in claims.judged(frame).iterrows()}
@@ -114,8 +117,34 @@ def test_words_agree_with_the_published_records():
     assert loss[last["arm"].isin(["baseline", "spaced KD s=1.5"])].max() < 0.2
 
 
+SHORT = [  # what the README itself says: words, claims and settings
+    ("by {:.1f} points on letters, {:.1f} on pictures", ("P1", TEN), ("P1", REAL)),
+    ("online KD itself is {:.1f} points below no distillation", ("P3", TEN)), ("by {:.1f} points, if", ("Q10", TEN)),
+    ("by {:.1f} points on letters and {:.1f} on digits", ("P2", THIRTY), ("P2", "digits")),
+    ("costs {:.1f} points at a tuned learning rate and gains {:.1f} at a quarter", ("U2", TEN), ("U2", QUARTER)),
+    ("ends {:.1f} points below labels alone, and spacing wins back {:.1f}", ("O3", TEN), ("S5", TEN)),
+    ("teachers ends {:.1f} below; over teachers who learn beside the student spacing gains {:.1f}", ("O4", TEN),
+     ("S6", TEN))]
+
+
+def test_the_short_words_agree_with_the_published_records():
+    words = " ".join(README.split("## What is found")[1].split(tables.START)[0].split())
+    found = {(line["Claim"], line["Setting"]): line for name in ("study", "cifar100-slice") for _, line in claims.judged(
+        tables.runs(study.grid(name), records.read_published(name))).iterrows()}
+    for text, *told in SHORT:
+        assert text.format(*(abs(found[key]["Difference (points)"]) for key in told)) in words
+    for claim, setting in (("P2", TEN), ("P2", REAL), ("P1", THIRTY), ("P1", "digits"), ("Q1", THIRTY), ("Q1", "digits"),
+                           ("Q10", THIRTY), ("P4", TEN), ("P5", TEN), ("P6", TEN), ("P6", REAL), ("T1", TEN), ("T2", TEN),
+                           ("T2", QUARTER), ("F1", TEN), ("N1", TEN), ("O1", TEN), ("S1", TEN), ("S4", TEN)):
+        assert found[claim, setting]["Result"] == "inconclusive", (claim, setting)
+    for claim, setting in (("Q1", TEN), ("Q1", REAL), ("Q10", TEN), ("T1", QUARTER)):
+        assert found[claim, setting]["Result"] == "refuted", (claim, setting)
+    assert max(found["Q1", setting]["Difference: high"] for setting in (TEN, REAL)) < 0  # worse, not only no better
+    assert found["P9", TEN]["Result"] == "supported"
+
+
 def test_words_on_the_other_methods_agree_with_the_published_records():
-    words = " ".join(README.split("**IE-KD and mutual learning**")[1].split("That is not yet")[0].split())
+    words = " ".join(RESULTS.split("**IE-KD and mutual learning**")[1].split("## In numbers")[0].split())
     published = records.read_published("study")
     ie, ed = (study.grid("study", name) for name in ("10_ie_kd", "11_education_distillation"))
     last = tables.epochs(ie, published).query("epoch == 10").groupby("arm").mean(numeric_only=True)
@@ -131,7 +160,7 @@ def test_words_on_the_other_methods_agree_with_the_published_records():
 
 
 def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_published_records():
-    words = " ".join(README.split("- **Transformers**")[1].split("That is not yet")[0].split())
+    words = " ".join(RESULTS.split("- **Transformers**")[1].split("## In numbers")[0].split())
     frame = tables.runs(study.grid("study"), records.read_published("study"))
     frame = frame[frame["notebook"].str.match("12|13")]
     found = claims.judged(frame).set_index(["Claim", "Setting"])
@@ -180,7 +209,7 @@ def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_p
 
 
 def test_words_on_flatness_agree_with_the_published_measures():
-    words = " ".join(README.split("**Flatter minima?**")[1].split("That is not yet")[0].split())
+    words = " ".join(RESULTS.split("**Flatter minima?**")[1].split("## In numbers")[0].split())
     frame = tables.runs(study.grid("study", "06_loss_landscape"), records.read_published("study"))
     found = {name: {run: values for (run, which), values in measures.read_published("study").items() if which == name}
              for name in ("curvature", "noise", "robustness")}
@@ -216,7 +245,7 @@ def test_words_on_flatness_agree_with_the_published_measures():
 def test_speed_and_memory_are_those_of_the_last_benchmark():
     def table(name):
         return pd.read_csv(ROOT / "results" / "bench" / f"{name}.csv")
-    told = " ".join(README.split("### Speed and memory")[1].split("### ")[0].split())
+    told = " ".join(README.split("## Speed and memory")[1].split("\n## ")[0].split())
     speed = table("speed").set_index(["Work", "Way", "Against"])["Times faster"]
     for (work, way, against), words in {
             ("spaced KD, one interval", "engine, fp32", "plain"): "{:.2f} times faster than the plain way",
@@ -241,6 +270,6 @@ def test_speed_and_memory_are_those_of_the_last_benchmark():
 
 
 def test_layers_are_those_of_the_test():
-    rows = re.findall(r"^\| (\d) \| (.+?) \|", README, re.M)
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", LIBRARY, re.M)
     told = {name.strip("/"): int(layer) for layer, names in rows for name in re.findall(r"`([\w/]+)`", names)}
     assert told == {name: layer for name, layer in LAYERS.items() if name != "__main__"}

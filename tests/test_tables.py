@@ -452,8 +452,10 @@ def published(tmp_path, monkeypatch):
     return rows
 
 
-def test_readme_block(published):
-    block = tables.readme_block(["paper", "quick"])
+def test_results_block(published):
+    block = tables.results_block(["paper", "quick"])
+    assert block.startswith("P: claims of the paper") and "Refuted: a gain of 0.5 points or more is excluded" in block
+    block = block.split("### Profile quick, 5 seeds\n\n")[1]
     claimed, lines = map(cells, block.split("\n| Data ", 1))
     assert claimed[0][:4] == ["Claim", "Statement", "glyphs", "digits"]
     assert claimed[2][:2] == ["P1", "Spaced online KD beats online KD."]
@@ -481,36 +483,42 @@ def publish(profile, *arms):
     records.publish(synthetic(rows).values(), profile)
 
 
-def test_the_claims_stand_first(published):
-    block = tables.readme_block(["quick"])
-    assert block.startswith("| Claim") and "Refuted: a gain of 0.5 points or more is excluded" in block
+def test_readme_block(published):
+    block = tables.readme_block(["paper", "quick"])
+    rule, table, sources = block.strip().split("\n\n")
+    assert "Refuted: a gain of 0.5 points or more is excluded" in rule
+    assert [line[0] for line in cells(table)[2:]] == ["P1", "P2", "P3", "P6", "P7", "Q1", "Q10"]
+    assert re.fullmatch(r"\w+: \S+ \[\S+, \S+\]", cells(table)[2][2])
+    assert sources == ("Profile quick, 5 seeds: Test CPU, 1 thread a run; torch 2.11.0, Python 3.11.9; commit "
+                       "c0ffeec0.")
 
 
-def test_readme_block_of_arms_that_make_no_claim(published):
+def test_results_of_arms_that_make_no_claim(published):
     publish("study", "baseline")
-    assert "Profile study" in tables.readme_block(["study"])
+    assert "Profile study" in tables.results_block(["study"]) and tables.readme_block(["study"]) == ""
 
 
-def test_readme_leaves_quick_out_where_study_is_published(published, tmp_path):
+def test_results_leave_quick_out_where_study_is_published(published, tmp_path):
     path = tmp_path / "README.md"
     path.write_text(f"{tables.START}{tables.END}")
     publish("cifar100-slice", "baseline", "online KD")
-    tables.update_readme(path)
-    assert re.findall(r"^Profile (\S+):", path.read_text(), re.M) == ["cifar100-slice", "quick"]
-    publish("study", "baseline", "online KD")
-    tables.update_readme(path)
-    assert re.findall(r"^Profile (\S+):", path.read_text(), re.M) == ["study", "cifar100-slice"]
+    for shown in (["cifar100-slice", "quick"], ["study", "cifar100-slice"]):
+        for block in (tables.readme_block, tables.results_block):
+            tables.update_readme(path, block)
+            told = dict.fromkeys(re.findall(r"Profile ([\w-]+)[,:]", path.read_text()))
+            assert list(told) == shown
+        publish("study", "baseline", "online KD")
 
 
 def test_update_readme_changes_only_its_own_part(published, tmp_path):
     path = tmp_path / "README.md"
     path.write_text(f"# Before\n{tables.START}\nwhat stood here\n{tables.END}\nafter \\1\n")
-    tables.update_readme(path)
+    tables.update_readme(path, tables.readme_block)
     text = path.read_text()
-    assert text.startswith(f"# Before\n{tables.START}\n\n| Claim")
+    assert text.startswith(f"# Before\n{tables.START}\n\n{tables.RULE}\n\n| Claim")
     assert text.endswith(f".\n\n{tables.END}\nafter \\1\n")
     assert "what stood here" not in text
-    tables.update_readme(path)
+    tables.update_readme(path, tables.readme_block)
     assert path.read_text() == text
 
 
@@ -518,12 +526,12 @@ def test_update_readme_refuses_a_file_without_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
     path = tmp_path / "README.md"
     with pytest.raises(InputError, match="lacks the marks"):
-        tables.update_readme(path)
+        tables.update_readme(path, tables.readme_block)
     path.write_text(tables.START)
     with pytest.raises(InputError, match="lacks the marks"):
-        tables.update_readme(path)
+        tables.update_readme(path, tables.readme_block)
     path.write_text(f"{tables.START}{tables.END}")
-    tables.update_readme(path)
+    tables.update_readme(path, tables.readme_block)
     assert path.read_text() == f"{tables.START}\n\nNo results are published yet.\n\n{tables.END}"
 
 
