@@ -169,6 +169,20 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
     assert train.train(RELEASED[1.0], toy)[1]["student_updates"] == 3 * 5
 
 
+@pytest.mark.parametrize("s", [1.0, 1.5])
+def test_a_walk_teaches_from_the_second_loader(toy, s):
+    recipe, learnt, wanted = RELEASED[s], [], []
+    (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
+    second, learn = batches.fresh("restart"), run.distiller.learn
+    run.distiller.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
+    for event, *_ in train.walk([run], batches, evaluate):
+        if event.kind == "learn":
+            wanted.append(second[train.batch_of(recipe, event, len(batches))])
+    assert len(learnt) == len(wanted) == {1.0: 3 * 5, 1.5: 12}[s]
+    for (x, y), (pixels, labels) in zip(learnt, wanted):
+        assert torch.equal(x, pixels) and torch.equal(y, labels)
+
+
 def test_noise_follows_from_the_update(toy, tmp_path, monkeypatch):
     """Drop path: students of a sweep end as alone, and a stopped run as one that was not."""
     group = [ONLINE, SPACED, offline_kd(BASE, teacher_mode="train"), baseline(BASE)]
@@ -234,6 +248,14 @@ def test_the_distillation_token_of_the_released_student():
     assert zero.student.net.head.weight.abs().sum() == 0 == zero.teacher.net.head.weight.abs().sum()
 
 
+@pytest.mark.parametrize("heads", ["mean", "cls", "dist"])
+def test_the_heads_that_the_recipe_names_predict(heads):
+    pair = made(replace(ONLINE, dist_token="always", eval_heads=heads))
+    assert pair.student.eval_heads == pair.teacher.eval_heads == heads
+    released = made(replace(ONLINE, dist_token="released", eval_heads=heads))
+    assert (released.student.eval_heads, released.teacher.eval_heads) == (heads, "mean")  # of one head
+
+
 def test_the_preset_says_what_the_configurations_say():
     recipe = transformer(Recipe())
     assert (recipe.model, recipe.optimizer, recipe.lr, recipe.weight_decay) == (DEIT, "adamw", 5e-4, 0.05)
@@ -295,6 +317,12 @@ def test_parts_of_a_batch_add_up_to_its_gradient(toy):
 def test_other_networks_and_sizes_learn(toy, changes):
     rows, summary, *_ = train.train(online_kd(replace(BASE, epochs=2, **changes), interval=0.5), toy)
     assert summary["student_updates"] == 8 and all(math.isfinite(row["student_loss"]) for row in rows)
+
+
+def test_the_batches_have_the_size_that_the_network_sees(toy):
+    for size in (0, 16):
+        batches = train.assemble([replace(BASE, image_size=size)], toy, torch.device("cpu"))[1]
+        assert batches[0][0].shape == (8, 3, size or 8, size or 8)
 
 
 def test_networks_that_drop_by_default_are_silent(toy):
