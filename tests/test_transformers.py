@@ -339,6 +339,13 @@ def test_networks_of_other_kinds_teach(toy):
                     dict(teacher_model=DEIT.replace("tiny", "small"), image_size=16)):
         pair = made(replace(ONLINE, **changes))
         assert pair.learn(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))["loss"].isfinite(), changes
+    beside_cnn = replace(ONLINE, teacher_model="resnet8")
+    assert teacher_of(beside_cnn).width == 0  # an embedding dimension is no number of channels
+    assert made(beside_cnn).teacher.trunk.stem[0].out_channels == 16
+    assert made(replace(beside_cnn, teacher_width=4)).teacher.trunk.stem[0].out_channels == 4
+    cnn = online_kd(Recipe(model="resnet8", width=4))
+    assert teacher_of(replace(cnn, teacher_model=DEIT)).width == 0
+    assert teacher_of(replace(cnn, teacher_model="resnet14")).width == 4  # of one kind a width is inherited
     assert transformer(Recipe(model="timm/pit_ti_224")).model == "timm/pit_ti_224"
     assert transformer(Recipe(model="timm/deit3_small_patch16_224")).head_init == "timm"
 
