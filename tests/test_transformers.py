@@ -288,6 +288,11 @@ def test_the_register(toy):
     for d in TRANSFORMER_DEVIATIONS.values():
         told |= d.released.get("online_kd", {}) if d.in_preset else {}
     assert told | dict(zero_target="pre_update", teacher_weight=1.0) == RELEASED_ALL  # A7, the CNN programs' too
+    for d in TRANSFORMER_DEVIATIONS.values():  # a row that is not in the preset owns up to what is, at s = 0
+        if d.released and not d.in_preset:
+            at_zero = preset(ONLINE, "released")
+            sets_it = turn(at_zero, d) == at_zero
+            assert ("The preset sets it at s = 0 alone" in d.consequence) == sets_it, d.id
     pit = online_kd(replace(BASE, model="timm/pit_ti_224"), interval=0.5)
     assert preset(pit, "released") == replace(pit, **RELEASED_ALL | dict(dist_token="never"))
     assert preset(SPACED, "released") == replace(SPACED, **RELEASED_ALL | dict(student_forwards=1))
