@@ -240,6 +240,17 @@ def test_statistics_of_the_average(statistics, toy):
     torch.testing.assert_close(average, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("base, looks", [
+    (BASE, 4), (Recipe(dataset="toy", model="timm/deit_tiny_patch16_224", patch_size=4, width=8, depth=1, heads=2,
+                       epochs=3, batch_size=8, augment="none"), 0)])
+def test_only_batch_norms_are_looked_at_again(base, looks, toy):
+    (run,), *_ = assemble([ema(base)], toy, torch.device("cpu"))
+    passes = []
+    run.distiller.student.register_forward_hook(lambda *_: passes.append(None))
+    run.distiller.before_scores()
+    assert len(passes) == looks
+
+
 def test_scored_by_the_statistics_of_each_test_batch(toy):
     """Of 12 pictures in one batch, whatever their order: train mode, which is then left, and moves nothing."""
     recipe = replace(EMA, ema_statistics="batch")
