@@ -46,7 +46,8 @@ def start() -> str:
 
 def check(recipe: Recipe, images: int) -> None:
     """Raises:
-        InputError: a loss that is no mean over the batch, or a last batch with too few images for all processes.
+        InputError: a loss that is no mean over the batch, batch norm by parts of it, or a last batch with too few
+            images for all processes.
     """
     if recipe.method in ("mutual", "education") or recipe.map_loss != "none":
         raise InputError(f"{recipe.method} has losses of groups, factors or peers that are not split among "
@@ -54,6 +55,9 @@ def check(recipe: Recipe, images: int) -> None:
     if stochastic(recipe) or recipe.method == "ema":
         raise InputError(f"Noise inside a network, and the statistics of an average, are of whole batches and are not "
                          f"split among {processes()} processes: use one process.")
+    if recipe.batch_norm_parts > 1:
+        raise InputError(f"batch_norm_parts = {recipe.batch_norm_parts} cuts whole batches and is not split among "
+                         f"{processes()} processes: leave it at 1, or use one process.")
     last = images % recipe.batch_size or recipe.batch_size
     if recipe.feature_loss == "batch_frobenius" and recipe.beta and recipe.method != "baseline":
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '
@@ -132,7 +136,15 @@ class _Sum(torch.autograd.Function):
 
 
 def prepare(module: nn.Module) -> None:
-    """Let the batch norms of a network see all processes' rows; their parameters and buffers stay."""
+    """Let the batch norms of a network see all processes' rows; their parameters and buffers stay.
+
+    Raises:
+        InputError: a batch norm of another class (timm has some), which would see one process's rows only.
+    """
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = GlobalBatchNorm2d
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and type(layer) is not GlobalBatchNorm2d:
+            raise InputError(f"Layers of the class {type(layer).__name__} would normalise in each of {processes()} "
+                             "processes by its own rows, and only BatchNorm2d sees those of all: choose another "
+                             "network, or use one process.")

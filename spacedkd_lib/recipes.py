@@ -565,11 +565,12 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
 
 
 def teacher_shape(recipe: Recipe) -> dict:
-    """The fields of a teacher's network. What is not given is the student's; but a transformer has the patches, blocks
-    and heads of another architecture's own."""
+    """The fields of a teacher's network. What is not given is the student's; but another architecture has patches,
+    blocks and heads of its own, and where either is a transformer a width of its own: an embedding dimension says
+    nothing of channels."""
     other = recipe.teacher_model not in ("", recipe.model)
     shape = dict(model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width)
-    if other and is_transformer(shape["model"]):
+    if other and any(map(is_transformer, (recipe.model, shape["model"]))):
         shape["width"] = recipe.teacher_width
     if not is_transformer(shape["model"]):
         shape |= defaults(("drop_path", "head_init", "dist_token", "eval_heads"))

@@ -908,9 +908,12 @@ def plan(rows: list[Row], workers: int = 0) -> Plan:
     measured: dict[str, tuple[dict[str, float], float]] = {}
     for sweep in sweeps(missing, workers or default_workers()):
         for i, recipe in enumerate(sweep.recipes):
-            # Seed, interval and length change how often a step is made, not what it costs.
+            # Seed, interval and length change how often a step is made, not what it costs. What is valid, or acts, only
+            # at a recipe's own interval or length goes with them: a look back before the update is for s = 0.
             step = replace(recipe, seed=0, interval=float(recipe.method == "offline_kd"), epochs=1, growth="none",
-                           grade_epochs=(), lr_schedule="cosine", ema_decay=0.99, eval_every=1)
+                           grade_epochs=(), lr_schedule="cosine", ema_decay=0.99, eval_every=1, accumulate=1,
+                           zero_target="post_update" if recipe.interval else recipe.zero_target,
+                           ramp_start=0.0, ramp_epochs=0.0)
             if step.run_id not in measured:
                 measured[step.run_id] = _measure(step)
             per_image, size = measured[step.run_id]

@@ -64,7 +64,8 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               _online(extra_step=True)),
     Deviation("V11", "medium", "the teacher's labels weigh half in online KD", "TR 107-112, 136, 176", "A teacher that "
               "learns as in the other arms.", "0.5 in online KD, 1.0 in spaced KD.",
-              "Next to nothing with AdamW, which divides by the gradient's size; with SGD it would be half the rate.",
+              "Next to nothing with AdamW, which divides by the gradient's size; with SGD it would be half the rate. "
+              "The preset sets it at s = 0 alone, as the program does.",
               _online(teacher_weight=0.5), in_preset=False),
     Deviation("V12", "medium", "an average on the wrong clock", "TR 195; net.py 77-86", "An average of the student.",
               "Moved once per update of the teacher, while the student is idle (off by default).",

@@ -77,6 +77,20 @@ def test_test_batches_count_in_the_released_form():
     assert sum(mean < 0.15 for mean in means) == 16
 
 
+@pytest.mark.parametrize("at, numbers", [
+    ("on", [0, 1, 2, 3, 4, 5, 5, 5, 5, 6, 7, 8, 9, 10, 10, 10]), ("on_counted", range(16))])
+def test_the_rate_at_each_pass_of_a_run(at, numbers, toy, monkeypatch):
+    """Two epochs of five updates and a test of three batches."""
+    monkeypatch.setattr(beyond, "TEST_BATCH", 5)  # of 12 pictures
+    recipe, rates = replace(SINE, epochs=2, dropout_period=2.2, dropout_at_test=at), []  # S = 11
+    (run,), batches, evaluate = assemble([recipe], toy, torch.device("cpu"))
+    net = run.distiller.student
+    net.register_forward_pre_hook(lambda *_: rates.append([place.rate for place in dropouts(net)]))
+    for _ in walk([run], batches, evaluate):
+        pass
+    assert rates == [[pytest.approx(0.5 * abs(math.sin(math.pi * t / 11)), abs=1e-12)] * 3 for t in numbers]
+
+
 def test_long_periods_are_random_rates_in_the_released_form():
     assert recipes.released_dropout(SINE, 391).dropout_rule == "sine"
     assert recipes.released_dropout(replace(SINE, dropout_period=1.28), 391).dropout_rule == "random"
@@ -108,6 +122,17 @@ def test_max_dropout_zeroes_the_largest_of_the_tensors_range():
     y.sum().backward()
     assert x.grad.flatten().tolist() == [1, 1, 1, 0, 0]
     assert torch.equal(place_of(0.25, kind="max")(torch.ones(1, 2, 3, 3)), torch.ones(1, 2, 3, 3))  # no range, no NaN
+
+
+@pytest.mark.parametrize("recipe, wanted", [
+    (DROP, ("elementwise", False, False)), (replace(DROP, dropout_kind="max"), ("max", False, False)),
+    (replace(DROP, dropout_rule="random"), ("elementwise", True, False)),
+    (replace(DROP, dropout_at_test="on"), ("elementwise", False, True)),
+    (online_kd(replace(DROP, dropout_kind="max", dropout_rule="random")), ("max", True, False))])
+def test_the_recipe_decides_what_every_place_drops(recipe, wanted):
+    modules = distillers.make(recipe, 3, 3, 8).modules
+    for name in modules.keys() - {"projector"}:
+        assert {(place.kind, place.random, place.always) for place in dropouts(modules[name])} == {wanted}, name
 
 
 def test_random_rates_are_drawn_by_each_call():
@@ -213,6 +238,17 @@ def test_statistics_of_the_average(statistics, toy):
         wanted = {"copy": networks[-1], "average": sum(0.2 * 0.8 ** (2 - k) * mean for k, mean in enumerate(networks)),
                   "stale": torch.zeros(4), "batch": torch.zeros(4)}[statistics]
     torch.testing.assert_close(average, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("base, looks", [
+    (BASE, 4), (Recipe(dataset="toy", model="timm/deit_tiny_patch16_224", patch_size=4, width=8, depth=1, heads=2,
+                       epochs=3, batch_size=8, augment="none"), 0)])
+def test_only_batch_norms_are_looked_at_again(base, looks, toy):
+    (run,), *_ = assemble([ema(base)], toy, torch.device("cpu"))
+    passes = []
+    run.distiller.student.register_forward_hook(lambda *_: passes.append(None))
+    run.distiller.before_scores()
+    assert len(passes) == looks
 
 
 def test_scored_by_the_statistics_of_each_test_batch(toy):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from spacedkd_lib import distributed, records, study
-from spacedkd_lib.recipes import InputError, Recipe, online_kd, self_kd
+from spacedkd_lib import distributed, records, study, train
+from spacedkd_lib.recipes import InputError, Recipe, baseline, online_kd, self_kd
 
 BASE = Recipe(dataset="digits", train_images=140, width=4, model="resnet8", epochs=2, batch_size=16, lr=0.1,
               augment="none")
@@ -58,11 +58,27 @@ def test_global_batch_norm_is_batch_norm_in_one_process(monkeypatch):
 @pytest.mark.parametrize("recipe, images, message", [
     (online_kd(BASE, feature_loss="batch_frobenius"), 160, "one norm of the whole batch"),
     (online_kd(BASE), 162, "last batch of an epoch holds 2 of 162 images, too few for 4 processes"),
+    (online_kd(BASE, batch_norm_parts=2), 160, "batch_norm_parts = 2 cuts whole batches .* among 4 processes"),
 ])
 def test_what_cannot_be_split_is_refused(monkeypatch, recipe, images, message):
     monkeypatch.setattr(distributed, "processes", lambda: 4)
     with pytest.raises(InputError, match=message):
         distributed.check(recipe, images)
+
+
+@pytest.mark.parametrize("model, size, layer", [("timm/levit_128s", 32, "BatchNorm1d"),
+                                                ("timm/test_efficientnet", 0, "BatchNormAct2d")])
+def test_batch_norms_that_would_see_one_process_are_refused(monkeypatch, toy, model, size, layer):
+    recipe = Recipe(dataset="toy", model=model, image_size=size, batch_size=8, augment="none")
+    train.assemble([recipe], toy, torch.device("cpu"))  # in one process they are as good as any
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    with pytest.raises(InputError, match=f"Layers of the class {layer} .* in each of 2 processes by its own rows"):
+        train.assemble([recipe], toy, torch.device("cpu"))
+    (run,), *_ = train.assemble([baseline(Recipe(**{**vars(BASE), "dataset": "toy", "train_images": 0}))], toy,
+                                torch.device("cpu"))
+    norms = {type(layer) for layer in run.distiller.student.modules() if isinstance(layer, nn.BatchNorm2d)}
+    assert norms == {distributed.GlobalBatchNorm2d}
+    distributed.prepare(run.distiller.student)  # twice is as once
 
 
 @pytest.mark.parametrize("content, message", [("{", "is no recipe"), ("[1]", "is no recipe"),

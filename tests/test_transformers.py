@@ -169,6 +169,20 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
     assert train.train(RELEASED[1.0], toy)[1]["student_updates"] == 3 * 5
 
 
+@pytest.mark.parametrize("s", [1.0, 1.5])
+def test_a_walk_teaches_from_the_second_loader(toy, s):
+    recipe, learnt, wanted = RELEASED[s], [], []
+    (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
+    second, learn = batches.fresh("restart"), run.distiller.learn
+    run.distiller.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
+    for event, *_ in train.walk([run], batches, evaluate):
+        if event.kind == "learn":
+            wanted.append(second[train.batch_of(recipe, event, len(batches))])
+    assert len(learnt) == len(wanted) == {1.0: 3 * 5, 1.5: 12}[s]
+    for (x, y), (pixels, labels) in zip(learnt, wanted):
+        assert torch.equal(x, pixels) and torch.equal(y, labels)
+
+
 def test_noise_follows_from_the_update(toy, tmp_path, monkeypatch):
     """Drop path: students of a sweep end as alone, and a stopped run as one that was not."""
     group = [ONLINE, SPACED, offline_kd(BASE, teacher_mode="train"), baseline(BASE)]
@@ -242,6 +256,14 @@ def test_the_distillation_token_of_the_released_student():
     assert zero.student.net.head.weight.abs().sum() == 0 == zero.teacher.net.head.weight.abs().sum()
 
 
+@pytest.mark.parametrize("heads", ["mean", "cls", "dist"])
+def test_the_heads_that_the_recipe_names_predict(heads):
+    pair = made(replace(ONLINE, dist_token="always", eval_heads=heads))
+    assert pair.student.eval_heads == pair.teacher.eval_heads == heads
+    released = made(replace(ONLINE, dist_token="released", eval_heads=heads))
+    assert (released.student.eval_heads, released.teacher.eval_heads) == (heads, "mean")  # of one head
+
+
 def test_the_preset_says_what_the_configurations_say():
     recipe = transformer(Recipe())
     assert (recipe.model, recipe.optimizer, recipe.lr, recipe.weight_decay) == (DEIT, "adamw", 5e-4, 0.05)
@@ -274,6 +296,11 @@ def test_the_register(toy):
     for d in TRANSFORMER_DEVIATIONS.values():
         told |= d.released.get("online_kd", {}) if d.in_preset else {}
     assert told | dict(zero_target="pre_update", teacher_weight=1.0) == RELEASED_ALL  # A7, the CNN programs' too
+    for d in TRANSFORMER_DEVIATIONS.values():  # a row that is not in the preset owns up to what is, at s = 0
+        if d.released and not d.in_preset:
+            at_zero = preset(ONLINE, "released")
+            sets_it = turn(at_zero, d) == at_zero
+            assert ("The preset sets it at s = 0 alone" in d.consequence) == sets_it, d.id
     pit = online_kd(replace(BASE, model="timm/pit_ti_224"), interval=0.5)
     assert preset(pit, "released") == replace(pit, **RELEASED_ALL | dict(dist_token="never"))
     assert preset(SPACED, "released") == replace(SPACED, **RELEASED_ALL | dict(student_forwards=1))
@@ -305,6 +332,12 @@ def test_other_networks_and_sizes_learn(toy, changes):
     assert summary["student_updates"] == 8 and all(math.isfinite(row["student_loss"]) for row in rows)
 
 
+def test_the_batches_have_the_size_that_the_network_sees(toy):
+    for size in (0, 16):
+        batches = train.assemble([replace(BASE, image_size=size)], toy, torch.device("cpu"))[1]
+        assert batches[0][0].shape == (8, 3, size or 8, size or 8)
+
+
 def test_networks_that_drop_by_default_are_silent(toy):
     still = replace(baseline(BASE), patch_size=0, depth=0, heads=0, width=0, image_size=64, drop_path=0.0)
     x = torch.randn(2, 3, 64, 64)
@@ -320,6 +353,13 @@ def test_networks_of_other_kinds_teach(toy):
                     dict(teacher_model=DEIT.replace("tiny", "small"), image_size=16)):
         pair = made(replace(ONLINE, **changes))
         assert pair.learn(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))["loss"].isfinite(), changes
+    beside_cnn = replace(ONLINE, teacher_model="resnet8")
+    assert teacher_of(beside_cnn).width == 0  # an embedding dimension is no number of channels
+    assert made(beside_cnn).teacher.trunk.stem[0].out_channels == 16
+    assert made(replace(beside_cnn, teacher_width=4)).teacher.trunk.stem[0].out_channels == 4
+    cnn = online_kd(Recipe(model="resnet8", width=4))
+    assert teacher_of(replace(cnn, teacher_model=DEIT)).width == 0
+    assert teacher_of(replace(cnn, teacher_model="resnet14")).width == 4  # of one kind a width is inherited
     assert transformer(Recipe(model="timm/pit_ti_224")).model == "timm/pit_ti_224"
     assert transformer(Recipe(model="timm/deit3_small_patch16_224")).head_init == "timm"
 

@@ -54,6 +54,12 @@ def test_outputs(name, size, channels, shape):
     assert (out.map if shape is None else out.map.shape) == (shape and (2, *shape))
 
 
+def test_heads_of_our_networks():
+    pvt, t2t = Vision("pvt_tiny", 5, 1, 32).net, Vision("t2t_vit_7", 5, 1, 32).net
+    assert [block.attention.heads for stage in pvt.stages for block in stage.blocks] == [1, 1, 2, 2, 5, 5, 8, 8]
+    assert [block.attention.heads for block in t2t.blocks] == [4] * 7
+
+
 def test_a_tiny_network_and_precision(images):
     net = tiny(62)
     assert net.feature_size == 48 and len(net.net.blocks) == 4 and net.net.blocks[0].attn.num_heads == 3

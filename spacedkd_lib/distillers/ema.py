@@ -60,6 +60,8 @@ class Average(OnlineKD):
         if self.recipe.ema_statistics != "recalibrate":
             return
         layers = [layer.train() for layer in self.student.eval().modules() if isinstance(layer, BatchNorm)]
+        if not layers:
+            return  # nothing to compute
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
