@@ -156,8 +156,8 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the two READMEs. An arm is
-    published whole, with all its seeds, or not at all."""
+    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the READMEs that show
+    them. An arm is published whole, with all its seeds, or not at all."""
     rows = study.grid(options.profile, None, options.seeds)
     found = tables.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}

@@ -23,7 +23,7 @@ from .schedule import Course, Event
 from .statistics import mean_interval
 
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
-SHADES = ("#C77C11", "#95560A", "#623400", "#2B1500")  # from short intervals to long ones; the first is spaced EMA's look
+SHADES = ("#C77C11", "#95560A", "#623400", "#2B1500")  # from short intervals to long ones; first, spaced EMA's look
 BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
 
 

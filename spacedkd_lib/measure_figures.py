@@ -206,7 +206,7 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
     long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
     smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
     long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
-    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted: the second moment alone")
+    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted, second moment alone")
     long.axhline(1, color="#999999", lw=0.8)
     for ax in (far, known):
         ax.set_xscale("symlog", linthresh=1)

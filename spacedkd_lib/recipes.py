@@ -70,9 +70,9 @@ class Recipe:
     seed: int = _field(0, "integer", "ours; the released programs set none (A23)")
     # Networks
     model: str = _field("resnet18", "name; any of timm as timm/<name>", "paper")
-    width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = the architecture's own", "ours")
+    width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = the network's own", "ours")
     teacher_model: str = _field("", "name; empty = as the student", "paper")
-    teacher_width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = as the student", "ours")
+    teacher_width: int = _field(0, "as width; 0 = as the student, or of another kind the network's own", "ours")
     image_size: int = _field(0, "pixels high and wide that a transformer sees; 0 = the data's own", "ours; the "
                              "released transformer programs: 224")
     patch_size: int = _field(0, "pixels of a transformer's patch; 0 = the architecture's own", "ours")

@@ -659,15 +659,16 @@ def _gain(found: dict[str, dict[int, Record]], key: str, reference: str) -> Inte
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 HEADLINE = ("P1", "P2", "P3", "P6", "P7", "Q1", "Q10", "T1", "T2", "T4")  # claims that the README shows
-RULE = (f"Supported: a gain is shown (two-sided, 5%). Refuted: a gain of {claims.SMALLEST:g} points or more is excluded "
-        "(one-sided, 5%). Inconclusive: neither. In brackets the difference in points, paired by seed, and its 95% t "
-        "interval.")
+RULE = (f"Supported: a gain is shown (two-sided, 5%). Refuted: a gain of {claims.SMALLEST:g} points or more is "
+        "excluded (one-sided, 5%). Inconclusive: neither. Then the difference in points, paired by seed, and its 95% "
+        "t interval.")
 LEGEND = ("P: claims of the paper; Q: questions to it; X: added after first results, so exploring; O: claims of the "
-          "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of the "
-          "paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on dropout and "
-          f"EMA; N: questions to these. {RULE} Verdicts are after Holm, intervals are not, so one that excludes zero may "
-          "still be inconclusive. The correction is over the claims of one letter in one setting, not over settings, and "
-          "settings on the same letters share seeds. What was known when: spacedkd_lib/claims.py.")
+          "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of "
+          "the paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on "
+          f"dropout and EMA; N: questions to these. {RULE} Verdicts are after Holm, intervals are not, so one that "
+          "excludes zero may still be inconclusive. The correction is over the claims of one letter in one setting, "
+          "not over settings, and settings on the same letters share seeds. What was known when: "
+          "spacedkd_lib/claims.py.")
 
 
 def readme_block(profiles: Iterable[str]) -> str:

@@ -129,13 +129,13 @@ SHORT = [  # what the README itself says: words, claims and settings
 
 def test_the_short_words_agree_with_the_published_records():
     words = " ".join(README.split("## What is found")[1].split(tables.START)[0].split())
-    found = {(line["Claim"], line["Setting"]): line for name in ("study", "cifar100-slice") for _, line in claims.judged(
-        tables.runs(study.grid(name), records.read_published(name))).iterrows()}
+    found = {(line["Claim"], line["Setting"]): line for name in ("study", "cifar100-slice")
+             for _, line in claims.judged(tables.runs(study.grid(name), records.read_published(name))).iterrows()}
     for text, *told in SHORT:
         assert text.format(*(abs(found[key]["Difference (points)"]) for key in told)) in words
-    for claim, setting in (("P2", TEN), ("P2", REAL), ("P1", THIRTY), ("P1", "digits"), ("Q1", THIRTY), ("Q1", "digits"),
-                           ("Q10", THIRTY), ("P4", TEN), ("P5", TEN), ("P6", TEN), ("P6", REAL), ("T1", TEN), ("T2", TEN),
-                           ("T2", QUARTER), ("F1", TEN), ("N1", TEN), ("O1", TEN), ("S1", TEN), ("S4", TEN)):
+    for claim, setting in (*((claim, TEN) for claim in ("P2", "P4", "P5", "P6", "T1", "T2", "F1", "N1", "O1", "S1", "S4")),
+                           ("P2", REAL), ("P6", REAL), ("P1", THIRTY), ("Q1", THIRTY), ("Q10", THIRTY),
+                           ("P1", "digits"), ("Q1", "digits"), ("T2", QUARTER)):
         assert found[claim, setting]["Result"] == "inconclusive", (claim, setting)
     for claim, setting in (("Q1", TEN), ("Q1", REAL), ("Q10", TEN), ("T1", QUARTER)):
         assert found[claim, setting]["Result"] == "refuted", (claim, setting)

@@ -385,7 +385,8 @@ def test_mutual_learning_of_transformers(toy):
 @pytest.mark.parametrize("make, sentence", [
     (lambda: Recipe(model="resnet9"), '"resnet9" is not a model; did you mean "resnet'),
     (lambda: Recipe(model="deit_tiny_patch16_224"), 'did you mean "timm/deit_tiny_patch16_224"?'),
-    (lambda: preset(online_kd(Recipe(model=DEIT)), "released"), r'optimizer = "sgd": derive the recipe with transformer\('),
+    (lambda: preset(online_kd(Recipe(model=DEIT)), "released"),
+     r'optimizer = "sgd": derive the recipe with transformer\('),
     (lambda: preset(baseline(BASE), "released"), "defined for online_kd, self_kd, ie_kd, mutual, education, ema, not"),
     (lambda: Recipe(image_size=32), "image_size = 32 is for transformers and resnet18 is none"),
     (lambda: self_kd(BASE), "self_kd needs the stages of a CIFAR ResNet"),

@@ -44,7 +44,8 @@ def test_sizes_of_our_networks_are_the_released_ones(name):
 
 @pytest.mark.parametrize("name, size, channels, shape", [
     ("timm/pit_ti_224", 32, 3, None), ("timm/pvt_v2_b0", 32, 3, (256, 1, 1)), ("timm/convit_tiny", 32, 3, None),
-    ("timm/coat_tiny", 64, 3, None), ("timm/test_resnet", 64, 1, (96, 2, 2)), ("timm/swin_tiny_patch4_window7_224", 32, 3, None),
+    ("timm/coat_tiny", 64, 3, None), ("timm/test_resnet", 64, 1, (96, 2, 2)),
+    ("timm/swin_tiny_patch4_window7_224", 32, 3, None),
     ("pvt_tiny", 32, 1, None), ("pvt_tiny", 64, 3, None), ("t2t_vit_7", 32, 3, None), ("t2t_vit_7", 64, 1, None)])
 def test_outputs(name, size, channels, shape):
     net = Vision(name, 7, channels, size, drop_path=0.1)
@@ -248,7 +249,7 @@ def test_macs_count_attention():
 
 
 @pytest.mark.parametrize("changes, sentence", [
-    (dict(name="timm/deit_tiny_patch16_225"), 'no network "deit_tiny_patch16_225"; nearest: timm/deit_tiny_patch16_224, '),
+    (dict(name="timm/deit_tiny_patch16_225"), 'no network "deit_tiny_patch16_225"; nearest: timm/deit_tiny_patch16_224'),
     (dict(name="timm/resnet18.nonsense"), 'timm has no network "resnet18.nonsense"; nearest: timm/resnet18, '),
     (dict(name="timm/hf-hub:someone/something"), 'timm has no network "hf-hub:someone/something"; '),
     (dict(name="pvt_tyni"), '"pvt_tyni" is not a network; did you mean "pvt_tiny"? Allowed: pvt_tiny, t2t_vit_7, '
