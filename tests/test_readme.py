@@ -167,7 +167,7 @@ def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_p
     assert found["n"].eq(10).all()
     for verdict, told in {
             "supported": [("U2", QUARTER), ("U3", QUARTER), ("F5", TEN)],
-            "refuted": [*((claim, TEN) for claim in ("U1", "U2", "U3", "T4", "U5", "N7", "N5", "F2", "N4", "F4", "N3")),
+            "refuted": [*((claim, TEN) for claim in ("U1", "U2", "U3", "T4", "U5", "N7", "N5", "F2", "N4", "F4", "N3", "N8")),
                         *((claim, QUARTER) for claim in ("U5", "U4", "T1"))],
             "inconclusive": [*((claim, TEN) for claim in ("U4", "T1", "T2", "F1", "N1", "N2")),
                              *((claim, QUARTER) for claim in ("U1", "T4", "T2"))]}.items():
@@ -175,13 +175,13 @@ def test_words_on_transformers_and_on_spacing_without_a_teacher_agree_with_the_p
     losses = [(claim, TEN) for claim in ("U1", "U2", "U3", "T4", "N5", "F2", "F4", "N3")]
     assert (found.loc[losses, "Difference: high"] < 0).all()  # more than no gain
     for text, *told in (("{:+.1f} and {:+.1f} points (U2)", ("U2", TEN), ("U2", QUARTER)),
-                        ("{:+.1f} and {:+.1f} (U3)", ("U3", TEN), ("U3", QUARTER)),
+                        ("{:+.1f} and {:+.1f} (U3;", ("U3", TEN), ("U3", QUARTER)),
                         ("at the quarter their {:+.1f} is not shown after correction (U1)", ("U1", QUARTER)),
                         ("spaced {:+.1f} points (N3)", ("N3", TEN))):
         assert text.format(*(found.loc[key, "Difference (points)"] for key in told)) in words
     for text, *told in (("cost {:.1f} points at the tuned rate", "U1"), ("a loss of {:.1f} at the tuned rate", "T4"),
                         ("is {:.1f} points below its own network (N5), {:.1f} below equal decay (F2)", "N5", "F2"),
-                        ("spacing costs {:.1f} (F4)", "F4")):
+                        ("spacing costs {:.1f} points (F4)", "F4"), ("equal decay (-{:.1f}, N8)", "N8")):
         assert text.format(*(-found.loc[(claim, TEN), "Difference (points)"] for claim in told)) in words
     assert f"within {found.loc[('N4', TEN), 'Difference: high']:.2f} of equal memory" in words
     level = frame.groupby(["notebook", "setting", "arm"])["test_accuracy"].mean()
