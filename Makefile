@@ -68,7 +68,7 @@ else
 	@echo "notebooks/ holds no notebook: nothing more to test."
 endif
 
-bench: $(READY) ## measure speed and memory against the plain way; a table in results/bench/
+bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
 	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ

@@ -56,7 +56,8 @@ LOOKS = {  # arm: colour, marker
     "released spaced dropout": ("#F06292", ">"),
     "EMA's network": ("#666666", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA": ("#C77C11", ">"),
     "EMA, equal horizon": ("#E2B266", "d"), "EMA, not debiased": ("#5D6B2E", "s"),
-    "spaced EMA, not debiased": ("#93A84B", ">")}
+    "spaced EMA, not debiased": ("#93A84B", ">"), "EMA a=0.9": ("#1B5E7B", "s"), "spaced EMA a=0.9": ("#2E9CCA", ">"),
+    "EMA a=0.9, equal horizon": ("#8FC1D9", "d")}
 OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
 COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
@@ -84,6 +85,7 @@ def interval_of(arm: str) -> float | None:
 def look(arm: str) -> tuple[str, str]:
     """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.25 to 4 epochs on a
     logarithmic scale."""
+    arm = arm.removeprefix("constant lr: ")
     plain, s = re.sub(r" s=.*", "", arm), interval_of(arm)
     if not arm.startswith("spaced") or plain in LOOKS or s is None:
         return LOOKS.get(arm, LOOKS.get(plain, OTHER))

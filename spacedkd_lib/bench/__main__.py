@@ -1,6 +1,6 @@
 """`python -m spacedkd_lib.bench`: the engine beside the plain way of writing the same training, as ratios.
 
-Writes results/bench/ and figures/bench/. `--quick` does it on tiny networks, into the folders of profile smoke, which
+Writes results/bench/<processor or GPU>/ and figures/bench/. `--quick` does it on tiny networks, into the folders of profile smoke, which
 git ignores: it shows that the benchmark works, and nothing about speed.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from dataclasses import asdict
 
@@ -58,7 +59,8 @@ NOTES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write down."""
-    parts = {"speed": speed, "memory": memory, "growth": growth, "analysis": analysis} | ({"gpu": gpu} if torch.cuda.is_available() else {})
+    parts = {"speed": speed, "memory": memory, "growth": growth, "analysis": analysis}
+    parts |= {"gpu": gpu} if torch.cuda.is_available() else {}
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")
@@ -76,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
                 origin = provenance("cuda" if name == "gpu" else "cpu")
                 table, raw = part(size)
                 raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}
-                keep(name, size.folder, table, raw, origin, NOTES[name])
+                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # "avx2", "avx512", a GPU's name
+                keep(name, f"{size.folder}/{device}", table, raw, origin, NOTES[name])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
