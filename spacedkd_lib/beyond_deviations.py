@@ -3,8 +3,8 @@
 github.com/SunGL001/spacing_generalization, commit bc0f466. DR is dropout/model/resnet.py, DT dropout/train.py, ET
 online_KD/train_EMA.py. Rows are numbered as in our reading of it; M1 to M7 are the rows E1 to E7 there (E is Education
 Distillation's letter here). "expected" is what the README says, or the usual definition of the named technique. The
-program's third part, train_kd.py, is the one that deviations.py tells of. Left out: options that nothing reads, and cutout of
-inputs whose hole swings like the rate (cutout_input).
+program's third part, train_kd.py, is the one that deviations.py tells of. Left out: options that nothing reads, and
+cutout of inputs whose hole swings like the rate (cutout_input).
 Told in notebooks/13_spacing_beyond_kd.ipynb. No torch here.
 """
 
