@@ -117,6 +117,11 @@ def reproduce(options) -> int:
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
         print(tables.compare(rows, found, published).to_string(index=False))
+        verdicts = tables.compare_claims(rows, found, published)["Verdicts"].value_counts()
+        page = records.ROOT / "build" / f"comparison-{folder}.md"
+        records.write_atomically(page, tables.comparison(rows, found, published))
+        print("Claims: " + "; ".join(f"{name}: {count}" for name, count in verdicts.items())
+              + f". This comparison is kept in build/{page.name}.")
     print(f"Done in {_duration(time.monotonic() - started)}. Tables and notebooks: results/{folder}/. "
           f"Figures: figures/{folder}/.")
     return 0

@@ -236,14 +236,16 @@ def across_settings(frame: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["Claim", "Statement", "Settings", "P(improvement)", "low", "high", "n"])
 
 
+def say(line: pd.Series, suffix: str = "") -> str:
+    """A line of `judged` in words: its result, and the difference with its interval. suffix: of its columns."""
+    mean, low, high = (round(line[f"Difference{part}{suffix}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
+    found = f": {mean:+.1f} [{low:.1f}, {high:.1f}]" if line[f"n{suffix}"] > 1 else " (n = 1)"
+    return line[f"Result{suffix}"] + found
+
+
 def matrix(table: pd.DataFrame, register=REGISTER) -> pd.DataFrame:
     """The lines of `judged` as people read them: a line a claim, in the register's order, a column a setting, in each
     cell the result and the difference with its interval."""
-    def say(line) -> str:
-        mean, low, high = (round(line[f"Difference{part}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
-        found = f": {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else " (n = 1)"
-        return line["Result"] + found
-
     said = [say(line) for _, line in table.iterrows()]
     keys = ["Claim", "Statement"]
     wide = table[[*keys, "Setting"]].assign(said=said).pivot_table(index=keys, columns="Setting", values="said",

@@ -616,6 +616,31 @@ def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str
     return pd.DataFrame(lines)
 
 
+def compare_claims(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
+    """The claims that both this machine's runs and the published ones judge, in words. "Verdicts": "the same"; "one is
+    inconclusive"; "contradict" (supported and refuted)."""
+    here, there = (claims.judged(runs(rows, found)) for found in (local, published))
+    lines = []
+    for _, line in here.merge(there, on=["Claim", "Statement", "Setting"], suffixes=(None, " there")).iterrows():
+        verdicts = {line["Result"], line["Result there"]}
+        agreement = ("the same" if len(verdicts) == 1 else "one is inconclusive" if "inconclusive" in verdicts else
+                     "contradict")
+        lines.append({name: line[name] for name in ("Claim", "Statement", "Setting")} | {
+            "Here": claims.say(line), "Published": claims.say(line, " there"), "Verdicts": agreement})
+    return pd.DataFrame(lines, columns=["Claim", "Statement", "Setting", "Here", "Published", "Verdicts"])
+
+
+def comparison(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> str:
+    """`compare` and `compare_claims` as a page in Markdown."""
+    machines = [hardware_and_versions(found[run].provenance for run in sorted(found) if run in local and run in published)
+                for found in (local, published)]
+    return (f"# Numbers of two machines\n\nHere: {machines[0]}.\nPublished: {machines[1]}.\n\n"
+            '"Within the interval": the mean paired difference to the baseline (of the baseline its mean) lies in the '
+            'published 95% t interval; "differs": it does not, which independent runs do by chance in one line of eight '
+            f"at n = 5.\n\n{markdown(compare(rows, local, published))}\n"
+            f"{markdown(compare_claims(rows, local, published))}")
+
+
 def _seedless(recipe: Recipe) -> str:
     return replace(recipe, seed=0).run_id
 

@@ -242,6 +242,18 @@ def test_words_on_flatness_agree_with_the_published_measures():
     assert len(told) == 8 and not any(cell.endswith("*") for name in kept for cell in told[name])
 
 
+def test_the_second_machine_is_that_of_its_table():
+    words = " ".join(README.split("## Promises about numbers")[1].split())
+    rows = [line.split("|")[-2].strip() for line in (ROOT / "results/quick/second_machine.md").read_text().splitlines()
+            if line.startswith("| ")]
+    count = {what: rows.count(what) for what in ("within the interval", "differs", "the same", "one is inconclusive")}
+    assert sum(count.values()) == len(rows) - 4  # two headings, each with its rule
+    accuracies, verdicts = list(count.values())[:2], list(count.values())[2:]
+    assert (f"{accuracies[0]} of {sum(accuracies)} accuracies of `quick` agree within the published interval; of "
+            f"{sum(verdicts)} claims {verdicts[0]} have the same verdict, {verdicts[1]} are inconclusive on one of the "
+            "two, and none is contradicted") in words
+
+
 def test_speed_and_memory_are_those_of_the_last_benchmark():
     def table(name):
         return pd.read_csv(ROOT / "results" / "bench" / f"{name}.csv")

@@ -429,6 +429,25 @@ def test_compare_has_one_line_for_a_shared_run():
     assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04", "12"]  # others in 04 and 12
 
 
+def test_compare_claims():
+    def shifted(points):
+        ids = {row.recipe.run_id for row in SPACED if row.arm == "spaced KD s=1.5"}
+        return {i: moved(r, points) if i in ids else r for i, r in SPACED_RECORDS.items()}
+
+    def verdict(local, published):
+        table = tables.compare_claims(SPACED, local, published).set_index(["Claim", "Setting"])
+        return table.loc[("P1", "glyphs"), ["Here", "Published", "Verdicts"]].tolist()
+
+    same = tables.compare_claims(SPACED, SPACED_RECORDS, SPACED_RECORDS)
+    assert len(same) > 5 and set(same["Verdicts"]) == {"the same"} and (same["Here"] == same["Published"]).all()
+    here, there, agreement = verdict(shifted(20), shifted(-20))
+    assert here.startswith("supported: +") and there.startswith("refuted: -") and agreement == "contradict"
+    one = {i: r for i, r in SPACED_RECORDS.items() if r.recipe.seed == 0}
+    assert verdict(one, shifted(20))[::2] == ["inconclusive (n = 1)", "one is inconclusive"]
+    page = tables.comparison(SPACED, shifted(20), SPACED_RECORDS)
+    assert "Here: Test CPU" in page and "| P1 " in page and "| differs " in page
+
+
 def test_local_and_published_profiles(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(records, "ROOT", tmp_path)
