@@ -116,12 +116,13 @@ def reproduce(options) -> int:
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
-        print(tables.compare(rows, found, published).to_string(index=False))
-        verdicts = tables.compare_claims(rows, found, published)["Verdicts"].value_counts()
+        both = [compared(rows, found, published) for compared in (tables.compare, tables.compare_claims)]
+        print(both[0].to_string(index=False))
+        counts = both[1]["Verdicts"].value_counts()
+        print(f"Verdicts of {counts.sum()} claims: " + "; ".join(f"{name}: {n}" for name, n in counts.items()) + ".")
         page = records.ROOT / "build" / f"comparison-{folder}.md"
-        records.write_atomically(page, tables.comparison(rows, found, published))
-        print("Claims: " + "; ".join(f"{name}: {count}" for name, count in verdicts.items())
-              + f". This comparison is kept in build/{page.name}.")
+        records.write_atomically(page, tables.comparison(found, published, *both))
+        print(f"The same as a page: build/{page.name}.")
     print(f"Done in {_duration(time.monotonic() - started)}. Tables and notebooks: results/{folder}/. "
           f"Figures: figures/{folder}/.")
     return 0

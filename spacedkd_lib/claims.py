@@ -43,7 +43,7 @@ had been scored beyond 36 pictures of noise. F4 first took averages of a network
 points, refuted), until a reader saw that the released program's does not (M5); it got the arms of the very preset then,
 and all averages at a constant rate were trained anew with them. N6 says "at equal decay" since the same reader.
 
-Rendered in notebooks/09_released_code_audit.ipynb and in the README. No torch here.
+Rendered in notebooks/09_released_code_audit.ipynb and in results/README.md. No torch here.
 """
 
 from __future__ import annotations

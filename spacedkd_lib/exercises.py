@@ -164,7 +164,7 @@ EXERCISES = {
     "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),
     "09.3": Exercise(lambda a: a == deviations.turn(recipes.self_kd(recipes.Recipe(), interval=4.0), "A3"),
-                     "deviations.turn, or dataclasses.replace with the field that the library's README names for A3."),
+                     "deviations.turn, or dataclasses.replace with the field that DEVIATIONS[\"A3\"] names."),
     "10.1": Exercise(_number(500 * (512 / 2048) ** 0.5), "a mean over D elements pulls like one over the root of D."),
     "10.2": Exercise(_agrees([([3.0, 4.0], [0.0, 2.0]), ([1.0, 1.0, 1.0], [-2.0, 0.0, 2.0]), ([5.0], [2.0])],
                              _factor_distance),

@@ -1,8 +1,8 @@
 """A run, described completely: one frozen `Recipe`, and named functions that derive one from another.
 
 Every field states its unit or its allowed values and where its default comes from: the paper, the released
-programs (whose deviations carry ids: A, V, I, E, B and M, each with a number; README.md beside this file lists them),
-or us. Two recipes with the same fields have the same run id; nothing else decides what a run computes. No torch here.
+programs (whose deviations carry ids: A in deviations.py; V, I and E, B and M in its siblings), or us. Two recipes with
+the same fields have the same run id; nothing else decides what a run computes. No torch here.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Recipe:
                        "paper", RULES)
     replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6, V5)",
                          "paper", ("same", "fresh_augmentation", "fresh_batch", "restart"))
-    extra_step: bool = _field(False, "one more update after a replay that ends with an epoch (V10)", "ours")
+    extra_step: bool = _field(False, "one more update after a replay of whole epochs (V10)", "ours")
     tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS)
     counter: str = _field("one", "where self KD starts to count batches (A4)", "ours", COUNTERS)
     # Distillation
@@ -211,7 +211,10 @@ class Recipe:
             _check_field(f, getattr(self, f.name))
         for name in filter(None, (self.model, self.teacher_model)):
             if name not in RESNETS + TRANSFORMERS and not name.startswith("timm/"):
-                raise InputError(nearest("model", name, (*RESNETS, *TRANSFORMERS, f"timm/{name}")))
+                close = difflib.get_close_matches(name, RESNETS + TRANSFORMERS, n=1, cutoff=0.7)
+                hint = f'did you mean "{close[0]}"?' if close else f'a network of timm is written "timm/{name}".'
+                raise InputError(f'"{name}" is not a model; {hint} Allowed: {", ".join(RESNETS + TRANSFORMERS)}, '
+                                 "timm/<name>.")
         _check_numbers(self)
         _check_transformers(self)
         _check_methods(self)

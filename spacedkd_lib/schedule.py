@@ -92,7 +92,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
             statistics, without an update.
         refit: so many times "fit b" for each batch of a block comes before its replay (blocks only).
-        extra_step: a replay that ends with an epoch's last batch is followed by one more "learn", of the next batch
+        extra_step: a replay of whole epochs is followed by one more "learn", of the next batch
             (released transformer programs, V10; blocks only).
         seed: of the random rule.
 

@@ -48,9 +48,8 @@ class Setting:
     intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
     the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
     (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
-    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). variants: of both, by name.
-    transformer: for transformers (12), with variants by name. transformer_audit: ids of V rows whose switches are
-    turned alone.
+    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). transformer: for transformers
+    (12). variants: of these three, by name. transformer_audit: ids of V rows whose switches are turned alone.
     beyond: the largest rate of dropout in 13, which has spaced EMA too; 0: neither. Its variants: "random dropout",
     "constant lr, EMA".
     """
@@ -254,7 +253,7 @@ PROFILES = {p.name: p for p in (
         for label, base in (("CIFAR-100", _CIFAR), ("Tiny-ImageNet", _TINY))
         for net in ("resnet18", "resnet50", "resnet101")),
         *(Setting(f"CIFAR-100, {net} at 224 pixels", None, None, (), (), transformer=transformer(_CIFAR, model=net),
-                  variants=[name for name in TRANSFORMER_VARIANTS if "heads" not in name or "deit" in net])
+                  variants=tuple(name for name in TRANSFORMER_VARIANTS if "heads" not in name or "deit" in net))
           for net in ("timm/deit_tiny_patch16_224", "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7")))),
 )}
 

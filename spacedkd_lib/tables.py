@@ -630,15 +630,15 @@ def compare_claims(rows: list[study.Row], local: dict[str, Record], published: d
     return pd.DataFrame(lines, columns=["Claim", "Statement", "Setting", "Here", "Published", "Verdicts"])
 
 
-def comparison(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> str:
-    """`compare` and `compare_claims` as a page in Markdown."""
-    machines = [hardware_and_versions(found[run].provenance for run in sorted(found) if run in local and run in published)
-                for found in (local, published)]
-    return (f"# Numbers of two machines\n\nHere: {machines[0]}.\nPublished: {machines[1]}.\n\n"
-            '"Within the interval": the mean paired difference to the baseline (of the baseline its mean) lies in the '
-            'published 95% t interval; "differs": it does not, which independent runs do by chance in one line of eight '
-            f"at n = 5.\n\n{markdown(compare(rows, local, published))}\n"
-            f"{markdown(compare_claims(rows, local, published))}")
+def comparison(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame,
+               verdicts: pd.DataFrame) -> str:
+    """What `compare` and `compare_claims` found, as a page in Markdown."""
+    both = sorted(local.keys() & published.keys())
+    here, there = (hardware_and_versions(found[run].provenance for run in both) for found in (local, published))
+    return (f"# Numbers of two machines\n\nHere: {here}.\nPublished: {there}.\n\n"
+            '"Within the interval": the mean paired difference to the baseline (its mean where it is one, or its '
+            'notebook has none) lies in the published 95% t interval; "differs": it does not, which independent runs do '
+            f"by chance in one line of eight at n = 5.\n\n{markdown(accuracies)}\n{markdown(verdicts)}")
 
 
 def _seedless(recipe: Recipe) -> str:
@@ -686,13 +686,13 @@ START, END = "<!-- results:start -->", "<!-- results:end -->"
 HEADLINE = ("P1", "P2", "P3", "P6", "P7", "Q1", "Q10", "T1", "T2", "T4")  # claims that the README shows
 RULE = (f"Supported: a gain is shown (two-sided, 5%). Refuted: a gain of {claims.SMALLEST:g} points or more is "
         "excluded (one-sided, 5%). Inconclusive: neither. Then the difference in points, paired by seed, and its 95% "
-        "t interval.")
+        "t interval. Verdicts are after Holm's correction, intervals are not, so one that excludes zero may still be "
+        "inconclusive.")
 LEGEND = ("P: claims of the paper; Q: questions to it; X: added after first results, so exploring; O: claims of the "
           "papers of IE-KD, mutual learning and Education Distillation; S: questions to spacing these; T: claims of "
           "the paper on transformers; U: questions to their idle updates; F: claims of the released follow-up on "
-          f"dropout and EMA; N: questions to these. {RULE} Verdicts are after Holm, intervals are not, so one that "
-          "excludes zero may still be inconclusive. The correction is over the claims of one letter in one setting, "
-          "not over settings, and settings on the same letters share seeds. What was known when: "
+          f"dropout and EMA; N: questions to these. {RULE} The correction is over the claims of one letter in one "
+          "setting, not over settings, and settings on the same letters share seeds. What was known when: "
           "spacedkd_lib/claims.py.")
 
 

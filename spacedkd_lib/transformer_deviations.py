@@ -60,7 +60,7 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               elsewhere="one process here, and batches that do not depend on processes"),
     Deviation("V10", "medium", "one update too many", "TR 154, 189-191",
               "As many updates of the student as of the teacher.",
-              "After a block that ends with an epoch one more is made.", "391 for 390 batches at s = 1.",
+              "After a block of whole epochs one more is made.", "391 for 390 batches at s = 1, none more at 1.5.",
               _online(extra_step=True)),
     Deviation("V11", "medium", "the teacher's labels weigh half in online KD", "TR 107-112, 136, 176", "A teacher that "
               "learns as in the other arms.", "0.5 in online KD, 1.0 in spaced KD.",

@@ -395,12 +395,14 @@ def _unbuildable(name: str, image_size: int, error: Exception) -> InputError:
 
 
 def _known(name: str) -> str:
-    """A name that timm has, with or without a tag of weights. Others, such as addresses of weights, go no further."""
+    """A name that timm has. Others, such as addresses of weights, go no further."""
     import timm
-    network, _, tag = name.partition(".")
-    if timm.is_model(network) and (not tag or name in timm.list_pretrained(f"{network}.*")):
+    network, tagged, _ = name.partition(".")
+    if timm.is_model(network) and tagged:
+        raise InputError(f"timm/{name} names weights, and networks start untrained here: give timm/{network}.")
+    if timm.is_model(name):
         return name
-    close = difflib.get_close_matches(network, timm.list_models(), n=3)
+    close = difflib.get_close_matches(name, timm.list_models(), n=3)
     raise InputError(f'timm has no network "{name}"; ' +
                      (f'nearest: {", ".join(f"timm/{one}" for one in close)}; ' if close else "") +
                      "timm.list_models() lists all.")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,7 @@ def test_batch_norms_that_would_see_one_process_are_refused(monkeypatch, toy, mo
     monkeypatch.setattr(distributed, "processes", lambda: 2)
     with pytest.raises(InputError, match=f"Layers of the class {layer} .* in each of 2 processes by its own rows"):
         train.assemble([recipe], toy, torch.device("cpu"))
-    (run,), *_ = train.assemble([baseline(Recipe(**{**vars(BASE), "dataset": "toy", "train_images": 0}))], toy,
-                                torch.device("cpu"))
+    (run,), *_ = train.assemble([baseline(replace(BASE, dataset="toy", train_images=0))], toy, torch.device("cpu"))
     norms = {type(layer) for layer in run.distiller.student.modules() if isinstance(layer, nn.BatchNorm2d)}
     assert norms == {distributed.GlobalBatchNorm2d}
     distributed.prepare(run.distiller.student)  # twice is as once

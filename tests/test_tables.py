@@ -444,7 +444,8 @@ def test_compare_claims():
     assert here.startswith("supported: +") and there.startswith("refuted: -") and agreement == "contradict"
     one = {i: r for i, r in SPACED_RECORDS.items() if r.recipe.seed == 0}
     assert verdict(one, shifted(20))[::2] == ["inconclusive (n = 1)", "one is inconclusive"]
-    page = tables.comparison(SPACED, shifted(20), SPACED_RECORDS)
+    both = [compared(SPACED, shifted(20), SPACED_RECORDS) for compared in (tables.compare, tables.compare_claims)]
+    page = tables.comparison(shifted(20), SPACED_RECORDS, *both)
     assert "Here: Test CPU" in page and "| P1 " in page and "| differs " in page
 
 

@@ -384,7 +384,7 @@ def test_mutual_learning_of_transformers(toy):
 
 @pytest.mark.parametrize("make, sentence", [
     (lambda: Recipe(model="resnet9"), '"resnet9" is not a model; did you mean "resnet'),
-    (lambda: Recipe(model="deit_tiny_patch16_224"), 'did you mean "timm/deit_tiny_patch16_224"?'),
+    (lambda: Recipe(model="deit_tiny_patch16_224"), 'a network of timm is written "timm/deit_tiny_patch16_224"'),
     (lambda: preset(online_kd(Recipe(model=DEIT)), "released"),
      r'optimizer = "sgd": derive the recipe with transformer\('),
     (lambda: preset(baseline(BASE), "released"), "defined for online_kd, self_kd, ie_kd, mutual, education, ema, not"),

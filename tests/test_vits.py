@@ -250,7 +250,8 @@ def test_macs_count_attention():
 
 @pytest.mark.parametrize("changes, sentence", [
     (dict(name="timm/deit_tiny_patch16_225"), 'no network "deit_tiny_patch16_225"; nearest: timm/deit_tiny_patch16_224'),
-    (dict(name="timm/resnet18.nonsense"), 'timm has no network "resnet18.nonsense"; nearest: timm/resnet18, '),
+    (dict(name="timm/resnet18.a1_in1k"), "timm/resnet18.a1_in1k names weights, and networks start untrained here: give "
+                                         "timm/resnet18."),
     (dict(name="timm/hf-hub:someone/something"), 'timm has no network "hf-hub:someone/something"; '),
     (dict(name="pvt_tyni"), '"pvt_tyni" is not a network; did you mean "pvt_tiny"? Allowed: pvt_tiny, t2t_vit_7, '
                             "timm/..."),

@@ -1,7 +1,7 @@
 """`python -m spacedkd_lib.bench`: the engine beside the plain way of writing the same training, as ratios.
 
-Writes results/bench/<processor or GPU>/ and figures/bench/. `--quick` does it on tiny networks, into the folders of profile smoke, which
-git ignores: it shows that the benchmark works, and nothing about speed.
+Writes results/bench/<processor or GPU>/ and figures/bench/<the same>/. `--quick` does it on tiny networks, into the
+folders of profile smoke, which git ignores: it shows that the benchmark works, and nothing about speed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 import torch
@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
+    folder = size.folder
     if options.accuracy:
         profile, seeds = ("smoke", 2) if options.quick else ("quick", 10)
         parts = {"accuracy": lambda size: accuracy(profile, seeds, options.workers)}
@@ -76,10 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
         for name, part in parts.items():
             if options.only in (None, name):
                 origin = provenance("cuda" if name == "gpu" else "cpu")
+                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # "avx2", "avx512", a GPU's name
+                size = replace(size, folder=f"{folder}/{device}")
                 table, raw = part(size)
                 raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}
-                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # "avx2", "avx512", a GPU's name
-                keep(name, f"{size.folder}/{device}", table, raw, origin, NOTES[name])
+                keep(name, size.folder, table, raw, origin, NOTES[name])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
