@@ -144,7 +144,7 @@ def test_publish_refuses_where_no_arm_is_whole(place):
     finish(row for row in SMOKE if row.seed == 0)
     with pytest.raises(InputError, match="No arm of profile smoke is finished .* nothing was published"):
         cli.publish(SimpleNamespace(profile="smoke", seeds=0))
-    assert not (place / "results").exists()
+    assert not (place / "results" / "smoke").exists()
 
 
 def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
