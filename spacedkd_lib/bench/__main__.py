@@ -44,8 +44,8 @@ def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, no
 
 NOTES = {
     "speed": "Medians, sides taking turns in one process; processor time. By counting: an update is three forward "
-             "passes, a look at the teacher one. bf16 on batches of 4, if so: the processor has no bf16 instructions, and "
-             "torch imitates them.",
+             "passes, a look at the teacher one. bf16 on batches of 4, if so: the processor has no bf16 instructions, "
+             "and torch imitates them.",
     "gpu": "Medians over 5 times 20 updates, sides taking turns, by the GPU's clock; fp32 convolutions are torch's "
            "default (TF32 on many GPUs); the product is that of two 8192 x 8192 matrices.",
     "memory": "Each way in a process of its own. The data set, held as bytes by both, is not counted; tensors are "
