@@ -699,14 +699,13 @@ LEGEND = ("P: claims of the paper; Q: questions to it; X: added after first resu
 def readme_block(profiles: Iterable[str]) -> str:
     """The claims of HEADLINE in all settings of published profiles, in Markdown, and what their numbers come from.
     Empty if none of them has published records."""
-    tables, sources = [], []
+    parts, sources = [], []
     for name in _shown(profiles):
-        judged, used = _judged(name, HEADLINE)
+        judged, used = _judged(name, records.read_published(name), HEADLINE)
         if used:
-            tables.append(judged)
+            parts.append(judged)
             sources.append(f"{_said_of(name)}: {hardware_and_versions(r.provenance for r in used)}.")
-    table = pd.concat(tables) if tables else pd.DataFrame()
-    return "" if table.empty else f"{RULE}\n\n{markdown(claims.matrix(table))}\n{' '.join(sources)}\n"
+    return f"{RULE}\n\n{markdown(claims.matrix(pd.concat(parts)))}\n{' '.join(sources)}\n" if parts else ""
 
 
 def results_block(profiles: Iterable[str]) -> str:
@@ -726,9 +725,9 @@ def _said_of(name: str) -> str:
     return f"Profile {name}, {study.profile(name).seeds} seeds"
 
 
-def _judged(name: str, ids: Iterable[str] | None = None) -> tuple[pd.DataFrame, list[Record]]:
+def _judged(name: str, published: dict[str, Record], ids: Iterable[str] | None = None
+            ) -> tuple[pd.DataFrame, list[Record]]:
     """The claims of a published profile, all or those of some ids, and the records that judge them."""
-    published = records.read_published(name)
     judged = claims.judged(runs(study.grid(name), published))
     judged = judged if ids is None else judged[judged["Claim"].isin(ids)]
     return judged, [published[run] for run in dict.fromkeys(" ".join(judged["Runs"]).split())]
@@ -736,7 +735,7 @@ def _judged(name: str, ids: Iterable[str] | None = None) -> tuple[pd.DataFrame, 
 
 def _results_of(name: str) -> str:
     published, parts = records.read_published(name), []
-    judged, used = _judged(name)
+    judged, used = _judged(name, published)
     used = {record.run_id: record for record in used}
     for setting in study.profile(name).settings:
         for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):

@@ -123,7 +123,7 @@ SHORT = [  # what the README itself says: words, claims and settings
     ("by {:.1f} points on letters and {:.1f} on digits", ("P2", THIRTY), ("P2", "digits")),
     ("costs {:.1f} points at a tuned learning rate and gains {:.1f} at a quarter", ("U2", TEN), ("U2", QUARTER)),
     ("ends {:.1f} points below labels alone, and spacing wins back {:.1f}", ("O3", TEN), ("S5", TEN)),
-    ("teachers ends {:.1f} below; over teachers who learn beside the student spacing gains {:.1f}", ("O4", TEN),
+    ("finished teachers ends {:.1f} below; over teachers who learn beside the student spacing gains {:.1f}", ("O4", TEN),
      ("S6", TEN))]
 
 
