@@ -101,8 +101,7 @@ def reproduce(options) -> int:
     study.check_workers(options.workers)
     executor = slurm.Slurm(records.runs_folder() / ".slurm", **slurm.parse(options.slurm)) if options.slurm else None
     published = records.read_published(options.profile)  # bad records and folders are found before any training
-    for place in ("results", "figures"):
-        records.check_writable(records.ROOT / place / folder)
+    records.check_writable(records.built(folder))
     if any(records.load(row.recipe) is None for row in rows):
         print(plan_line(rows, options.workers), flush=True)
     say = partial(print, flush=True)
@@ -111,7 +110,7 @@ def reproduce(options) -> int:
     measures.measure_all(measures.wanted(rows), options.workers, say)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
     found = tables.local_records(rows)
-    tables.write_tidy(rows, found, records.ROOT / "results" / folder)
+    tables.write_runs(rows, found, records.built(folder))
     print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'}.")
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
@@ -120,21 +119,21 @@ def reproduce(options) -> int:
         print(both[0].to_string(index=False))
         counts = both[1]["Verdicts"].value_counts()
         print(f"Verdicts of {counts.sum()} claims: " + "; ".join(f"{name}: {n}" for name, n in counts.items()) + ".")
-        page = records.ROOT / "build" / f"comparison-{folder}.md"
+        page = records.built(folder) / "comparison.md"
         records.write_atomically(page, tables.comparison(found, published, *both))
-        print(f"The same as a page: build/{page.name}.")
-    print(f"Done in {_duration(time.monotonic() - started)}. Tables and notebooks: results/{folder}/. "
-          f"Figures: figures/{folder}/.")
+    print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
+          + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0
 
 
 def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
     """Execute the series in a profile, two at a time; a notebook whose inputs are unchanged is left alone."""
     parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | ({"workers": workers} if workers else {})
-    folder = records.ROOT / "results" / study.folder(profile, seeds) / "notebooks"
+    built = records.built(study.folder(profile, seeds))
+    folder = built / "notebooks"
 
     def one(name: str) -> str | None:
-        key_file = records.ROOT / "build" / "keys" / study.folder(profile, seeds) / name
+        key_file = built / "keys" / name
         key = inputs_key(name, parameters)
         if (folder / f"{name}.ipynb").exists() and key_file.exists() and key_file.read_text() == key:
             return None
@@ -162,8 +161,8 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records from runs/ to results/<profile>/records.jsonl; update the READMEs that show
-    them. An arm is published whole, with all its seeds, or not at all."""
+    """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them. An
+    arm is published whole, with all its seeds, or not at all."""
     rows = study.grid(options.profile, None, options.seeds)
     found = tables.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
@@ -173,7 +172,9 @@ def publish(options) -> None:
                          f"make reproduce PROFILE={options.profile} finishes them; nothing was published.")
     found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
-    tables.write_tidy(rows, found, path.parent)
+    tables.write_runs(rows, found, path.parent)
+    for table in (records.built(options.profile) / "tables").glob("*.csv"):
+        records.write_atomically(path.parent / "tables" / table.name, table.read_bytes())
     from . import measures
     measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md", tables.readme_block)
@@ -185,12 +186,11 @@ def publish(options) -> None:
 
 
 def report(options) -> None:
-    """Turn a profile's executed notebooks into pages under report/."""
-    source = records.ROOT / "results" / study.profile(options.profile).name / "notebooks"
+    """Turn a profile's executed notebooks into pages under report/; if there are none, those of the published runs."""
+    source = records.built(study.profile(options.profile).name) / "notebooks"
+    if not list(source.glob("*.ipynb")):
+        draw_published(options.profile)
     pages = sorted(source.glob("*.ipynb"))
-    if not pages:
-        raise InputError(f"results/{options.profile}/notebooks/ holds no executed notebook: "
-                         f"run make reproduce PROFILE={options.profile} first.")
     target = records.ROOT / "report" / options.profile
     subprocess.run([sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--log-level", "ERROR",
                     "--output-dir", str(target), *map(str, pages)], check=True)
@@ -198,6 +198,25 @@ def report(options) -> None:
     records.write_atomically(target / "index.html", f"<!doctype html><title>Spaced KD, {options.profile}</title>\n"
                              f"<h1>Spaced KD: profile {options.profile}</h1>\n<ul>\n{links}</ul>\n")
     print(f"Open {(target / 'index.html').relative_to(records.ROOT)} in a browser.")
+
+
+def draw_published(profile: str) -> None:
+    """Draw all tables and figures of a profile from its published records: execute the notebooks on a copy of them.
+
+    Raises:
+        InputError: nothing is published.
+    """
+    from . import measures
+    published = records.read_published(profile)
+    if not published:
+        raise InputError(f"Nothing of profile {profile} is executed here or published: run make reproduce "
+                         f"PROFILE={profile} first.")
+    os.environ["SPACEDKD_RUNS"] = str(records.built(profile) / "published")  # never among this machine's own runs
+    example = study.grid(profile, study.MEASURING[0])[0].recipe.run_id  # 06 and 07 need its weights, and train it
+    left = {run_id: record for run_id, record in published.items() if run_id != example}
+    records.restore(left.values())
+    measures.restore(profile, left)
+    execute_notebooks(profile, 0, 0)
 
 
 def refresh(options) -> None:

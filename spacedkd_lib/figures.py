@@ -7,11 +7,12 @@ Figures come from pyplot: a notebook shows them at the end of their cell. Nothin
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 import re
 import textwrap
+from pathlib import Path
 from typing import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -469,21 +470,16 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
     return fig
 
 
-def save(fig: Figure, name: str, profile: str, run_ids: Iterable[str]) -> None:
-    """Keep a figure as figures/<profile>/<name>.png and .svg, with <name>.json naming its records. The same
-    figure gives the same bytes, and a file is whole or not there.
+def save(fig: Figure, path: Path, run_ids: Iterable[str]) -> None:
+    """Keep a figure as a PNG whose metadata, under "Description", name its records. The same figure gives the same
+    bytes.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    folder = records.ROOT / "figures" / profile
-    sidecar = {"figure": name, "profile": profile, "runs": sorted(set(run_ids))}
-    # First, because it makes the folder and finds one that cannot be written to.
-    records.write_atomically(folder / f"{name}.json", json.dumps(sidecar, indent=1) + "\n")
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # the layout depends a little on the resolution: settle it once
-    with plt.rc_context({"svg.hashsalt": "spacedkd"}):
-        for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-            draft = folder / f".{name}.{kind}.{os.getpid()}"
-            fig.savefig(draft, format=kind, dpi=200, metadata=metadata)
-            os.replace(draft, folder / f"{name}.{kind}")
+    content = io.BytesIO()
+    shows = json.dumps({"figure": path.stem, "runs": sorted(set(run_ids))})
+    fig.savefig(content, format="png", dpi=200, metadata={"Software": None, "Description": shows})
+    records.write_atomically(path, content.getvalue())

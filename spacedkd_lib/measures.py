@@ -240,10 +240,14 @@ def measure(recipe: Recipe, name: str) -> Values:
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
             "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
             **records.environment()}
+    _store(recipe, name, meta, values)
+    return values
+
+
+def _store(recipe: Recipe, name: str, meta: dict, values: Values) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, meta=np.array(json.dumps(meta, sort_keys=True)), **values)
     records.write_atomically(_file(recipe, name), content.getvalue())
-    return values
 
 
 def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
@@ -299,6 +303,15 @@ def publish(recipes: Iterable[Recipe], profile: str) -> int:
     np.savez_compressed(content, settings=np.array(json.dumps(settings)), **found)
     records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
     return sum(map(len, alike.values()))
+
+
+def restore(profile: str, published: dict[str, records.Record]) -> None:
+    """Lay the published measures of these records beside the runs that `records.restore` laid down."""
+    for (run_id, name), values in read_published(profile).items():
+        if run_id in published:
+            recipe, provenance = published[run_id].recipe, published[run_id].provenance
+            meta = {"settings": MEASURES[name].settings, "weights_sha256": provenance["weights_sha256"]}
+            _store(recipe, name, meta, values)
 
 
 def read_published(profile: str) -> dict[tuple[str, str], Values]:

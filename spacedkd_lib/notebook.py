@@ -141,15 +141,16 @@ class Session:
                 print(f"Profile {name}, {kind}: {len(of)} runs. {tables.hardware_and_versions(of)}.")
 
     def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
-        """Keep a figure under figures/<profile>/ with the ids of the records it shows; in smoke nothing is kept."""
+        """Keep a figure in build/<profile>/figures/ with the ids of the records it shows; in smoke nothing is kept."""
         if self.profile != "smoke":
-            figures.save(fig, f"{self.name}-{name}", self.folder, shown.ids if shown else [])
+            path = records.built(self.folder) / "figures" / f"{self.name}-{name}.png"
+            figures.save(fig, path, shown.ids if shown else [])
 
     def record(self, table: pd.DataFrame) -> None:
-        """Keep this notebook's numbers as CSV, Markdown and LaTeX under results/<profile>/tables/; in smoke nothing
-        is kept."""
+        """Keep this notebook's numbers as CSV in build/<profile>/tables/; in smoke nothing is kept."""
         if self.profile == "smoke":
             print(f"{len(table)} rows; the smoke profile keeps none.")
             return
-        tables.write(table, records.ROOT / "results" / self.folder / "tables" / self.name)
-        print(f"Recorded {len(table)} rows in results/{self.folder}/tables/{self.name}.csv, .md and .tex.")
+        path = records.built(self.folder) / "tables" / f"{self.name}.csv"
+        tables.write(table, path)
+        print(f"Recorded {len(table)} rows in {path.relative_to(records.ROOT)}.")

@@ -1,13 +1,14 @@
 """One directory a run: recipe.json first, result.json last. No torch, except where weights are read or written.
 
 A record is complete when its result.json exists, and never changes after that. Local runs live in runs/ (ignored
-by git); what is published lives in results/<profile>/records.jsonl, one record a line, and only `make publish`
+by git); what is published lives in results/<profile>/records.jsonl.gz, one record a line, and only `make publish`
 writes there.
 """
 
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -200,7 +201,12 @@ def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
     return from_bytes(content)
 
 
-def published_file(profile: str, name: str = "records.jsonl") -> Path:
+def built(folder: str) -> Path:
+    """Where `make reproduce` leaves tables, figures and notebooks of a profile; ignored by git."""
+    return ROOT / "build" / folder
+
+
+def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
     return ROOT / "results" / profile / name
 
 
@@ -209,17 +215,28 @@ def read_published(profile: str) -> dict[str, Record]:
     path = published_file(profile)
     if not path.exists():
         return {}
-    lines = path.read_text().splitlines()
+    lines = gzip.decompress(path.read_bytes()).splitlines()
     records = [from_json(line, f"{path.name} of results/{profile}, line {i + 1}") for i, line in enumerate(lines)]
     return {record.run_id: record for record in records}
 
 
 def publish(records: Iterable[Record], profile: str) -> Path:
-    """Write the records as the published ones of a profile, one JSON line each, ordered by run id."""
+    """Write the records as the published ones of a profile, one JSON line each, ordered by run id; compressed. Equal
+    records give equal bytes."""
     ordered = sorted(records, key=lambda record: record.run_id)
     path = published_file(profile)
-    write_atomically(path, "".join(record.to_json() + "\n" for record in ordered))
+    lines = "".join(record.to_json() + "\n" for record in ordered)
+    write_atomically(path, gzip.compress(lines.encode(), mtime=0))
     return path
+
+
+def restore(published: Iterable[Record]) -> None:
+    """Lay published records, without their weights, into the runs folder where they are missing."""
+    for record in published:
+        folder = runs_folder() / record.run_id
+        if not (folder / "result.json").exists():
+            write_atomically(folder / "recipe.json", record.recipe.to_json())
+            write_atomically(folder / "result.json", record.to_json())
 
 
 # Provenance

@@ -1,4 +1,4 @@
-"""Records -> data frames -> CSV, Markdown and LaTeX. Nothing here is typed by hand, and nothing needs torch.
+"""Records -> data frames -> CSV and Markdown. Nothing here is typed by hand, and nothing needs torch.
 
 `runs` and `epochs` are tidy frames for computing; `summary` is the table of results, one line an arm;
 `formatted` is what people see of it.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 from contextlib import suppress
@@ -516,54 +515,26 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
 
 # Files
 
-def write(table: pd.DataFrame, stem: Path) -> list[Path]:
-    """Keep a table as <stem>.csv (every digit), <stem>.md and <stem>.tex (as `formatted`).
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Keep a table as CSV, with every digit.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    csv = table.to_csv(index=False, lineterminator="\n")
-    texts = {"csv": csv, "md": markdown(table), "tex": latex(table)}
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in texts]
-    for path, text in zip(paths, texts.values()):
-        records.write_atomically(path, text)
-    return paths
-
-
-def _cells(table: pd.DataFrame) -> tuple[list[list[str]], list[bool]]:
-    """Header and lines as text, and for each column whether it holds numbers."""
-    shown = formatted(table)
-    numeric = [all(re.match(r"[-+]?\d|$", cell) for cell in shown[name]) for name in shown]
-    return [list(shown.columns), *shown.values.tolist()], numeric
+    records.write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table in GitHub's Markdown, columns padded so that its source is legible too."""
-    lines, numeric = _cells(table)
+    shown = formatted(table)
+    numeric = [all(re.match(r"[-+]?\d|$", cell) for cell in shown[name]) for name in shown]
+    lines = [list(shown.columns), *shown.values.tolist()]
     lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * (w - 1) + ":" if right else "-" * w for w, right in zip(widths, numeric)])
     padded = ([cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric)]
               for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in padded)
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-          "<": "$<$", ">": "$>$", **{c: "\\" + c for c in "&%$#_{}"}}
-
-
-def latex(table: pd.DataFrame) -> str:
-    """A tabular for the package booktabs; special characters escaped, true minus signs."""
-    lines, numeric = _cells(table)
-    head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in lines)
-    columns = "".join("lr"[right] for right in numeric)
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body,
-                      r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _latex(text: str) -> str:
-    text = "".join(_LATEX.get(c, c) for c in text)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)
 
 
 # This machine's records, and the published ones
@@ -579,18 +550,11 @@ def published_profiles() -> list[str]:
     return [name for name in BY_SIZE if records.published_file(name).exists()]
 
 
-def write_tidy(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
-    """All records of a profile as two tidy CSV files: runs.csv, a line a run, and epochs.csv.gz, a line an epoch. What
-    depends on the clock stays in the records. Notebooks 06 and 07 measure runs of 05, which are not told again."""
+def write_runs(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
+    """All records of a profile as runs.csv, a line a run; epochs and times stay in the records. Notebooks 06 and 07
+    measure runs of 05, which are not told again."""
     rows = [row for row in rows if row.notebook not in study.MEASURING]
-    clock = ["seconds", "images_per_second"]
-    for name, frame in (("runs", runs(rows, found)), ("epochs", epochs(rows, found))):
-        tidy = frame.drop(columns=clock, errors="ignore").drop_duplicates()
-        text = tidy.to_csv(index=False, lineterminator="\n")
-        if name == "epochs":  # repeats much; equal contents give equal files
-            records.write_atomically(folder / "epochs.csv.gz", gzip.compress(text.encode(), mtime=0))
-        else:
-            records.write_atomically(folder / "runs.csv", text)
+    write(runs(rows, found).drop(columns="seconds").drop_duplicates(), folder / "runs.csv")
 
 
 def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
@@ -784,12 +748,11 @@ def _sources(name: str, used: Iterable[Record]) -> str:
     """What the numbers of a table mean, and where they come from."""
     of = [record.provenance for record in used]
     data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
-    places = {"tables": f"{name}/tables", "figures": f"../figures/{name}", "executed notebooks": f"{name}/notebooks"}
-    links = ", ".join(f"[{what}]({place})" for what, place in places.items()
-                      if (records.ROOT / "results" / place).exists())
+    tables = f"{name}/tables"
     return (f"Profile {name}: last epoch, n seeds; paired differences in percentage points and their 95% t intervals. "
             f"{hardware_and_versions(of)}; data SHA-256: {data}."
-            + f" All arms and what qualifies them: {links}." * bool(links) + "\n")
+            + f" All arms and what qualifies them: [tables]({tables})."
+            * (records.ROOT / "results" / tables).exists() + "\n")
 
 
 def update_readme(path: Path, block: Callable[[Iterable[str]], str]) -> None:

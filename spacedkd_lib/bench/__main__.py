@@ -32,12 +32,12 @@ def provenance(device: str = "cpu") -> dict:
 
 
 def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, note: str) -> None:
-    """results/<where>/<name>.csv (every digit; of runs, a line each), .md (for people) and .json (all there is)."""
+    """Print a table, and keep results/<where>/<name>.csv (every digit; of runs, a line each) and .json (its record: every
+    repeat, sizes, provenance)."""
     stem = records.ROOT / "results" / where / name
     text = f"{tables.markdown(table)}\n{note} {tables.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"
     csv = pd.DataFrame(raw["runs"]) if "runs" in raw else table
-    records.write_atomically(stem.with_suffix(".csv"), csv.to_csv(index=False, lineterminator="\n"))
-    records.write_atomically(stem.with_suffix(".md"), text)
+    tables.write(csv, stem.with_suffix(".csv"))
     records.write_atomically(stem.with_suffix(".json"), json.dumps({"provenance": origin, **raw}, indent=1) + "\n")
     print(f"\n{text}", flush=True)
 

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import figures, train
+from .. import figures, records, train
 from ..batches import STATISTICS, Batches
 from ..recipes import Recipe, online_kd
 from ..schedule import interval_batches, lockstep
@@ -146,7 +146,8 @@ def growth(size: Size) -> tuple[pd.DataFrame, dict]:
                       "Replay, last (MB)": last["replay_bytes"] / 1e6,
                       "Process, first (MB)": first["process_bytes"] / 1e6,
                       "Process, last (MB)": last["process_bytes"] / 1e6})
-    figures.save(growth_figure(found), "growth", size.folder, [r.run_id for p in points for r in p.recipes])
+    path = records.ROOT / "figures" / size.folder / "growth.png"
+    figures.save(growth_figure(found), path, [r.run_id for p in points for r in p.recipes])
     return pd.DataFrame(lines), {"points": found.to_dict("records")}
 
 
