@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,8 +174,7 @@ def publish(options) -> None:
     found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
     tables.write_runs(rows, found, path.parent)
-    for table in (records.built(options.profile) / "tables").glob("*.csv"):
-        records.write_atomically(path.parent / "tables" / table.name, table.read_bytes())
+    publish_drawn(options.profile)
     from . import measures
     measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md", tables.readme_block)
@@ -183,6 +183,17 @@ def publish(options) -> None:
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)
           + (" Some were made by code that was not committed, and say so." if dirty else ""))
+
+
+def publish_drawn(profile: str) -> None:
+    """Copy a profile's tables to results/, and to figures/ those figures that a README shows."""
+    built, results = records.built(profile), records.ROOT / "results"
+    for table in (built / "tables").glob("*.csv"):
+        records.write_atomically(results / profile / "tables" / table.name, table.read_bytes())
+    shown = (records.ROOT / "README.md").read_text() + (results / "README.md").read_text()
+    for name in re.findall(rf"figures/{profile}/([\w-]+\.png)", shown):
+        if (built / "figures" / name).exists():
+            records.write_atomically(records.ROOT / "figures" / profile / name, (built / "figures" / name).read_bytes())
 
 
 def report(options) -> None:

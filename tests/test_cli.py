@@ -1,5 +1,6 @@
 """The commands as a person gives them: exit status, one sentence for bad input."""
 
+import gzip
 import json
 import math
 import os
@@ -8,7 +9,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from test_tables import synthetic
 
@@ -53,11 +53,11 @@ def test_an_unwritable_results_folder_starts_nothing(tmp_path):
 
 
 def test_a_published_record_of_another_version_starts_nothing(tmp_path):
-    published = tmp_path / "results" / "smoke" / "records.jsonl"
+    published = tmp_path / "results" / "smoke" / "records.jsonl.gz"
     published.parent.mkdir(parents=True)
     recipe = json.loads(study.grid("smoke")[0].recipe.to_json()) | {"version": 0}
     values = {"run_id": "x", "recipe": recipe, "epochs": [], "summary": {}, "provenance": {}}
-    published.write_text(json.dumps(values | {"sha256": records._checksum(values)}))
+    published.write_bytes(gzip.compress(json.dumps(values | {"sha256": records._checksum(values)}).encode()))
     done = command("reproduce", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path / "runs"), SPACEDKD_ROOT=str(tmp_path))
     assert done.returncode == 2 and "version 0 of the recipe" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -122,15 +122,14 @@ def test_publish_takes_whole_arms_only(place, capsys):
                       ("11", "baseline"), ("13", "baseline"),
                       *((notebook, arm) for notebook in ("06", "07") for arm in ("baseline", "online KD"))}}
     out = capsys.readouterr().out
-    assert "Published 4 records in results/smoke/records.jsonl." in out
+    assert "Published 4 records in results/smoke/records.jsonl.gz." in out
     assert f"Not finished and left out: {len(arms - whole)} arms." in out
     tidy = (place / "results" / "smoke" / "runs.csv").read_text()
     assert "online KD" in tidy and "constant lr" not in tidy and "06_loss_landscape" not in tidy
-    epochs = place / "results" / "smoke" / "epochs.csv.gz"
-    assert set(pd.read_csv(epochs)["arm"]) >= {"online KD", "clean, s=0"}
-    before = epochs.read_bytes()
+    published = records.published_file("smoke")
+    before = published.read_bytes()
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
-    assert epochs.read_bytes() == before
+    assert published.read_bytes() == before
 
 
 def test_publish_of_a_whole_profile_leaves_nothing_out(place, capsys):
@@ -138,6 +137,29 @@ def test_publish_of_a_whole_profile_leaves_nothing_out(place, capsys):
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
     assert set(records.read_published("smoke")) == wanted
     assert "left out" not in capsys.readouterr().out
+
+
+def test_publish_copies_tables_and_the_figures_that_are_shown(place):
+    finish(SMOKE)
+    (place / "README.md").write_text(f"![](figures/smoke/05-arms.png){tables.START}{tables.END}")
+    for name in ("tables/05.csv", "figures/05-arms.png", "figures/05-other.png"):
+        records.write_atomically(place / "build" / "smoke" / name, name)
+    cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    assert (place / "results" / "smoke" / "tables" / "05.csv").read_text() == "tables/05.csv"
+    assert [path.name for path in (place / "figures" / "smoke").iterdir()] == ["05-arms.png"]
+
+
+def test_published_records_are_drawn_without_this_machines_runs(place, monkeypatch):
+    """They lie in a folder of their own, but for the run whose weights 06 and 07 need."""
+    records.publish(synthetic(SMOKE).values(), "smoke")
+    drawn = []
+    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: drawn.extend(tables.local_records(SMOKE)))
+    cli.draw_published("smoke")
+    example = next(row for row in SMOKE if row.notebook == "06_loss_landscape").recipe.run_id
+    assert set(drawn) == {row.recipe.run_id for row in SMOKE} - {example}
+    assert os.environ["SPACEDKD_RUNS"] == str(place / "build" / "smoke" / "published")
+    with pytest.raises(InputError, match="Nothing of profile core"):
+        cli.draw_published("core")
 
 
 def test_publish_refuses_where_no_arm_is_whole(place):

@@ -348,35 +348,26 @@ def test_verdict_takes_the_interval_at_its_word():
 
 # Files
 
-def test_write_gives_three_files_that_say_the_same(tmp_path):
+def test_write_keeps_every_digit(tmp_path):
+    table, path = tables.summary(tables.runs(SPACED, SPACED_RECORDS)), tmp_path / "deep" / "05_spaced_kd.csv"
+    tables.write(table, path)
+    assert list(path.parent.iterdir()) == [path]  # nothing half-written
+    lines = list(csv.DictReader(path.open()))
+    assert [float(line["Test accuracy (%)"]) for line in lines] == table["Test accuracy (%)"].tolist()
+    before = path.read_bytes()
+    tables.write(table, path)
+    assert path.read_bytes() == before
+
+
+def test_markdown_shows_what_people_see():
     table = tables.summary(tables.runs(SPACED, SPACED_RECORDS))
-    paths = tables.write(table, tmp_path / "deep" / "05_spaced_kd")
-    assert [path.name for path in paths] == ["05_spaced_kd.csv", "05_spaced_kd.md", "05_spaced_kd.tex"]
-    assert sorted(paths[0].parent.iterdir()) == sorted(paths)  # nothing half-written
-    lines = list(csv.DictReader(paths[0].open()))
-    every_digit = table["Test accuracy (%)"].tolist()
-    assert [float(line["Test accuracy (%)"]) for line in lines] == every_digit
-    shown = tables.formatted(table)
-    lines = cells(paths[1].read_text())
+    shown, lines = tables.formatted(table), cells(tables.markdown(table))
     assert lines[0] == list(shown.columns) and lines[2:] == shown.values.tolist()
-    before = [path.read_bytes() for path in paths]
-    tables.write(table, tmp_path / "deep" / "05_spaced_kd")
-    assert [path.read_bytes() for path in paths] == before
 
 
-def test_markdown_and_latex_escape_what_is_special():
-    table = pd.DataFrame({"a|b": ["x|y"], "50% & more_$#{}~^\\": ["p<0.001 ± -1.5 [-2.00, s-1]"]})
+def test_markdown_escapes_bars():
+    table = pd.DataFrame({"a|b": ["x|y"], "c": ["p<0.001 ± -1.5 [-2.00, s-1]"]})
     assert tables.markdown(table).splitlines()[2] == r"| x\|y | p<0.001 ± -1.5 [-2.00, s-1] |"
-    text = tables.latex(table)
-    assert r"50\% \& more\_\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} \\" in text
-    assert r"x|y & p$<$0.001 $\pm$ $-$1.5 [$-$2.00, s-1] \\" in text
-    assert text.startswith("\\begin{tabular}{ll}\n\\toprule\n")
-    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
-
-
-def test_latex_aligns_numbers_right():
-    table = pd.DataFrame({"Arm": ["a"], "n": [5], "d": ["+1.54 [0.80, 2.28]"]})
-    assert tables.latex(table).startswith(r"\begin{tabular}{lrr}")
 
 
 # This machine and the published records
