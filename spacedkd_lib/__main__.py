@@ -179,10 +179,11 @@ def publish(options) -> None:
     measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md", tables.readme_block)
     tables.update_readme(records.ROOT / "results" / "README.md", tables.results_block)
-    dirty = any(record.provenance["git_dirty"] for record in found.values())
+    dirty = {record.provenance["git_dirty"] for record in found.values()}
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)
-          + (" Some were made by code that was not committed, and say so." if dirty else ""))
+          + " Some were made by code that was not committed, and say so." * (True in dirty)
+          + " Of some it is unknown whether their code was committed." * (None in dirty))
 
 
 def publish_drawn(profile: str) -> None:

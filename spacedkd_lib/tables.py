@@ -739,8 +739,10 @@ def hardware_and_versions(provenance: Iterable[dict]) -> str:
 
     def each(say) -> str:
         return ", ".join(dict.fromkeys(map(say, of)))
-    hardware = each(lambda p: p["device_name"] if p["device"] == "cuda" else f"{p['cpu']}, {p['threads']} thread a run")
-    commit = each(lambda p: (p["git_commit"][:8] or "unknown") + " with changes" * p["git_dirty"])
+    hardware = each(lambda p: p["device_name"] + f" (TF32: {p.get('tf32')}; updates: {p.get('engine')})"
+                    if p["device"] == "cuda" else f"{p['cpu']}, {p['threads']} thread a run")
+    changed = {True: " with changes", False: "", None: " (changes unknown)"}
+    commit = each(lambda p: p["git_commit"][:8] + changed[p["git_dirty"]] if p["git_commit"] else "unknown")
     return f"{hardware}; torch {each(lambda p: p['torch'])}, Python {each(lambda p: p['python'])}; commit {commit}"
 
 

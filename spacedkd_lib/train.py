@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import time
+from contextlib import closing
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import beyond, checkpoints, data, distillers, distributed, records
+from . import beyond, checkpoints, data, distillers, distributed, graphs, records
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
@@ -29,7 +30,9 @@ from .schedule import Course, Event, graded_schedule, interval_batches, lockstep
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256",
+             "engine", "tf32", "driver", "cuda", "cudnn")
+PROBED = 500  # test pictures that a distiller's own numbers are computed from, and a CPU scores at once (ours)
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
@@ -142,6 +145,15 @@ def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimi
                               for decays, members in groups.items()], lr=recipe.lr, fused=True)
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of the next update; a replay reads it from a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Gradients of zero, where `zero_grad` leaves none: an update then still moves what momentum and decay move."""
     for group in optimizer.param_groups:
@@ -160,6 +172,7 @@ class Run:
         self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
         self.grade, self.told = 1, {}  # told: numbers that wait for the next row
         self.lengths = None  # batches of a training epoch, of a test in batches of `beyond.TEST_BATCH`; set by assemble
+        self.graphs = {}  # kind -> the `graphs.Graphs` that makes its updates in place of `update`
 
     def grow(self) -> None:
         """Enter the next grade: its parameters join the optimizer, those of the old head leave it."""
@@ -171,8 +184,14 @@ class Run:
                 self.optimizer["learn"].state |= {p: old.state[p] for p in group["params"] if p in old.state}
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
-        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at. A batch in
-        parts gives the gradient of the whole, but for batch norm, which sees the parts."""
+        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        if kind in self.optimizer:
+            set_rate(self.optimizer[kind], rate)
+        return self.graphs[kind].update(self, kind, x, y) if kind in self.graphs else self.update(kind, x, y)
+
+    def update(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """The loss terms, their gradients, one step at the rate that is set. A batch in parts gives the gradient of the
+        whole, but for batch norm, which sees the parts."""
         x, y, weight = distributed.part(x, y)
         optimizer, total = self.optimizer.get(kind), {}
         for part_x, part_y in zip(x.chunk(self.recipe.accumulate), y.chunk(self.recipe.accumulate)):
@@ -188,20 +207,15 @@ class Run:
                 part = value.detach() * (1 if name.endswith("correct") else share)
                 total[name] = total[name] + part if name in total else part
         total = distributed.sum_up(optimizer, total, weight)
-        self._update(optimizer, rate)
+        optimizer.step()
         return total
 
     def idle(self, kind: str, rate: float) -> None:
         """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
         transformer programs, V1): momentum goes on, weights decay, the second moment shrinks."""
         optimizer = self.optimizer["learn" if kind == "teach" else "teach"]
+        set_rate(optimizer, rate)
         zero_gradients(optimizer)
-        self._update(optimizer, rate)
-
-    @staticmethod
-    def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         optimizer.step()
 
     def set_dropout(self, modules: Iterable[torch.nn.Module], t: int) -> None:
@@ -340,8 +354,10 @@ class Tally:
         return row | {"seconds": seconds, "images_per_second": sum(self.images.values()) / seconds}
 
 
-def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_size: int = 500):
-    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run."""
+def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
+    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run. A GPU
+    takes more pictures at once, so that it need not wait for the host (ours)."""
+    batch_size = PROBED if torch.device(device).type == "cpu" else 5 * PROBED
     held = {name: (images.to(device), labels.to(device)) for name, (images, labels) in sets.items()}
 
     def evaluate(runs: list[Run]) -> list[dict[str, float]]:
@@ -364,7 +380,7 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_
                     whole = {name: torch.cat([o[name] for o in got]).float() for name in got[0]}
                     row |= getattr(run.distiller, "scored", named_scores)(split, whole, labels)
                     if split == "test" and hasattr(run.distiller, "diagnose"):
-                        row |= run.distiller.diagnose(normalised(images[:batch_size], statistics))
+                        row |= run.distiller.diagnose(normalised(images[:PROBED], statistics))
         return rows
     return evaluate
 
@@ -390,7 +406,8 @@ def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[
 
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
-          on_epoch: Callable[[dict], None] | None = None) -> tuple[list[dict], dict, dict, dict]:
+          on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
+          ) -> tuple[list[dict], dict, dict, dict]:
     """Run a recipe on its data set, from nothing: `sweep` of one.
 
     Returns:
@@ -399,14 +416,16 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
     Raises:
         InputError: its loss diverged.
     """
-    outcome, = sweep([recipe], dataset, device, on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
+    outcome, = sweep([recipe], dataset, device, engine=engine,
+                     on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
 
 
 def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
-          on_epoch: Callable[[Run], None] | None = None) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
+          on_epoch: Callable[[Run], None] | None = None, engine: str | None = None
+          ) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
     """Train recipes that share one teacher, in lockstep; or a single recipe.
 
     Args:
@@ -415,6 +434,9 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
         device: "cpu", "cuda", ...; a GPU if there is one unless given.
         folder: of checkpoints; training goes on from the last one there. None keeps none.
         on_epoch: called with each run after each of its epochs.
+        engine: one of `graphs.ENGINES`, how updates are made: one by one ("eager"), or as replayed CUDA graphs
+            ("graph"; "compiled": of compiled networks) where they fit; "auto": graphs on a GPU. SPACEDKD_ENGINE's
+            unless given.
 
     Returns:
         For each recipe rows of the epochs, summary, provenance and the final weights by name, as `records.save`
@@ -424,21 +446,24 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
         Stopped: `stopping.requested()`; a checkpoint holds what was done.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    engine = graphs.chosen(engine, device)
     repeatable(device)
     runs, batches, evaluate = assemble(recipes, dataset, device)
-    origin = provenance(dataset, device)
-    keeper = checkpoints.Keeper(folder, runs, {key: origin[key] for key in SAME_BITS})
-    for event, sharing, _ in walk(runs, batches, evaluate):
-        if on_epoch and event.kind == "epoch":
-            for run in sharing:
-                on_epoch(run)
-        keeper.after(event)
+    origin = provenance(dataset, device) | {"engine": engine}
+    with closing(graphs.Graphs(runs, engine, device)) as recorded:
+        keeper = checkpoints.Keeper(folder, runs, {key: origin.get(key) for key in SAME_BITS})
+        for event, sharing, _ in walk(runs, batches, evaluate):
+            if on_epoch and event.kind == "epoch":
+                for run in sharing:
+                    on_epoch(run)
+            keeper.after(event)
     images_per_batch = recipes[0].batch_size if recipes[0].drop_last else len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> tuple:
         more = run.distiller.summary(run.rows) if hasattr(run.distiller, "summary") else {}
-        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more, origin, run.weights())
+        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more,
+                origin | {"engine": recorded.told(run)}, run.weights())
     return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 
@@ -494,9 +519,14 @@ def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, devic
 
 def repeatable(device: torch.device) -> None:
     """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for finding mistakes: hundreds of kernels an update
+    # With warn_only these kernels of attention add up their gradients in any order, so that only the plain one is left.
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
 
 
 def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -> dict[str, float]:
@@ -529,7 +559,24 @@ def code_sha256() -> str:
 
 def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
     return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
-                                    "threads": torch.get_num_threads(), "processes": distributed.processes()}
+                                    "threads": torch.get_num_threads(), "processes": distributed.processes(),
+                                    **(gpu_environment() if gpu else {})}
+
+
+def gpu_environment() -> dict:
+    """What a GPU's numbers depend on besides: versions of driver and libraries; and "tf32", the operations in single
+    precision that round their factors to ten bits of mantissa (by default, as torch's, convolutions)."""
+    precisions = {"convolutions": torch.backends.cudnn.conv.fp32_precision,
+                  "matrix products": torch.backends.cuda.matmul.fp32_precision}
+    return {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+            "tf32": ", ".join(name for name, set_to in precisions.items() if set_to == "tf32") or "none"}
+
+
+@cache
+def _driver() -> str | None:
+    versions = records.answer(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return versions.split("\n")[0] if versions else None  # a line for each GPU
