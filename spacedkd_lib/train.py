@@ -20,7 +20,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import beyond, checkpoints, data, distillers, distributed, graphs, records
+from . import beyond, checkpoints, data, distillers, distributed, graphs, records, stacked
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
@@ -31,7 +31,7 @@ from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
 SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256",
-             "engine", "tf32", "driver", "cuda", "cudnn")
+             "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
 PROBED = 500  # test pictures that a distiller's own numbers are computed from, and a CPU scores at once (ours)
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
@@ -255,23 +255,24 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
         everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
         any more has `failed` set and is left out from then on.
     """
+    asking = requests(runs, batches, evaluate)
+    for event, sharing, asked in asking:
+        terms = sharing[0].step(event.kind, *asked) if asked else None
+        yield event, sharing, asking.send(terms)
+
+
+def requests(runs: list[Run], batches, evaluate: Callable) -> Iterator:
+    """What `walk` does but for the updates. Of each event it yields twice: first the event, the runs whose it is, and
+    the batch and rate of the update that it asks for, (x, y, rate) or None; then, sent the loss terms, those, when
+    everything is written down."""
     course = {run: batches.course(run.recipe) if isinstance(batches, School) else len(batches) for run in runs}
     schedules = {run: recipe_schedule(run.recipe, course[run]) for run in runs if not run.failed}
     clocks = {run: Clock(run.recipe, course[run], islice(events, run.position)) for run, events in schedules.items()}
     learned = {run: batches.learned(run.recipe) if isinstance(batches, School) else
                batches if reads_along(run.recipe) else batches.fresh(run.recipe.replay) for run in runs}
     for event, sharing in lockstep(schedules):
-        terms = None
-        if event.kind == "epoch":
-            due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
-            for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
-                run.check()
-                run.rows.append({"epoch": event.index, **run.tally.row(), **run.told, **scored})
-                run.tally, run.told = Tally(), {}
-        elif event.kind == "grow":
-            for run, scored in zip(sharing, evaluate(sharing)):
-                run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
-                run.grow()
+        if event.kind in ("epoch", "grow"):
+            terms = yield event, sharing, None
         else:
             run = sharing[0]
             if event.kind == "learn" and not reads_along(run.recipe):
@@ -282,18 +283,90 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
             run.distiller.epoch, run.distiller.block = clocks[run].epoch(event), event.block
             if stochastic(run.recipe):
                 _draw_noise(run, event, x.device)
-            terms = run.step(event.kind, x, y, rate)
+            terms = yield event, sharing, (x, y, rate)
             if run.recipe.idle_update == "zero_grad" and run.recipe.interval:
                 run.idle(event.kind, rate)
+        if event.kind == "epoch":
+            due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
+            for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
+                run.check()
+                run.rows.append({"epoch": event.index, **run.tally.row(), **run.told, **scored})
+                run.tally, run.told = Tally(), {}
+        elif event.kind == "grow":
+            for run, scored in zip(sharing, evaluate(sharing)):
+                run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
+                run.grow()
         for run in sharing:
             if terms and event.kind != "fit":
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
                 if x.device.type == "cpu":  # a GPU would have to wait for the answer: once an epoch must do there
                     run.check()
             run.position += 1
-        yield event, sharing, terms
+        yield terms
         for run in [run for run in schedules if run.failed]:
             del schedules[run]
+
+
+def walk_together(seeds: list[tuple[list[Run], Batches, Callable]]) -> Iterator[tuple[Event, list[Run], None]]:
+    """`walk` for several seeds whose updates are made at once, see stacked.py; a run that fails costs no other.
+
+    Args:
+        seeds: for each what `walk` takes; the runs' recipes are equal but for the seed.
+    """
+    columns = list(zip(*[runs for runs, *_ in seeds]))  # of equal recipes
+    stacks = stack(columns)
+    schedules = {number: islice(recipe_schedule(run.recipe, len(seeds[0][1])), run.position, None)
+                 for number, runs in enumerate(columns) for run in [run for run in runs if not run.failed][:1]}
+    asking = [requests(*seed) for seed in seeds]
+    asked = [next(requested, None) for requested in asking]
+    for event, numbers in lockstep(schedules):
+        now = {seed: request for seed, request in enumerate(asked) if request and request[0] == event
+               and seeds[seed][0].index(request[1][0]) in numbers}
+        if not now:
+            continue  # all whose it was have failed
+        sharing = [run for seed in now for run in asked[seed][1]]
+        terms = _update_together(stacks[numbers[0]], event.kind, {seed: request[2] for seed, request in now.items()})
+        for seed in now:
+            asking[seed].send(None)
+        for number in numbers if terms else ():
+            _tally_together({seed: run for seed, run in enumerate(columns[number]) if run in sharing}, event, *terms)
+        yield event, sharing, None
+        for seed in now:
+            asked[seed] = next(asking[seed], None)
+
+
+def stack(columns: list[tuple[Run]]) -> list[Run]:
+    """Of each list of equal runs one run that updates them all."""
+    made, known = [], {}
+    for runs in columns:
+        made.append(Run(runs[0].recipe, stacked.Stack(runs, known)))
+        made[-1].optimizer = made[-1].distiller.optimizer
+    return made
+
+
+def _update_together(run: Run, kind: str, asked: dict[int, tuple | None]) -> tuple[dict[str, Tensor], int] | None:
+    """Loss terms [S] of one update of all seeds, and its images a seed. A seed that asks for none, as it has failed,
+    gets another one's batch: so all kernels keep their shapes, and the other seeds their bits."""
+    first = next(iter(asked.values()))
+    if first is None:
+        return None
+    x, y, rates = zip(*[asked.get(seed, first) for seed in range(len(run.distiller.runs))])
+    terms = run.step(kind, torch.stack(x), torch.stack(y), rates[0])
+    run.distiller.share_views()
+    return terms and ({name: terms["each" if name == "loss" else name] for name in terms if name != "each"}, len(y[0]))
+
+
+def _tally_together(runs: dict[int, Run], event: Event, terms: dict[str, Tensor], images: int) -> None:
+    """Write down the terms [S] of an update: runs by their place in S, without those that have failed."""
+    if not runs:
+        return
+    first = next(iter(runs.values()))
+    kind = "learn" if first.recipe.method == "baseline" else event.kind
+    own = {name: torch.stack([value[place] for place in runs]) for name, value in terms.items()}
+    Tally.add_together([run.tally for run in runs.values()], kind, event.index, own, images)
+    if terms["loss"].device.type == "cpu":
+        for run in runs.values():
+            run.check()
 
 
 def reads_along(recipe: Recipe) -> bool:
@@ -338,6 +411,21 @@ class Tally:
         loss = terms["loss"].detach()
         first = self.diverged.get(kind, torch.full_like(loss, -1, dtype=torch.int64))
         self.diverged[kind] = torch.where((first >= 0) | (loss.abs() < DIVERGED), first, batch)
+
+    @staticmethod
+    def add_together(tallies: list[Tally], kind: str, batch: int, terms: dict[str, Tensor], images: int) -> None:
+        """`add` to S tallies, by as many kernels as to one; terms [S]."""
+        whole = Tally()
+        for name in ("sums", "diverged"):
+            held = [getattr(tally, name) for tally in tallies]
+            setattr(whole, name, {key: torch.stack([own[key] for own in held])
+                                  for key in held[0] if key.startswith(kind)})
+        whole.add(kind, batch, terms, images)
+        for place, tally in enumerate(tallies):
+            tally.updates[kind] += 1
+            tally.images[kind] += images
+            tally.sums |= {key: value[place] for key, value in whole.sums.items()}
+            tally.diverged |= {key: value[place] for key, value in whole.diverged.items()}
 
     def row(self) -> dict[str, float]:
         """Mean loss terms, train accuracy in percent, updates, seconds since the tally began, and images that went
@@ -426,10 +514,10 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
 def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
           on_epoch: Callable[[Run], None] | None = None, engine: str | None = None
           ) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
-    """Train recipes that share one teacher, in lockstep; or a single recipe.
+    """Train recipes that share one teacher, in lockstep; or a single recipe; or either for several seeds at once.
 
     Args:
-        recipes: of one `teacher_of`, or one recipe.
+        recipes: of one `teacher_of`, or one recipe; or such lists of several seeds, equal but for the seed.
         dataset: the recipes' data set, see `data.load`.
         device: "cpu", "cuda", ...; a GPU if there is one unless given.
         folder: of checkpoints; training goes on from the last one there. None keeps none.
@@ -448,11 +536,13 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     engine = graphs.chosen(engine, device)
     repeatable(device)
-    runs, batches, evaluate = assemble(recipes, dataset, device)
-    origin = provenance(dataset, device) | {"engine": engine}
+    seeds = [assemble(group, dataset, device) for group in stacked.by_seed(recipes)]
+    runs, batches = [run for group, *_ in seeds for run in group], seeds[0][1]
+    engine = engine if len(seeds) == 1 else "eager"  # an update of several seeds is not recorded
+    origin = provenance(dataset, device) | {"engine": engine, "seeds_together": len(seeds)}
     with closing(graphs.Graphs(runs, engine, device)) as recorded:
         keeper = checkpoints.Keeper(folder, runs, {key: origin.get(key) for key in SAME_BITS})
-        for event, sharing, _ in walk(runs, batches, evaluate):
+        for event, sharing, _ in walk(*seeds[0]) if len(seeds) == 1 else walk_together(seeds):
             if on_epoch and event.kind == "epoch":
                 for run in sharing:
                     on_epoch(run)
