@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import beyond, checkpoints, data, distillers, distributed, records
+from . import beyond, checkpoints, data, distillers, distributed, exact, records
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
@@ -29,7 +30,8 @@ from .schedule import Course, Event, graded_schedule, interval_batches, lockstep
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "exact",
+             "code_sha256")
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
@@ -493,7 +495,11 @@ def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, devic
 
 
 def repeatable(device: torch.device) -> None:
-    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none."""
+    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none. On a
+    CPU, warn if its bits are not those of every other x86."""
+    why = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    if device.type == "cpu" and why and exact.caps():
+        warnings.warn(why)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -530,6 +536,8 @@ def code_sha256() -> str:
 def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    same_everywhere = device.type == "cpu" and not exact.why_not(hardware, torch.get_num_threads())
     return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
-                                    "threads": torch.get_num_threads(), "processes": distributed.processes()}
+                                    "threads": torch.get_num_threads(), "processes": distributed.processes(),
+                                    "exact": same_everywhere}
