@@ -9,6 +9,7 @@
 ## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## DATA=folder      where the data sets lie; left out: data
+## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
 ## ARGS="..."       further options for JupyterLab (--no-browser) or the benchmark (--accuracy)
 
@@ -49,7 +50,7 @@ env: $(READY) ## set up the Python environment; every other command does it too
 	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 "$(PY)" -m jupyterlab $(ARGS) notebooks
+	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.exact "$(PY)" -m jupyterlab $(ARGS) notebooks
 
 plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
 	@$(SPACEDKD) plan $(OPTIONS)
@@ -69,7 +70,7 @@ else
 endif
 
 bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
-	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+	EXACT=0 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1

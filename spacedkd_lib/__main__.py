@@ -123,6 +123,7 @@ def reproduce(options) -> int:
     if published:
         both = [compared(rows, found, published) for compared in (tables.compare, tables.compare_claims)]
         print(both[0].to_string(index=False))
+        print(tables.certificate(found, published))
         counts = both[1]["Verdicts"].value_counts()
         print(f"Verdicts of {counts.sum()} claims: " + "; ".join(f"{name}: {n}" for name, n in counts.items()) + ".")
         page = records.built(folder) / "comparison.md"

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from contextlib import closing
 from functools import cache
 from itertools import islice, repeat
@@ -20,7 +21,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import beyond, checkpoints, data, distillers, distributed, graphs, records, stacked
+from . import beyond, checkpoints, data, distillers, distributed, exact, graphs, records, stacked
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
@@ -30,8 +31,8 @@ from .schedule import Course, Event, graded_schedule, interval_batches, lockstep
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256",
-             "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "exact",
+             "code_sha256", "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
 PROBED = 500  # test pictures that a distiller's own numbers are computed from, and a CPU scores at once (ours)
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
@@ -608,8 +609,12 @@ def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, devic
 
 
 def repeatable(device: torch.device) -> None:
-    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none."""
+    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none. On a
+    CPU, warn if its bits are not those of every other x86."""
     if device.type != "cuda":
+        why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+        if why_not and exact.caps():
+            warnings.warn(why_not)
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -654,7 +659,7 @@ def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
                                     "threads": torch.get_num_threads(), "processes": distributed.processes(),
-                                    **(gpu_environment() if gpu else {})}
+                                    **(gpu_environment() if gpu else {"exact": not exact.why_not(hardware, torch.get_num_threads())})}
 
 
 def gpu_environment() -> dict:
