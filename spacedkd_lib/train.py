@@ -656,10 +656,11 @@ def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
     gpu = device.type == "cuda"
     hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
     return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
-                                    "threads": torch.get_num_threads(), "processes": distributed.processes(),
-                                    **(gpu_environment() if gpu else {"exact": not exact.why_not(hardware, torch.get_num_threads())})}
+                                    "threads": threads, "processes": distributed.processes()} | more
 
 
 def gpu_environment() -> dict:
