@@ -5,7 +5,8 @@
 
 ## PROFILE=quick    smoke, quick, cifar100-slice, study, core or paper
 ## SEEDS=5          number of seeds; left out: the profile's own
-## WORKERS=2        runs side by side, one thread each; left out: one a processor core; auto: on a GPU, seeds together
+## WORKERS=2        runs side by side, one thread each; left out: one a processor core, on a GPU as many as
+##                  suit it; auto: on a GPU, also several seeds at once
 ## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## DATA=folder      where the data sets lie; left out: data

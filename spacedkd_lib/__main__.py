@@ -81,14 +81,22 @@ def plan(options) -> None:
             arms = dict.fromkeys(row.arm for row in here if row.setting == setting)
             print(f"  {name}, {setting}: {', '.join(arms)}")
         print(f"  {name}: {len(here)} runs, {done} done")
-    print(plan_line(rows, options.workers))
+    print(plan_lines(rows, options.workers))
 
 
-def plan_line(rows: list[study.Row], workers: int) -> str:
-    """One line: distinct runs, done, time and disk still needed."""
-    left = study.plan(rows, workers)
-    return (f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
-            f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/.")
+def plan_lines(rows: list[study.Row], workers: int) -> str:
+    """Distinct runs, done, time and disk still needed; then measures, and what it takes to compile."""
+    from . import measures  # brings torch
+    left, (number, seconds) = study.plan(rows, workers), measures.plan(rows, workers)
+    lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
+             f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
+    if number:
+        lines.append(f"Then {number} measures of finished runs (landscape, curvature, robustness), about "
+                     f"{_duration(seconds)}.")
+    if os.environ.get("SPACEDKD_ENGINE") == "compiled":
+        lines.append(f"Compilation: the first updates of a network take up to {left.first:.0f} s more than later ones, "
+                     "in every sweep.")
+    return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
@@ -105,15 +113,16 @@ def reproduce(options) -> int:
     started = time.monotonic()
     rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
     study.check_workers(options.workers)
-    executor = slurm.Slurm(records.runs_folder() / ".slurm", **slurm.parse(options.slurm)) if options.slurm else None
+    training, measuring = (slurm.Slurm(records.runs_folder() / ".slurm", **slurm.parse(options.slurm))
+                           if options.slurm else None for _ in range(2))
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     records.check_writable(records.built(folder))
     if any(records.load(row.recipe) is None for row in rows):
-        print(plan_line(rows, options.workers), flush=True)
+        print(plan_lines(rows, options.workers), flush=True)
     say = partial(print, flush=True)
-    study.run_all([row.recipe for row in rows], options.workers, say, executor)
+    study.run_all([row.recipe for row in rows], options.workers, say, training)
     # before the notebooks, which run two at a time and would both begin
-    measures.measure_all(measures.wanted(rows), options.workers, say)
+    measures.measure_all(measures.wanted(rows), options.workers, say, measuring)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
     found = tables.local_records(rows)
     tables.write_runs(rows, found, records.built(folder))

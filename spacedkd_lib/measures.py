@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
 
@@ -19,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import curvature, data, distillers, landscape, records, robustness, study, train
+from . import curvature, data, distillers, landscape, records, robustness, stopping, study, train
 from .batches import STATISTICS, Statistics, channel_statistics, generator, normalised
-from .executors import LocalProcesses
+from .evaluate import eval_mode
+from .executors import LocalProcesses, within_memory
 from .recipes import InputError, Recipe, baseline, nearest
 
 Values = dict[str, np.ndarray]
@@ -30,13 +33,14 @@ PUBLISHED = "measures.npz"
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run on this machine: its student, and pictures as it sees them.
+    """A finished run on this machine: its student, and pictures as it sees them, both on `device`.
 
     Raises (on use):
         InputError: its weights are not on this machine, or there are fewer pictures than asked for.
     """
 
     recipe: Recipe
+    device: str = "cpu"
 
     @cached_property
     def student(self) -> nn.Module:
@@ -52,7 +56,7 @@ class Trained:
         net = distillers.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules[role]
         net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
                              if name.startswith(f"{role}.")})
-        return net.eval().to(memory_format=torch.channels_last)
+        return net.eval().to(self.device, memory_format=torch.channels_last)
 
     @cached_property
     def _used(self) -> Tensor:
@@ -71,7 +75,8 @@ class Trained:
         x [count, C, H, W] normalised, y [count]."""
         dataset = _dataset(self.recipe.dataset)
         which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
-        return normalised(dataset.train_images[which], self.statistics), dataset.train_labels[which]
+        x = normalised(dataset.train_images[which], self.statistics, device=self.device)
+        return x, dataset.train_labels[which].to(self.device)
 
     def pictures(self, most: int) -> tuple[Tensor, Tensor]:
         """`training`, of so many pictures or as many as there are."""
@@ -81,7 +86,7 @@ class Trained:
         """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
         dataset = _dataset(self.recipe.dataset)
         which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
-        return dataset.test_images[which], dataset.test_labels[which]
+        return dataset.test_images[which].to(self.device), dataset.test_labels[which].to(self.device)
 
 
 @lru_cache(maxsize=2)
@@ -133,7 +138,7 @@ def _plane(run: Trained, images: int, points: int, reach: float, known: Values |
 
 def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
     """From the baseline of the same seed, and so of the same first weights, to this run."""
-    start, steps = Trained(baseline(run.recipe)).student, np.linspace(-0.25, 1.25, points)
+    start, steps = Trained(baseline(run.recipe), run.device).student, np.linspace(-0.25, 1.25, points)
     training = run.pictures(statistics_images)[0]
     got = landscape.between(start, run.student, *run.pictures(images), steps, training)
     return {"steps": steps, **got}
@@ -143,7 +148,7 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     """Curvature along training: of the teacher whenever a replay begins, and of the student whenever one ends, which
     is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
     for it, as only final weights are kept."""
-    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), "cpu")
+    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), torch.device(run.device))
     events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
     updates = [kind for kind in events if kind != "epoch"]
     pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
@@ -194,6 +199,26 @@ MEASURES = {
     "robustness": Measure(_robustness, dict(images=300, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
+# What a score at displaced weights, a gradient and a product with the Hessian cost, in passes through a network; and
+# products that find an eigenvalue, about (ours, measured).
+SCORE, GRADIENT, PRODUCT, SEARCH = 1.6, 3, 6, 25
+
+
+def _curvature_passes(products: int, repeats: int) -> int:
+    return 2 * (PRODUCT * (products * repeats + SEARCH) + 2 * GRADIENT)
+
+
+PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: passes of them; of a trajectory, a point's
+    "noise": lambda images, sigmas, draws: {images: SCORE * len(sigmas) * draws},
+    "curvature": lambda images, **how: {images: _curvature_passes(**how)},
+    "density": lambda images, steps: {images: PRODUCT * (steps + 2 * SEARCH)},
+    "plane": lambda images, points, reach: {images: SCORE * points ** 2},
+    "trajectory": lambda images, **how: {images: _curvature_passes(**how)},
+    "path": lambda images, points, statistics_images: {images: points, statistics_images: points},
+    "robustness": lambda images, severities, radii: {images: 24 * GRADIENT * len(radii) + 2 * (
+        1 + len(robustness.CORRUPTIONS) * len(severities) + 2 * len(radii))},
+}
+
 
 def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
     """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure)."""
@@ -202,6 +227,36 @@ def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)
         and (not measure.once or (row.setting == rows[0].setting and row.seed == 0))))
+
+
+def plan(rows: Iterable[study.Row], workers: int = 0) -> tuple[int, float]:
+    """How many measures of a grid are not stored, and about how many seconds they take on this machine, by passes
+    through untrained students. A trajectory's run is trained once more."""
+    asked = [(recipe, name) for recipe, name in wanted(rows) if stored(recipe, name) is None]
+    passing, total = cache(_pass_seconds), 0.0
+    with study.one_thread():
+        for recipe, name in asked:
+            student, settings = baseline(study.as_measured(recipe)), MEASURES[name].settings
+            here = sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
+            points = 2 * recipe.epochs / (recipe.interval or 1)
+            total += study.seconds(recipe) + points * here if name == "trajectory" else here
+    workers = study.check_workers(workers) or study.default_workers(recipe for recipe, _ in asked)
+    return len(asked), total / workers
+
+
+def _pass_seconds(recipe: Recipe, pictures: int) -> float:
+    """Of so many pictures through a baseline, the second time; on a CPU, of fewer through a large one."""
+    channels, size, classes, *_ = data.shape(recipe.dataset)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    distiller = distillers.make(recipe, channels, classes, size)
+    few = pictures if device.type == "cuda" else min(pictures, max(2, int(5e9 / distiller.cost["learn"])))
+    net = distiller.modules["student"].to(device, memory_format=torch.channels_last)
+    x = torch.rand(few, channels, size, size, device=device)
+    with eval_mode(net):
+        net(x)
+        begun = study.now(device)
+        net(x)
+        return (study.now(device) - begun) * pictures / few
 
 
 # Stored values
@@ -235,11 +290,12 @@ def measure(recipe: Recipe, name: str) -> Values:
     if known is not None and (name != "plane" or not np.isnan(known["loss"]).any()):
         return known
     partial = {"known": known} if known is not None else {}
-    values = compute(Trained(recipe), **settings, **partial)
-    record = records.load(recipe)
+    device, record = _device(recipe), records.load(recipe)
+    train.repeatable(device)
+    values = compute(Trained(recipe, device.type), **settings, **partial)
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
             "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
-            **records.environment()}
+            "device": device.type, **records.environment()}
     _store(recipe, name, meta, values)
     return values
 
@@ -250,14 +306,22 @@ def _store(recipe: Recipe, name: str, meta: dict, values: Values) -> None:
     records.write_atomically(_file(recipe, name), content.getvalue())
 
 
-def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
-                say: Callable[[str], None] = lambda line: None) -> dict[tuple[str, str], Values]:
-    """(run id, measure) -> values; what is not stored is computed side by side, one thread each.
+def _device(recipe: Recipe) -> torch.device:
+    """What a run is measured on: what it was trained on, if that is here."""
+    record = records.load(recipe)
+    on_gpu = record is not None and record.provenance["device"] == "cuda" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0, say: Callable[[str], None] = lambda line: None,
+                executor: Executor | None = None) -> dict[tuple[str, str], Values]:
+    """(run id, measure) -> values; what is not stored is computed side by side, one thread each, where it was trained.
 
     Args:
         asked: recipe and name of a measure.
-        workers: processes; 0 for `study.default_workers()`.
+        workers: processes; 0 for `study.default_workers`.
         say: receives a line now and then.
+        executor: where measures are computed, as in `study.run_all`; processes of this machine unless given.
 
     Raises:
         InputError: as `measure`, before any work; a negative number of workers.
@@ -268,14 +332,17 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
     for recipe, _ in missing:
         records.load_weights(recipe)  # refused before any work
     if missing:
-        executor = LocalProcesses(workers or study.default_workers())
+        executor = executor or LocalProcesses(workers or study.default_workers(recipe for recipe, _ in missing))
         try:
-            for k, future in enumerate([executor.submit(_work, recipe, name) for recipe, name in missing]):
+            with getattr(executor, "batch", nullcontext)():
+                futures = [executor.submit(_work, recipe, name) for recipe, name in missing]
+            for k, future in enumerate(futures):
                 future.result()
                 if k % 20 == 19:
                     say(f"{k + 1} of {len(missing)} measures done")
         except BaseException:
-            executor.stop()
+            if hasattr(executor, "stop"):
+                executor.stop()
             raise
         finally:
             executor.shutdown()
@@ -284,7 +351,9 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
 
 def _work(recipe: Recipe, name: str) -> None:
     torch.set_num_threads(1)
-    measure(recipe, name)
+    within_memory(measure, recipe, name)
+    if stopping.requested():  # a plane may lack rows
+        raise stopping.Stopped(f"on request, while measuring run {recipe.run_id}")
 
 
 def publish(recipes: Iterable[Recipe], profile: str) -> int:

@@ -103,10 +103,24 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
     Args:
         frame: as from `tables.runs`, of one setting in one notebook.
         column: the number that is compared.
+
+    Raises:
+        InputError: of the two runs of a seed one was trained on a CPU, the other on a GPU.
     """
-    one, other = (frame[frame["arm"] == name].set_index("seed")[column] for name in (arm, reference))
+    one, other = (frame[frame["arm"] == name].set_index("seed") for name in (arm, reference))
     both = sorted(set(one.index) & set(other.index))
-    return paired_difference(one[both], other[both])
+    if "device" in frame:
+        _check_devices(one.loc[both], other.loc[both])
+    return paired_difference(one[column][both], other[column][both])
+
+
+def _check_devices(one, other) -> None:
+    """What the device does to the numbers would count as an effect of the arm."""
+    for a, b in zip(one.itertuples(), other.itertuples()):
+        if a.device != b.device:
+            raise InputError(f"Seed {a.Index} of {a.arm} (run {a.run_id}) was trained on {a.device} and that of {b.arm} "
+                             f"(run {b.run_id}) on {b.device}, which is no pair: delete one of them from runs/ and run "
+                             "it again on the other's device; CUDA_VISIBLE_DEVICES= hides a GPU.")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

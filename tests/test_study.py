@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spacedkd_lib import data, distillers, records, study
-from spacedkd_lib.recipes import InputError, baseline, ie_kd, online_kd, preset, self_kd
+from spacedkd_lib.recipes import InputError, baseline, ie_kd, offline_kd, online_kd, preset, self_kd
 from spacedkd_lib.train import recipe_schedule
 
 SMOKE = study.profile("smoke").settings[0]
@@ -254,15 +254,15 @@ def test_plan_counts_and_estimates(runs):
 
 def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, monkeypatch):
     def steps(*recipes):
-        measured = []
-        monkeypatch.setattr(study, "_measure", lambda step: measured.append(step) or ({"teach": 1, "learn": 1}, 1))
+        measured, cost = [], study.Cost({"teach": 1, "learn": 1}, 0, 1, 1, 0, 1, 1500, 297)
+        monkeypatch.setattr(study, "_measure", lambda step: measured.append(step) or cost)
         study.plan([study.Row("05_spaced_kd", "digits", "arm", 0, recipe) for recipe in recipes])
         return measured
     early = online_kd(SMOKE.base, interval=1.5, zero_target="pre_update")
-    step, = steps(early, replace(early, accumulate=2))  # a step on grey pictures is not cut into parts
+    step, = steps(early, replace(early, seed=1, epochs=9, interval=4.0), offline_kd(replace(early, epochs=3)))
     assert step.zero_target == "post_update"  # a spaced teacher is asked anew, and that costs a pass
     assert steps(replace(early, replay="fresh_augmentation")) == [replace(step, replay="fresh_augmentation")]
-    assert steps(replace(early, interval=0.0)) == [replace(step, zero_target="pre_update")]
+    assert steps(replace(early, interval=0.0)) == [replace(step, interval=0.0, zero_target="pre_update")]
     step, = steps(ie_kd(SMOKE.base, interval=1.5, ramp_start=1.0, ramp_epochs=0.5))
     assert (step.ramp_start, step.ramp_epochs) == (0, 0)  # all losses act
 

@@ -1,0 +1,404 @@
+"""What runs work on a GPU, as far as a CPU can show it: its errors, processes that share it, plans, measures, pairs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import weakref
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fake_cuda import fake_cuda, real
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from spacedkd_lib import __main__, curvature, data, distillers, landscape, measures, models, records, recipes, study, train
+from spacedkd_lib.executors import LocalProcesses, SharedCard, within_memory
+from spacedkd_lib.recipes import InputError
+from spacedkd_lib.statistics import paired_by_seed
+
+SMOKE = study.profile("smoke").settings[0]
+ONLINE = recipes.online_kd(SMOKE.base, interval=1.0)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with 16 cores and a card of 80 GB; to be changed: its memory."""
+    card = SimpleNamespace(total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    return card
+
+
+# Errors
+
+FULL = 'import torch; raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")'
+
+
+def process_after(executor, *call) -> tuple[int, int]:
+    """The worker's process id before and after a call that fails."""
+    before = executor.submit(os.getpid).result()
+    with pytest.raises(Exception):
+        executor.submit(*call).result()
+    return before, executor.submit(os.getpid).result()
+
+
+def test_a_cuda_error_costs_its_process_and_no_other_error_does():
+    with LocalProcesses(1) as executor:
+        for error in ('raise RuntimeError("CUDA error: an illegal memory access was encountered")',
+                      'import torch; raise torch.AcceleratorError("device-side assert triggered")'):
+            before, after = process_after(executor, exec, error)
+            assert after != before, error
+        for call in ((exec, 'raise RuntimeError("a shape does not fit")'), (within_memory, exec, FULL)):
+            before, after = process_after(executor, *call)
+            assert after == before, call
+
+
+def test_want_of_memory_is_one_sentence_and_leaves_nothing_behind(monkeypatch):
+    alive, seen = [], []
+
+    def greedy():
+        tensor = torch.zeros(1)
+        alive.append(weakref.ref(tensor))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(alive[0]()))
+    with pytest.raises(InputError, match="fewer WORKERS.*batch_size.*bf16"):
+        within_memory(greedy)
+    assert seen == [None]  # the tensor was gone before the cache was emptied
+
+
+class Here(Executor):
+    """Calls at once, in this process; counts batches of calls."""
+
+    def __init__(self):
+        self.batches, self.calls = 0, []
+
+    @contextmanager
+    def batch(self):
+        self.batches += 1
+        yield
+
+    def submit(self, function, *arguments):
+        self.calls.append(function.__name__)
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def test_a_run_too_large_for_the_gpu_says_what_to_lower(runs, monkeypatch):
+    monkeypatch.setattr(train, "sweep", lambda *_, **__: exec(FULL))
+    with pytest.raises(InputError, match="failed, The memory of the GPU is too small.*log is"):
+        study.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
+    with pytest.raises(InputError, match="fewer WORKERS"):
+        study.run(recipes.baseline(SMOKE.base), on_epoch=lambda row: None)
+
+
+# Several processes on one card
+
+FAKE_MPS = """#!/bin/sh
+if test "$1" = -d; then echo "start $CUDA_MPS_PIPE_DIRECTORY" >> {log}; exit {status}; fi
+echo "$(cat) $CUDA_MPS_PIPE_DIRECTORY" >> {log}
+"""
+
+
+@pytest.fixture
+def mps(tmp_path, monkeypatch):
+    """A command in place of NVIDIA's, and its log; `mps(1)`: one that fails to start."""
+    log, command = tmp_path / "log", tmp_path / SharedCard.COMMAND
+
+    def install(status=0):
+        command.write_text(FAKE_MPS.format(log=log, status=status))
+        command.chmod(0o755)
+        return log
+    monkeypatch.setattr(SharedCard, "TRIAL", "")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    return install
+
+
+def test_processes_share_the_card_and_leave_no_service_running(mps, gpu):
+    log = mps()
+    with LocalProcesses(2) as executor:
+        folder = executor.submit(os.getenv, "CUDA_MPS_PIPE_DIRECTORY").result()
+        assert log.read_text() == f"start {folder}\n" and os.path.isdir(folder)
+    assert log.read_text() == f"start {folder}\nquit -t 10 {folder}\n" and not os.path.exists(folder)
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+@pytest.mark.parametrize("case", ["one worker", "the user's own", "no GPU", "does not start", "does not work"])
+def test_no_service_where_none_is_wanted_or_possible(mps, gpu, monkeypatch, case):
+    log = mps(status=case == "does not start")
+    own = "/the/users/own" if case == "the user's own" else None
+    if own:
+        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", own)
+    if case == "does not work":
+        monkeypatch.setattr(SharedCard, "TRIAL", "raise SystemExit(1)")
+    if case == "no GPU":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with LocalProcesses(1 if case == "one worker" else 2) as executor:
+        assert executor.submit(os.getenv, "CUDA_MPS_PIPE_DIRECTORY").result() == own
+    assert log.exists() == case.startswith("does not")
+    assert not log.exists() or "quit" in log.read_text()
+
+
+KILLED = """
+import os
+from spacedkd_lib.executors import SharedCard
+SharedCard.TRIAL = ""
+SharedCard()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_service_ends_with_a_process_that_is_killed(mps):
+    log = mps()
+    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1])))
+    deadline = time.monotonic() + 20
+    while "quit" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("recipe, memory, workers", [
+    (study.profile("quick").settings[0].base, 80e9, 16), (study.profile("quick").settings[0].base, 9e9, 2),
+    (recipes.online_kd(study.profile("core").settings[0].base), 80e9, 1),
+    (recipes.online_kd(replace(study.profile("core").settings[0].base, model="resnet20")), 80e9, 13)])
+def test_small_networks_run_side_by_side_on_a_gpu(gpu, recipe, memory, workers):
+    gpu.total_memory = memory
+    assert study.default_workers([recipe]) == workers
+    assert study.default_workers([recipe, recipes.online_kd(study.profile("core").settings[0].base)]) == 1
+
+
+# Plans
+
+def test_a_plan_times_the_loop_itself(monkeypatch):
+    """Augmented batches of all kinds of labels, in the recipe's precision, and evaluation; here, with a clock that
+    counts passes through networks."""
+    recipe = study.as_measured(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
+    kinds, labels, precise, drawn = [], set(), [], []
+    step, forward, draw = train.Run.step, models.ResNet.forward, train.Batches.pictures
+
+    def watched(run, kind, x, y, rate):
+        kinds.append(kind)
+        labels.update(y.tolist())
+        return step(run, kind, x, y, rate)
+    monkeypatch.setattr(train.Run, "step", watched)
+    monkeypatch.setattr(models.ResNet, "forward", lambda net, x: precise.append(
+        not torch.is_autocast_enabled("cpu")) or forward(net, x))
+    monkeypatch.setattr(train.Batches, "pictures", lambda batches, which, i: drawn.append(i) or draw(batches, which, i))
+    monkeypatch.setattr(study, "now", lambda device: len(precise))
+    cost = study._measure(recipe)
+    assert kinds == 2 * ["teach", "teach", "learn", "learn"] and labels == set(range(10))
+    assert drawn == [0, 1, 0, 1, 2, 3, 2, 3] and not any(precise[-9:])  # the first ones count multiply-accumulates
+    assert cost.update == {"teach": 1 / 16, "learn": 2 / 16} and (cost.look, cost.more) == (2 / 32, 1 / 32)
+    assert cost.first == 0 and (cost.train, cost.test) == data.shape("digits")[3:]
+
+
+def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
+    base = replace(study.profile("core").settings[0].base, model="resnet20", width=64)
+    run, batches, _, scored = study._assembled(study.as_measured(base), torch.device("cpu"))
+    assert 2 <= run.recipe.batch_size < base.batch_size and scored == 2 * run.recipe.batch_size == 2 * len(batches[0][1])
+
+
+def test_a_gpu_is_waited_for_only_between_kinds_of_updates(monkeypatch):
+    waits, now = [], study.now
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    now(torch.device("cuda"))
+    assert waits == [1]
+    monkeypatch.setattr(study, "now", lambda device: waits.append(1) or now(device))
+    run, batches, _, _ = study._assembled(study.as_measured(ONLINE), torch.device("cpu"))
+    study._updates(run, batches, torch.device("cpu"))
+    assert len(waits) == 1 + 2 * 6  # both ends of two kinds and an epoch's end, twice
+
+
+def test_seconds_count_updates_looks_and_what_a_sweep_shares():
+    cost = study.Cost({"teach": 1.0, "learn": 10.0}, before=5.0, look=0.1, more=0.04, first=0.0, megabytes=1.0,
+                      train=1000, test=100)
+    base = replace(SMOKE.base, train_images=200, val_fraction=0.1, batch_size=20, epochs=4, eval_every=3)
+    online = recipes.online_kd(base, interval=2.0)
+    assert study._seconds(online, cost) == pytest.approx(4 * 180 * 11 + 2 * (5 + 120 * 0.1))
+    assert study._seconds(online, cost, shares=True) == pytest.approx(4 * 180 * 10 + 2 * (5 + 120 * 0.04))
+    assert study._seconds(recipes.baseline(base), cost, shares=True) == 0
+    average = recipes.ema(base, interval=1.0)  # a step every 9 batches
+    assert study._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
+    refitted = cost._replace(update=cost.update | {"fit": 2.0})
+    factors = recipes.offline(recipes.ie_kd(base, refit_passes=3))
+    assert study._seconds(factors, refitted) == pytest.approx(4 * 180 * (11 + 6) + 2 * (5 + 120 * 0.1))
+
+
+def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):
+    rows = [row for row in study.grid("smoke", seeds=1) if row.notebook in study.MEASURING]
+    wanted = measures.wanted(rows)
+    cost = study.Cost({"learn": 1e-6}, 0.0, 0.0, 0.0, first=42.4, megabytes=1.0, train=1500, test=297)
+    monkeypatch.setattr(study, "_measure", lambda recipe: cost)
+    monkeypatch.setattr(measures, "_pass_seconds", lambda recipe, pictures: 1.0 if pictures == 128 else 0.0)
+    number, seconds = measures.plan(rows, 2)
+    names = [name for _, name in wanted]
+    of_128 = measures.SCORE * (41 ** 2 * names.count("plane") + 30 * names.count("noise")) + 13 * names.count("path")
+    again = sum(study.seconds(recipe) for recipe, name in wanted if name == "trajectory")
+    assert number == len(wanted) and seconds == pytest.approx((of_128 + again) / 2) and again > 0
+    lines = __main__.plan_lines(rows, 1).splitlines()
+    assert len(lines) == 2 and lines[1].startswith(f"Then {number} measures of finished runs")
+    monkeypatch.setenv("SPACEDKD_ENGINE", "compiled")
+    assert "up to 42 s more" in __main__.plan_lines(rows, 1).splitlines()[2]
+    monkeypatch.setattr(measures, "stored", lambda recipe, name: {})
+    assert measures.plan(rows) == (0, 0.0)
+
+
+def test_passes_are_known_of_every_measure():
+    assert measures.PASSES.keys() == measures.MEASURES.keys()
+    for name, measure in measures.MEASURES.items():
+        assert all(passes > 0 for passes in measures.PASSES[name](**measure.settings).values())
+
+
+def test_core_is_trained_in_bf16_and_the_paper_as_it_was():
+    assert {row.recipe.precision for row in study.grid("core", seeds=1)} == {"bf16"}
+    assert {row.recipe.precision for row in study.grid("paper", seeds=1)} == {"fp32"}
+
+
+# Measures
+
+class Answers(TorchDispatchMode):
+    """Whatever number a fake tensor is asked for, it is one."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            return True if args[0].dtype == torch.bool else 1 if not args[0].is_floating_point() else 1.0
+        return function(*args, **kwargs or {})
+
+
+def zero_gradients(outputs, inputs, grad_outputs=None, **_):
+    """In place of `torch.autograd.grad`, which needs a driver; all of it is on the GPU."""
+    given = [t for t in tree_leaves((outputs, inputs, grad_outputs)) if isinstance(t, torch.Tensor)]
+    assert {t.device.type for t in given} == {"cuda"}
+    return tuple(torch.zeros_like(t) for t in ([inputs] if isinstance(inputs, torch.Tensor) else inputs))
+
+
+def on_the_cpu(tensor):
+    """In place of `Tensor.numpy`, which fake tensors do not have."""
+    assert tensor.device.type == "cpu"
+    return np.zeros(tensor.shape, np.uint8 if tensor.dtype == torch.uint8 else np.float32)
+
+
+@pytest.fixture
+def measured_on_gpu(monkeypatch):
+    """name of a measure -> its values for an untrained run on a fake GPU."""
+    pictures = study._random_pictures(ONLINE, 40)
+    monkeypatch.setattr(measures, "_dataset", lambda name: pictures)
+    monkeypatch.setattr(records, "load_weights", lambda recipe: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
+    monkeypatch.setattr(measures, "channel_statistics", lambda images: ((0.5,), (0.2,)))
+    for module, name in ((distillers, "make"), (data, "split"), (measures, "_some")):
+        monkeypatch.setattr(module, name, real(getattr(module, name)))
+    monkeypatch.setattr(torch.autograd, "grad", zero_gradients)
+    monkeypatch.setattr(FakeTensor, "numpy", on_the_cpu, raising=False)
+    for module in (curvature, landscape):  # fake tensors cannot be copied
+        monkeypatch.setattr(module, "copy", SimpleNamespace(deepcopy=lambda net: net))
+    monkeypatch.setattr(curvature, "eigsh", lambda operator, *_, **__: np.ones(1))
+    monkeypatch.setattr("curvlinops.papyan2020traces.spectrum.approximate_boundaries", lambda *_, **__: (0.0, 1.0))
+
+    def values(name, **settings):
+        run = measures.Trained(replace(ONLINE, train_images=0), "cuda")
+        with fake_cuda(), Answers():
+            move = torch.nn.Module.to
+            monkeypatch.setattr(torch.nn.Module, "to", lambda net, place, **how: net if isinstance(place, torch.dtype)
+                                else move(net, place, **how))
+            assert {p.device.type for p in run.student.parameters()} == {"cuda"}
+            return measures.MEASURES[name].compute(run, **settings)
+    return values
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("noise", dict(images=8, sigmas=[0.1], draws=1)), ("curvature", dict(images=8, products=3, repeats=2)),
+    ("density", dict(images=8, steps=3)), ("plane", dict(images=8, points=3, reach=0.6)),
+    ("path", dict(images=8, points=2, statistics_images=8)),
+    ("robustness", dict(images=8, severities=[1], radii=[1.0]))])
+def test_a_measure_stays_on_the_gpu_that_trained(measured_on_gpu, name, settings):
+    """Operations on tensors of two devices, as a forgotten `.to` would ask for, raise here."""
+    values = measured_on_gpu(name, **settings)
+    assert values and all(isinstance(value, np.ndarray) for value in values.values())
+
+
+def test_the_hessian_takes_and_gives_vectors_on_the_cpu(measured_on_gpu, monkeypatch):
+    seen = []
+    monkeypatch.setattr(curvature, "trace", lambda operator, *_: seen.append(operator @ torch.ones(
+        operator.shape[1])) or curvature.Estimate(0.0, 0.0))
+    measured_on_gpu("curvature", images=8, products=3, repeats=2)
+    assert [v.device.type for v in seen] == ["cpu"] * 2
+
+
+@pytest.mark.parametrize("trained, here, wanted", [("cuda", True, "cuda"), ("cuda", False, "cpu"),
+                                                   ("cpu", True, "cpu")])
+def test_a_run_is_measured_where_it_was_trained(monkeypatch, trained, here, wanted):
+    monkeypatch.setattr(records, "load", lambda recipe: SimpleNamespace(provenance={"device": trained}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: here)
+    assert measures._device(ONLINE).type == wanted
+
+
+def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
+    def assembled(recipes, dataset, device):
+        raise InputError(f"on {device}")
+    monkeypatch.setattr(train, "assemble", assembled)
+    with pytest.raises(InputError, match="on cuda"):
+        measures._trajectory(measures.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
+
+
+def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):
+    recipe, executor = recipes.baseline(replace(SMOKE.base, width=1, train_images=120, epochs=1)), Here()
+    study.run(recipe, on_epoch=lambda row: None)
+    monkeypatch.setitem(measures.MEASURES, "noise", measures.MEASURES["noise"]._replace(
+        settings=dict(images=8, sigmas=[0.1], draws=1)))
+    found = measures.measure_all([(recipe, "noise")], executor=executor)
+    assert found[recipe.run_id, "noise"]["loss"].shape == (1, 1)
+    assert executor.calls == ["_work"] and executor.batches == 1
+    with np.load(runs / recipe.run_id / "noise.npz") as file:
+        assert json.loads(str(file["meta"]))["device"] == "cpu"
+
+
+def test_reproduce_measures_where_it_trains(tmp_path, runs, monkeypatch):
+    """Each in its own jobs: an executor is shut down after use."""
+    made, used = [], []
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(__main__.slurm, "Slurm", lambda folder, **how: made.append(how) or len(made))
+    monkeypatch.setattr(study, "run_all", lambda recipes, workers, say, executor: used.append(executor))
+    monkeypatch.setattr(__main__, "plan_lines", lambda *_: "")
+
+    def measure_all(asked, workers, say, executor):
+        used.append(executor)
+        raise InputError("measured")
+    monkeypatch.setattr(measures, "measure_all", measure_all)
+    assert __main__.main(["reproduce", "--profile", "smoke", "--slurm", "partition=gpu"]) == 2
+    assert used == [1, 2] and made == 2 * [{"slurm_partition": "gpu"}]
+
+
+# Pairs
+
+def test_a_pair_is_of_one_kind_of_device():
+    lines = [(arm, seed, f"{arm}{seed}", device, 70.0 + seed) for arm in ("a", "b") for seed, device in
+             enumerate(("cpu", "cuda"))]
+    frame = pd.DataFrame(lines, columns=["arm", "seed", "run_id", "device", "test_accuracy"])
+    assert paired_by_seed(frame, "a", "b").n == 2  # seeds may be trained where they like
+    frame.loc[frame["run_id"] == "b1", "device"] = "cpu"
+    with pytest.raises(InputError, match=r"Seed 1 of a \(run a1\) was trained on cuda and that of b \(run b1\) on cpu"):
+        paired_by_seed(frame, "a", "b")
+    assert paired_by_seed(frame[frame["seed"] == 0], "a", "b").n == 1
