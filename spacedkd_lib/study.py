@@ -588,8 +588,8 @@ class Sweep:
 def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
     """Form sweeps of the recipes that are still to be run, the costliest first.
 
-    A sweep that was interrupted goes on as it was, but for one of several seeds of which some are done. The rest is grouped by teacher, and large groups are split while
-    there are fewer sweeps than workers.
+    A sweep that was interrupted goes on as it was, but for one of several seeds of which some are done. The rest is
+    grouped by teacher, and large groups are split while there are fewer sweeps than workers.
     """
     begun, taken = [], set()
     for path in sorted((records.runs_folder() / ".sweeps").glob("*/members.json")):
