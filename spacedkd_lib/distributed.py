@@ -107,18 +107,22 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
         exact = x.float()
-        count, total = _Sum.apply(torch.cat([count[None], exact.sum(dim=(0, 2, 3))])).tensor_split([1])
+        count = exact.new_full((1,), x.numel() // x.shape[1])  # filled on the device: a copy would make it wait
+        count, total = _Sum.apply(torch.cat([count, exact.sum(dim=(0, 2, 3))])).tensor_split([1])
         mean = total / count
         centred = exact - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked += 1
+        if self.track_running_stats:
+            self._remember(mean, variance * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
 
 
 class _Sum(torch.autograd.Function):

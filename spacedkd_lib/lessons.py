@@ -37,9 +37,18 @@ class Dealt:
         return len(self.places)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        part, j = self._locate(i)
+        return part[j]
+
+    def indices(self, i: int) -> Tensor:
+        """Which images batch i holds: int64 [B], on the CPU."""
+        part, j = self._locate(i)
+        return part.indices(j)
+
+    def _locate(self, i: int) -> tuple[Batches, int]:
         epoch, position = divmod(i, len(self))
         k, j = self.places[position]
-        return self.parts[k][epoch * len(self.parts[k]) + j]
+        return self.parts[k], epoch * len(self.parts[k]) + j
 
     @property
     def count(self) -> int:
@@ -61,6 +70,10 @@ class Grades:
         grade, local = self.course.locate(i)
         return self.parts[grade][local]
 
+    def indices(self, i: int) -> Tensor:
+        grade, local = self.course.locate(i)
+        return self.parts[grade].indices(local)
+
 
 class School:
     """The batches of Education Distillation.
@@ -80,8 +93,8 @@ class School:
         lost = {group[0] for group in groups[1:]} if recipe.school_bounds == "strict" else set()
         of_class = torch.tensor([-1 if c in lost else next(k for k, group in enumerate(groups) if c in group)
                                  for c in range(classes)])
-        of_image = of_class[batches.labels.cpu()]
-        self.where = [(of_image == k).nonzero().flatten() for k in range(len(groups))]
+        self.of_image = of_class[batches.labels.cpu()]
+        self.where = [(self.of_image == k).nonzero().flatten() for k in range(len(groups))]
         self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
         self.lessons = Dealt(self.own, mixed=True)
         self.shared = self.learned(replace(recipe, replay="same")) if recipe.teacher_batches == "shared" else None
@@ -99,8 +112,18 @@ class School:
         if self.shared is None:
             return self.lessons[i]
         x, y = self.shared[i]
-        idle = [self._share(k, i) for k in range(self._reached(i), len(self.own)) if self.recipe.teacher_start == "run"]
+        idle = [self.own[k].pictures(share, i) for k, share in self._idle(i)]
         return tuple(torch.cat(parts) for parts in zip((x, y), *idle)) if idle else (x, y)
+
+    def indices(self, i: int) -> Tensor:
+        """Which images the teachers' batch i holds: int64 [B], on the CPU."""
+        if self.shared is None:
+            return self.lessons.indices(i)
+        return torch.cat([self.shared.indices(i), *(share for _, share in self._idle(i))])
+
+    def sizes(self, batches: School | Grades, i: int) -> list[int]:
+        """How many pictures of each group batch i of the teachers or of a student holds."""
+        return torch.bincount(self.of_image[batches.indices(i)], minlength=len(self.own)).tolist()
 
     def course(self, recipe: Recipe) -> Course:
         """How long a recipe's grades are, in epochs and batches."""
@@ -136,7 +159,12 @@ class School:
         """How many groups a student of the teachers' batch i has reached."""
         return self.shared.course.locate(i)[0] + 1 if self.recipe.growth == "grow" else len(self.own)
 
-    def _share(self, k: int, i: int) -> tuple[Tensor, Tensor]:
+    def _idle(self, i: int) -> list[tuple[int, Tensor]]:
+        """The groups that are not reached yet and learn beside batch i, and which images of theirs."""
+        waiting = range(self._reached(i), len(self.own)) if self.recipe.teacher_start == "run" else ()
+        return [(k, self._share(k, i)) for k in waiting]
+
+    def _share(self, k: int, i: int) -> Tensor:
         """What a teacher whose group is not reached yet learns beside batch i: its images, dealt evenly over the
         batches of an epoch."""
         grade, local = self.shared.course.locate(i)
@@ -145,4 +173,4 @@ class School:
         order = self.own[k]._order(sum(e for e, _ in self.shared.course.grades[:grade]) + epoch)
         pairs = len(order) // 2  # dealt in twos, as a teacher needs two (batch norm); the last may be three
         begin, end = (2 * (at * pairs // batches) for at in (position, position + 1))
-        return self.own[k].pictures(order[begin:end if end < 2 * pairs else None], i)
+        return order[begin:end if end < 2 * pairs else None]

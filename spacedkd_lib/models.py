@@ -10,7 +10,8 @@ Taught in notebooks/02_baselines.ipynb (networks) and notebooks/04_self_kd.ipynb
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -217,6 +218,43 @@ class ResNet(nn.Module):
         return _outputs(self.head, last.mean(dim=(2, 3)), last)
 
 
+class Separable(nn.Module):
+    """A linear operation on the rows and on the columns of a map [B, C, H, W], such as to enlarge it or to pool it.
+
+    On the CPU it is torch's own. On a GPU that one's backward pass is not deterministic, or sorts indices for it. So
+    there it is a product with a matrix of each side, which the operation itself makes of unit vectors, once a length.
+
+    Args:
+        operation: (x, (rows, columns)) -> x of so many rows and columns.
+    """
+
+    def __init__(self, operation: Callable[[Tensor, tuple[int, int]], Tensor]):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.operation(x, size) if x.device.type == "cpu" else self.by_matrices(x, size)
+
+    def by_matrices(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same as products, in the memory format channels_last and, under autocast too, in the type of x."""
+        rows, columns = (self._matrix(*lengths, x.device).to(x.dtype) for lengths in zip(x.shape[2:], size))
+        channels = x.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            x = rows @ x.permute(0, 2, 3, 1).flatten(2)  # [B, rows, W C]
+            return (columns @ x.unflatten(2, (-1, channels))).permute(0, 3, 1, 2)
+
+    def _matrix(self, before: int, after: int, device: torch.device) -> Tensor:
+        """[after, before], in double precision."""
+        name = f"from_{before}_to_{after}"
+        if name in self._buffers:
+            return self._buffers[name]
+        unit = torch.eye(before, dtype=torch.float64, device=device)[None, :, None]
+        matrix = self.operation(unit, (1, after))[0, :, 0].T.contiguous()
+        if not torch._C._functorch.is_functorch_wrapped_tensor(matrix):  # what torch.func wraps ends with its call
+            self.register_buffer(name, matrix, persistent=False)
+        return matrix
+
+
 class SepConv(nn.Sequential):
     """Two depthwise-separable convolutions; the first halves the image."""
 
@@ -256,6 +294,7 @@ class MultiExitResNet(nn.Module):
             nn.Sequential(*(SepConv(w, 2 * w) for w in (deepest >> k for k in range(3 - exit, 0, -1))))
             for exit in range(3))
         self.gates = nn.ModuleList(nn.Sequential(SepConv(w, w), nn.BatchNorm2d(w)) for w in widths)
+        self.enlarge = Separable(partial(F.interpolate, mode="bilinear"))
         self.rectified = gate == "rectified"
         self.heads = nn.ModuleList(nn.Linear(deepest, classes) for _ in range(4))  # shallowest first
 
@@ -264,7 +303,7 @@ class MultiExitResNet(nn.Module):
         logit = self.gates[exit](x)
         if self.rectified:
             logit = F.relu(logit)
-        return torch.sigmoid(F.interpolate(logit, size=x.shape[2:], mode="bilinear"))
+        return torch.sigmoid(self.enlarge(logit, x.shape[2:]))
 
     def forward(self, x: Tensor, frozen_trunk: bool = False) -> tuple[Outputs, ...]:
         """With `frozen_trunk` the trunk and the deepest head work in eval mode and without gradients: only the
@@ -323,11 +362,22 @@ class Paraphraser(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+class Pool(Separable):
+    """Means of `points` x `points` parts of a map, as `nn.AdaptiveAvgPool2d` cuts it."""
+
+    def __init__(self, points: int):
+        super().__init__(F.adaptive_avg_pool2d)
+        self.size = points, points
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, self.size)
+
+
 def reference_head(inputs: int, outputs: int, classes: int, points: int, relu: bool = False) -> nn.Sequential:
     """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
     convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
     return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU() if relu else nn.Identity(),
-                         nn.AdaptiveAvgPool2d(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
+                         Pool(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
 
 
 def initialise(net: nn.Module, init: str) -> nn.Module:

@@ -280,6 +280,8 @@ def requests(runs: list[Run], batches, evaluate: Callable) -> Iterator:
                 x, y = learned[run][batch_of(run.recipe, event, len(batches))]
             else:
                 x, y = (learned[run] if event.kind == "learn" else batches)[event.index]
+            if isinstance(batches, School):
+                run.distiller.sizes = batches.sizes(learned[run] if event.kind == "learn" else batches, event.index)
             rate, *_ = [clocks[other].rate(event) for other in sharing]
             run.distiller.epoch, run.distiller.block = clocks[run].epoch(event), event.block
             if stochastic(run.recipe):

@@ -14,7 +14,8 @@ A distiller offers
 and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
 ``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
 ``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; ``before_scores()``: called before it is
-scored; and ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block.
+scored; ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block; and
+``sizes``, which it sets to how many pictures of each group the batch of an update has, where a `School` knows.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ Taught in notebooks/11_education_distillation.ipynb.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,30 @@ class GrowingResNet(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+class Tables(NamedTuple):
+    """Whole numbers about the classes of all groups, for one grade."""
+
+    group_of: Tensor  # [K], each class's group
+    local: Tensor  # [K], its number within the group
+    columns: list[Tensor]  # where the student's head has each group it knows
+    place: Tensor  # [K], where it has each class; one column after its last for those it does not know
+    classes: list[Tensor]  # of each group
+    taught: Tensor  # [K], where each class is among all teachers' outputs side by side
+
+    @classmethod
+    def of(cls, groups: list[list[int]], known: int, whole: bool, device: torch.device) -> Tables:
+        """A whole network's outputs are in the classes' own order, a growing one's in the groups'."""
+        order = [c for group in groups for c in group]
+        taught, width = [order.index(c) for c in range(len(order))], sum(map(len, groups[:known]))
+        group_of = [next(k for k, group in enumerate(groups) if c in group) for c in range(len(order))]
+        local = [groups[k].index(c) for c, k in enumerate(group_of)]
+        place = list(range(width)) if whole else [min(where, width) for where in taught]
+        columns = [[place[c] for c in group] for group in groups[:known]]
+        tensor = partial(torch.tensor, device=device)
+        return cls(tensor(group_of), tensor(local), list(map(tensor, columns)), tensor(place),
+                   list(map(tensor, groups)), tensor(taught))
+
+
 class Education:
     """Teacher k: cross-entropy on group k, with labels of its own. Student: (1 - alpha) CE over all classes it knows +
     alpha T^2 KL(own teacher || own slice of the logits), mean over the batch.
@@ -84,6 +110,7 @@ class Education:
 
     own_statistics = staticmethod(nullcontext)
     images = None  # (student's of each grade, teachers' of each group) over the whole run; set by train.assemble
+    sizes = None  # pictures of each group in the next batch; set by the loop, which need not ask the device for them
 
     def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
                  groups: list[list[int]], channels: int, size: int):
@@ -94,9 +121,7 @@ class Education:
         self.recipe, self.growing, self.teachers, self.groups = recipe, growing, teachers, groups
         self.grades = len(growing.depths)
         self.modules = {"student": student, "references": growing.references, "teachers": teachers}
-        classes = sum(map(len, groups))
-        self.group_of = torch.tensor([next(k for k, g in enumerate(groups) if c in g) for c in range(classes)])
-        self.local = torch.tensor([groups[k].index(c) for c, k in enumerate(self.group_of)])
+        self.tables = {}  # device, grade -> `Tables`
         self.macs = []  # of a forward pass, grade by grade
         for growing.grade in range(1, self.grades + 1):
             self.macs.append(macs(student, channels, size, lambda x: growing(x)))
@@ -122,12 +147,12 @@ class Education:
         """The groups that the student has reached."""
         return self.groups if self.grades == 1 else self.groups[:self.growing.grade]
 
-    def columns(self) -> list[Tensor]:
-        """Where the student's head has each group it knows. A whole network's outputs are in the classes' own order."""
-        if self.growing.grade == self.grades:
-            return [torch.tensor(group) for group in self.groups]
-        ends = torch.tensor([len(group) for group in self.known]).cumsum(0).tolist()
-        return [torch.arange(end - len(group), end) for group, end in zip(self.known, ends)]
+    def look_up(self, device: torch.device) -> Tables:
+        """The tables of the present grade. They are copied to a device once, as a copy makes a GPU wait."""
+        key = device, self.growing.grade
+        if key not in self.tables:
+            self.tables[key] = Tables.of(self.groups, len(self.known), self.growing.grade == self.grades, device)
+        return self.tables[key]
 
     def grow(self) -> None:
         """Bring the next grade's stage and head into use; the old head is dropped."""
@@ -139,22 +164,20 @@ class Education:
         for k, rows in self._rows(y, len(self.groups)).items():
             if len(rows) > 1:
                 logits = self.teachers[k].train()(_only(x, rows)).logits
-                labels = self.local.to(y.device)[_only(y, rows)]
+                labels = self.look_up(y.device).local[_only(y, rows)]
                 loss, correct = loss + F.cross_entropy(logits, labels), correct + (logits.argmax(1) == labels).sum()
         return {"loss": loss, "correct": correct} if isinstance(loss, Tensor) else None
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        r, columns = self.recipe, [column.to(y.device) for column in self.columns()]
+        r, tables = self.recipe, self.look_up(y.device)
+        columns = tables.columns
         rows, targets = self._rows(y, len(columns)), {}
         if r.alpha and r.kd_scope == "all_teachers":
             targets = {k: self.look(k, x) for k in range(len(columns))}
         elif r.alpha:
             targets = {k: self.look(k, _only(x, own)) for k, own in rows.items()}
         logits = self.growing.train()(x)
-        place = torch.zeros_like(self.group_of, device=y.device)
-        for group, column in zip(self.groups, columns):
-            place[group] = column
-        labels = place[y]
+        labels = tables.place[y]
         terms = {"hard": F.cross_entropy(logits, labels)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.alpha:
@@ -182,9 +205,11 @@ class Education:
 
     def _rows(self, y: Tensor, groups: int) -> dict[int, Tensor]:
         """Group -> which pictures are of it; of the first groups, those that the batch has."""
-        group = self.group_of.to(y.device)[y]
-        found = {k: (group == k).nonzero().flatten() for k in range(groups)}
-        return {k: rows for k, rows in found.items() if len(rows)}
+        group = self.look_up(y.device).group_of[y]
+        sizes = self.sizes or torch.bincount(group, minlength=len(self.groups)).tolist()
+        self.sizes = None  # which the next batch does not have
+        found = group.argsort(stable=True).split(sizes)
+        return {k: rows for k, rows in enumerate(found[:groups]) if len(rows)}
 
     @torch.no_grad()
     def look(self, k: int, x: Tensor) -> Tensor:
@@ -196,29 +221,26 @@ class Education:
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         """The student's logits over all classes, where one it does not know yet gets the picture's lowest logit; and
         all teachers' side by side, each in its own group's columns."""
-        logits = self.growing(x)
-        student = logits
+        student = logits = self.growing(x)
+        tables = self.look_up(x.device)
         if self.growing.grade < self.grades:
             least = logits.amin(dim=1, keepdim=True) - float(logits.shape[1] == 1)  # one class alone must still be chosen
-            student = least.expand(-1, len(self.group_of)).clone()
-            for group, column in zip(self.known, self.columns()):
-                student[:, group] = logits[:, column.to(x.device)]
-        teachers = torch.empty_like(student)
-        for group, teacher in zip(self.groups, self.teachers):
-            teachers[:, group] = once(memo, teacher, x)
-        return {"student": student, "teachers": teachers}
+            student = torch.cat([logits, least], dim=1)[:, tables.place]
+        teachers = torch.cat([once(memo, teacher, x) for teacher in self.teachers], dim=1)
+        return {"student": student, "teachers": teachers[:, tables.taught]}
 
     def scored(self, split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
         """The student's scores; its accuracy on the classes seen so far and on each group; each teacher's on its own
         group, among its own classes. All in percent."""
         row = named_scores(split, {"student": outputs["student"]}, labels)
-        hit, group = outputs["student"].argmax(dim=1) == labels, self.group_of.to(labels.device)[labels]
-        row[f"{split}_seen_accuracy"] = _percent(hit[group < len(self.known)])
-        for k, classes in enumerate(self.groups):
-            row[f"{split}_group{k + 1}_accuracy"] = _percent(hit[group == k])
-            own = outputs["teachers"][group == k][:, classes].argmax(dim=1)
-            row[f"teacher{k + 1}_{split}_accuracy"] = _percent(own == self.local.to(labels.device)[labels[group == k]])
-        return row
+        tables = self.look_up(labels.device)
+        hit, group = outputs["student"].argmax(dim=1) == labels, tables.group_of[labels]
+        hits = {f"{split}_seen_accuracy": (hit, group < len(self.known))}
+        for k, classes in enumerate(tables.classes):
+            own = outputs["teachers"][:, classes].argmax(dim=1) == tables.local[labels]
+            hits |= {f"{split}_group{k + 1}_accuracy": (hit, group == k),
+                     f"teacher{k + 1}_{split}_accuracy": (own, group == k)}
+        return row | _percents(hits)
 
     def summary(self, rows: list[dict]) -> dict[str, float]:
         """Accuracies at the end of each grade, how much of a group was forgotten since its own grade, in points, and
@@ -241,5 +263,8 @@ def _only(x: Tensor, rows: Tensor) -> Tensor:
     return x if len(rows) == len(x) else x[rows]
 
 
-def _percent(hits: Tensor) -> float:
-    return 100 * hits.double().mean().item() if len(hits) else float("nan")
+def _percents(hits: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Name -> (hits, which pictures count), bool [N] each -> percent; NaN of no picture. All are read together, since a
+    GPU waits for each reading."""
+    counts = torch.stack([torch.stack([hit & which, which]).sum(dim=1) for hit, which in hits.values()]).tolist()
+    return {name: 100 * (right / of) if of else float("nan") for name, (right, of) in zip(hits, counts)}

@@ -65,8 +65,9 @@ class Average(OnlineKD):
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None
         for i in range(LOOKS):
+            for layer in layers:
+                layer.momentum = 1 / (i + 1)  # what torch makes of None, for which it reads a number from the device
             self.student(self.batches.pictures(self.batches.indices(i), i)[0])  # and keep none
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum

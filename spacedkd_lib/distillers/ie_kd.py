@@ -175,14 +175,14 @@ class FactorTransfer(OnlineKD):
         factor = target(self.recipe, self.paraphraser, theirs)
         row = {}
         for name, half in self.map_loss.halves(mine).items():
-            row[f"probe_{name}_cosine"] = F.cosine_similarity(half.flatten(1), factor.flatten(1)).mean().item()
-            row[f"probe_{name}_cka"] = losses.linear_cka(self.map_loss.part(mine, name), theirs).item()
+            row[f"probe_{name}_cosine"] = F.cosine_similarity(half.flatten(1), factor.flatten(1)).mean()
+            row[f"probe_{name}_cka"] = losses.linear_cka(self.map_loss.part(mine, name), theirs)
         if len(row) == 4:
             halves = [self.map_loss.part(mine, name) for name in ("inherit", "explore")]
-            row["probe_halves_cka"] = losses.linear_cka(*halves).item()
+            row["probe_halves_cka"] = losses.linear_cka(*halves)
         if self.paraphraser:
-            row["probe_reconstruction"] = (F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()).item()
-        return row
+            row["probe_reconstruction"] = F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()
+        return dict(zip(row, torch.stack([*row.values()]).tolist()))  # a GPU waits once
 
     def adopt(self, first: FactorTransfer) -> None:
         super().adopt(first)

@@ -116,16 +116,14 @@ class OnlineKD:
 @contextmanager
 def frozen_statistics(net: nn.Module):
     """A network in train mode that normalises by the batch and remembers nothing of it."""
-    layers = [module for module in net.modules() if isinstance(module, BatchNorm)]
-    momenta, seen = [layer.momentum for layer in layers], [layer.num_batches_tracked.clone() for layer in layers]
+    layers = [module for module in net.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     for layer in layers:
-        layer.momentum = 0.0
+        layer.track_running_stats = False
     try:
         yield
     finally:
-        for layer, momentum, count in zip(layers, momenta, seen):
-            layer.momentum = momentum
-            layer.num_batches_tracked.copy_(count)
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 class OwnStatistics:
