@@ -10,7 +10,7 @@
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## DATA=folder      where the data sets lie; left out: data
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab (--no-browser) or the benchmark (--accuracy)
+## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy) or the GPU (--dry)
 
 PROFILE ?= quick
 OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
@@ -36,7 +36,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce publish test bench soak report lock clean distclean
+.PHONY: help env check lab plan reproduce publish test bench gpu soak report lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -70,6 +70,9 @@ endif
 
 bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
 	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+
+gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-100; into build/gpu/
+	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench.gpu $(ARGS)
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
