@@ -5,10 +5,11 @@
 
 ## PROFILE=quick    smoke, quick, cifar100-slice, study, core or paper
 ## SEEDS=5          number of seeds; left out: the profile's own
-## WORKERS=2        runs side by side, one thread each; left out: one a processor core
+## WORKERS=2        runs side by side, one thread each; left out: one a processor core; auto: on a GPU, seeds together
 ## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## DATA=folder      where the data sets lie; left out: data
+## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
 ## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy) or the GPU (--dry)
 
@@ -49,7 +50,7 @@ env: $(READY) ## set up the Python environment; every other command does it too
 	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 "$(PY)" -m jupyterlab $(ARGS) notebooks
+	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.exact "$(PY)" -m jupyterlab $(ARGS) notebooks
 
 plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
 	@$(SPACEDKD) plan $(OPTIONS)
@@ -69,7 +70,7 @@ else
 endif
 
 bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
-	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+	EXACT=0 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
 
 gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-100; into build/gpu/
 	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench.gpu $(ARGS)

@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif name != "refresh":
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
-            command.add_argument("--workers", type=int, default=0, help="runs side by side; 0: one a core")
+            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: one a core; "
+                                 "auto: on a GPU also several seeds at once")
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
@@ -59,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was done is saved, and the same command continues", file=sys.stderr)
         return 130
+
+
+def count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def _stop(number, _) -> None:
@@ -118,6 +123,7 @@ def reproduce(options) -> int:
     if published:
         both = [compared(rows, found, published) for compared in (tables.compare, tables.compare_claims)]
         print(both[0].to_string(index=False))
+        print(tables.certificate(found, published))
         counts = both[1]["Verdicts"].value_counts()
         print(f"Verdicts of {counts.sum()} claims: " + "; ".join(f"{name}: {n}" for name, n in counts.items()) + ".")
         page = records.built(folder) / "comparison.md"
@@ -179,10 +185,11 @@ def publish(options) -> None:
     measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md", tables.readme_block)
     tables.update_readme(records.ROOT / "results" / "README.md", tables.results_block)
-    dirty = any(record.provenance["git_dirty"] for record in found.values())
+    dirty = {record.provenance["git_dirty"] for record in found.values()}
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)
-          + (" Some were made by code that was not committed, and say so." if dirty else ""))
+          + " Some were made by code that was not committed, and say so." * (True in dirty)
+          + " Of some it is unknown whether their code was committed." * (None in dirty))
 
 
 def publish_drawn(profile: str) -> None:

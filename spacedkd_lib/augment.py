@@ -1,6 +1,7 @@
 """Augmentation of a whole batch at once, per sample, with the very pixels that PIL gives one image at a time.
 
-`draw` draws a batch's parameters on the CPU; `augmented` applies them on the device that holds the images.
+`draw` draws a batch's parameters on the CPU; `ready` makes of them, still there, what `changed` needs on the device
+that holds the images; `moved` brings it there in one copy. So a GPU neither waits nor computes a cosine.
 The arithmetic follows PIL's C code (16.16 fixed point, truncation to 8 bits): nothing depends on the device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
@@ -8,6 +9,9 @@ Images are uint8 [B, C, H, W]. Signs are PIL's: a map says which input pixel an 
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -111,62 +115,129 @@ def draw(augment: str, count: int, height: int, width: int,
 
 def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     """Applies what `draw` drew: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
-    if not drawn:
+    return changed(images, moved(ready(drawn, *images.shape[-2:]), images.device))
+
+
+def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:
+    """What `changed` needs to apply `drawn`, computed on the CPU; `moved` moves it."""
+    if "shift" not in drawn:
+        return {}
+    made = {"shift": drawn["shift"].int(), "flip": drawn["flip"].int()}
+    if "angle" in drawn:
+        made["turn"] = fixed_point(rotation(drawn["angle"], height, width))
+    if "policy" in drawn:
+        made |= {"centre": drawn["centre"]} | grouped(chosen(drawn), height, width, MATRICES)
+    return made
+
+
+def moved(made: dict, device: torch.device) -> dict:
+    """The tensors of `made` on `device`, in one copy that nobody waits for; on the CPU as they are.
+
+    Each copy's bytes are pinned afresh. Torch's allocator of pinned memory gives a block away again only when the
+    copies out of it are done, so nothing is overwritten under way.
+    """
+    if device.type == "cpu":
+        return made
+    tensors = [(name, value) for name, value in made.items() if isinstance(value, Tensor)]
+    tensors.sort(key=lambda item: -item[1].element_size())  # so each begins at a multiple of its elements' size
+    packed = torch.cat([tensor.contiguous().view(-1).view(torch.uint8) for _, tensor in tensors])
+    parts = packed.pin_memory().to(device, non_blocking=True).split([tensor.nbytes for _, tensor in tensors])
+    return made | {name: part.view(tensor.dtype).view(tensor.shape) for (name, tensor), part in zip(tensors, parts)}
+
+
+@lru_cache
+def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor that is made once a device: to make it again would wait for a GPU. Do not write into it."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def changed(images: Tensor, made: dict) -> Tensor:
+    """Applies what `ready` made, on the device of both."""
+    if "shift" not in made:
         return images
-    if "policy" not in drawn:
-        return crop_flip_rotate(images, **drawn)
-    images = crop_flip_rotate(images, drawn["shift"], drawn["flip"], fill=CROP_FILL)
-    images = autoaugment(images, drawn["policy"], drawn["chance"], drawn["sign"], drawn["signed"])
-    return cutout(images, drawn["centre"])
+    if "centre" not in made:
+        return crop_flip_rotate(images, made["shift"], made["flip"], made.get("turn"))
+    images = crop_flip_rotate(images, made["shift"], made["flip"], fill=CROP_FILL)
+    return cutout(operated(images, made, OPERATIONS), made["centre"])
 
 
-def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, angle: Tensor | None = None,
+def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, turn: Tensor | None = None,
                      fill: int = 0) -> Tensor:
-    """Pads with `fill`, crops, flips left to right and rotates: three maps of pixel indices, one gather."""
+    """Pads with `fill`, crops, flips left to right and rotates: three maps of pixel indices, one gather.
+
+    Args:
+        shift, flip, turn: int32 [B, 2], [B] and [B, 6], as `ready` makes them.
+    """
     (height, width), device = images.shape[-2:], images.device
-    down, right = shift.to(device, torch.int32)[:, :, None, None].unbind(1)
-    mirror = flip.to(device, torch.int32)[:, None, None]
-    if angle is None:
+    down, right = shift[:, :, None, None].unbind(1)
+    mirror = flip[:, None, None]
+    if turn is None:
         row, column, beyond = _span(height, device)[:, None], _span(width, device), 0
     else:
-        row, column = _source(rotation(angle, height, width), height, width, device)
+        row, column = _source(turn, height, width)
         # Outside the crop is `fill`, even where the image goes on: sign bits make such rows -1.
         beyond = (row | column | (height - 1 - row) | (width - 1 - column)) >> 31
     column = column * (1 - 2 * mirror) + (mirror * (width - 1) + right)
     return _take(images, (row + down) | beyond, column, fill)
 
 
-def autoaugment(images: Tensor, policy: Tensor, chance: Tensor, sign: Tensor, signed=SIGNED) -> Tensor:
-    """Two operations an image: those of its sub-policy whose chance lies below their probability.
+# Operations that differ from image to image: two in turn, each of those images that share it
+
+def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
+    """AutoAugment's two operations and their values, image by image: those of its sub-policy whose chance lies below
+    their probability; "" stands for none."""
+    slots, signs = [], drawn["sign"].tolist()
+    chances, rows = drawn["chance"].tolist(), [POLICY[row] for row in drawn["policy"].tolist()]
+    for slot in range(2):
+        slots.append([])
+        for row, chance, sign in zip(rows, chances, signs):
+            name, probability, level = row[slot]
+            value = magnitude(name, level) * (sign[slot] if name in drawn["signed"] else 1)
+            slots[-1].append((name, value) if chance[slot] < probability else ("", 0.0))
+    return slots
+
+
+def grouped(chosen: list[list[tuple[str, float]]], height: int, width: int, matrices: dict) -> dict:
+    """Sorts a batch by operation, for `operated`; on the CPU.
 
     Args:
-        images: uint8 [B, C, H, W].
-        policy: int [B], row of `POLICY`.
-        chance: float [B, 2], in [0, 1).
-        sign: int [B, 2], +1 or -1.
-        signed: names of the operations that `sign` applies to.
+        chosen: for each slot an operation ("" for none) and its value, image by image.
+        matrices: operations that become one, "affine", and what makes a matrix [G, 6] of their values.
+
+    Returns:
+        groups, for each slot how many images have which operation; order, the images sorted, and back, where each
+        then is, int64 [slots, B]; values of the sorted images, float64 [slots, B, 6]: a matrix, or a value and zeros.
     """
-    images, chance, sign = images.clone(), chance.tolist(), sign.tolist()
-    for slot in range(2):
-        chosen = []
-        for image, row in enumerate(policy.tolist()):
-            name, probability, level = POLICY[row][slot]
-            if chance[image][slot] < probability:
-                value = magnitude(name, level) * (sign[image][slot] if name in signed else 1)
-                chosen.append((image, name, value))
-        apply(images, chosen, OPERATIONS)
+    groups, orders, tables = [], [], []
+    for slot in chosen:
+        order = sorted(range(len(slot)), key=lambda image: (slot[image][0] in matrices, slot[image][0]))
+        names, values = zip(*(slot[image] for image in order))
+        table, counts = F.pad(torch.tensor(values, dtype=torch.float64)[:, None], (0, 5)), Counter(names)
+        for name, part in zip(counts, table.split(list(counts.values()))):
+            if name in matrices:
+                part.copy_(matrices[name](part[:, 0], height, width))
+        groups.append(Counter("affine" if name in matrices else name for name in names))
+        orders.append(order)
+        tables.append(table)
+    order = torch.tensor(orders)
+    return {"groups": groups, "order": order, "back": order.argsort(1), "values": torch.stack(tables)}
+
+
+def operated(images: Tensor, made: dict, operations: dict) -> Tensor:
+    """The images after the operations that `grouped` sorted: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
+    for slot, groups in enumerate(made["groups"]):
+        counts = list(groups.values())
+        parts = images.index_select(0, made["order"][slot]).split(counts)
+        values = made["values"][slot].split(counts)
+        done = [_operated(*each, operations) for each in zip(groups, parts, values)]
+        images = torch.cat(done).index_select(0, made["back"][slot])
     return images
 
 
-def apply(images: Tensor, chosen: list[tuple[int, str, float]], operations: dict) -> None:
-    """Changes images in place: each (image, operation, value) of `chosen`; images of one operation go together."""
-    groups = {}
-    for image, name, value in chosen:
-        groups.setdefault(name, []).append((image, value))
-    for name, members in groups.items():
-        which, values = zip(*members)
-        which = torch.tensor(which, device=images.device)
-        images[which] = operations[name](images[which], torch.tensor(values, dtype=torch.float64))
+def _operated(name: str, images: Tensor, values: Tensor, operations: dict) -> Tensor:
+    if not name:
+        return images
+    return operations[name](images, values if name == "affine" else values[:, 0])
 
 
 def cutout(images: Tensor, centre: Tensor) -> Tensor:
@@ -175,7 +246,7 @@ def cutout(images: Tensor, centre: Tensor) -> Tensor:
     Sources: 16 pixels, the released self-KD program; half of another height, ours.
     """
     (height, width), half = images.shape[-2:], images.shape[-2] // 4
-    row, column = centre.to(images.device)[:, :, None, None].unbind(1)
+    row, column = centre[:, :, None, None].unbind(1)
     down, right = _span(height, images.device)[:, None] - row, _span(width, images.device) - column
     hole = (-half <= down) & (down < half) & (-half <= right) & (right < half)
     return images * ~hole[:, None]
@@ -191,13 +262,25 @@ def rotation(degrees: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y], dim=1)
 
 
-def _source(matrix: Tensor, height: int, width: int, device) -> tuple[Tensor, Tensor]:
-    """Row and column, int32 [B, H, W], that PIL's nearest neighbour reads for every output pixel."""
+def identity_but(entry: str, value: Tensor) -> Tensor:
+    """Matrices that change nothing but for one entry, "a" to "f", float64 [B]."""
+    matrices = torch.tensor([1.0, 0, 0, 0, 1, 0], dtype=torch.float64).repeat(len(value), 1)
+    matrices[:, "abcdef".index(entry)] = value
+    return matrices
+
+
+def fixed_point(matrix: Tensor) -> Tensor:
+    """What `_source` reads of a matrix, int32 [B, 6], in units of 2^-16."""
     a, b, c, d, e, f = matrix.unbind(1)
-    steps = torch.stack([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2])  # from pixel centre to pixel centre
-    fixed = torch.floor(steps * 65536 + 0.5).to(device, torch.int32)[..., None, None]
-    x, y = _span(width, device), _span(height, device)[:, None]
-    return (fixed[5] + x * fixed[3] + y * fixed[4]) >> 16, (fixed[2] + x * fixed[0] + y * fixed[1]) >> 16
+    steps = torch.stack([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2], dim=1)  # from pixel centre to pixel centre
+    return torch.floor(steps * 65536 + 0.5).int()
+
+
+def _source(fixed: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Row and column, int32 [B, H, W], that PIL's nearest neighbour reads for every output pixel."""
+    a, b, c, d, e, f = fixed[..., None, None].unbind(1)
+    x, y = _span(width, fixed.device), _span(height, fixed.device)[:, None]
+    return (f + x * d + y * e) >> 16, (c + x * a + y * b) >> 16
 
 
 def _span(size: int, device) -> Tensor:
@@ -213,41 +296,35 @@ def _take(images: Tensor, row: Tensor, column: Tensor, fill: int) -> Tensor:
     return pixels.gather(2, index).view(images.shape)
 
 
-# AutoAugment's operations: uint8 [G, C, H, W] and one value an image, float64 [G], to uint8 [G, C, H, W].
+# AutoAugment's operations: uint8 [G, C, H, W] and one value an image, float64 [G] on the device, to uint8 [G, C, H, W].
 
-def _affine(images: Tensor, matrix: Tensor) -> Tensor:
-    row, column = _source(matrix, *images.shape[-2:], images.device)
-    return _take(images, row, column, CROP_FILL)
-
-
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    return _affine(images, rotation(degrees, *images.shape[-2:]))
+def affine(images: Tensor, matrix: Tensor) -> Tensor:
+    """Reads the nearest pixels; the matrix is in fixed point, [G, 6]."""
+    return _take(images, *_source(matrix.int(), *images.shape[-2:]), CROP_FILL)
 
 
-def translate_x(images: Tensor, share: Tensor) -> Tensor:
-    identity = torch.tensor([1.0, 0, 0, 0, 1, 0], dtype=torch.float64).repeat(len(images), 1)
-    identity[:, 2] = share * images.shape[-1]
-    return _affine(images, identity)
-
-
-def translate_y(images: Tensor, share: Tensor) -> Tensor:
-    return translate_x(images.mT, share).mT
+MATRICES = {  # of a value an image, float64 [G], and of the height and width of the images
+    "rotate": lambda degrees, height, width: fixed_point(rotation(degrees, height, width)),
+    "translate_x": lambda share, height, width: fixed_point(identity_but("c", share * width)),
+    "translate_y": lambda share, height, width: fixed_point(identity_but("f", share * height)),
+}
 
 
 def shear_y(images: Tensor, slope: Tensor, fill: int | Tensor = CROP_FILL) -> Tensor:
     """Moves each column up by its distance from the left edge times `slope`, bicubic as in PIL."""
     x, y = (centres(size, images.device) for size in (images.shape[-1], images.shape[-2]))
-    return bicubic_rows(images, slope.to(images.device)[:, None, None] * x + y[:, None], fill)
+    return bicubic_rows(images, slope[:, None, None] * x + y[:, None], fill)
 
 
 def bicubic_rows(images: Tensor, row: Tensor, fill: int | Tensor) -> Tensor:
     """Reads each pixel of uint8 [G, C, H, W] from its column at `row`, float64 [G, H, W] or [G, H, 1], in pixels from
     the upper edge; `fill` (one value, or uint8 [C, 1, 1]) where that lies outside."""
-    height = images.shape[-2]
+    _, channels, height, width = images.shape
     near, d = neighbours(row, height)
-    taps = [images.gather(2, tap[:, None].expand_as(images)).double() for tap in near]
+    index = near.flatten(1, 2)[:, None].expand(-1, channels, -1, width)
+    taps = images.gather(2, index).double().unflatten(2, (4, height))
     inside = ((row >= 0) & (row < height))[:, None]
-    return torch.where(inside, to_uint8(cubic(taps, d[:, None])), fill)
+    return torch.where(inside, to_uint8(cubic(taps.unbind(2), d[:, None])), fill)
 
 
 def centres(size: int, device) -> Tensor:
@@ -255,13 +332,15 @@ def centres(size: int, device) -> Tensor:
     return _span(size, device).double() + 0.5
 
 
-def neighbours(position: Tensor, size: int) -> tuple[list[Tensor], Tensor]:
-    """The four pixels of a row of `size` round a position (the edge repeats itself), and the way from the second."""
+def neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The four pixels of a row of `size` round a position (the edge repeats itself), int64 [G, 4, H, W], and the way
+    from the second, [G, H, W]."""
     first = (position - 0.5).floor()
-    return [(first.long() + k).clamp(0, size - 1) for k in (-1, 0, 1, 2)], position - 0.5 - first
+    steps = torch.arange(-1, 3, device=position.device)[:, None, None]
+    return (first.long()[:, None] + steps).clamp(0, size - 1), position - 0.5 - first
 
 
-def cubic(taps: list[Tensor], d: Tensor) -> Tensor:
+def cubic(taps: tuple[Tensor, ...], d: Tensor) -> Tensor:
     """PIL's cubic through four neighbours (a = -1), at the share d of the way from the second to the third."""
     p, q, r, s = taps
     return q + d * (r - p + d * (2 * (p - q) + r - s + d * (q - p + s - r)))
@@ -273,7 +352,7 @@ def to_uint8(values: Tensor) -> Tensor:
 
 def _blend(base: Tensor, images: Tensor, change: Tensor) -> Tensor:
     """From `base` (factor 0) to the image (factor 1) and beyond, with factor 1 + change, in PIL's float32."""
-    factor = (1 + change).to(images.device, torch.float32)[:, None, None, None]
+    factor = (1 + change).float()[:, None, None, None]
     return to_uint8(base + factor * (images.float() - base))
 
 
@@ -311,12 +390,12 @@ def sharpness(images: Tensor, change: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    kept = (256 - 2 ** (8 - bits)).to(images.device, torch.uint8)
+    kept = (255 << (8 - bits.int())).to(torch.uint8)  # whole numbers: a GPU may round a power
     return images & kept[:, None, None, None]
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    bright = images >= threshold.to(images.device)[:, None, None, None]
+    bright = images >= threshold[:, None, None, None]
     return images ^ (255 * bright.to(torch.uint8))  # i ^ 255 = 255 - i
 
 
@@ -335,16 +414,28 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
     """Flattens each channel's histogram; a channel with too few pixels for a step of one stays as it is."""
-    levels = images.flatten(2).flatten(0, 1).long()  # [G * C, H * W]
-    bins = levels + 256 * torch.arange(len(levels), device=images.device)[:, None]
-    histogram = torch.bincount(bins.flatten(), minlength=256 * len(levels)).view(-1, 256)
-    last = histogram.gather(1, levels.amax(1, keepdim=True))
+    levels = images.flatten(2).flatten(0, 1)  # [G * C, H * W]
+    below = (_below_by_counting if images.device.type == "cpu" else _below_by_sorting)(levels)
+    levels = levels.long()
+    last = levels.shape[1] - below.gather(1, levels.amax(1, keepdim=True))
     step = (levels.shape[1] - last) // 255
-    below = histogram.cumsum(1) - histogram
     table = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
     table = torch.where(step > 0, table, torch.arange(256, device=images.device)).to(torch.uint8)
     return table.gather(1, levels).view_as(images)
 
 
-OPERATIONS = {f.__name__: f for f in (shear_y, translate_x, translate_y, rotate, brightness, colour, contrast,
-                                      sharpness, posterize, solarize, invert, autocontrast, equalize)}
+def _below_by_counting(levels: Tensor) -> Tensor:
+    """How many pixels of each row are below each grey level: uint8 [rows, pixels] -> int64 [rows, 256]."""
+    bins = levels.long() + 256 * torch.arange(len(levels), device=levels.device)[:, None]
+    histogram = torch.bincount(bins.flatten(), minlength=256 * len(levels)).view(-1, 256)
+    return histogram.cumsum(1) - histogram
+
+
+def _below_by_sorting(levels: Tensor) -> Tensor:
+    """The same, for a GPU, which `bincount` would make wait."""
+    greys = torch.arange(256, dtype=torch.uint8, device=levels.device).repeat(len(levels), 1)
+    return torch.searchsorted(levels.sort(1).values, greys)
+
+
+OPERATIONS = {f.__name__: f for f in (affine, shear_y, brightness, colour, contrast, sharpness, posterize, solarize,
+                                      invert, autocontrast, equalize)}

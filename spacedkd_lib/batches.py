@@ -16,8 +16,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spacedkd_lib.augment import constant, moved
 from spacedkd_lib.recipes import AUGMENTATIONS, InputError, nearest
-from spacedkd_lib.strong import augmented, draw, erased
+from spacedkd_lib.strong import changed, draw, filled, ready
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
 
@@ -66,8 +67,8 @@ def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torc
     exact = torch.promote_types(dtype, torch.float32)
     _check_statistics(statistics, images.shape[1])
     x = images.to(device or images.device).to(exact)  # cross to the device as bytes
-    mean, std = (torch.tensor(v, dtype=exact, device=x.device)[:, None, None] for v in statistics)
-    white = torch.full_like(mean, 255)  # a tensor: a GPU divides by a number through its rounded reciprocal
+    white = (255.0,) * images.shape[1]  # a tensor: a GPU divides by a number through its rounded reciprocal
+    white, mean, std = constant((white, *map(tuple, statistics)), exact, x.device)[..., None, None]
     x = x.div_(white).sub_(mean).div_(std)
     return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
@@ -180,11 +181,14 @@ class Batches:
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """The images of these numbers, int64 [B], augmented by the draws of batch i."""
-        drawn = draw(self.augment, len(which), *self.images.shape[-2:],
+        channels, height, width = self.images.shape[1:]
+        rows, columns = (self.size, self.size) if self.size else (height, width)
+        drawn = draw(self.augment, len(which), height, width,
                      generator(self.seed, self.streams["augment"], i), self.size)
-        which = which.to(self.images.device)
-        x = augmented(self.images.index_select(0, which), drawn)
-        return erased(normalised(x, self.statistics, self.dtype), drawn), self.labels[which]
+        device = self.images.device
+        made = moved({"which": which} | ready(drawn, (channels, rows, columns), device), device)
+        x = changed(self.images.index_select(0, made["which"]), made)
+        return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 
     def fresh(self, what: str) -> Batches:
         """Batches of the same images with draws of their own: "fresh_augmentation" of the same order; "fresh_batch" and

@@ -199,8 +199,10 @@ def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
         elif what == "optimizer":
             kind, i, key = key.split("/")
             p = _parameters(run.optimizer[kind])[int(i)]
-            # In the parameter's memory format, as the optimizer itself would have made it.
-            like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved)
+            # As the optimizer itself would have made it: in the parameter's memory format, and a count of updates where
+            # the step runs, which is on the parameter's device if it is one kernel.
+            at = p.device if run.optimizer[kind].defaults["fused"] else saved.device
+            like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved, device=at)
             run.optimizer[kind].state[p][key] = like.detach().copy_(saved)
         else:
             held = {"view": getattr(run.distiller, "views", {}), "sum": run.tally.sums, "diverged": run.tally.diverged}

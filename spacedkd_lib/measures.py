@@ -262,7 +262,7 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0,
     Raises:
         InputError: as `measure`, before any work; a negative number of workers.
     """
-    study.check_workers(workers)
+    workers = study.check_workers(workers)
     asked = list(dict.fromkeys(asked))
     missing = [(recipe, name) for recipe, name in asked if stored(recipe, name) is None]
     for recipe, _ in missing:

@@ -55,7 +55,7 @@ class Results:
 class Session:
     """A notebook and the profile it runs in; made in the cell after the parameters.
 
-    name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: 0 = one a core.
+    name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: as `study.run_all`.
 
     Raises:
         InputError: an unknown name or profile, or a number out of range.
@@ -64,7 +64,7 @@ class Session:
     name: str
     profile: str = "smoke"
     seeds: int = 0
-    workers: int = 0
+    workers: int | str = 0
 
     def __post_init__(self):
         study.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work

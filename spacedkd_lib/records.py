@@ -243,19 +243,27 @@ def restore(published: Iterable[Record]) -> None:
 
 @cache
 def environment() -> dict:
-    """Code and software identity: git commit, whether the library differed from it, versions, processor."""
-    return {"git_commit": _git("rev-parse", "HEAD"),
-            "git_dirty": bool(_git("status", "--porcelain", "--", "spacedkd_lib")),
+    """Code and software identity: git commit, whether the library differed from it, versions, processor. Unknown is
+    None: where git does not answer, SPACEDKD_COMMIT may name the commit."""
+    changes = _git("status", "--porcelain", "--", "spacedkd_lib")
+    return {"git_commit": _git("rev-parse", "HEAD") or os.environ.get("SPACEDKD_COMMIT") or None,
+            "git_dirty": None if changes is None else bool(changes),
             "python": platform.python_version(), "cpu": _cpu_name(),
             "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> str | None:
+    """What git says of the folder of the package; None where it does not answer."""
+    return answer(["git", *arguments], ROOT)
+
+
+def answer(command: list[str], folder: Path | None = None) -> str | None:
+    """What a program prints; None if it is missing, fails or takes too long."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(package: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+from . import exact
 from .recipes import InputError, nearest
 from .records import ROOT, write_atomically
 
@@ -93,7 +94,7 @@ def kernel_environment() -> dict[str, str]:
     if not config.exists():
         write_atomically(config, IPYTHON_CONFIG)
     path = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"IPYTHONDIR": str(BUILD / "ipython"),  # the user's own start-up files stay out
+    return {**exact.caps(), "IPYTHONDIR": str(BUILD / "ipython"),  # the user's own start-up files stay out
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # Agg would drop every figure silently
             "OMP_NUM_THREADS": "1",  # another thread count gives other low bits
             "PYTHONHASHSEED": "0",

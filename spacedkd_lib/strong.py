@@ -2,7 +2,7 @@
 
 A random part of the image is resized; it is flipped; RandAugment changes it; a rectangle of it becomes noise.
 Also resizes images for the other augmentations. Checked against timm, whose transforms the released programs call.
-As in augment.py, `draw` draws on the CPU, and whole numbers are exact on every device.
+As in augment.py, `draw` draws on the CPU, `ready` computes there, and whole numbers are exact on every device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
 Taught in notebooks/12_vision_transformers.ipynb.
@@ -22,9 +22,9 @@ CROP_SHARE, CROP_RATIO = (0.08, 1.0), 4 / 3  # of the image's area; the longer s
 ERASED, ERASED_SHARE, ERASED_RATIO = 0.25, (0.02, 1 / 3), 1 / 0.3  # how often, share of the area, ratio
 TRIES = 10  # to draw a rectangle that fits
 LEVEL, LEVEL_DEVIATION, TOP_LEVEL, APPLIED = 9, 0.5, 10, 0.5  # of RandAugment; how often an operation is applied
-FILL = (124, 116, 104)  # ImageNet's mean, where an operation looks beyond the edge; of a grey image its luma (ours)
+FILL, GREY_FILL = (124, 116, 104), (117,)  # ImageNet's mean, where an operation looks beyond the edge; its luma (ours)
 BITS = 22  # PIL's fixed point of resizing
-CHUNK = 32  # images that are resized together; so the sums stay in a processor's cache (at 64 pixels twice as fast)
+CHUNK = 32  # images that a CPU resizes together; so the sums stay in a processor's cache (at 64 pixels twice as fast)
 
 
 def draw(augment: str, count: int, height: int, width: int, generator: torch.Generator, size: int = 0) -> dict:
@@ -37,7 +37,7 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
 
     Returns:
         For other augmentations what `augment.draw` returns. For strong ones flip bool [B]; operation int [B, 2] (place
-        in `OPERATIONS`), applies bool [B, 2], level float64 [B, 2], sign int [B, 2] (+1 or -1); hole int [B, 4]
+        in `NAMES`), applies bool [B, 2], level float64 [B, 2], sign int [B, 2] (+1 or -1); hole int [B, 4]
         (top, left, height, width; all 0 without one) and noise, the seed of what fills it. Where images are
         resized, also box int [B, 4], the part that is kept, and size, the (rows, columns) that it gets.
     """
@@ -49,7 +49,7 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
     shape, uniform = (count, 2), torch.rand(count, 2, generator=generator)
     return {"box": _draw_box(count, height, width, generator), "size": out,
             "flip": uniform[:, 0] < (0 if augment == "strong_upright" else 0.5),
-            "operation": torch.randint(len(OPERATIONS), shape, generator=generator),
+            "operation": torch.randint(len(NAMES), shape, generator=generator),
             "applies": torch.rand(shape, generator=generator) < APPLIED,
             "level": (LEVEL + LEVEL_DEVIATION * torch.randn(shape, generator=generator, dtype=torch.float64)
                       ).clamp(0, TOP_LEVEL),
@@ -60,30 +60,63 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
 
 def augmented(images: Tensor, drawn: dict) -> Tensor:
     """Applies what `draw` drew, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
-    rest = {name: value for name, value in drawn.items() if name not in ("box", "size")}
-    if "box" in drawn:
-        images = resized(images, drawn["box"], drawn["size"])
-    if "operation" not in drawn:
-        return pixels.augmented(images, rest)
-    images = torch.where(drawn["flip"].to(images.device)[:, None, None, None], images.flip(-1), images)
-    return rand_augment(images, drawn["operation"], drawn["applies"], drawn["level"], drawn["sign"])
+    shape = (images.shape[1], *drawn.get("size", images.shape[-2:]))
+    return changed(images, pixels.moved(ready(drawn, shape, images.device), images.device))
 
 
 def erased(x: Tensor, drawn: dict) -> Tensor:
-    """Fills the holes of normalised images [B, C, H, W], in place, with standard normal noise a pixel and channel.
+    """Fills the holes of normalised images [B, C, H, W] with standard normal noise a pixel and channel.
 
     The noise is drawn on the CPU, as many numbers as the holes have pixels and channels.
     """
-    if "hole" not in drawn or not drawn["hole"].any():
+    return filled(x, pixels.moved(ready(drawn, x.shape[1:], x.device), x.device))
+
+
+def ready(drawn: dict, shape: tuple[int, int, int], device: torch.device) -> dict:
+    """What `changed` and `filled` need to apply `drawn`, computed on the CPU; `augment.moved` moves it.
+
+    Args:
+        shape: channels, rows and columns of the result.
+        device: which one computes. A GPU would rather do more than start more: it has one operation for all geometry.
+    """
+    channels, rows, columns = shape
+    made = _ready_to_resize(drawn["box"], drawn["size"]) if "box" in drawn else {}
+    if "operation" not in drawn:
+        return made | pixels.ready(drawn, rows, columns)
+    matrices = {name: matrix for name, matrix in MATRICES.items() if device.type != "cpu" or name not in OPERATIONS}
+    made |= {"mirror": drawn["flip"]} | pixels.grouped(chosen(drawn), rows, columns, matrices)
+    return made | _ready_to_erase(drawn["hole"], drawn["noise"], channels)
+
+
+def changed(images: Tensor, made: dict) -> Tensor:
+    """Applies what `ready` made, but for the noise, on the device of both."""
+    if "row_weights" in made:
+        images = _resized(images, made)
+    if "mirror" not in made:
+        return pixels.changed(images, made)
+    images = torch.where(made["mirror"][:, None, None, None], images.flip(-1), images)
+    return pixels.operated(images, made, OPERATIONS)
+
+
+def _ready_to_erase(hole: Tensor, seed: int, channels: int) -> dict:
+    area = hole[:, 2] * hole[:, 3]
+    if not area.any():
+        return {}
+    noise = torch.randn(int(area.sum()), channels, generator=torch.Generator().manual_seed(seed))
+    return {"hole": torch.cat([hole, (area.cumsum(0) - area)[:, None]], 1), "noise": noise}
+
+
+def filled(x: Tensor, made: dict) -> Tensor:
+    """Fills the holes that `ready` made, on the device of both."""
+    if "noise" not in made:
         return x
-    top, left, height, width = drawn["hole"][:, :, None].unbind(1)
-    down, right = torch.arange(x.shape[2]) - top, torch.arange(x.shape[3]) - left
-    rows, columns = (0 <= down) & (down < height), (0 <= right) & (right < width)
-    image, row, column = (rows[:, :, None] & columns[:, None]).nonzero(as_tuple=True)
-    noise = torch.randn(len(image), x.shape[1], generator=torch.Generator().manual_seed(drawn["noise"]))
-    image, row, column, noise = (part.to(x.device) for part in (image, row, column, noise))
-    x[image, :, row, column] = noise.to(x.dtype)
-    return x
+    top, left, height, width, first = made["hole"][:, :, None, None].unbind(1)
+    down = torch.arange(x.shape[2], device=x.device)[:, None] - top
+    right = torch.arange(x.shape[3], device=x.device) - left
+    inside = (0 <= down) & (down < height) & (0 <= right) & (right < width)  # [B, H, W]
+    place = (first + down * width + right) * inside
+    noise = made["noise"].to(x.dtype).index_select(0, place.flatten()).view(*place.shape, -1)
+    return torch.where(inside[:, None], noise.permute(0, 3, 1, 2), x)
 
 
 # Rectangles
@@ -135,10 +168,23 @@ def resized(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
         box: int [B, 4], top, left, height and width of the parts, pixels.
         size: rows and columns of the result.
     """
+    return _resized(images, pixels.moved(_ready_to_resize(box, size), images.device))
+
+
+def _ready_to_resize(box: Tensor, size: tuple[int, int]) -> dict:
+    top, left, height, width = box.mT
+    first_row, row_weights = _weights(top, height, size[0])
+    first_column, column_weights = _weights(left, width, size[1])
+    return {"first_row": first_row, "row_weights": row_weights,
+            "first_column": first_column, "column_weights": column_weights}
+
+
+def _resized(images: Tensor, made: dict) -> Tensor:
+    names = ("first_column", "column_weights", "first_row", "row_weights")
+    together = CHUNK if images.device.type == "cpu" else len(images)
     parts = []
-    for part, (top, left, height, width) in zip(images.split(CHUNK), box.mT.split(CHUNK, dim=1)):
-        narrow = _resampled(part.mT, *_weights(left, width, size[1]))
-        parts.append(_resampled(narrow.mT, *_weights(top, height, size[0])))
+    for part, *across, row, weights in zip(*(tensor.split(together) for tensor in (images, *map(made.get, names)))):
+        parts.append(_resampled(_resampled(part.mT, *across).mT, row, weights))
     return torch.cat(parts)
 
 
@@ -147,7 +193,6 @@ def _resampled(images: Tensor, first: Tensor, weights: Tensor) -> Tensor:
     (batch, channels, height, width), device = images.shape, images.device
     rows = images.int().flatten(0, 2)
     above = height * torch.arange(batch * channels, device=device).view(batch, channels, 1)
-    first, weights = first.to(device), weights.to(device)
     shape = (batch, channels, first.shape[1], width)
     sums = torch.full(shape, 1 << (BITS - 1), dtype=torch.int32, device=device)  # to round
     for k in range(weights.shape[2]):
@@ -180,26 +225,19 @@ def _kernel(x: Tensor) -> Tensor:
     return torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, far.masked_fill(x >= 2, 0))
 
 
-# RandAugment: uint8 [G, C, H, W] and one value an image, float64 [G], to uint8 [G, C, H, W].
+# RandAugment: uint8 [G, C, H, W] and one value an image, float64 [G] on the device, to uint8 [G, C, H, W].
 
-def rand_augment(images: Tensor, operation: Tensor, applies: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Two operations an image, one after the other.
+NAMES = ("autocontrast", "equalize", "invert", "posterize", "solarize", "colour", "contrast", "brightness", "sharpness",
+         "rotate", "solarize_add", "shear_x", "shear_y", "translate_x", "translate_y")  # `draw` draws places in it
 
-    Args:
-        images: uint8 [B, C, H, W].
-        operation: int [B, 2], place in `OPERATIONS`.
-        applies: bool [B, 2].
-        level: float64 [B, 2], from 0 to 10.
-        sign: int [B, 2], +1 or -1.
-    """
-    images, names = images.clone(), tuple(OPERATIONS)
-    drawn = [part.tolist() for part in (operation, applies, level, sign)]
-    for slot in range(2):
-        rows = enumerate(zip(*([row[slot] for row in part] for part in drawn)))
-        chosen = [(image, names[which], magnitude(names[which], up, way))
-                  for image, (which, applied, up, way) in rows if applied]
-        pixels.apply(images, chosen, OPERATIONS)
-    return images
+
+def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
+    """Two operations and their values, image by image; "" stands for none."""
+    slots = []
+    for rows in zip(*(drawn[key].mT.tolist() for key in ("operation", "applies", "level", "sign"))):
+        slots.append([(NAMES[which], magnitude(NAMES[which], level, sign)) if applies else ("", 0.0)
+                      for which, applies, level, sign in zip(*rows)])
+    return slots
 
 
 def magnitude(name: str, level: float, sign: int = 1) -> float:
@@ -223,26 +261,35 @@ RANGES = {  # largest magnitude
 
 
 def _fill(images: Tensor) -> Tensor:
-    fill = torch.tensor(FILL, dtype=torch.uint8, device=images.device)[:, None, None]
-    return fill if images.shape[1] == 3 else pixels.luma(fill[None])[0].to(torch.uint8)
+    values = FILL if images.shape[1] == 3 else GREY_FILL
+    return pixels.constant(values, torch.uint8, images.device)[:, None, None]
 
 
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turns counter-clockwise about the centre, bicubic as in PIL."""
-    (height, width), device = images.shape[-2:], images.device
-    a, b, c, d, e, f = pixels.rotation(degrees, height, width).to(device)[..., None, None].unbind(1)
+def affine(images: Tensor, matrix: Tensor) -> Tensor:
+    """Reads where a matrix [G, 6] says, bicubic as in PIL."""
+    (_, channels, height, width), device = images.shape, images.device
+    a, b, c, d, e, f = matrix[..., None, None].unbind(1)
     x, y = pixels.centres(width, device), pixels.centres(height, device)[:, None]
     column, row = a * x + b * y + c, d * x + e * y + f  # [G, H, W]
     (columns, right), (rows, down) = pixels.neighbours(column, width), pixels.neighbours(row, height)
-    flat, shape = images.flatten(2), images.shape
-
-    def read(row: Tensor, column: Tensor) -> Tensor:
-        index = (row * width + column).flatten(1)[:, None].expand(-1, shape[1], -1)
-        return flat.gather(2, index).view(shape).double()
-    lines = [pixels.cubic([read(row, column) for column in columns], right[:, None]) for row in rows]
+    index = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None].expand(-1, channels, -1)
+    near = images.flatten(2).gather(2, index).double().view(-1, channels, 4, 4, height, width)
+    lines = pixels.cubic(near.unbind(3), right[:, None, None])
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return torch.where(inside[:, None], pixels.to_uint8(pixels.cubic(lines, down[:, None])), _fill(images))
+    turned = pixels.to_uint8(pixels.cubic(lines.unbind(2), down[:, None]))
+    return torch.where(inside[:, None], turned, _fill(images))
 
+
+MATRICES = {  # of a value an image, float64 [G], and of the height and width of the images
+    "rotate": pixels.rotation,
+    "shear_x": lambda slope, height, width: pixels.identity_but("b", slope),
+    "shear_y": lambda slope, height, width: pixels.identity_but("d", slope),
+    "translate_x": lambda share, height, width: pixels.identity_but("c", share * width),
+    "translate_y": lambda share, height, width: pixels.identity_but("f", share * height),
+}
+
+
+# Those that a CPU has rather than `affine`: they read four pixels and not sixteen.
 
 def shear_y(images: Tensor, slope: Tensor) -> Tensor:
     return pixels.shear_y(images, slope, _fill(images))
@@ -255,7 +302,7 @@ def shear_x(images: Tensor, slope: Tensor) -> Tensor:
 def translate_y(images: Tensor, share: Tensor) -> Tensor:
     """Moves the image up by a share of its height, bicubic as in PIL."""
     height, device = images.shape[-2], images.device
-    shift = (share * height).to(device)[:, None, None]
+    shift = (share * height)[:, None, None]
     return pixels.bicubic_rows(images, shift + pixels.centres(height, device)[:, None], _fill(images))
 
 
@@ -265,10 +312,9 @@ def translate_x(images: Tensor, share: Tensor) -> Tensor:
 
 def solarize_add(images: Tensor, more: Tensor) -> Tensor:
     """Adds to all pixels below 128."""
-    more = more.to(images.device, torch.int32)[:, None, None, None] * (images < 128)
+    more = more.int()[:, None, None, None] * (images < 128)
     return (images + more).clamp(max=255).to(torch.uint8)
 
 
-OPERATIONS = {name: pixels.OPERATIONS[name] for name in (
-    "autocontrast", "equalize", "invert", "posterize", "solarize", "colour", "contrast", "brightness", "sharpness")} | {
-    f.__name__: f for f in (rotate, solarize_add, shear_x, shear_y, translate_x, translate_y)}
+OPERATIONS = {name: pixels.OPERATIONS[name] for name in NAMES if name in pixels.OPERATIONS} | {
+    f.__name__: f for f in (affine, solarize_add, shear_x, shear_y, translate_x, translate_y)}

@@ -543,12 +543,15 @@ def folder(profile_name: str, seeds: int = 0) -> str:
     return profile_name if seeds in (0, profile(profile_name).seeds) else f"{profile_name}-{seeds}-seeds"
 
 
-def check_workers(workers: int) -> None:
-    """Raises:
-        InputError: a negative number of workers.
+def check_workers(workers: int | str) -> int:
+    """The number of processes asked for; 0, as for "auto": as many as suit the machine.
+
+    Raises:
+        InputError: a negative number of workers, or another word.
     """
-    if workers < 0:
-        raise InputError(f"workers = {workers} is out of range: give a positive count, or 0 for one a core.")
+    if workers != "auto" and (not isinstance(workers, int) or workers < 0):
+        raise InputError(f'workers = {workers} is out of range: give a positive count, 0 for one a core, or "auto".')
+    return 0 if workers == "auto" else workers
 
 
 # Running
@@ -581,16 +584,18 @@ class Sweep:
 def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
     """Form sweeps of the recipes that are still to be run, the costliest first.
 
-    A sweep that was interrupted goes on as it was. The rest is grouped by teacher, and large groups are split while
+    A sweep that was interrupted goes on as it was, but for one of several seeds of which some are done. The rest is grouped by teacher, and large groups are split while
     there are fewer sweeps than workers.
     """
     begun, taken = [], set()
     for path in sorted((records.runs_folder() / ".sweeps").glob("*/members.json")):
-        members = [recipe for recipe in _members(path) if records.load(recipe) is None]
+        listed = _members(path)
+        members = [recipe for recipe in listed if records.load(recipe) is None]
         ids = {recipe.run_id for recipe in members}
         if not ids:  # killed after its last record
             _forget(path.parent)
-        if ids & {recipe.run_id for recipe in missing} and not ids & taken:
+        broken = len({recipe.seed for recipe in members}) > 1 and len(members) < len(listed)
+        if ids & {recipe.run_id for recipe in missing} and not ids & taken and not broken:
             begun.append(Sweep(tuple(members), path.parent))
             taken |= ids
     groups: dict[str, list[Recipe]] = {}
@@ -603,6 +608,19 @@ def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
         new.remove(largest)
         new += [_sweep(largest.recipes[::2]), _sweep(largest.recipes[1::2])]
     return sorted(begun + new, key=lambda sweep: sweep.cost, reverse=True)
+
+
+def of_several_seeds(planned: list[Sweep]) -> list[Sweep]:
+    """Join sweeps that are equal but for the seed and can be trained together, see stacked.py. One that was begun goes
+    on as it was."""
+    from . import stacked
+    groups: dict[object, list[Sweep]] = {}
+    for sweep in planned:
+        alike = tuple(replace(recipe, seed=0) for recipe in sweep.recipes)
+        fits = stacked.fits(alike) and not (sweep.folder / "members.json").exists()
+        groups.setdefault(alike if fits else sweep.folder, []).append(sweep)
+    return [_sweep(recipe for sweep in group for recipe in sweep.recipes) if len(group) > 1 else group[0]
+            for group in groups.values()]
 
 
 def _sweep(recipes: Iterable[Recipe]) -> Sweep:
@@ -732,6 +750,11 @@ def _watched() -> bool:
     return sys.stderr.isatty() or shell is not None
 
 
+def _has_gpu() -> bool:
+    import torch
+    return torch.cuda.is_available()
+
+
 def default_workers() -> int:
     """One process a core without a GPU; one with it."""
     import torch
@@ -740,13 +763,13 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], None] = print,
+def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
             executor: Executor | None = None) -> list[records.Record]:
     """Records of all recipes; what is finished is loaded, the rest is trained side by side.
 
     Args:
         wanted: recipes, repeats allowed.
-        workers: processes; 0 for `default_workers()`.
+        workers: processes; 0 for `default_workers()`. "auto" also trains several seeds at once on a GPU.
         say: receives a plain line now and then when there is no terminal for a progress bar.
         executor: where sweeps run, see executors.py; processes of this machine unless given.
 
@@ -754,7 +777,7 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
         InputError: bad input, before any training; or runs that failed, after all others have finished.
         Stopped, KeyboardInterrupt: asked to stop; the workers have saved what was done.
     """
-    check_workers(workers)
+    together, workers = workers == "auto" and executor is None, check_workers(workers)
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise InputError("Worker processes read a script again before they work: put its call of run_all under "
                          'if __name__ == "__main__":.')
@@ -763,7 +786,10 @@ def run_all(wanted: Iterable[Recipe], workers: int = 0, say: Callable[[str], Non
     if missing:
         _check_inputs(missing)
         workers = workers or (1 if executor else default_workers())
-        _train_side_by_side(sweeps(missing, workers), executor or LocalProcesses(workers), say)
+        planned = sweeps(missing, workers)
+        if together and _has_gpu():
+            planned = of_several_seeds(planned)
+        _train_side_by_side(planned, executor or LocalProcesses(workers), say)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
 
@@ -895,13 +921,13 @@ class Plan:
     megabytes: float
 
 
-def plan(rows: list[Row], workers: int = 0) -> Plan:
+def plan(rows: list[Row], workers: int | str = 0) -> Plan:
     """Count the runs that are not done and estimate their time by measuring one short step of each distinct run.
 
     Data need not be at hand: shapes of the known sets are facts. Time is of training side by side; evaluation adds
     its forward passes.
     """
-    wanted = unique(rows)
+    wanted, workers = unique(rows), check_workers(workers)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     seconds = megabytes = 0.0
     measured: dict[str, tuple[dict[str, float], float]] = {}

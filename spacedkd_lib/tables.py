@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from contextlib import suppress
@@ -594,12 +596,37 @@ def compare_claims(rows: list[study.Row], local: dict[str, Record], published: d
     return pd.DataFrame(lines, columns=["Claim", "Statement", "Setting", "Here", "Published", "Verdicts"])
 
 
+def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
+    """How many of the published runs this machine repeated to the last bit, and what excuses the others."""
+    both = sorted(local.keys() & published.keys())
+    hashes = [{run: _bits(found[run]) for run in both} for found in (local, published)]
+    equal = [run for run in both if hashes[0][run] == hashes[1][run]]
+    digest = hashlib.sha256("".join(hashes[0][run] for run in both).encode()).hexdigest()
+    said = (f"{len(equal)} of {len(published)} records equal the published ones, hash by hash: the numbers of every epoch "
+            f"and the final weights. SHA-256 of the hashes here: {digest}.")
+    if len(equal) == len(both):
+        return said
+    torches = [{found[run].provenance["torch"] for run in both} for found in (local, published)]
+    if torches[0] != torches[1]:
+        said += (f" Bits are promised for one version of torch, which is {', '.join(sorted(torches[0]))} here and "
+                 f"{', '.join(sorted(torches[1]))} there.")
+    if inexact := sum(not found[run].provenance.get("exact") for found in (local, published) for run in both):
+        said += f" {inexact} of these records, here and there, were made without the caps of exact.py."
+    return said + " The tables compare the numbers instead."
+
+
+def _bits(record: Record) -> str:
+    """A hash of what equal runs have in common: numbers without times, and weights."""
+    numbers = json.dumps([record.numbers(), record.provenance["weights_sha256"]], sort_keys=True)
+    return hashlib.sha256(numbers.encode()).hexdigest()
+
+
 def comparison(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame,
                verdicts: pd.DataFrame) -> str:
-    """What `compare` and `compare_claims` found, as a page in Markdown."""
+    """The `certificate`, and what `compare` and `compare_claims` found, as a page in Markdown."""
     both = sorted(local.keys() & published.keys())
     here, there = (hardware_and_versions(found[run].provenance for run in both) for found in (local, published))
-    return (f"# Numbers of two machines\n\nHere: {here}.\nPublished: {there}.\n\n"
+    return (f"# Numbers of two machines\n\n{certificate(local, published)}\n\nHere: {here}.\nPublished: {there}.\n\n"
             '"Within the interval": the mean paired difference to the baseline (its mean where it is one, or its '
             'notebook has none) lies in the published 95% t interval; "differs": it does not, which independent runs do '
             f"by chance in one line of eight at n = 5.\n\n{markdown(accuracies)}\n{markdown(verdicts)}")
@@ -739,8 +766,10 @@ def hardware_and_versions(provenance: Iterable[dict]) -> str:
 
     def each(say) -> str:
         return ", ".join(dict.fromkeys(map(say, of)))
-    hardware = each(lambda p: p["device_name"] if p["device"] == "cuda" else f"{p['cpu']}, {p['threads']} thread a run")
-    commit = each(lambda p: (p["git_commit"][:8] or "unknown") + " with changes" * p["git_dirty"])
+    hardware = each(lambda p: p["device_name"] + f" (TF32: {p.get('tf32')}; updates: {p.get('engine')})"
+                    if p["device"] == "cuda" else f"{p['cpu']}, {p['threads']} thread a run")
+    changed = {True: " with changes", False: "", None: " (changes unknown)"}
+    commit = each(lambda p: p["git_commit"][:8] + changed[p["git_dirty"]] if p["git_commit"] else "unknown")
     return f"{hardware}; torch {each(lambda p: p['torch'])}, Python {each(lambda p: p['python'])}; commit {commit}"
 
 

@@ -11,6 +11,8 @@ import hashlib
 import math
 import os
 import time
+import warnings
+from contextlib import closing
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import beyond, checkpoints, data, distillers, distributed, records
+from . import beyond, checkpoints, data, distillers, distributed, exact, graphs, records, stacked
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
 from .evaluate import eval_mode, named_scores
 from .lessons import School
@@ -29,7 +31,9 @@ from .schedule import Course, Event, graded_schedule, interval_batches, lockstep
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
-SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "code_sha256")
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "exact",
+             "code_sha256", "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
+PROBED = 500  # test pictures that a distiller's own numbers are computed from, and a CPU scores at once (ours)
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 
 
@@ -142,6 +146,15 @@ def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimi
                               for decays, members in groups.items()], lr=recipe.lr, fused=True)
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of the next update; a replay reads it from a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Gradients of zero, where `zero_grad` leaves none: an update then still moves what momentum and decay move."""
     for group in optimizer.param_groups:
@@ -160,6 +173,7 @@ class Run:
         self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
         self.grade, self.told = 1, {}  # told: numbers that wait for the next row
         self.lengths = None  # batches of a training epoch, of a test in batches of `beyond.TEST_BATCH`; set by assemble
+        self.graphs = {}  # kind -> the `graphs.Graphs` that makes its updates in place of `update`
 
     def grow(self) -> None:
         """Enter the next grade: its parameters join the optimizer, those of the old head leave it."""
@@ -171,8 +185,14 @@ class Run:
                 self.optimizer["learn"].state |= {p: old.state[p] for p in group["params"] if p in old.state}
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
-        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at. A batch in
-        parts gives the gradient of the whole, but for batch norm, which sees the parts."""
+        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        if kind in self.optimizer:
+            set_rate(self.optimizer[kind], rate)
+        return self.graphs[kind].update(self, kind, x, y) if kind in self.graphs else self.update(kind, x, y)
+
+    def update(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """The loss terms, their gradients, one step at the rate that is set. A batch in parts gives the gradient of the
+        whole, but for batch norm, which sees the parts."""
         x, y, weight = distributed.part(x, y)
         optimizer, total = self.optimizer.get(kind), {}
         for part_x, part_y in zip(x.chunk(self.recipe.accumulate), y.chunk(self.recipe.accumulate)):
@@ -188,20 +208,15 @@ class Run:
                 part = value.detach() * (1 if name.endswith("correct") else share)
                 total[name] = total[name] + part if name in total else part
         total = distributed.sum_up(optimizer, total, weight)
-        self._update(optimizer, rate)
+        optimizer.step()
         return total
 
     def idle(self, kind: str, rate: float) -> None:
         """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
         transformer programs, V1): momentum goes on, weights decay, the second moment shrinks."""
         optimizer = self.optimizer["learn" if kind == "teach" else "teach"]
+        set_rate(optimizer, rate)
         zero_gradients(optimizer)
-        self._update(optimizer, rate)
-
-    @staticmethod
-    def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         optimizer.step()
 
     def set_dropout(self, modules: Iterable[torch.nn.Module], t: int) -> None:
@@ -241,23 +256,24 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
         everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
         any more has `failed` set and is left out from then on.
     """
+    asking = requests(runs, batches, evaluate)
+    for event, sharing, asked in asking:
+        terms = sharing[0].step(event.kind, *asked) if asked else None
+        yield event, sharing, asking.send(terms)
+
+
+def requests(runs: list[Run], batches, evaluate: Callable) -> Iterator:
+    """What `walk` does but for the updates. Of each event it yields twice: first the event, the runs whose it is, and
+    the batch and rate of the update that it asks for, (x, y, rate) or None; then, sent the loss terms, those, when
+    everything is written down."""
     course = {run: batches.course(run.recipe) if isinstance(batches, School) else len(batches) for run in runs}
     schedules = {run: recipe_schedule(run.recipe, course[run]) for run in runs if not run.failed}
     clocks = {run: Clock(run.recipe, course[run], islice(events, run.position)) for run, events in schedules.items()}
     learned = {run: batches.learned(run.recipe) if isinstance(batches, School) else
                batches if reads_along(run.recipe) else batches.fresh(run.recipe.replay) for run in runs}
     for event, sharing in lockstep(schedules):
-        terms = None
-        if event.kind == "epoch":
-            due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
-            for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
-                run.check()
-                run.rows.append({"epoch": event.index, **run.tally.row(), **run.told, **scored})
-                run.tally, run.told = Tally(), {}
-        elif event.kind == "grow":
-            for run, scored in zip(sharing, evaluate(sharing)):
-                run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
-                run.grow()
+        if event.kind in ("epoch", "grow"):
+            terms = yield event, sharing, None
         else:
             run = sharing[0]
             if event.kind == "learn" and not reads_along(run.recipe):
@@ -268,18 +284,90 @@ def walk(runs: list[Run], batches, evaluate: Callable[[list[Run]], list[dict]]
             run.distiller.epoch, run.distiller.block = clocks[run].epoch(event), event.block
             if stochastic(run.recipe):
                 _draw_noise(run, event, x.device)
-            terms = run.step(event.kind, x, y, rate)
+            terms = yield event, sharing, (x, y, rate)
             if run.recipe.idle_update == "zero_grad" and run.recipe.interval:
                 run.idle(event.kind, rate)
+        if event.kind == "epoch":
+            due = event.index % runs[0].recipe.eval_every == 0 or event.index == runs[0].recipe.epochs
+            for run, scored in zip(sharing, evaluate(sharing) if due else repeat({})):
+                run.check()
+                run.rows.append({"epoch": event.index, **run.tally.row(), **run.told, **scored})
+                run.tally, run.told = Tally(), {}
+        elif event.kind == "grow":
+            for run, scored in zip(sharing, evaluate(sharing)):
+                run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
+                run.grow()
         for run in sharing:
             if terms and event.kind != "fit":
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
                 if x.device.type == "cpu":  # a GPU would have to wait for the answer: once an epoch must do there
                     run.check()
             run.position += 1
-        yield event, sharing, terms
+        yield terms
         for run in [run for run in schedules if run.failed]:
             del schedules[run]
+
+
+def walk_together(seeds: list[tuple[list[Run], Batches, Callable]]) -> Iterator[tuple[Event, list[Run], None]]:
+    """`walk` for several seeds whose updates are made at once, see stacked.py; a run that fails costs no other.
+
+    Args:
+        seeds: for each what `walk` takes; the runs' recipes are equal but for the seed.
+    """
+    columns = list(zip(*[runs for runs, *_ in seeds]))  # of equal recipes
+    stacks = stack(columns)
+    schedules = {number: islice(recipe_schedule(run.recipe, len(seeds[0][1])), run.position, None)
+                 for number, runs in enumerate(columns) for run in [run for run in runs if not run.failed][:1]}
+    asking = [requests(*seed) for seed in seeds]
+    asked = [next(requested, None) for requested in asking]
+    for event, numbers in lockstep(schedules):
+        now = {seed: request for seed, request in enumerate(asked) if request and request[0] == event
+               and seeds[seed][0].index(request[1][0]) in numbers}
+        if not now:
+            continue  # all whose it was have failed
+        sharing = [run for seed in now for run in asked[seed][1]]
+        terms = _update_together(stacks[numbers[0]], event.kind, {seed: request[2] for seed, request in now.items()})
+        for seed in now:
+            asking[seed].send(None)
+        for number in numbers if terms else ():
+            _tally_together({seed: run for seed, run in enumerate(columns[number]) if run in sharing}, event, *terms)
+        yield event, sharing, None
+        for seed in now:
+            asked[seed] = next(asking[seed], None)
+
+
+def stack(columns: list[tuple[Run]]) -> list[Run]:
+    """Of each list of equal runs one run that updates them all."""
+    made, known = [], {}
+    for runs in columns:
+        made.append(Run(runs[0].recipe, stacked.Stack(runs, known)))
+        made[-1].optimizer = made[-1].distiller.optimizer
+    return made
+
+
+def _update_together(run: Run, kind: str, asked: dict[int, tuple | None]) -> tuple[dict[str, Tensor], int] | None:
+    """Loss terms [S] of one update of all seeds, and its images a seed. A seed that asks for none, as it has failed,
+    gets another one's batch: so all kernels keep their shapes, and the other seeds their bits."""
+    first = next(iter(asked.values()))
+    if first is None:
+        return None
+    x, y, rates = zip(*[asked.get(seed, first) for seed in range(len(run.distiller.runs))])
+    terms = run.step(kind, torch.stack(x), torch.stack(y), rates[0])
+    run.distiller.share_views()
+    return terms and ({name: terms["each" if name == "loss" else name] for name in terms if name != "each"}, len(y[0]))
+
+
+def _tally_together(runs: dict[int, Run], event: Event, terms: dict[str, Tensor], images: int) -> None:
+    """Write down the terms [S] of an update: runs by their place in S, without those that have failed."""
+    if not runs:
+        return
+    first = next(iter(runs.values()))
+    kind = "learn" if first.recipe.method == "baseline" else event.kind
+    own = {name: torch.stack([value[place] for place in runs]) for name, value in terms.items()}
+    Tally.add_together([run.tally for run in runs.values()], kind, event.index, own, images)
+    if terms["loss"].device.type == "cpu":
+        for run in runs.values():
+            run.check()
 
 
 def reads_along(recipe: Recipe) -> bool:
@@ -325,6 +413,21 @@ class Tally:
         first = self.diverged.get(kind, torch.full_like(loss, -1, dtype=torch.int64))
         self.diverged[kind] = torch.where((first >= 0) | (loss.abs() < DIVERGED), first, batch)
 
+    @staticmethod
+    def add_together(tallies: list[Tally], kind: str, batch: int, terms: dict[str, Tensor], images: int) -> None:
+        """`add` to S tallies, by as many kernels as to one; terms [S]."""
+        whole = Tally()
+        for name in ("sums", "diverged"):
+            held = [getattr(tally, name) for tally in tallies]
+            setattr(whole, name, {key: torch.stack([own[key] for own in held])
+                                  for key in held[0] if key.startswith(kind)})
+        whole.add(kind, batch, terms, images)
+        for place, tally in enumerate(tallies):
+            tally.updates[kind] += 1
+            tally.images[kind] += images
+            tally.sums |= {key: value[place] for key, value in whole.sums.items()}
+            tally.diverged |= {key: value[place] for key, value in whole.diverged.items()}
+
     def row(self) -> dict[str, float]:
         """Mean loss terms, train accuracy in percent, updates, seconds since the tally began, and images that went
         through an update a second."""
@@ -340,8 +443,10 @@ class Tally:
         return row | {"seconds": seconds, "images_per_second": sum(self.images.values()) / seconds}
 
 
-def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_size: int = 500):
-    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run."""
+def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
+    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run. A GPU
+    takes more pictures at once, so that it need not wait for the host (ours)."""
+    batch_size = PROBED if torch.device(device).type == "cpu" else 5 * PROBED
     held = {name: (images.to(device), labels.to(device)) for name, (images, labels) in sets.items()}
 
     def evaluate(runs: list[Run]) -> list[dict[str, float]]:
@@ -364,7 +469,7 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device, batch_
                     whole = {name: torch.cat([o[name] for o in got]).float() for name in got[0]}
                     row |= getattr(run.distiller, "scored", named_scores)(split, whole, labels)
                     if split == "test" and hasattr(run.distiller, "diagnose"):
-                        row |= run.distiller.diagnose(normalised(images[:batch_size], statistics))
+                        row |= run.distiller.diagnose(normalised(images[:PROBED], statistics))
         return rows
     return evaluate
 
@@ -390,7 +495,8 @@ def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[
 
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
-          on_epoch: Callable[[dict], None] | None = None) -> tuple[list[dict], dict, dict, dict]:
+          on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
+          ) -> tuple[list[dict], dict, dict, dict]:
     """Run a recipe on its data set, from nothing: `sweep` of one.
 
     Returns:
@@ -399,22 +505,27 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
     Raises:
         InputError: its loss diverged.
     """
-    outcome, = sweep([recipe], dataset, device, on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
+    outcome, = sweep([recipe], dataset, device, engine=engine,
+                     on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
 
 
 def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
-          on_epoch: Callable[[Run], None] | None = None) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
-    """Train recipes that share one teacher, in lockstep; or a single recipe.
+          on_epoch: Callable[[Run], None] | None = None, engine: str | None = None
+          ) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
+    """Train recipes that share one teacher, in lockstep; or a single recipe; or either for several seeds at once.
 
     Args:
-        recipes: of one `teacher_of`, or one recipe.
+        recipes: of one `teacher_of`, or one recipe; or such lists of several seeds, equal but for the seed.
         dataset: the recipes' data set, see `data.load`.
         device: "cpu", "cuda", ...; a GPU if there is one unless given.
         folder: of checkpoints; training goes on from the last one there. None keeps none.
         on_epoch: called with each run after each of its epochs.
+        engine: one of `graphs.ENGINES`, how updates are made: one by one ("eager"), or as replayed CUDA graphs
+            ("graph"; "compiled": of compiled networks) where they fit; "auto": graphs on a GPU. SPACEDKD_ENGINE's
+            unless given.
 
     Returns:
         For each recipe rows of the epochs, summary, provenance and the final weights by name, as `records.save`
@@ -424,21 +535,26 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
         Stopped: `stopping.requested()`; a checkpoint holds what was done.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    engine = graphs.chosen(engine, device)
     repeatable(device)
-    runs, batches, evaluate = assemble(recipes, dataset, device)
-    origin = provenance(dataset, device)
-    keeper = checkpoints.Keeper(folder, runs, {key: origin[key] for key in SAME_BITS})
-    for event, sharing, _ in walk(runs, batches, evaluate):
-        if on_epoch and event.kind == "epoch":
-            for run in sharing:
-                on_epoch(run)
-        keeper.after(event)
+    seeds = [assemble(group, dataset, device) for group in stacked.by_seed(recipes)]
+    runs, batches = [run for group, *_ in seeds for run in group], seeds[0][1]
+    engine = engine if len(seeds) == 1 else "eager"  # an update of several seeds is not recorded
+    origin = provenance(dataset, device) | {"engine": engine, "seeds_together": len(seeds)}
+    with closing(graphs.Graphs(runs, engine, device)) as recorded:
+        keeper = checkpoints.Keeper(folder, runs, {key: origin.get(key) for key in SAME_BITS})
+        for event, sharing, _ in walk(*seeds[0]) if len(seeds) == 1 else walk_together(seeds):
+            if on_epoch and event.kind == "epoch":
+                for run in sharing:
+                    on_epoch(run)
+            keeper.after(event)
     images_per_batch = recipes[0].batch_size if recipes[0].drop_last else len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> tuple:
         more = run.distiller.summary(run.rows) if hasattr(run.distiller, "summary") else {}
-        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more, origin, run.weights())
+        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more,
+                origin | {"engine": recorded.told(run)}, run.weights())
     return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 
@@ -493,10 +609,19 @@ def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, devic
 
 
 def repeatable(device: torch.device) -> None:
-    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none."""
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none. On a
+    CPU, warn if its bits are not those of every other x86."""
+    if device.type != "cuda":
+        why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+        if why_not and exact.caps():
+            warnings.warn(why_not)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for finding mistakes: hundreds of kernels an update
+    # With warn_only these kernels of attention add up their gradients in any order, so that only the plain one is left.
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
 
 
 def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -> dict[str, float]:
@@ -529,7 +654,25 @@ def code_sha256() -> str:
 
 def provenance(dataset: data.Dataset, device: torch.device) -> dict:
     """Where the numbers come from."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
     return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
-                                    "threads": torch.get_num_threads(), "processes": distributed.processes()}
+                                    "threads": threads, "processes": distributed.processes()} | more
+
+
+def gpu_environment() -> dict:
+    """What a GPU's numbers depend on besides: versions of driver and libraries; and "tf32", the operations in single
+    precision that round their factors to ten bits of mantissa (by default, as torch's, convolutions)."""
+    precisions = {"convolutions": torch.backends.cudnn.conv.fp32_precision,
+                  "matrix products": torch.backends.cuda.matmul.fp32_precision}
+    return {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+            "tf32": ", ".join(name for name, set_to in precisions.items() if set_to == "tf32") or "none"}
+
+
+@cache
+def _driver() -> str | None:
+    versions = records.answer(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return versions.split("\n")[0] if versions else None  # a line for each GPU

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from spacedkd_lib import augment, batches
 
 VIEWS = {"view", "_unsafe_view", "expand", "t", "transpose", "permute", "unsqueeze", "squeeze", "select", "slice",
          "as_strided", "detach", "alias", "unbind", "split", "split_with_sizes", "reshape", "_reshape_alias",
@@ -27,12 +29,12 @@ class Counts(TorchDispatchMode):
     """What happens inside this context on fake CUDA tensors.
 
     launches: kernel -> how often. waits: (operation, line of ours) for which the host waits. to_gpu, to_cpu:
-    (bytes, line of ours) of each copy; a copy to the GPU from a tensor that is not pinned waits too.
+    (bytes, line of ours) of each copy. pageable: those of to_gpu whose tensor is not pinned; such a copy waits too.
     """
 
     def __init__(self):
         super().__init__()
-        self.launches, self.waits, self.to_gpu, self.to_cpu = Counter(), [], [], []
+        self.launches, self.waits, self.to_gpu, self.to_cpu, self.pageable = Counter(), [], [], [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -50,6 +52,8 @@ class Counts(TorchDispatchMode):
             moved = source.numel() * source.element_size(), _line()
             if way == ("cpu", "cuda"):
                 self.to_gpu.append(moved)
+                if not hasattr(source, "pinned_for_fake_cuda"):
+                    self.pageable.append(moved)
             if way == ("cuda", "cpu"):
                 self.to_cpu.append(moved)
         if "cuda" in devices | {t.device.type for t in made} and name not in VIEWS | ALLOCATIONS:
@@ -64,10 +68,17 @@ def _line() -> str:
 
 @contextmanager
 def fake_cuda():
-    """In this context tensors are fake, networks can be moved to "cuda", and `backward` does nothing."""
-    with mock.patch.object(nn.Module, "to", _module_to), mock.patch.object(torch.Tensor, "backward", lambda *_, **__: 0):
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            yield
+    """In this context tensors are fake, but for the draws of batches. Networks can be moved to "cuda", and `backward`
+    does nothing."""
+    with ExitStack() as stack:
+        for owner, name, stand_in in ((nn.Module, "to", _module_to), (torch.Tensor, "backward", lambda *_, **__: 0),
+                                      (torch.Tensor, "pin_memory", _pin_memory), (batches, "draw", real(batches.draw)),
+                                      (batches, "ready", real(batches.ready)),
+                                      (batches.Batches, "_draw_order", real(batches.Batches._draw_order))):
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
+        stack.callback(augment.constant.cache_clear)  # the fake ones
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        yield
 
 
 def real(function):
@@ -76,6 +87,11 @@ def real(function):
         with unset_fake_temporarily():
             return function(*args, **kwargs)
     return on_real_tensors
+
+
+def _pin_memory(self):
+    self.pinned_for_fake_cuda = True
+    return self
 
 
 def _module_to(self, device=None, memory_format=None):

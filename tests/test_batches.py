@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +116,22 @@ def torchvision_cutout(picture, centre):
 
 # Pixels
 
+NAMES = sorted({name for row in augment.POLICY for name, _, _ in row})
+
+
+def operated(name, images, values, matrices=augment.MATRICES, operations=augment.OPERATIONS):
+    """One operation with one value an image."""
+    made = augment.grouped([[(name, value) for value in values]], *images.shape[-2:], matrices)
+    return augment.operated(images, made, operations)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", augment.OPERATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_operation_equals_torchvision(name, shape):
     signs = (1, -1) if name in augment.SIGNED else (1,)
     values = [sign * augment.magnitude(name, level) for level in range(10) for sign in signs]
     for images in (noise(len(values), shape), smooth(len(values), shape)):
-        ours = augment.OPERATIONS[name](images, torch.tensor(values, dtype=torch.float64))
+        ours = operated(name, images, values)
         theirs = one_by_one(images, lambda picture, b: torchvision_operation(name, picture, values[b]))
         assert_same_pixels(ours, theirs)
 
@@ -136,7 +146,7 @@ def test_released_matrices_give_the_same_pixels(name, matrix):
     values = [sign * augment.magnitude(name, level) for level in range(10) for sign in (1, -1)]
     theirs = one_by_one(images, lambda picture, b: picture.transform(
         picture.size, Image.Transform.AFFINE, matrix(values[b], picture.size), method, fillcolor=128))
-    assert torch.equal(augment.OPERATIONS[name](images, torch.tensor(values, dtype=torch.float64)), theirs)
+    assert torch.equal(operated(name, images, values), theirs)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -150,9 +160,9 @@ def test_pipeline_equals_torchvision_with_the_same_parameters(augmentation, shap
 
 def test_rotation_is_black_outside_the_crop_even_where_the_image_goes_on():
     white = torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)
-    flip, angle = torch.tensor([False]), torch.tensor([15.0])
-    turned = augment.crop_flip_rotate(white, torch.tensor([[0, 0]]), flip, angle)
-    moved = augment.crop_flip_rotate(white, torch.tensor([[4, 4]]), flip, angle)
+    drawn = {"flip": torch.tensor([False]), "angle": torch.tensor([15.0])}
+    turned = augment.augmented(white, {"shift": torch.tensor([[0, 0]])} | drawn)
+    moved = augment.augmented(white, {"shift": torch.tensor([[4, 4]])} | drawn)
     assert turned[0, 0, 0, 0] == 0 and ((moved == 0) | (turned == 255)).all()
 
 
@@ -190,7 +200,7 @@ def test_magnitudes_are_the_released_ones():
         ours = [augment.magnitude(name, level) for level in range(10)]
         assert ours == pytest.approx(np.linspace(*ends, 10))
     assert [augment.magnitude("posterize", level) for level in range(10)] == [8, 8, 7, 7, 6, 6, 5, 5, 4, 4]
-    assert {name for row in augment.POLICY for name, _, _ in row} == set(augment.OPERATIONS)
+    assert set(NAMES) == (augment.OPERATIONS.keys() | augment.MATRICES.keys()) - {"affine"}
 
 
 # Distributions: 20,000 draws, each bound about five standard errors wide
@@ -215,20 +225,11 @@ def test_policies_signs_and_holes_are_uniform():
     assert shares(drawn["centre"][:, 1]).tolist() == pytest.approx([1 / 24] * 24, abs=0.008)
 
 
-def test_operations_come_as_often_as_the_policy_says(monkeypatch):
-    count, seen = 20_000, {}
-
-    def counting(name):
-        def operation(images, values):
-            seen[name] = seen.get(name, 0) + len(images)
-            return images
-        return operation
-
-    for name in augment.OPERATIONS:
-        monkeypatch.setitem(augment.OPERATIONS, name, counting(name))
+def test_operations_come_as_often_as_the_policy_says():
+    count = 20_000
     drawn = augment.draw("autoaugment_cutout", count, 4, 4, generator(2))
-    augment.autoaugment(noise(count, (1, 4, 4)), drawn["policy"], drawn["chance"], drawn["sign"])
-    for name in augment.OPERATIONS:
+    seen = Counter(name for slot in augment.chosen(drawn) for name, _ in slot)
+    for name in NAMES:
         expected = sum(p for row in augment.POLICY for n, p, _ in row if n == name) / 25
         assert seen[name] / count == pytest.approx(expected, abs=5 * math.sqrt(2 * expected / count))
 

@@ -9,12 +9,12 @@ import spacedkd_lib
 
 PACKAGE = Path(spacedkd_lib.__file__).parent
 LAYERS = {  # a module may import from layers below its own, and recipes.py from anywhere
-    "recipes": 0, "schedule": 0, "embedded": 0, "stopping": 0, "augment": 0,
+    "recipes": 0, "schedule": 0, "embedded": 0, "stopping": 0, "augment": 0, "exact": 0,
     "deviations": 1, "statistics": 1, "strong": 1, "models": 1, "losses": 1, "records": 1, "executors": 1,
     "distributed": 1, "slurm": 1, "theory": 1, "beyond": 1,
     "other_deviations": 2, "transformer_deviations": 2, "beyond_deviations": 2, "data": 2, "batches": 2, "evaluate": 2,
-    "checkpoints": 2, "vits": 2,
-    "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "curvature": 4,
+    "checkpoints": 2, "vits": 2, "graphs": 2,
+    "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "stacked": 3, "curvature": 4,
     "train": 4,
     "study": 5, "claims": 5, "idle": 5,
     "tables": 6, "figures": 6, "measures": 6, "measure_figures": 7, "diagrams": 7,
@@ -23,7 +23,7 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
 }
 WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures",
                  "diagrams", "notebook", "runner", "slurm", "executors", "exercises", "deviations", "other_deviations",
-                 "transformer_deviations", "claims", "theory", "beyond", "beyond_deviations")
+                 "transformer_deviations", "claims", "theory", "beyond", "beyond_deviations", "exact")
 
 
 def _module(path):

@@ -64,7 +64,8 @@ SAID = {"supported": [("P1", TEN), ("P1", CROPS), ("P1", REAL), ("X2", TEN), ("X
                          ("P1", THIRTY), ("P1", "digits"), ("P6", TEN), ("P6", REAL), ("Q11", TEN),
                          *((claim, THIRTY) for claim in ("Q1", "Q5", "Q7", "Q8", "Q9", "Q10"))]}
 NUMBERS = [  # words, and the claims and settings whose differences they tell
-    ("online KD, by {:.1f}, {:.1f} and {:.1f} points (P1)", ("P1", TEN), ("P1", CROPS), ("P1", REAL)),
+    ("(s = 1.5) is {:.1f}, {:.1f} and {:.1f} points above our online KD (P1)", ("P1", TEN), ("P1", CROPS), ("P1", REAL)),
+    ("does, -{:.1f}, -{:.1f} and {:.1f} points are left (X1)", ("X1", TEN), ("X1", CROPS), ("X1", REAL)),
     ("{:.1f}, {:.1f} and {:.1f} points below the plain baseline", ("P3", TEN), ("P3", CROPS), ("P3", REAL)),
     ("equal compute is {:.1f} points above it on glyphs", ("Q10", TEN)),
     ("{:.1f} points are left on glyphs and {:.1f} on CIFAR-100 pictures (shown), {:.1f} with",
@@ -106,7 +107,7 @@ def test_words_agree_with_the_published_records():
     assert set(matter.index) == {(program, "clean", id) for program, id in
                                  (("online KD", "A9"), ("online KD", "A7"), ("self KD", "A9"), ("self KD", "A3"))
                                  } | {("online KD", "released", "A9")}
-    assert ("costs {:.1f} points in online KD, {:.1f} from the released side, and {:.1f} in self KD (A9;".format(
+    assert ("costs {:.1f} points in spaced KD (s = 1.5), {:.1f} from the released side, and {:.1f} in self KD (A9;".format(
         *(-matter[key] for key in (("online KD", "clean", "A9"), ("online KD", "released", "A9"),
                                    ("self KD", "clean", "A9")))) in words)
     assert f"gains {matter['online KD', 'clean', 'A7']:.1f}, in the clean preset (A7)" in words
@@ -118,27 +119,38 @@ def test_words_agree_with_the_published_records():
 
 
 SHORT = [  # what the README itself says: words, claims and settings
-    ("by {:.1f} points on letters, {:.1f} on pictures", ("P1", TEN), ("P1", REAL)),
-    ("online KD itself is {:.1f} points below labels alone", ("P3", TEN)), ("as much compute are better by {:.1f} points", ("Q10", TEN)),
-    ("by {:.1f} points on letters and {:.1f} on digits", ("P2", THIRTY), ("P2", "digits")),
+    ("is {:.1f} points above our online KD on letters and {:.1f} on pictures", ("P1", TEN), ("P1", REAL)),
+    ("online KD is {:.1f} points below them", ("P3", TEN)), ("are {:.1f} points above spaced KD", ("Q10", TEN)),
+    ("(offline KD) {:.1f}.", ("Q1", TEN)),
+    ("is {:.1f} points above labels alone on letters", ("P2", THIRTY)), ("it is {:.1f} points above labels", ("P2", "digits")),
     ("costs {:.1f} points at a tuned learning rate and gains {:.1f} at a quarter", ("U2", TEN), ("U2", QUARTER)),
-    ("ends {:.1f} points below labels alone, and spacing wins back {:.1f}", ("O3", TEN), ("S5", TEN)),
-    ("finished teachers ends {:.1f} below; over teachers who learn beside the student spacing gains {:.1f}", ("O4", TEN),
-     ("S6", TEN))]
+    ("ends {:.1f} points below labels alone after 0.62 of the updates", ("O4", TEN))]
+LEFT = [  # words, a claim and its setting, with its interval
+    ("teacher as the released program does, {:.1f} [{:.1f}, {:.1f}]", "X1", TEN), ("and {:.1f} [{:.1f}, {:.1f}] are left", "X1", REAL),
+    ("random crops it is {:.1f} [{:.1f}, {:.1f}]", "X1", CROPS), ("on both sides {:.1f} [{:.1f}, {:.1f}] and", "X2", TEN),
+    ("and {:.1f} [{:.1f}, {:.1f}] points are left", "X2", REAL), ("over it is {:+.1f} [{:.1f}, {:.1f}], not shown", "Q7", THIRTY)]
 
 
 def test_the_short_words_agree_with_the_published_records():
     words = " ".join(README.split("## What is found")[1].split(tables.START)[0].split())
-    found = {(line["Claim"], line["Setting"]): line for name in ("study", "cifar100-slice")
-             for _, line in claims.judged(tables.runs(study.grid(name), records.read_published(name))).iterrows()}
+    frames = {name: tables.runs(study.grid(name), records.read_published(name)) for name in ("study", "cifar100-slice")}
+    found = {(line["Claim"], line["Setting"]): line for frame in frames.values()
+             for _, line in claims.judged(frame).iterrows()}
     for text, *told in SHORT:
         assert text.format(*(abs(found[key]["Difference (points)"]) for key in told)) in words
-    for claim, setting in (*((claim, TEN) for claim in ("P2", "P4", "P5", "P6", "T1", "T2", "F1", "N1", "O1", "S1", "S4")),
-                           ("P2", REAL), ("P6", REAL), ("P1", THIRTY), ("Q1", THIRTY), ("Q10", THIRTY),
-                           ("P1", "digits"), ("Q1", "digits"), ("T2", QUARTER)):
+    for text, *key in LEFT:
+        said = (found[tuple(key)][f"Difference{part}"] for part in (" (points)", ": low", ": high"))
+        assert text.format(*said).replace("-0.0 ", "0.0 ") in words
+    spaced = frames["study"].query("notebook == '05_spaced_kd'")
+    for text, setting, arm, other in (
+            ("{:.1f} for the smaller weight of the labels", TEN, "baseline", "smaller CE weight"),
+            ("asking as released wins back {:.1f}", TEN, "online KD, asked before", "online KD"),
+            ("without any teacher, gains {:.1f} there", THIRTY, "label smoothing", "baseline")):
+        left = statistics.paired_by_seed(spaced[spaced["setting"] == setting], arm, other)
+        assert text.format(left.mean) in words
+    for claim, setting in (*((claim, TEN) for claim in ("P6", "T1", "F1", "N1", "O1", "S1", "S4")), ("P6", REAL),
+                           *((claim, THIRTY) for claim in ("P1", "Q1", "Q7", "Q10")), ("P1", "digits"), ("Q1", "digits")):
         assert found[claim, setting]["Result"] == "inconclusive", (claim, setting)
-    for claim, setting in (("Q1", TEN), ("Q1", REAL), ("Q10", TEN), ("T1", QUARTER)):
-        assert found[claim, setting]["Result"] == "refuted", (claim, setting)
     assert max(found["Q1", setting]["Difference: high"] for setting in (TEN, REAL)) < 0  # worse, not only no better
     assert found["P9", TEN]["Result"] == "supported"
 

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import test_batches
 import torch
 from PIL import Image
 from scipy.stats import ks_2samp
@@ -55,6 +56,11 @@ def seeded():
     random.setstate(kept[0]), np.random.set_state(kept[1])
 
 
+def operated(name, images, values):
+    matrices = {"rotate": strong.MATRICES["rotate"]}
+    return test_batches.operated(name, images, values.tolist(), matrices, strong.OPERATIONS)
+
+
 def assert_alike(ours, theirs):
     """Two samples of one distribution: the largest distance of their cumulated shares. By chance one of 1,000 fails."""
     ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
@@ -65,7 +71,7 @@ def assert_alike(ours, theirs):
 # Pixels
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (3, 24, 40)], ids=str)
-@pytest.mark.parametrize("name", strong.OPERATIONS)
+@pytest.mark.parametrize("name", strong.NAMES)
 def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
     from timm.data import auto_augment
 
@@ -81,7 +87,7 @@ def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
         operation = posterize if name == "posterize" else auto_augment.NAME_TO_OP[TIMM[name]]
         return operation(picture, *arguments, **options)
     for images in (noise(len(cases), shape), smooth(len(cases), shape)):
-        ours = strong.OPERATIONS[name](images, values)
+        ours = operated(name, images, values)
         assert ours.dtype == torch.uint8
         assert (ours != one_by_one(images, theirs)).double().mean() <= LARGEST_SHARE
 
@@ -89,16 +95,16 @@ def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
 def test_operations_are_timms_increasing_ones():
     from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS
 
-    assert sorted(TIMM[name] for name in strong.OPERATIONS) == sorted(_RAND_INCREASING_TRANSFORMS)
+    assert sorted(TIMM[name] for name in strong.NAMES) == sorted(_RAND_INCREASING_TRANSFORMS)
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_grey_images_are_those_of_a_colour_image_of_equal_channels_and_its_luma_beyond(name):
     images = smooth(10, (1, 24, 40))
     values = torch.tensor([strong.magnitude(name, level) for level in LEVELS], dtype=torch.float64)
-    ours = strong.OPERATIONS[name](images, values)
-    colour = strong.OPERATIONS[name](images.repeat(1, 3, 1, 1), values)
-    beyond = (strong.OPERATIONS[name](torch.zeros(10, 3, 24, 40, dtype=torch.uint8), values) == torch.tensor(
+    ours = operated(name, images, values)
+    colour = operated(name, images.repeat(1, 3, 1, 1), values)
+    beyond = (operated(name, torch.zeros(10, 3, 24, 40, dtype=torch.uint8), values) == torch.tensor(
         [124, 116, 104])[:, None, None]).all(1, keepdim=True)
     assert torch.equal(ours[~beyond], colour[:, :1][~beyond]) and beyond.any()
     assert (ours[beyond] == 117).all()  # 0.299 * 124 + 0.587 * 116 + 0.114 * 104
@@ -199,17 +205,12 @@ def test_operations_and_values_are_drawn_as_timm_draws_them(monkeypatch):
         op.aug_fn = lambda picture, *value, kept=seen[names[op.name]], **_: kept.append(value[0] if value else 0.0)
     for _ in range(8000):
         theirs(None)
-    count, got = 15_000, {}
-
-    def recording(name):
-        def operation(images, values):
-            got.setdefault(name, []).extend(values.tolist())
-            return images
-        return operation
-    for name in strong.OPERATIONS:
-        monkeypatch.setitem(strong.OPERATIONS, name, recording(name))
+    count, got = 15_000, {name: [] for name in strong.NAMES}
     drawn = strong.draw("strong", count, 4, 4, generator(3))
-    strong.augmented(noise(count, (1, 4, 4)), drawn)
+    for slot in strong.chosen(drawn):
+        for name, value in slot:
+            if name:
+                got[name].append(value)
     for name, values in seen.items():
         for total, of in ((len(values), 8000), (len(got[name]), count)):
             assert total / of == pytest.approx(2 * 0.5 / 15, abs=5 * np.sqrt(1 / 15 / of))

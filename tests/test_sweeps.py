@@ -94,7 +94,7 @@ def test_whoever_teaches_teaches_for_all(toy, order):
 def test_recipes_of_two_teachers_are_refused(toy):
     for other in (online_kd(replace(BASE, seed=1)), baseline(BASE)):
         with pytest.raises(InputError, match="do not share one teacher"):
-            sweep([online_kd(BASE), other], toy)
+            assemble([online_kd(BASE), other], toy, torch.device("cpu"))
 
 
 def test_a_teacher_that_diverges_ends_all(toy):

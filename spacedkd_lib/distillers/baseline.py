@@ -33,7 +33,7 @@ class Baseline:
         """Be the teacher of another distiller."""
         self.student = self.modules["student"] = first.teacher
         self.trained = {"teach": [first.teacher], "learn": [first.teacher]}
-        self.teach = first.teach
+        self.teach, self.views = first.teach, first.views
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {"student": once(memo, self.student, x)}
