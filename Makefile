@@ -12,7 +12,7 @@
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab (--no-browser) or the benchmark (--accuracy)
+## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy) or the GPU (--dry)
 
 PROFILE ?= quick
 OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
@@ -38,7 +38,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce publish test bench soak report lock clean distclean
+.PHONY: help env check lab plan reproduce publish test bench gpu soak report lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -72,6 +72,9 @@ endif
 
 bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
 	EXACT=0 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+
+gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-100; into build/gpu/
+	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench.gpu $(ARGS)
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1

@@ -6,7 +6,7 @@ And `toy`, the data set of tiny runs.
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("SPACEDKD_TEST_GPU", "")  # its number, for test_gpu.py alone
 os.environ["MPLBACKEND"] = "Agg"
 
 import spacedkd_lib  # noqa: E402, F401  caps torch's kernels

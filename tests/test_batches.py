@@ -348,14 +348,6 @@ def test_batches_cannot_be_iterated_for_ever():
         iter(make())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_cpu_and_gpu_see_the_same_pixels(augmentation):
-    here, there = make(augmentation), make(augmentation, device="cuda")
-    for i in range(6):
-        assert torch.equal(here[i][0], there[i][0].cpu()) and torch.equal(here[i][1], there[i][1].cpu())
-
-
 # Bad input
 
 def test_bad_input_is_refused_in_one_sentence():

@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["dev"]]
 LOCK = (ROOT / "requirements.lock").read_text()
-COMMANDS = ["help", "env", "lab", "plan", "reproduce", "publish", "test", "bench", "soak", "report", "clean",
+COMMANDS = ["help", "env", "lab", "plan", "reproduce", "publish", "test", "bench", "gpu", "soak", "report", "clean",
             "distclean"]
 
 

@@ -1,7 +1,7 @@
 """`python -m spacedkd_lib.bench`: the engine beside the plain way of writing the same training, as ratios.
 
-Writes results/bench/<processor or GPU>/ and figures/bench/<the same>/. `--quick` does it on tiny networks, into the
-folders of profile smoke, which git ignores: it shows that the benchmark works, and nothing about speed.
+Writes results/bench/<processor>/ and figures/bench/<the same>/; a GPU has gpu.py. `--quick` does it on tiny networks,
+into the folders of profile smoke, which git ignores: it shows that the benchmark works, and nothing about speed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..recipes import InputError
 from .accuracy import accuracy
 from .analysis import analysis
 from .memory import growth, memory
-from .speed import gpu, speed
+from .speed import speed
 from .work import FULL, QUICK
 
 
-def provenance(device: str = "cpu") -> dict:
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return records.environment() | {"device": device, "device_name": name, "threads": torch.get_num_threads(),
-                                    "load": os.getloadavg(), "finished": records.now()}
+def provenance() -> dict:
+    return records.environment() | {"device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
+                                    "threads": torch.get_num_threads(), "load": os.getloadavg(),
+                                    "finished": records.now()}
 
 
 def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, note: str) -> None:
@@ -46,8 +46,6 @@ NOTES = {
     "speed": "Medians, sides taking turns in one process; processor time. By counting: an update is three forward "
              "passes, a look at the teacher one. bf16 on batches of 4, if so: the processor has no bf16 instructions, "
              "and torch imitates them.",
-    "gpu": "Medians over 5 times 20 updates, sides taking turns, by the GPU's clock; fp32 convolutions are torch's "
-           "default (TF32 on many GPUs); the product is that of two 8192 x 8192 matrices.",
     "memory": "Each way in a process of its own. The data set, held as bytes by both, is not counted; tensors are "
               "counted by their storages, the process by its peak.",
     "growth": "ResNet-8 of width 8, 512 images, batch 32; 4 epochs, s = 1, one student, 16 pixels where nothing else "
@@ -60,7 +58,6 @@ NOTES = {
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write down."""
     parts = {"speed": speed, "memory": memory, "growth": growth, "analysis": analysis}
-    parts |= {"gpu": gpu} if torch.cuda.is_available() else {}
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")
@@ -76,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name, part in parts.items():
             if options.only in (None, name):
-                origin = provenance("cuda" if name == "gpu" else "cpu")
-                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # "avx2", "avx512", a GPU's name
+                origin = provenance()
+                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # such as "avx2", "avx512"
                 size = replace(size, folder=f"{folder}/{device}")
                 table, raw = part(size)
                 raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}

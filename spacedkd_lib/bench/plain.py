@@ -3,6 +3,7 @@ fp32, batches stored until they are replayed, a teacher for each student. Networ
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable, Iterable
 
 import torch
@@ -65,9 +66,10 @@ def timm_transform(pixels: int) -> Callable:
     return transform
 
 
-def plain_loader(dataset: Dataset, batch_size: int, augment: str = "crop_flip_rotate") -> DataLoader:
+def plain_loader(dataset: Dataset, batch_size: int, augment: str = "crop_flip_rotate", workers: int = 0) -> DataLoader:
     transform = plain_transform(augment, dataset.image_size)
-    return DataLoader(Pictures(dataset, transform), batch_size, shuffle=True)
+    return DataLoader(Pictures(dataset, transform), batch_size, shuffle=True, num_workers=workers,
+                      persistent_workers=workers > 0)
 
 
 def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callable, learn: Callable) -> None:
@@ -85,18 +87,21 @@ def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callab
         learn(*earlier)
 
 
-def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None) -> dict[str, nn.Module]:
-    """A baseline, or online KD at any interval, on the CPU; returns the trained networks by name."""
+def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None,
+                device: str = "cpu") -> dict[str, nn.Module]:
+    """A baseline, or online KD at any interval; returns the trained networks by name."""
     r, nets = recipe, distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules
+    nets = {name: net.to(device) for name, net in nets.items()}
     student, teacher, projector = (nets.get(name) for name in ("student", "teacher", "projector"))
     update_student = updater(r, [net for net in (student, projector) if net])
     update_teacher = updater(r, [teacher]) if teacher else None
 
     def teach(x, y):
         if teacher:
-            update_teacher(F.cross_entropy(teacher.train()(x).logits, y))
+            update_teacher(F.cross_entropy(teacher.train()(x.to(device)).logits, y.to(device)))
 
     def learn(x, y):
+        x, y = x.to(device), y.to(device)
         out = student.train()(x)
         loss = F.cross_entropy(out.logits, y)
         if teacher:
@@ -113,12 +118,13 @@ def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None
 
 def updater(recipe: Recipe, nets: list[nn.Module]) -> Callable[[Tensor], None]:
     """A function that makes one update of the networks and logs its loss."""
-    sgd, log = torch.optim.SGD([p for net in nets for p in net.parameters()], lr=recipe.lr, momentum=recipe.momentum,
-                               weight_decay=recipe.weight_decay), []
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else partial(torch.optim.SGD, momentum=recipe.momentum)
+    optimizer, log = kind([p for net in nets for p in net.parameters()], lr=recipe.lr,
+                          weight_decay=recipe.weight_decay), []
 
     def update(loss: Tensor) -> None:
-        sgd.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        sgd.step()
+        optimizer.step()
         log.append(loss.item())
     return update

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from .. import train
 from ..batches import STATISTICS, Batches
-from ..models import ResNet, macs
+from ..models import ResNet
 from ..recipes import Recipe, baseline, online_kd, spaced
 from .plain import plain_loader, plain_train
 from .work import Size, pictures
@@ -129,38 +129,20 @@ def augment_case(size: Size, augment: str) -> Case:
 REFERENCE = "eager, contiguous, fp32"
 
 
-def step(size: Size, batch: int, device: str = "cpu", channels_last: bool = False, bf16: bool = False,
-         foreach: bool | None = None, compiled: bool = False, steps: int = 1) -> Callable[[], None]:
-    """A function that makes `steps` updates of a network on one batch."""
+def step(size: Size, batch: int, channels_last: bool = False, bf16: bool = False,
+         foreach: bool | None = None) -> Callable[[], None]:
+    """A function that makes one update of a network on one batch."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = ResNet(size.model, 100, width=size.width).to(device, memory_format=layout)
+    net = ResNet(size.model, 100, width=size.width).to(memory_format=layout)
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=foreach)
-    x = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
-    y = torch.zeros(batch, dtype=torch.int64, device=device)
-    forward = torch.compile(net) if compiled else net
+    x, y = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout), torch.zeros(batch, dtype=torch.int64)
 
     def work() -> None:
-        for _ in range(steps):
-            with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                loss = F.cross_entropy(forward(x).logits, y)
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
-    return work
-
-
-def engine_step(size: Size, batch: int, device: str = "cpu", precision: str = "fp32",
-                steps: int = 1) -> Callable[[], None]:
-    """The same updates by the engine, with the kernels that it asks for."""
-    recipe, where = baseline(size.recipe(batch, 1, precision)), torch.device(device)
-    (run,), batches, _ = train.assemble([recipe], pictures(batch), where)
-    x, y = batches[0]
-
-    def work() -> None:
-        train.repeatable(where)
-        for _ in range(steps):
-            run.step("learn", x, y, rate=0.01)
-        torch.use_deterministic_algorithms(False)  # which is the whole process's: not for the other sides
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(net(x).logits, y)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
     return work
 
 
@@ -211,25 +193,3 @@ def compared(cases: Iterable[tuple[Case, int]]) -> tuple[pd.DataFrame, dict]:
         print(*(f"{line['Work']}: {line['Way']} against {line['Against']}: {line['Times faster']:.2f} times faster"
                 for line in lines[-len(case.pairs):]), sep="\n", flush=True)
     return pd.DataFrame(lines), {"times": raw}
-
-
-def gpu(size: Size, steps: int = 20) -> tuple[pd.DataFrame, dict]:
-    """Training steps on a GPU: images a second, and the share of the bf16 matrix product's speed, measured here."""
-    n = 8192
-    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    product = measure(Case("", "", {"product": lambda: a @ b}, []), 10, gpu_seconds)["product"]
-    ceiling = 2 * n**3 / float(np.median(product))  # floating-point operations a second
-    kinds = {REFERENCE: {}, "foreach SGD": dict(foreach=True), "channels_last": dict(channels_last=True),
-             "channels_last, bf16": dict(channels_last=True, bf16=True),
-             "channels_last, bf16, compiled": dict(channels_last=True, bf16=True, compiled=True)}
-    sides = {side: step(size, size.batch, "cuda", steps=steps, **kind) for side, kind in kinds.items()} | {
-        f"engine, {p}": engine_step(size, size.batch, "cuda", p, steps) for p in ("fp32", "bf16")}
-    case = Case("an update", f"{size.model}, batch {size.batch}", sides,
-                [(side, REFERENCE, np.nan) for side in sides], units=steps)
-    times = measure(case, 5, gpu_seconds)
-    table = pd.DataFrame(ratios(case, times))
-    work = 2 * 3 * macs(ResNet(size.model, 100, width=size.width), 3, 32) * size.batch  # operations of an update
-    seconds = table["Way (ms)"] / 1000
-    table["Images a second"] = size.batch / seconds
-    table["% of a bf16 product"] = 100 * work / seconds / ceiling
-    return table, {"times": times, "bf16_product_tflops": ceiling / 1e12}

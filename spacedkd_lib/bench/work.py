@@ -1,13 +1,23 @@
-"""What the benchmark works on: sizes, and random pictures. What a step costs does not depend on what they show."""
+"""What the benchmark works on: sizes, and random pictures. What a step costs does not depend on what they show. And
+where a stage on a GPU writes."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import time
+import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Iterator
 
 import torch
 
 from ..data import Dataset
 from ..recipes import Recipe
+from .until_merge import sweep
 
 
 @dataclass(frozen=True)
@@ -43,3 +53,79 @@ def pictures(count: int, pixels: int = 32) -> Dataset:
     labels = torch.arange(count + 2) % 100
     return Dataset("random pictures", images[2:], labels[2:], images[:2], labels[:2],
                    tuple(f"class {k}" for k in range(100)), "0" * 64)
+
+
+def digest(recipe: Recipe, dataset: Dataset, device: str) -> str:
+    """SHA-256 of a run's final weights; also for worker processes."""
+    torch.set_num_threads(1)
+    outcome, = sweep([recipe], dataset, device, engine="graph")
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in outcome[3].values())).hexdigest()
+
+
+def pace(recipe: Recipe, dataset: Dataset, device: str, engine: str = "graph") -> dict:
+    """How fast a run of several epochs goes, by the median of all epochs but the first; also for worker processes."""
+    torch.set_num_threads(1)
+    return paces([recipe], dataset, device, engine)
+
+
+def paces(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> dict:
+    """The same of a sweep's first run; images_s: of as many as there are, if they are seeds that go together.
+
+    Returns:
+        seconds: of an epoch. updates: in it. images_s: images that went through an update, a second. tflops:
+        multiply-accumulates times two of these updates. engine: what the record says.
+    """
+    (rows, summary, origin, _), *_ = sweep(recipes, dataset, device, engine=engine)
+    seconds = median(row["seconds"] for row in rows[1:])
+    updates = rows[-2]["teacher_updates"] + rows[-2]["student_updates"]
+    images = median(row["images_per_second"] for row in rows[1:])
+    return {"seconds": seconds, "updates": updates, "images_s": images * len(recipes),
+            "tflops": 2e-3 * summary["train_gmacs"] / len(rows) / seconds * len(recipes),
+            "engine": origin.get("engine", "")}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage of bench/gpu.py works, and where it writes each finding at once.
+
+    folder: of all that is written. device: "cuda"; or "cpu", for a dry run of tiny sizes. started, until: of the whole
+    command and of this stage, by the monotonic clock. plan, data: of stage science.
+    """
+
+    folder: Path
+    device: str
+    started: float
+    until: float
+    plan: str = ""
+    data: str = "cifar100"
+
+    @property
+    def dry(self) -> bool:
+        return self.device == "cpu"
+
+    def say(self, line: str) -> None:
+        """A line to the terminal and to log.txt, with the time since the command began."""
+        line = f"[{time.monotonic() - self.started:6.1f} s] {line}"
+        print(line, flush=True)
+        with open(self.folder / "log.txt", "a") as file:
+            file.write(f"{line}\n")
+
+    def add(self, table: str, **line) -> None:
+        """A line to <table>.csv, whose lines all have the same columns; and to the log."""
+        path = self.folder / f"{table}.csv"
+        first = not path.exists()
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, list(line), lineterminator="\n")
+            if first:
+                writer.writeheader()
+            writer.writerow(line)
+        self.say(f"{table}: " + ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value)
+                                          for value in line.values() if value != ""))
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What is inside may fail: the log says so, and the stage goes on."""
+        try:
+            yield
+        except Exception as error:
+            self.say(f"FAIL {what}: {type(error).__name__}: {error}\n{traceback.format_exc()}")

@@ -1,0 +1,227 @@
+"""Is it right on a GPU? Each check raises AssertionError where it is not. For stage "right" and tests/test_gpu.py."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from .. import distillers, landscape, measures, robustness, stopping
+from ..batches import STATISTICS, Batches, normalised
+from ..data import Dataset
+from ..executors import LocalProcesses
+from ..recipes import (AUGMENTATIONS, InputError, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd,
+                       online_kd, preset, self_kd, spaced, transformer)
+from ..records import Record
+from .until_merge import graphs, sweep
+from .work import Place, Size, digest, pictures
+
+SMALL, TINY = Size("resnet20", batch=128, pictures=1000), Size("resnet8", 4, 8, pictures=20)  # the last batch is smaller
+NEVER = 10**9  # updates before one is recorded
+NEAR = 1e-3  # relative distance of CPU and GPU after two batches: rounding makes 1e-5 of it, by an experiment on a CPU
+
+
+def size_on(device: str) -> Size:
+    return TINY if device == "cpu" else SMALL
+
+
+@cache
+def pictures_on(device: str) -> Dataset:
+    return pictures(size_on(device).pictures, 16 if device == "cpu" else 32)
+
+
+def small_transformer(size: Size, **changes) -> Recipe:
+    """DeiT-Ti for the small pictures of this module; of a small size one block of it."""
+    own = dict(image_size=16, width=16, depth=1, heads=2) if size.width else dict(image_size=32)
+    base = replace(size.recipe(size.batch, 2), model="timm/deit_tiny_patch16_224", width=0)
+    return transformer(base, **dict(patch_size=4, epochs=2, warmup_epochs=1, batch_size=size.batch) | own | changes)
+
+
+def cases(size: Size) -> dict[str, Recipe]:
+    """A run of every method, and of what changes the kernels: two epochs each."""
+    base = size.recipe(size.batch, 2)
+    online = online_kd(base)
+    return {"baseline": baseline(base), "online KD": online, "spaced KD": spaced(online, 1.0),
+            "spaced KD, bf16": spaced(replace(online, precision="bf16"), 1.0),
+            "online KD, asked before": replace(online, zero_target="pre_update"),
+            "online KD, by the batch": replace(online, teacher_mode="train_frozen"),
+            "spaced KD, released": preset(spaced(online, 1.0), "released"),
+            "AdamW": replace(baseline(base), optimizer="adamw", lr=1e-3),
+            "self KD": self_kd(replace(base, model="resnet10", width=size.width or 16)),
+            "IE-KD": ie_kd(base), "mutual learning": mutual(base), "EMA": ema(base),
+            "education": education(base, (10, 90)), "dropout": replace(baseline(base), dropout=0.1),
+            "transformer": online_kd(small_transformer(size))}
+
+
+class Result(NamedTuple):
+    """weights and numbers: of a run, the latter as JSON. engine: what its record says. warned: what torch said of repeatability."""
+
+    weights: dict[str, Tensor]
+    numbers: str
+    engine: str
+    warned: tuple[str, ...]
+
+
+def result(recipe: Recipe, outcome: tuple | InputError, warned: list = ()) -> Result:
+    if isinstance(outcome, InputError):
+        raise outcome
+    rows, _, origin, weights = outcome
+    words = {str(warning.message).splitlines()[0][:120] for warning in warned}
+    return Result(weights, json.dumps(Record(recipe, rows, {}, origin).numbers(), sort_keys=True), origin.get("engine", ""),
+                  tuple(sorted(word for word in words if "determin" in word)))
+
+
+@cache
+def trained(recipe: Recipe, device: str, engine: str = "graph", warm: int = graphs.WARM, which: int = 1) -> Result:
+    """A run alone. which: another number trains it again."""
+    with warnings.catch_warnings(record=True) as warned, mock.patch.object(graphs, "WARM", warm):
+        warnings.simplefilter("always")
+        outcome, = sweep([recipe], pictures_on(device), device, engine=engine)
+    return result(recipe, outcome, warned)
+
+
+def assert_same(one: Result, other: Result) -> None:
+    """Equal weights and equal numbers of all epochs, bit for bit."""
+    differ = [name for name in one.weights if not torch.equal(one.weights[name], other.weights[name])]
+    worst = max(((one.weights[name] - other.weights[name]).abs().max().item() for name in differ), default=0)
+    assert not differ, f"{len(differ)} of {len(one.weights)} tensors differ, by up to {worst:.1e}: {differ[0]}"
+    assert one.numbers == other.numbers, "the epochs' numbers differ"
+
+
+# The checks
+
+def same_pixels(augment: str, device: str) -> None:
+    data, size = pictures_on(device), 48 if augment.startswith("strong") else 0
+    here, there = (Batches(data.train_images, data.train_labels, size_on(device).batch, 0, augment,
+                           STATISTICS["cifar100"], where, size=size) for where in ("cpu", device))
+    for i in range(4):
+        for one, other in zip(here[i], there[i]):
+            assert torch.equal(one, other.cpu()), f"batch {i} differs"
+
+
+def same_bits_twice(recipe: Recipe, device: str) -> str:
+    first = trained(recipe, device, "eager")
+    assert_same(first, trained(recipe, device, "eager", which=2))
+    return ", ".join(first.warned)
+
+
+def graph_is_eager(recipe: Recipe, device: str) -> str:
+    """Both with the fused optimizer, which a graph needs: it rounds in another way than the usual one."""
+    assert_same(trained(recipe, device), trained(recipe, device, warm=NEVER))
+    return trained(recipe, device).engine
+
+
+def sweep_is_alone(size: Size, device: str) -> None:
+    online = online_kd(size.recipe(size.batch, 2))
+    recipes = [online, replace(online, zero_target="pre_update"), replace(online, teacher_mode="train_frozen"),
+               spaced(online, 1.0), offline_kd(online)]
+    outcomes = sweep(recipes, pictures_on(device), device, engine="graph")
+    for recipe, outcome in zip(recipes, outcomes):
+        assert_same(result(recipe, outcome), trained(recipe, device))
+
+
+def goes_on_after_a_stop(recipe: Recipe, device: str) -> None:
+    """A stop in the middle of the first epoch and of the second, then to the end."""
+    batches = -(-size_on(device).pictures // size_on(device).batch)
+    with tempfile.TemporaryDirectory() as folder:
+        again = partial(sweep, [recipe], pictures_on(device), device, Path(folder), engine="graph")
+        for events in 2 * [3 * batches // 4]:
+            with mock.patch.object(stopping, "requested", side_effect=[*[False] * events, True]):
+                try:
+                    again()
+                    raise AssertionError("it did not stop")
+                except stopping.Stopped:
+                    pass
+        assert_same(result(recipe, again()[0]), trained(recipe, device))
+
+
+def side_by_side_is_alone(recipe: Recipe, device: str) -> None:
+    recipes = [replace(recipe, seed=seed) for seed in (1, 2)]
+    with LocalProcesses(2) as executor:
+        tasks = [executor.submit(digest, each, pictures_on(device), device) for each in recipes]
+        beside = [task.result() for task in tasks]
+    assert beside == [digest(each, pictures_on(device), device) for each in recipes]
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Without TF32, which is torch's default for convolutions on a GPU."""
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
+def near_the_cpu(recipe: Recipe, device: str) -> str:
+    """The distance of all weights after an epoch of two batches, relative to their length."""
+    recipe = replace(recipe, epochs=1, interval=0.0, train_images=2 * recipe.batch_size)
+    with exact_convolutions():
+        outcomes = [sweep([recipe], pictures_on(device), where, engine="eager")[0]
+                    for where in ("cpu", device)]
+    cpu, gpu = (torch.cat([value.double().cpu().flatten() for name, value in sorted(result(recipe, o).weights.items())
+                           if value.is_floating_point()]) for o in outcomes)
+    distance = float((cpu - gpu).norm() / cpu.norm())
+    assert distance < NEAR, f"{distance:.1e}"
+    return f"{distance:.1e}"
+
+
+def measures_run(device: str) -> str:
+    """The measures of notebooks 06 and 07 on a tiny network that is there, with losses that are the CPU's."""
+    data, found = pictures_on(device), {}
+    images, labels, statistics = data.train_images[:32], data.train_labels[:32], STATISTICS["cifar100"]
+    for where in ("cpu", device):
+        net = distillers.make(TINY.recipe(8, 1), 3, 100, data.image_size).modules["student"].to(where).eval()
+        there = images.to(where), labels.to(where)
+        with exact_convolutions():
+            found[where] = _measured(net, normalised(there[0], statistics), there[1])
+            robustness.robust_scores(net, None, *there, statistics, severities=[3], radii=[2.0])
+    worst = max(abs(found[device][name] / value - 1) for name, value in found["cpu"].items())
+    assert worst < 1e-2, f"{found}"
+    return f"within {worst:.1e} of the CPU's"
+
+
+def _measured(net: torch.nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    first, second = (landscape.direction(net, 0, name) for name in ("first", "second"))
+    plane = landscape.plane(net, x, y, first, second, landscape.axis(0.1, 3))
+    noise = landscape.weight_noise(net, x, y, [0.05], 2)
+    return {"plane": plane["loss"].mean(), "noise": noise["loss"].mean(),
+            **measures.curvatures(net, x, y, products=3, repeats=2)}
+
+
+def checks(device: str) -> dict[str, Callable[[], str | None]]:
+    """Name -> a check, which may say more of what it saw. What is quick, and what the others rest on, comes first."""
+    size = size_on(device)
+    found = {f"CPU and GPU see the same pixels: {name}": partial(same_pixels, name, device) for name in AUGMENTATIONS}
+    known = cases(size)
+    for name, recipe in known.items():
+        found[f"{name}: the same bits twice"] = partial(same_bits_twice, recipe, device)
+        found[f"{name}: a graph gives the eager engine's bits"] = partial(graph_is_eager, recipe, device)
+    found["a sweep gives the bits of each run alone"] = partial(sweep_is_alone, size, device)
+    found |= {f"{name}: stopped and continued, the same bits": partial(goes_on_after_a_stop, known[name], device)
+              for name in ("spaced KD", "AdamW")}
+    spaced_kd = known["spaced KD"]
+    found["after an epoch CPU and GPU are near each other, without TF32"] = partial(near_the_cpu, spaced_kd, device)
+    found["measures run"] = partial(measures_run, device)
+    found["seeds side by side give the bits of each alone"] = partial(side_by_side_is_alone, spaced_kd, device)
+    return found
+
+
+def right(place: Place) -> None:
+    """The stage: a line a check."""
+    for name, check in checks(place.device).items():
+        holds, said = False, ""
+        with place.attempt(name):
+            said = check() or ""
+            holds = True
+        place.add("right", holds=holds, check=name, said=said)

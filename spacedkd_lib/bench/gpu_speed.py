@@ -1,0 +1,282 @@
+"""How fast is it on a GPU? Stages env, ceilings, fast, seeds and notebooks of bench/gpu.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from importlib.metadata import distributions
+from itertools import count, product
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from .. import records, runner, train
+from ..batches import STATISTICS
+from ..executors import LocalProcesses
+from ..recipes import Recipe, online_kd, spaced
+from .gpu_checks import small_transformer
+from .plain import plain_loader, plain_train
+from .speed import Case, cpu_seconds, gpu_seconds, measure
+from .work import Place, Size, pace, paces, pictures
+
+EPOCHS, WORKERS = 5, 8  # of what is timed; processes of the plain way's DataLoader
+NOTEBOOK = records.ROOT / "notebooks" / "05_spaced_kd.ipynb"
+
+
+def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> float:
+    """Median seconds of a call."""
+    times = measure(Case("", "", {"": work}, []), *((2, cpu_seconds) if place.dry else (repeats, gpu_seconds)))
+    return float(np.median(times[""]))
+
+
+def said(*command: str) -> str:
+    """What a program prints; "" if it is not there."""
+    return subprocess.run(command, capture_output=True, text=True).stdout if shutil.which(command[0]) else ""
+
+
+# Stage env
+
+def env(place: Place) -> None:
+    """The machine and all packages."""
+    found = train.provenance(pictures(2), torch.device(place.device)) | {
+        "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"), "nvidia_smi": said("nvidia-smi", "-q"),
+        "packages": {package.metadata["Name"]: package.version for package in distributions()}}
+    if not place.dry:
+        found["gpu"] = str(torch.cuda.get_device_properties(0))
+    records.write_atomically(place.folder / "env.json", json.dumps(found, indent=1) + "\n")
+    place.say(f"env: {found['device_name']}, torch {found['torch']}, {found['cores']} cores, commit "
+              f"{found['git_commit']}")
+
+
+# Stage ceilings: what the GPU can do at best
+
+def ceilings(place: Place) -> None:
+    for part in (_products, _convolutions, _launches):
+        with place.attempt(part.__name__):
+            for what, value, unit in part(place):
+                place.add("ceilings", what=what, value=value, unit=unit)
+
+
+def _products(place: Place) -> Iterator[tuple[str, float, str]]:
+    n = 128 if place.dry else 8192
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        a, b = (torch.randn(n, n, device=place.device, dtype=dtype) for _ in range(2))
+        yield f"{name} product", 2 * n**3 / seconds(place, lambda: a @ b) / 1e12, "TFLOP/s"
+    here = torch.zeros(2**16 if place.dry else 2**30, dtype=torch.uint8, device=place.device)
+    there = torch.empty_like(here)
+    yield "copy", 2 * here.numel() / seconds(place, lambda: there.copy_(here)) / 1e12, "TB/s"
+
+
+def _convolutions(place: Place) -> Iterator[tuple[str, float, str]]:
+    """Of the stages of ResNet-18 in bf16: repeatable kernels, as training asks for, and any."""
+    batch, width = (2, 8) if place.dry else (128, 64)
+    for channels, side in ((width, 32), (2 * width, 16), (4 * width, 8), (8 * width, 4)):
+        x, w = (torch.randn(*shape, device=place.device, dtype=torch.bfloat16).contiguous(
+            memory_format=torch.channels_last).requires_grad_() for shape in ((batch, channels, side, side),
+                                                                              (channels, channels, 3, 3)))
+        y = F.conv2d(x, w, padding=1)
+        g = torch.randn_like(y)
+        works = {"forward": lambda: F.conv2d(x, w, padding=1),
+                 "to the input": lambda: torch.autograd.grad(y, x, g, retain_graph=True),
+                 "to the weights": lambda: torch.autograd.grad(y, w, g, retain_graph=True)}
+        for repeatable, (name, work) in product((True, False), works.items()):
+            torch.use_deterministic_algorithms(repeatable, warn_only=True)
+            yield (f"convolution {channels} x {side}, {name}, {'repeatable' if repeatable else 'any'}",
+                   2 * batch * (3 * channels * side) ** 2 / seconds(place, work) / 1e12, "TFLOP/s")
+
+
+def _launches(place: Place) -> Iterator[tuple[str, float, str]]:
+    small, many = torch.zeros(32, device=place.device), 400
+
+    def work() -> None:
+        for _ in range(many):
+            small.add_(1)
+    work()
+    began = time.perf_counter()
+    work()
+    yield "a launch, host", 1e6 * (time.perf_counter() - began) / many, "us"
+    if not place.dry:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        yield "a launch in a graph", 1e6 * seconds(place, graph.replay) / many, "us"
+
+
+# Stage fast: whole loops, with batches and tally; their evaluation, of two pictures, costs next to nothing
+
+def networks(place: Place) -> dict[str, Recipe]:
+    """Spaced KD at s = 0.5; the transformer without the drop path that no graph can hold."""
+    sizes = {"ResNet-8": Size("resnet8", 4, 8)} if place.dry else {"ResNet-18": Size(), "ResNet-20": Size("resnet20")}
+    epochs = 3 if place.dry else EPOCHS
+    found = {name: spaced(online_kd(size.recipe(size.batch, epochs)), 0.5) for name, size in sizes.items()}
+    size = next(iter(sizes.values()))
+    return found | {"DeiT-Ti": spaced(online_kd(small_transformer(size, drop_path=0.0, epochs=epochs)), 0.5)}
+
+
+def fast(place: Place) -> None:
+    """The order is that of what matters most: compilation takes tens of seconds a network."""
+    ceiling, known = _ceiling(place), networks(place)
+    data = pictures(2 * 8, 16) if place.dry else pictures(50 * 128)
+    for engine, precision, (name, recipe) in product(("graph", "eager"), ("bf16", "fp32"), known.items()):
+        _fast(place, name, replace(recipe, precision=precision), data, engine, ceiling)
+    for name, recipe in known.items():
+        with place.attempt(f"the plain way, {name}"):
+            _line(place, name, "fp32", plain_pace(place, recipe, data), ceiling)
+    for part in (_batches, _evaluation):
+        with place.attempt(part.__name__):
+            part(place, known)
+    for precision, (name, recipe) in product(("bf16", "fp32") * (not place.dry), known.items()):
+        _fast(place, name, replace(recipe, precision=precision), data, "compiled", ceiling)
+
+
+def _ceiling(place: Place) -> float:
+    """TFLOP/s of the bf16 product, as stage ceilings found it; NaN if it did not run."""
+    path = place.folder / "ceilings.csv"
+    return pd.read_csv(path).set_index("what")["value"]["bf16 product"] if path.exists() else np.nan
+
+
+def _fast(place: Place, name: str, recipe: Recipe, data, engine: str, ceiling: float) -> None:
+    with place.attempt(f"{name}, {recipe.precision}, {engine}"):
+        _line(place, name, recipe.precision, pace(recipe, data, place.device, engine), ceiling)
+
+
+def _line(place: Place, name: str, precision: str, found: dict, ceiling: float) -> None:
+    memory = 0.0 if place.dry else torch.cuda.max_memory_allocated() / 1e9
+    place.add("fast", what=name, precision=precision, way=found["engine"], images_s=found["images_s"],
+              tflops=found["tflops"], share_of_bf16_product=found["tflops"] / ceiling,
+              ms_an_update=1000 * found["seconds"] / found["updates"], gigabytes=memory)
+    if not place.dry:
+        torch.cuda.reset_peak_memory_stats()
+
+
+class Passes:
+    """A loader that notes when each pass begins."""
+
+    def __init__(self, loader):
+        self.loader, self.began = loader, []
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        self.began.append(time.perf_counter())
+        return iter(self.loader)
+
+
+def plain_pace(place: Place, recipe: Recipe, data) -> dict:
+    """`work.pace` of the plain way: every update waits for its loss, so the host's clock sees all."""
+    loader = Passes(plain_loader(data, recipe.batch_size, recipe.augment, 0 if place.dry else WORKERS))
+    plain_train(recipe, data, loader, place.device)
+    taken, updates = time.perf_counter() - loader.began[1], 2 * len(loader) * (recipe.epochs - 1)
+    (run,), *_ = train.assemble([recipe], data, torch.device("cpu"))
+    images = 2 * len(data.train_images) * (recipe.epochs - 1)
+    return {"seconds": taken, "updates": updates, "images_s": images / taken, "engine": "plain",
+            "tflops": sum(run.distiller.cost.values()) * images / taken / 1e12}
+
+
+def _batches(place: Place, known: dict[str, Recipe]) -> None:
+    recipe, data = next(iter(known.values())), pictures(16 if place.dry else 2000)
+    for augment in ("crop_flip_rotate", "autoaugment_cutout", "strong"):
+        batches, number = train.batches_of(replace(recipe, augment=augment), data.train_images, data.train_labels,
+                                           STATISTICS["cifar100"], place.device), count()
+        taken = seconds(place, lambda: batches[next(number)])
+        _part(place, f"a batch with {augment}", recipe.batch_size, taken)
+
+
+def _evaluation(place: Place, known: dict[str, Recipe]) -> None:
+    data = pictures(8, 16) if place.dry else pictures(10_000)
+    evaluate = train.evaluator({"test": (data.train_images, data.train_labels)}, STATISTICS["cifar100"], place.device)
+    for name, recipe in known.items():
+        runs, *_ = train.assemble([replace(recipe, precision="bf16")], data, torch.device(place.device))
+        _part(place, f"evaluation, {name}", len(data.train_images), seconds(place, lambda: evaluate(runs), 5))
+
+
+def _part(place: Place, what: str, images: int, taken: float) -> None:
+    place.add("parts", what=what, images=images, ms=1000 * taken, images_s=images / taken)
+
+
+# Stage seeds: several at once
+
+def seeds(place: Place) -> None:
+    """By vmap over stacked weights; and by processes side by side, also with NVIDIA's MPS where it is there."""
+    size = Size("resnet8", 4, 8) if place.dry else Size("resnet20")
+    data, epochs = (pictures(2 * 8, 16), 3) if place.dry else (pictures(50 * 128), EPOCHS)
+    recipe = spaced(online_kd(size.recipe(size.batch, epochs, "bf16")), 0.5)
+    for engine, number in product(("graph", "eager"), (1, 2) if place.dry else (1, 2, 4, 8)):
+        with place.attempt(f"{number} seeds by vmap, {engine}"):
+            found = paces([replace(recipe, seed=seed) for seed in range(number)], data, place.device, engine)
+            _seeds(place, "vmap", number, found["engine"], found["images_s"], found["seconds"] / found["updates"])
+    ways = {"processes": nullcontext} | ({"processes, MPS": mps} if shutil.which("nvidia-cuda-mps-control") else {})
+    for way, context in ways.items():
+        with place.attempt(way), context():
+            _side_by_side(place, way, replace(recipe, epochs=epochs if place.dry else 10 * epochs), data)
+
+
+def _seeds(place: Place, way: str, number: int, engine: str, images_s: float, update: float) -> None:
+    place.add("seeds", way=way, seeds=number, engine=engine, images_s=images_s, ms_an_update_of_all=1000 * update)
+
+
+def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
+    """Each process has trained before, so that none is still starting while others are timed."""
+    numbers = (1, 2) if place.dry else (1, 2, 4, 8)
+    with LocalProcesses(numbers[-1]) as executor:
+        def at_once(number: int, recipe: Recipe) -> list[dict]:
+            tasks = [executor.submit(pace, replace(recipe, seed=seed), data, place.device) for seed in range(number)]
+            return [task.result() for task in tasks]
+        at_once(numbers[-1], replace(recipe, epochs=3))
+        for number in numbers:
+            found = at_once(number, recipe)
+            _seeds(place, way, number, found[0]["engine"], sum(each["images_s"] for each in found),
+                   max(each["seconds"] / each["updates"] for each in found))
+
+
+@contextmanager
+def mps() -> Iterator[None]:
+    """NVIDIA's server for processes that share a GPU, for the processes that are started inside."""
+    with tempfile.TemporaryDirectory() as folder:
+        places = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        os.environ.update(places)
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True)
+            for name in places:
+                del os.environ[name]
+
+
+# Stage notebooks
+
+def notebooks(place: Place) -> None:
+    """papermill runs a notebook in profile smoke, and what it trained was trained here, on this device."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = _tiny_notebook(Path(folder)) if place.dry else NOTEBOOK
+        os.environ["SPACEDKD_RUNS"] = f"{folder}/runs"
+        runner.execute(notebook, Path(folder) / "executed.ipynb", {"profile": "smoke", "seeds": 1}, cwd=NOTEBOOK.parent)
+        found = [records.from_json(path.read_text(), str(path)) for path in Path(folder).glob("runs/*/result.json")]
+    devices = Counter(record.provenance["device"] for record in found)
+    place.add("notebooks", notebook=notebook.name, seconds=time.monotonic() - began, records=dict(devices))
+    assert set(devices) == {place.device}, f"records by device: {dict(devices)}"
+
+
+def _tiny_notebook(folder: Path) -> Path:
+    """One run, in place of a notebook of the series, which takes minutes on a CPU."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    cells = [new_code_cell('profile = "quick"\nseeds = 0', metadata={"tags": ["parameters"]}),
+             new_code_cell("from spacedkd_lib import study\nbase = study.profile(profile).settings[0].base\n"
+                           "study.run(base).summary['test_accuracy']")]
+    nbformat.write(new_notebook(cells=cells), folder / "tiny.ipynb")
+    return folder / "tiny.ipynb"

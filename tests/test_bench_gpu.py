@@ -1,0 +1,257 @@
+"""The quarter of an hour on a GPU: tried on the CPU as a whole; stages that fail, hang or are ended; records brought home.
+
+Nothing here says how fast anything is.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from spacedkd_lib import data, records, stopping
+from spacedkd_lib.bench import gpu, gpu_checks, gpu_science, gpu_speed, plain
+from spacedkd_lib.bench.work import Place, pictures
+from spacedkd_lib.recipes import InputError, teacher_of
+
+
+def place(folder, **changes) -> Place:
+    return Place(**dict(folder=folder, device="cpu", started=time.monotonic(), until=time.monotonic() + 60) | changes)
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    """A folder in which `--dry` has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("dry")
+    done = subprocess.run([sys.executable, "-m", "spacedkd_lib.bench.gpu", "--dry", "--out", str(folder)],
+                          cwd=records.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_a_dry_run_goes_through_every_stage(dry):
+    folder, said = dry
+    log = (folder / "log.txt").read_text()
+    assert log == said and "FAIL" not in log and "no lines say FAIL" in log
+    assert all(f"done {name}: " in log for name in gpu.LIMITS)
+    tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
+    assert tables.keys() == {*gpu.LIMITS, "parts"} - {"env"} and all(map(len, tables.values()))
+    assert tables["right"].holds.all() and tables["right"].check.tolist() == list(gpu_checks.checks("cpu"))
+    assert json.loads((folder / "env.json").read_text())["device"] == "cpu"
+    assert len([path for path in folder.iterdir() if path.is_file()]) <= 10
+
+
+def test_a_dry_run_leaves_records(dry):
+    folder, _ = dry
+    found = gpu_science.kept(folder)
+    expected = [replace(recipe, seed=gpu_science.FIRST) for recipe in gpu_science.arms(gpu_science.TINY).values()]
+    assert [record.recipe for record in found] == expected
+    for record in found:
+        kept = records.load_weights(record.recipe, folder / "runs")  # raises if the record has another hash
+        assert kept and record.provenance["device"] == "cpu"
+
+
+# Stages that go wrong
+
+def test_a_stage_that_fails_or_hangs_costs_no_other(tmp_path):
+    def fails(place):
+        place.add("fails", found=1)
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    def hangs(place):
+        place.add("hangs", found=2)
+        time.sleep(600)
+
+    def dies(place):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def works(place):
+        place.add("works", found=3)
+    stages = {"fails": fails, "hangs": hangs, "dies": dies, "works": works}
+    gpu.run(stages, dict.fromkeys(stages, 20) | {"hangs": 0.5}, place(tmp_path))
+    assert [pd.read_csv(tmp_path / f"{name}.csv").found.item() for name in ("fails", "hangs", "works")] == [1, 2, 3]
+    log = (tmp_path / "log.txt").read_text()
+    assert "FAIL fails: RuntimeError: CUDA error" in log and "FAIL dies: " in log and "done works: " in log
+    assert "FAIL hangs: " in log and "ended at its limit" in log and "hangs was at " in log
+
+
+def test_a_stage_that_does_not_listen_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    def deaf(place):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "600"])
+        place.add("deaf", child=child.pid)
+        child.wait()
+    monkeypatch.setattr(gpu, "GRACE", 0.2)
+    gpu.run({"deaf": deaf}, {"deaf": 1}, place(tmp_path))
+    child = pd.read_csv(tmp_path / "deaf.csv").child.item()
+    assert "State:\tZ" in status(child) or not status(child)
+
+
+def status(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ended_from_outside_it_leaves_what_it_found(tmp_path, number):
+    process = subprocess.Popen([sys.executable, "-m", "spacedkd_lib.bench.gpu", "right", "--dry", "--out", str(tmp_path)],
+                               cwd=records.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "the same pixels: none" in line:
+            process.send_signal(number)
+            break
+    assert "Ended from outside" in process.communicate(timeout=60)[1] and process.returncode == 130
+    assert pd.read_csv(tmp_path / "right.csv").holds.all()
+
+
+def test_bad_input_is_one_sentence(tmp_path, capsys):
+    for arguments, message in ((["rihgt"], 'did you mean "right"'), (["env"], "No GPU is here: give --dry"),
+                               (["--publish", str(tmp_path)], "holds no records.jsonl")):
+        assert gpu.main([*arguments, "--out", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+# The checks notice
+
+def test_a_check_that_fails_is_told_and_the_next_one_runs(tmp_path, monkeypatch):
+    def wrong():
+        raise AssertionError("two tensors differ")
+    monkeypatch.setattr(gpu_checks, "checks", lambda device: {"wrong": wrong, "fine": lambda: "seen"})
+    gpu_checks.right(place(tmp_path))
+    found = pd.read_csv(tmp_path / "right.csv")
+    assert found.holds.tolist() == [False, True] and found.said[1] == "seen"
+    assert "FAIL wrong: AssertionError: two tensors differ" in (tmp_path / "log.txt").read_text()
+
+
+def test_one_bit_is_a_difference():
+    one = gpu_checks.Result({"w": torch.ones(3), "v": torch.ones(2)}, "[]", "", ())
+    gpu_checks.assert_same(one, one._replace(weights={"w": torch.ones(3), "v": torch.ones(2)}))
+    other = one._replace(weights={"w": torch.ones(3).nextafter(torch.tensor(2.0)), "v": torch.ones(2)})
+    with pytest.raises(AssertionError, match="1 of 2 tensors differ, by up to 1.2e-07: w"):
+        gpu_checks.assert_same(one, other)
+    with pytest.raises(AssertionError, match="numbers differ"):
+        gpu_checks.assert_same(one, one._replace(numbers="[1]"))
+
+
+def test_a_run_that_forgets_where_it_was_is_noticed(monkeypatch):
+    recipe = gpu_checks.cases(gpu_checks.TINY)["AdamW"]
+    monkeypatch.setattr("spacedkd_lib.checkpoints.Keeper._save", lambda self: None)
+    with pytest.raises(stopping.Stopped):  # from the start again, it meets its second stop where it met the first
+        gpu_checks.goes_on_after_a_stop(recipe, "cpu")
+
+
+def test_every_case_is_a_recipe_on_both_devices():
+    for size in (gpu_checks.TINY, gpu_checks.SMALL):
+        recipes = gpu_checks.cases(size)
+        assert len({recipe.run_id for recipe in recipes.values()}) == len(recipes) == 15
+
+
+# Speed
+
+def test_the_plain_way_counts_two_updates_a_batch(tmp_path, monkeypatch):
+    here = place(tmp_path)
+    recipe, data = gpu_speed.networks(here)["ResNet-8"], pictures(16, 16)
+    updates, step = [], torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: updates.append(1) or step(self))
+    found = gpu_speed.plain_pace(here, recipe, data)
+    assert found["updates"] == len(updates) * (recipe.epochs - 1) / recipe.epochs == 2 * 2 * (recipe.epochs - 1)
+    assert found["images_s"] == pytest.approx(found["updates"] * 8 / found["seconds"])
+
+
+def test_the_plain_way_decays_as_the_recipe_says(tmp_path):
+    made = plain.updater(gpu_speed.networks(place(tmp_path))["DeiT-Ti"], [torch.nn.Linear(2, 2)])
+    kinds = {type(cell.cell_contents) for cell in made.__closure__}
+    assert torch.optim.AdamW in kinds
+
+
+# Science
+
+def test_plans_have_the_arms_that_are_compared():
+    assert list(gpu_science.PLANS)[:4] == ["resnet20-30-0.01", "resnet18-30-0.01", "resnet20-30-0.1",
+                                           "resnet18-30-0.1"] and len(gpu_science.PLANS) == 8
+    for recipes in gpu_science.PLANS.values():
+        teachers = [teacher_of(recipe) for recipe in recipes.values()]
+        assert teachers[0] is None and len(set(teachers[1:])) == 1 and len(recipes) == 7
+    baseline = gpu_science.BASELINE["baseline200"]["labels alone"]
+    assert (baseline.model, baseline.epochs, baseline.lr, baseline.batch_size) == ("resnet18", 200, 0.1, 128)
+    every = [recipe.run_id for recipes in (gpu_science.PLANS | gpu_science.BASELINE).values()
+             for recipe in recipes.values()]
+    assert len(set(every)) == len(every) == 57
+
+
+def test_seeds_go_on_where_the_records_end():
+    recipes = gpu_science.PLANS["resnet20-30-0.1"]
+    seeds = {"a": recipes, "b": {"labels alone": recipes["labels alone"]}}
+    done = {replace(recipe, seed=seed).run_id for seed in (200, 201) for recipe in recipes.values()}
+    done.add(replace(recipes["labels alone"], seed=202).run_id)
+    found = [(plan, seed, len(left)) for (plan, seed, left), _ in zip(gpu_science.missing(seeds, done), range(7))]
+    assert found == [("a", 202, 6), ("a", 203, 7), ("a", 204, 7), ("b", 203, 1), ("b", 204, 1), ("a", 205, 7),
+                     ("a", 206, 7)]
+
+
+def test_no_seed_begins_that_cannot_end(tmp_path, monkeypatch):
+    begun, slept = [], {"tiny": 0.3}
+    monkeypatch.setattr(gpu_science, "plans", lambda place: {"tiny": gpu_science.arms(gpu_science.TINY)})
+    monkeypatch.setattr(gpu_science, "pictures_of", lambda place: None)
+    monkeypatch.setattr(gpu_science, "_seed", lambda place, plan, recipes, dataset: (
+        begun.append(next(iter(recipes.values())).seed), time.sleep(slept[plan])))
+    gpu_science.science(place(tmp_path, device="cuda", until=time.monotonic() + 1.0))
+    assert begun == [200, 201] or begun == [200, 201, 202]
+    assert "s are left" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_plan_that_fails_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_science, "plans", lambda place: {"one": gpu_science.arms(gpu_science.TINY)})
+    monkeypatch.setattr(gpu_science, "_seed", lambda *_: 1 / 0)
+    gpu_science.science(place(tmp_path))
+    assert (tmp_path / "log.txt").read_text().count("FAIL one, seed 200: ZeroDivisionError") == 1
+
+
+def test_only_the_whole_set_is_called_cifar100(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name: pictures(20))
+    with pytest.raises(InputError, match="SHA-256 000000000000 and the whole set has 4b697924d642"):
+        gpu_science.pictures_of(place(tmp_path, device="cuda"))
+    half = place(tmp_path, device="cuda", data="/data/half")
+    assert len(gpu_science.pictures_of(half).train_images) == 20
+    assert {recipe.dataset for recipes in gpu_science.plans(half).values() for recipe in recipes.values()} == {
+        "/data/half"}
+    with pytest.raises(InputError, match='did you mean "baseline200"'):
+        gpu_science.plans(place(tmp_path, device="cuda", plan="baseline20"))
+
+
+def test_records_come_home_once(dry, tmp_path, monkeypatch):
+    folder, _ = dry
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    assert gpu.main(["--publish", str(folder)]) == 0
+    path = records.published_file("gpu")
+    first = path.read_bytes()
+    assert gpu.main(["--publish", str(folder)]) == 0 and path.read_bytes() == first
+    assert records.read_published("gpu").keys() == {record.run_id for record in gpu_science.kept(folder)}
+    table = pd.read_csv(path.parent / "runs.csv")
+    assert len(table) == 7 and {"plan", "arm", "seed", "test_accuracy"} < set(table)
+
+
+def test_other_numbers_under_a_published_id_are_refused(dry, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    record = gpu_science.kept(dry[0])[0]
+    records.publish([record], "gpu")
+    (tmp_path / "records.jsonl").write_text(replace(record, epochs=[{"epoch": 1}]).to_json() + "\n")
+    with pytest.raises(InputError, match=f"Run {record.run_id} .* is published with other numbers"):
+        gpu_science.publish(tmp_path)
+    assert records.read_published("gpu") == {record.run_id: record}
+
+
+def test_a_line_tells_plan_and_arm():
+    recipe = replace(gpu_science.PLANS["resnet18-80-0.1"]["offline KD"], seed=203)
+    line, = gpu_science.runs([records.Record(recipe, [], {"test_accuracy": 70.0}, {"dataset": "cifar100"})]).to_dict(
+        "records")
+    assert (line["plan"], line["arm"], line["seed"]) == ("resnet18-80-0.1", "offline KD", 203)
