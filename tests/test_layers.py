@@ -18,8 +18,8 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "train": 4,
     "study": 5, "claims": 5, "idle": 5,
     "tables": 6, "figures": 6, "measures": 6, "measure_figures": 7, "diagrams": 7,
-    "runner": 7, "notebook": 7, "exercises": 7, "bench": 7,
-    "__main__": 8,
+    "runner": 7, "notebook": 7, "exercises": 7,
+    "bench": 8, "__main__": 8,
 }
 WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures",
                  "diagrams", "notebook", "runner", "slurm", "executors", "exercises", "deviations", "other_deviations",
