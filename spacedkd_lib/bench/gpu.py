@@ -1,9 +1,8 @@
 """`python -m spacedkd_lib.bench.gpu [STAGE ...] --out FOLDER`: a quarter of an hour on a GPU.
 
 Stages, all of them unless some are named: env (the machine), ceilings (what it can do), right (what must hold, holds),
-fast, seeds (several at once), notebooks, science (records of full CIFAR-100). Each is a process of its own, ended at its
-limit, so neither a hang nor an error of the driver costs the next one. Each writes what it finds at once: lines to
-log.txt, env.json, a table <stage>.csv, records.jsonl. `--dry` does all of it on the CPU, with tiny sizes.
+fast, seeds (several at once), notebooks, science (records of full CIFAR-100). Each is a process, ended at its neither a hang nor an error of the driver costs the next one. Each writes what it finds at once: log.txt,
+env.json, tables <stage>.csv, records.jsonl. `--dry` does all of it on the CPU, with tiny sizes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .. import records
 from ..recipes import InputError, nearest
 from .work import Place
 
-LIMITS = {"env": 10, "ceilings": 20, "right": 80, "fast": 80, "seeds": 40, "notebooks": 45, "science": 395}  # seconds
+LIMITS = {"env": 10, "ceilings": 20, "right": 60, "fast": 90, "seeds": 55, "notebooks": 40, "science": 395}  # seconds
 DRY, GRACE = 600, 5  # seconds: limit of each stage of a dry run, on a machine however busy; to end when asked to
 FORK = multiprocessing.get_context("fork")  # what is imported once is there in every stage
 
@@ -31,6 +30,9 @@ Stage = Callable[[Place], None]
 
 
 def stages() -> dict[str, Stage]:
+    """Imported as late as this: a worker process that a stage starts needs less."""
+    import timm  # noqa: F401  takes seconds: here once for all stages
+
     from .gpu_checks import right
     from .gpu_science import science
     from .gpu_speed import ceilings, env, fast, notebooks, seeds

@@ -18,7 +18,7 @@ import torch
 from .. import data, records, tables
 from ..recipes import InputError, Recipe, baseline, nearest, offline_kd, online_kd, spaced, teacher_of
 from ..records import Record
-from .until_merge import sweep
+from ..train import sweep
 from .work import Place, pictures
 
 PROFILE = "gpu"  # folder under results/
@@ -48,7 +48,7 @@ BASELINE = {"baseline200": {"labels alone": baseline(replace(CIFAR, epochs=200, 
 
 
 def plans(place: Place) -> dict[str, dict[str, Recipe]]:
-    """Those of this time, in their order; a folder in place of CIFAR-100 stands in the recipes, and so in the records."""
+    """Those of this time, in order; a folder in place of CIFAR-100 stands in the recipes, and so in the records."""
     known = {"tiny": arms(TINY)} if place.dry else PLANS | BASELINE
     if place.plan and place.plan not in known:
         raise InputError(nearest("plan", place.plan, known))

@@ -25,10 +25,10 @@ from .. import records, runner, train
 from ..batches import STATISTICS
 from ..executors import LocalProcesses
 from ..recipes import Recipe, online_kd, spaced
-from .gpu_checks import small_transformer
+from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
 from .speed import Case, cpu_seconds, gpu_seconds, measure
-from .work import Place, Size, pace, paces, pictures
+from .work import Place, Size, pace, pictures
 
 EPOCHS, WORKERS = 5, 8  # of what is timed; processes of the plain way's DataLoader
 NOTEBOOK = records.ROOT / "notebooks" / "05_spaced_kd.ipynb"
@@ -40,17 +40,13 @@ def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> floa
     return float(np.median(times[""]))
 
 
-def said(*command: str) -> str:
-    """What a program prints; "" if it is not there."""
-    return subprocess.run(command, capture_output=True, text=True).stdout if shutil.which(command[0]) else ""
-
-
 # Stage env
 
 def env(place: Place) -> None:
     """The machine and all packages."""
     found = train.provenance(pictures(2), torch.device(place.device)) | {
-        "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"), "nvidia_smi": said("nvidia-smi", "-q"),
+        "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"),
+        "nvidia_smi": records.answer(["nvidia-smi", "-q"]),
         "packages": {package.metadata["Name"]: package.version for package in distributions()}}
     if not place.dry:
         found["gpu"] = str(torch.cuda.get_device_properties(0))
@@ -125,18 +121,19 @@ def networks(place: Place) -> dict[str, Recipe]:
 
 
 def fast(place: Place) -> None:
-    """The order is that of what matters most: compilation takes tens of seconds a network."""
+    """The plain way first, before the engine asks this process for repeatable kernels; compilation, which takes tens of
+    seconds a network, last."""
     ceiling, known = _ceiling(place), networks(place)
     data = pictures(2 * 8, 16) if place.dry else pictures(50 * 128)
-    for engine, precision, (name, recipe) in product(("graph", "eager"), ("bf16", "fp32"), known.items()):
-        _fast(place, name, replace(recipe, precision=precision), data, engine, ceiling)
     for name, recipe in known.items():
         with place.attempt(f"the plain way, {name}"):
             _line(place, name, "fp32", plain_pace(place, recipe, data), ceiling)
+    for engine, precision, (name, recipe) in product(("graph", "eager"), ("bf16", "fp32"), known.items()):
+        _fast(place, name, replace(recipe, precision=precision), data, engine, ceiling)
     for part in (_batches, _evaluation):
         with place.attempt(part.__name__):
             part(place, known)
-    for precision, (name, recipe) in product(("bf16", "fp32") * (not place.dry), known.items()):
+    for precision, (name, recipe) in product(() if place.dry else ("bf16", "fp32"), known.items()):
         _fast(place, name, replace(recipe, precision=precision), data, "compiled", ceiling)
 
 
@@ -148,7 +145,7 @@ def _ceiling(place: Place) -> float:
 
 def _fast(place: Place, name: str, recipe: Recipe, data, engine: str, ceiling: float) -> None:
     with place.attempt(f"{name}, {recipe.precision}, {engine}"):
-        _line(place, name, recipe.precision, pace(recipe, data, place.device, engine), ceiling)
+        _line(place, name, recipe.precision, pace([recipe], data, place.device, engine), ceiling)
 
 
 def _line(place: Place, name: str, precision: str, found: dict, ceiling: float) -> None:
@@ -160,29 +157,20 @@ def _line(place: Place, name: str, precision: str, found: dict, ceiling: float) 
         torch.cuda.reset_peak_memory_stats()
 
 
-class Passes:
-    """A loader that notes when each pass begins."""
-
-    def __init__(self, loader):
-        self.loader, self.began = loader, []
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator:
-        self.began.append(time.perf_counter())
-        return iter(self.loader)
-
-
 def plain_pace(place: Place, recipe: Recipe, data) -> dict:
-    """`work.pace` of the plain way: every update waits for its loss, so the host's clock sees all."""
-    loader = Passes(plain_loader(data, recipe.batch_size, recipe.augment, 0 if place.dry else WORKERS))
-    plain_train(recipe, data, loader, place.device)
-    taken, updates = time.perf_counter() - loader.began[1], 2 * len(loader) * (recipe.epochs - 1)
-    (run,), *_ = train.assemble([recipe], data, torch.device("cpu"))
-    images = 2 * len(data.train_images) * (recipe.epochs - 1)
-    return {"seconds": taken, "updates": updates, "images_s": images / taken, "engine": "plain",
-            "tflops": sum(run.distiller.cost.values()) * images / taken / 1e12}
+    """`work.pace` of the plain way: the time of all epochs less that of one. Every update waits for its loss, so the
+    host's clock sees all."""
+    loader = plain_loader(data, recipe.batch_size, recipe.augment, 0 if place.dry else WORKERS)
+
+    def taken(epochs: int) -> float:
+        began = time.perf_counter()
+        plain_train(replace(recipe, epochs=epochs, lr_schedule="constant"), data, loader, place.device)
+        return time.perf_counter() - began
+    first, (run,) = taken(1), train.assemble([recipe], data, torch.device("cpu"))[0]
+    epochs, passed = recipe.epochs - 1, 2 * len(data.train_images)  # by teacher and student
+    seconds = (taken(recipe.epochs) - first) / epochs
+    return {"seconds": seconds, "updates": 2 * len(loader), "images_s": passed / seconds, "engine": "plain",
+            "tflops": sum(run.distiller.cost.values()) * passed / seconds / 1e12}
 
 
 def _batches(place: Place, known: dict[str, Recipe]) -> None:
@@ -213,14 +201,18 @@ def seeds(place: Place) -> None:
     size = Size("resnet8", 4, 8) if place.dry else Size("resnet20")
     data, epochs = (pictures(2 * 8, 16), 3) if place.dry else (pictures(50 * 128), EPOCHS)
     recipe = spaced(online_kd(size.recipe(size.batch, epochs, "bf16")), 0.5)
-    for engine, number in product(("graph", "eager"), (1, 2) if place.dry else (1, 2, 4, 8)):
+    for number, engine in ((1, "graph"), *((number, "eager") for number in numbers(place))):
         with place.attempt(f"{number} seeds by vmap, {engine}"):
-            found = paces([replace(recipe, seed=seed) for seed in range(number)], data, place.device, engine)
+            found = pace([replace(recipe, seed=seed) for seed in range(number)], data, place.device, engine)
             _seeds(place, "vmap", number, found["engine"], found["images_s"], found["seconds"] / found["updates"])
     ways = {"processes": nullcontext} | ({"processes, MPS": mps} if shutil.which("nvidia-cuda-mps-control") else {})
     for way, context in ways.items():
         with place.attempt(way), context():
-            _side_by_side(place, way, replace(recipe, epochs=epochs if place.dry else 10 * epochs), data)
+            _side_by_side(place, way, replace(recipe, epochs=epochs if place.dry else 4 * epochs), data)
+
+
+def numbers(place: Place) -> tuple[int, ...]:
+    return (1, 2) if place.dry else (1, 2, 4, 8)
 
 
 def _seeds(place: Place, way: str, number: int, engine: str, images_s: float, update: float) -> None:
@@ -229,13 +221,15 @@ def _seeds(place: Place, way: str, number: int, engine: str, images_s: float, up
 
 def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
     """Each process has trained before, so that none is still starting while others are timed."""
-    numbers = (1, 2) if place.dry else (1, 2, 4, 8)
-    with LocalProcesses(numbers[-1]) as executor:
+    with LocalProcesses(numbers(place)[-1]) as executor:
         def at_once(number: int, recipe: Recipe) -> list[dict]:
-            tasks = [executor.submit(pace, replace(recipe, seed=seed), data, place.device) for seed in range(number)]
+            tasks = [executor.submit(pace, [replace(recipe, seed=seed)], data, place.device, "graph")
+                     for seed in range(number)]
             return [task.result() for task in tasks]
-        at_once(numbers[-1], replace(recipe, epochs=3))
-        for number in numbers:
+        with place.attempt("seeds side by side give the bits of each alone"):
+            side_by_side_is_alone(executor, place.device)
+        at_once(numbers(place)[-1], replace(recipe, epochs=3))
+        for number in numbers(place):
             found = at_once(number, recipe)
             _seeds(place, way, number, found[0]["engine"], sum(each["images_s"] for each in found),
                    max(each["seconds"] / each["updates"] for each in found))

@@ -17,7 +17,7 @@ import torch
 
 from ..data import Dataset
 from ..recipes import Recipe
-from .until_merge import sweep
+from ..train import sweep
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,20 @@ def digest(recipe: Recipe, dataset: Dataset, device: str) -> str:
     return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in outcome[3].values())).hexdigest()
 
 
-def pace(recipe: Recipe, dataset: Dataset, device: str, engine: str = "graph") -> dict:
-    """How fast a run of several epochs goes, by the median of all epochs but the first; also for worker processes."""
-    torch.set_num_threads(1)
-    return paces([recipe], dataset, device, engine)
-
-
-def paces(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> dict:
-    """The same of a sweep's first run; images_s: of as many as there are, if they are seeds that go together.
+def pace(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> dict:
+    """How fast a single seed trains, or several together, by the median of all epochs but the first; also for worker
+    processes.
 
     Returns:
-        seconds: of an epoch. updates: in it. images_s: images that went through an update, a second. tflops:
-        multiply-accumulates times two of these updates. engine: what the record says.
+        seconds: of an epoch. updates: in it, of a seed. images_s: images that went through an update, a second.
+        tflops: multiply-accumulates times two of these updates. engine: what the record says.
     """
+    torch.set_num_threads(1)
     (rows, summary, origin, _), *_ = sweep(recipes, dataset, device, engine=engine)
     seconds = median(row["seconds"] for row in rows[1:])
-    updates = rows[-2]["teacher_updates"] + rows[-2]["student_updates"]
-    images = median(row["images_per_second"] for row in rows[1:])
-    return {"seconds": seconds, "updates": updates, "images_s": images * len(recipes),
-            "tflops": 2e-3 * summary["train_gmacs"] / len(rows) / seconds * len(recipes),
-            "engine": origin.get("engine", "")}
+    return {"seconds": seconds, "updates": rows[-2]["teacher_updates"] + rows[-2]["student_updates"],
+            "images_s": len(recipes) * median(row["images_per_second"] for row in rows[1:]),
+            "tflops": len(recipes) * 2e-3 * summary["train_gmacs"] / len(rows) / seconds, "engine": origin["engine"]}
 
 
 @dataclass(frozen=True)
