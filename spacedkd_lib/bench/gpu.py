@@ -1,7 +1,8 @@
 """`python -m spacedkd_lib.bench.gpu [STAGE ...] --out FOLDER`: a quarter of an hour on a GPU.
 
 Stages, all of them unless some are named: env (the machine), ceilings (what it can do), right (what must hold, holds),
-fast, seeds (several at once), notebooks, science (records of full CIFAR-100). Each is a process, ended at its neither a hang nor an error of the driver costs the next one. Each writes what it finds at once: log.txt,
+fast, seeds (several at once), notebooks, science (records of full CIFAR-100). Each is a process of its own, ended at its
+limit, so neither a hang nor an error of the driver costs the next one. Each writes what it finds at once: log.txt,
 env.json, tables <stage>.csv, records.jsonl. `--dry` does all of it on the CPU, with tiny sizes.
 """
 
