@@ -617,7 +617,7 @@ def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
 
 def _bits(record: Record) -> str:
     """A hash of what equal runs have in common: numbers without times, and weights."""
-    numbers = json.dumps([record.numbers(), record.provenance["weights_sha256"]], sort_keys=True)
+    numbers = json.dumps([record.numbers(), record.provenance.get("weights_sha256")], sort_keys=True)
     return hashlib.sha256(numbers.encode()).hexdigest()
 
 

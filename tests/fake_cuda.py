@@ -95,7 +95,10 @@ def _pin_memory(self):
 
 
 def _module_to(self, device=None, memory_format=None):
-    """`Module.to`, which cannot swap real parameters for fake ones by itself; what is shared stays shared."""
+    """`Module.to`, which cannot swap real parameters for fake ones by itself; what is shared stays shared. To
+    another type nothing moves."""
+    if not isinstance(device, (str, torch.device)):
+        return self
     moved = self.__dict__.setdefault("_moved", {})
     for module in self.modules():
         for members in (module._parameters, module._buffers):

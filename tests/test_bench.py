@@ -145,13 +145,14 @@ def test_resident_bytes_see_what_is_allocated():
     before = memory.resident_bytes()
     held = torch.ones(50_000_000, dtype=torch.uint8)
     assert memory.resident_bytes() - before > 0.9 * len(held)
-    assert memory.resident_bytes(peak=True) >= memory.resident_bytes()
+    assert memory.resident_bytes(peak=True) > memory.resident_bytes() - 2**20  # the two are told by different clocks
 
 
 def test_what_a_replay_holds():
     """Stored: every image as float32 and its label. Made again: one batch and the order of the epochs."""
     stored = memory.hold_plain(QUICK, 1.5)["tensors"]
     assert stored == 30 * 8 * (3 * 32 * 32 * 4 + 8)  # 30 batches of 8
+    memory.hold_engine(QUICK, 1.5)  # the first batch of a process leaves its statistics on the device
     again = memory.hold_engine(QUICK, 1.5)["tensors"]
     assert again == 8 * (3 * 32 * 32 * 4 + 8) + 2 * 160 * 8
 

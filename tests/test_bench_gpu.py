@@ -97,11 +97,13 @@ def test_ended_from_outside_it_leaves_what_it_found(tmp_path, monkeypatch, capsy
     def never(place):
         place.add("right", found=2)
     monkeypatch.setattr(gpu, "stages", lambda: {"env": ended, "right": never})
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
         assert gpu.main(["--dry", "--out", str(tmp_path)]) == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert "Ended from outside" in capsys.readouterr().err
     assert pd.read_csv(tmp_path / "env.csv").found.item() == 1 and not (tmp_path / "right.csv").exists()
 
