@@ -17,7 +17,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby, islice
@@ -1075,14 +1075,15 @@ def _random_pictures(recipe: Recipe, count: int):
 def _updates(run, batches, device) -> tuple[dict[str, float], float]:
     """Seconds of an update by its kind, in the second half of a run; and those by which the first ones exceed them. A
     GPU is waited for only where the kind changes, as in training it hardly ever is."""
-    from . import train
+    from . import graphs, train
     course = batches.course(run.recipe) if hasattr(batches, "course") else len(batches)
     walked, found = train.walk([run], batches, lambda runs: [{}]), {}  # kind -> [(seconds, updates)]
-    for kind, events in groupby(event.kind for event in train.recipe_schedule(run.recipe, course)):
-        count, begun = len(list(events)), now(device)
-        for _ in islice(walked, count):
-            pass
-        found.setdefault(kind, []).append((now(device) - begun, count))
+    with closing(graphs.Graphs([run], graphs.chosen(None, device), device)):
+        for kind, events in groupby(event.kind for event in train.recipe_schedule(run.recipe, course)):
+            count, begun = len(list(events)), now(device)
+            for _ in islice(walked, count):
+                pass
+            found.setdefault(kind, []).append((now(device) - begun, count))
     del found["epoch"]
     later = {kind: [sum(column) for column in zip(*times[len(times) // 2:])] for kind, times in found.items()}
     each = {kind: seconds / count for kind, (seconds, count) in later.items()}

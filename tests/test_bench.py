@@ -3,6 +3,7 @@
 No time is asserted.
 """
 
+import gc
 import json
 import random
 
@@ -142,9 +143,10 @@ def test_live_bytes_sees_a_tensor_wherever_it_is_kept():
 
 
 def test_resident_bytes_see_what_is_allocated():
+    gc.collect()  # what earlier tests left must not go in between
     before = memory.resident_bytes()
-    held = torch.ones(50_000_000, dtype=torch.uint8)
-    assert memory.resident_bytes() - before > 0.9 * len(held)
+    held = torch.ones(200_000_000, dtype=torch.uint8)
+    assert memory.resident_bytes() - before > 0.7 * len(held)
     assert memory.resident_bytes(peak=True) > memory.resident_bytes() - 2**20  # the two are told by different clocks
 
 
