@@ -43,7 +43,7 @@ def arms(base: Recipe) -> dict[str, Recipe]:
 # Plan -> its arms, seed 0. The learning rate is once the paper's and once what others use. In baseline200 the network
 # is what others train, and must reach what they reach, 75 to 78%.
 PLANS = {f"{model}-{epochs}-{lr:g}": arms(replace(CIFAR, model=model, epochs=epochs, lr=lr))
-         for epochs in (30, 80) for lr in (0.01, 0.1) for model in ("resnet20", "resnet18")}
+         for epochs in (30, 80) for model in ("resnet20", "resnet18") for lr in (0.01, 0.1)}
 BASELINE = {"baseline200": {"labels alone": baseline(replace(CIFAR, epochs=200, lr=0.1))}}
 
 
@@ -113,18 +113,15 @@ def _seed(place: Place, plan: str, recipes: dict[str, Recipe], dataset: data.Dat
             if isinstance(outcome, InputError):
                 place.say(f"FAIL {plan}, {arm}: {outcome}")
             else:
-                _keep(place, plan, arm, records.save(recipe, *outcome, runs=_runs(place)))
-
-
-def _runs(place: Place) -> Path:
-    return place.folder / "runs" if place.dry else records.runs_folder()
+                runs = place.folder / "runs" if place.dry else None
+                _keep(place, plan, arm, records.save(recipe, *outcome, runs=runs))
 
 
 def _keep(place: Place, plan: str, arm: str, record: Record) -> None:
     with open(place.folder / "records.jsonl", "a") as file:
         file.write(record.to_json() + "\n")
     place.add("science", plan=plan, arm=arm, seed=record.recipe.seed, run_id=record.run_id,
-              engine=record.provenance.get("engine", ""), test_accuracy=record.summary["test_accuracy"])
+              engine=record.provenance["engine"], test_accuracy=record.summary["test_accuracy"])
 
 
 # Bringing records home

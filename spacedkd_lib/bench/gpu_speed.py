@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import distributions
 from itertools import count, product
 from pathlib import Path
 from typing import Callable, Iterator
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 
 from .. import records, runner, train
 from ..batches import STATISTICS
-from ..executors import LocalProcesses
+from ..executors import LocalProcesses, SharedCard
 from ..recipes import Recipe, online_kd, spaced
 from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
@@ -31,7 +30,7 @@ from .speed import Case, cpu_seconds, gpu_seconds, measure
 from .work import Place, Size, pace, pictures
 
 EPOCHS, WORKERS = 5, 8  # of what is timed; processes of the plain way's DataLoader
-NOTEBOOK = records.ROOT / "notebooks" / "05_spaced_kd.ipynb"
+NOTEBOOK = records.ROOT / "notebooks" / "03_online_kd.ipynb"  # the shortest that trains with a teacher
 
 
 def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> float:
@@ -205,10 +204,12 @@ def seeds(place: Place) -> None:
         with place.attempt(f"{number} seeds by vmap, {engine}"):
             found = pace([replace(recipe, seed=seed) for seed in range(number)], data, place.device, engine)
             _seeds(place, "vmap", number, found["engine"], found["images_s"], found["seconds"] / found["updates"])
-    ways = {"processes": nullcontext} | ({"processes, MPS": mps} if shutil.which("nvidia-cuda-mps-control") else {})
-    for way, context in ways.items():
-        with place.attempt(way), context():
-            _side_by_side(place, way, replace(recipe, epochs=epochs if place.dry else 4 * epochs), data)
+    recipe = replace(recipe, epochs=epochs if place.dry else 4 * epochs)
+    with place.attempt("processes"), mock.patch.object(SharedCard, "possible", return_value=False):
+        _side_by_side(place, "processes", recipe, data)
+    if SharedCard.possible():
+        with place.attempt("processes, MPS"):
+            _side_by_side(place, "processes, MPS", recipe, data)
 
 
 def numbers(place: Place) -> tuple[int, ...]:
@@ -233,21 +234,8 @@ def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
             found = at_once(number, recipe)
             _seeds(place, way, number, found[0]["engine"], sum(each["images_s"] for each in found),
                    max(each["seconds"] / each["updates"] for each in found))
-
-
-@contextmanager
-def mps() -> Iterator[None]:
-    """NVIDIA's server for processes that share a GPU, for the processes that are started inside."""
-    with tempfile.TemporaryDirectory() as folder:
-        places = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        os.environ.update(places)
-        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True)
-        try:
-            yield
-        finally:
-            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True)
-            for name in places:
-                del os.environ[name]
+        if not executor.card:  # whose service wants its processes to leave properly
+            executor.kill()  # one after the other they would take seconds each
 
 
 # Stage notebooks
