@@ -554,7 +554,8 @@ def check_workers(workers: int | str) -> int:
         InputError: a negative number of workers, or another word.
     """
     if workers != "auto" and (not isinstance(workers, int) or workers < 0):
-        raise InputError(f'workers = {workers} is out of range: give a positive count, 0 for one a core, or "auto".')
+        raise InputError(f"workers = {workers} is out of range: give a positive count, 0 for as many as suit the "
+                         'machine, or "auto".')
     return 0 if workers == "auto" else workers
 
 

@@ -555,8 +555,10 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
 
     def outcome(run: Run) -> tuple:
         more = run.distiller.summary(run.rows) if hasattr(run.distiller, "summary") else {}
-        return (run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more,
-                origin | {"engine": recorded.told(run)}, run.weights())
+        own = {"engine": recorded.told(run)}
+        if run.recipe.precision != "fp32":
+            own["exact"] = False  # the caps say nothing of bf16
+        return run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more, origin | own, run.weights()
     return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 

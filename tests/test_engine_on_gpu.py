@@ -15,7 +15,7 @@ from fake_cuda import fake_cuda
 from spacedkd_lib import checkpoints, graphs, records, stopping, tables, train
 from spacedkd_lib.recipes import (
     InputError, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced,
-    teacher_of, transformer,
+    teacher_of,
 )
 from spacedkd_lib.train import evaluator, sweep
 

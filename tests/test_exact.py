@@ -74,9 +74,12 @@ def test_what_stands_in_the_way_is_told():
     assert "AVX2" in exact.why_not("DEFAULT", 1) and "4 threads" in exact.why_not("AVX2", 4)
 
 
-def test_a_run_outside_the_promise_says_so_once(toy, monkeypatch):
+TOY = recipes.baseline(recipes.Recipe(dataset="toy", model="resnet8", width=4, epochs=1, batch_size=8, val_fraction=0.0,
+                                      augment="none"))
+
+
+def test_a_run_outside_the_promise_says_so(toy, monkeypatch):
+    assert not train.train(replace(TOY, precision="bf16"), toy, "cpu")[2]["exact"]
     monkeypatch.setattr(exact, "why_not", lambda *_: "The reason.")
-    recipe = recipes.baseline(recipes.Recipe(dataset="toy", model="resnet8", width=4, epochs=1, batch_size=8,
-                                             val_fraction=0.0, augment="none"))
     with pytest.warns(UserWarning, match="The reason."):
-        assert not train.train(recipe, toy, "cpu")[2]["exact"]
+        assert not train.train(TOY, toy, "cpu")[2]["exact"]

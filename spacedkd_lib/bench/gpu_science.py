@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 import pandas as pd
-import torch
 
 from .. import data, records, tables
 from ..recipes import InputError, Recipe, baseline, nearest, offline_kd, online_kd, spaced, teacher_of
