@@ -45,7 +45,9 @@ def unfit(recipe: Recipe, kind: str) -> str:
         return f"{'dropout' if recipe.dropout else 'drop path'} draws anew in each update"
     if recipe.method == "education":
         return "each batch divides among the groups in its own way"
-    if (recipe.ramp_start or recipe.ramp_epochs) and (kind == "learn" or recipe.method == "mutual"):
+    if recipe.optimizer == "sam":
+        return "each update takes its gradient twice"
+    if (recipe.distil_start or recipe.ramp_epochs) and (kind == "learn" or recipe.method == "mutual"):
         return "the weights of its losses change with the epoch"
     return ""
 

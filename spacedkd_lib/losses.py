@@ -52,6 +52,12 @@ def uniform(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tenso
     return kl(student, torch.zeros_like(teacher), temperature)
 
 
+def kl_shuffled(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """`kl` from the teacher's answer to the next picture of the batch: as soft, but of other pictures (ours, a
+    control: arXiv:2510.12615)."""
+    return kl(student, teacher.roll(-1, 0), temperature)
+
+
 def mutual_kl(student: Tensor, peer: Tensor) -> Tensor:
     """Deep mutual learning (Zhang et al. 2018): `kl` at T = 1."""
     return kl(student, peer, temperature=1.0)
@@ -76,7 +82,7 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
-        "kl_per_class": kl_per_class, "uniform": uniform, "none": None}
+        "kl_per_class": kl_per_class, "uniform": uniform, "kl_shuffled": kl_shuffled, "none": None}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
 
 

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 # Raise it when the meaning or the default of a field changes: old records are then refused by name, never misread.
-VERSION = 1
+VERSION = 2
 
 
 class InputError(ValueError):
@@ -39,7 +39,8 @@ def nearest(kind: str, given: object, allowed) -> str:
     return f'"{given}" is not {article} {kind}{hint} Allowed: {", ".join(allowed)}.'
 
 
-METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema")
+METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema",
+           "past_self")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
                  "autoaugment_two_sided_cutout", "strong", "strong_upright")
 RULES = ("fixed", "expanding", "random", "constant", "head_start")
@@ -92,7 +93,9 @@ class Recipe:
     gate: str = _field("signed", "self KD: the map before the sigmoid (A16)", "ours", ("signed", "rectified"))
     batch_norm_parts: int = _field(1, "parts of a batch that are normalised apart, as on so many GPUs (A12)", "ours")
     # Optimisation: SGD with momentum and weight decay on every parameter; or AdamW, with decay on matrices only
-    optimizer: str = _field("sgd", "name", "paper; adamw: released transformer programs", ("sgd", "adamw"))
+    optimizer: str = _field("sgd", "name", "paper; adamw: released transformer programs; sam: ours, a control",
+                            ("sgd", "adamw", "sam"))
+    sam_rho: float = _field(0.05, "sam: length of the step uphill, > 0", "Foret et al. 2021")
     epochs: int = _field(80, "passes over the training images", "paper")
     batch_size: int = _field(128, "images", "paper")
     lr: float = _field(0.01, "full learning rate: at the start, or after a warm-up", "paper")
@@ -116,7 +119,8 @@ class Recipe:
     drop_last: bool = _field(False, "leave out an epoch's last, smaller batch", "ours; the released transformer "
                              "programs do")
     # Schedule
-    interval: float = _field(0.0, "space interval s, epochs", "ours; the released default is 1.0 (A10)")
+    interval: float = _field(0.0, "space interval s, epochs; negative: the teacher is behind", "ours; the released "
+                             "default is 1.0 (A10)")
     rule: str = _field("fixed", "lengths of the blocks; constant, head_start: no blocks, a lead of exactly s (A6)",
                        "paper", RULES)
     replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6, V5)",
@@ -127,17 +131,20 @@ class Recipe:
     # Distillation
     temperature: float = _field(3.0, "T > 0", "paper")
     alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
+    distil_start: float = _field(0.0, "epochs of the student's data that it learns from labels alone", "ours")
     beta: float = _field(0.03, "weight of the feature loss, >= 0", "released programs")
     soft_loss: str = _field("kl", "name (A1); uniform and none are controls", "ours",
-                            ("kl", "soft_cross_entropy", "probability_kl", "kl_per_class", "uniform", "none"))
+                            ("kl", "soft_cross_entropy", "probability_kl", "kl_per_class", "uniform", "kl_shuffled",
+                             "none"))
     t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
     student_forwards: int = _field(1, "2: the soft loss takes a second pass of the student, with its own noise (V6)",
                                    "ours")
     teacher_weight: float = _field(1.0, "of the teacher's labels, > 0 (V11)", "ours")
     feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"))
     feature_exits: tuple = _field((1, 2, 3), "self KD: exits with a feature loss, 1 = shallowest (A17)", "ours")
-    teacher_mode: str = _field("eval", "online KD: mode of the teacher while it teaches (A8, A13)", "ours",
-                               ("eval", "train", "train_frozen"))
+    teacher_mode: str = _field("batch", "how a teacher that learns is asked: by the statistics of the batch, which "
+                               "moves nothing; eval: by running statistics; train: with all noise, and statistics "
+                               "move (A8, A13)", "ours", ("batch", "eval", "train"))
     zero_target: str = _field("post_update", "online KD, s = 0: teacher's view of the batch (A7)", "ours",
                               ("post_update", "pre_update"))
     self_update: str = _field("alternate", "self KD: what a replay updates (A3)", "ours",
@@ -160,8 +167,7 @@ class Recipe:
     refit_passes: int = _field(0, "more passes of the paraphraser over each block, before its replay", "ours")
     explore_encoder: str = _field("joint", "learns with the student, or stays as drawn (I21)",
                                   "released IE-KD program", ("joint", "frozen"))
-    ramp_start: float = _field(0.0, "epochs of the student's data before the map losses begin", "ours")
-    ramp_epochs: float = _field(0.0, "epochs in which they then rise to their weights", "ours")
+    ramp_epochs: float = _field(0.0, "epochs in which map losses rise to their weights, after distil_start", "ours")
     peers: int = _field(2, "mutual learning: networks, >= 2", "Zhang et al. 2018")
     mutual_weight: float = _field(1.0, "mutual learning: weight of the divergence, >= 0 (I7)", "Zhang et al. 2018")
     leader: str = _field("fixed", "spaced mutual learning: who runs ahead", "ours", ("fixed", "alternate"))
@@ -216,6 +222,7 @@ class Recipe:
                 raise InputError(f'"{name}" is not a model; {hint} Allowed: {", ".join(RESNETS + TRANSFORMERS)}, '
                                  "timm/<name>.")
         _check_numbers(self)
+        _check_the_lag(self)
         _check_transformers(self)
         _check_methods(self)
         _check_noise_and_average(self)
@@ -294,14 +301,15 @@ def _check_numbers(r: Recipe) -> None:
         "beta": (0 <= r.beta < math.inf, "a number of at least 0"),
         "seed": (r.seed >= 0, "a whole number of at least 0"),
         "feature_exits": (set(r.feature_exits) <= {1, 2, 3}, "a tuple of exits out of 1, 2 and 3"),
-        "interval": (0 <= r.interval <= r.epochs, f"a number of epochs from 0 to {r.epochs}, the length of the run"),
+        "interval": (abs(r.interval) <= r.epochs, f"a number of epochs up to {r.epochs}, the length of the run"),
+        "sam_rho": (0 < r.sam_rho < math.inf, "a positive number"),
+        "distil_start": (0 <= r.distil_start < r.epochs, f"a number of epochs from 0 to below {r.epochs}"),
         "inherit_weight": (0 <= r.inherit_weight < math.inf, "a number of at least 0"),
         "explore_weight": (0 <= r.explore_weight < math.inf, "a number of at least 0"),
         "mutual_weight": (0 <= r.mutual_weight < math.inf, "a number of at least 0"),
         "factor_p": (1 <= r.factor_p < math.inf, "a number of at least 1"),
         "factor_rate": (0 < r.factor_rate <= 1, "a number above 0 and up to 1"),
         "refit_passes": (r.refit_passes >= 0, "a whole number of at least 0"),
-        "ramp_start": (0 <= r.ramp_start < math.inf, "a number of epochs of at least 0"),
         "ramp_epochs": (0 <= r.ramp_epochs < math.inf, "a number of epochs of at least 0"),
         "peers": (r.peers >= 2, "2 networks or more"),
         "image_size": (r.image_size >= 0, "0 for the data's own, or a positive number of pixels"),
@@ -338,6 +346,25 @@ def _check_numbers(r: Recipe) -> None:
                          'update: set zero_target = "post_update".')
     if r.method != "baseline" and r.start != "student":
         raise InputError(f'start = "{r.start}" is for baselines and the method is {r.method}: leave it at "student".')
+
+
+def _check_the_lag(r: Recipe) -> None:
+    """A teacher behind its student, the student's own past, and labels alone at first."""
+    if r.interval < 0 and (r.method != "online_kd" or r.rule not in ("fixed", "constant")):
+        raise InputError(f"interval = {r.interval:g} puts the teacher behind, which online KD with rule fixed or constant "
+                         f'can, not {r.method} with rule = "{r.rule}": give an interval of at least 0.')
+    if r.interval < 0 and r.distil_start < -r.interval:
+        raise InputError(f"A teacher that is {-r.interval:g} epochs behind knows nothing for as long, and distil_start = "
+                         f"{r.distil_start:g}: derive the recipe with behind(), or set distil_start = {-r.interval:g}.")
+    if r.distil_start and r.method not in ("online_kd", "offline_kd", "past_self") and r.map_loss == "none":
+        raise InputError(f"distil_start = {r.distil_start:g} is for online and offline KD and map losses, and the method "
+                         f"is {r.method}: leave it at 0.")
+    if r.method == "past_self" and (r.rule, r.replay, r.teacher_model, r.teacher_width) != ("fixed", "same", "", 0):
+        raise InputError("A network's own past has its shape and its batches: leave rule, replay, teacher_model and "
+                         "teacher_width at their defaults.")
+    if r.optimizer == "sam" and (r.method != "baseline" or r.accumulate > 1 or r.precision != "fp32"):
+        raise InputError(f'optimizer = "sam" is for a baseline in fp32 with whole batches, and this is {r.method}: '
+                         'choose "sgd".')
 
 
 def is_transformer(model: str) -> bool:
@@ -415,8 +442,6 @@ def _check_methods(r: Recipe) -> None:
     if r.map_loss != "none" and r.split == "whole" and r.explore_weight:
         raise InputError(f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set '
                          "it to 0, or split the map.")
-    if r.map_loss != "none" and r.ramp_start >= r.epochs:
-        raise InputError(f"ramp_start = {r.ramp_start:g} is not before the end of {r.epochs} epochs: give less.")
     if r.rule in ("constant", "head_start") and (r.refit_passes or r.leader == "alternate"):
         raise InputError(f'rule = "{r.rule}" has no blocks, which refit_passes and leader = "alternate" need: choose '
                          "another rule.")
@@ -464,7 +489,7 @@ def _check_noise_and_average(r: Recipe) -> None:
         raise InputError(f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} or drop_path = '
                          f"{r.drop_path:g} would disturb: choose other statistics, or neither.")
     for name, value in (("alpha", 0.0), ("beta", 0.0), ("teacher_model", ""), ("teacher_width", 0),
-                        ("replay", "same"), ("teacher_mode", "eval"), ("zero_target", "post_update")):
+                        ("replay", "same"), ("teacher_mode", "batch"), ("zero_target", "post_update")):
         if getattr(r, name) != value:
             raise InputError(f"{name} = {getattr(r, name)!r} means nothing to an average of one network: set it to "
                              f"{value!r}, as ema() leaves it.")
@@ -525,9 +550,9 @@ def grade_lengths(recipe: Recipe) -> tuple[int, ...]:
 _DISTILLATION = ("interval", "rule", "replay", "tail", "counter", "student_clock", "temperature", "alpha", "beta",
                  "soft_loss", "t_squared", "feature_loss", "feature_exits", "teacher_mode", "zero_target",
                  "self_update", "idle_exits", "gate", "teacher_model", "teacher_width", "idle_update", "extra_step",
-                 "student_forwards", "teacher_weight")
+                 "student_forwards", "teacher_weight", "distil_start")
 _MAPS = ("map_loss", "split", "inherit_metric", "explore_metric", "inherit_weight", "explore_weight", "factor_p",
-         "factor_reduction", "factor_rate", "refit_passes", "explore_encoder", "ramp_start", "ramp_epochs")
+         "factor_reduction", "factor_rate", "refit_passes", "explore_encoder", "ramp_epochs")
 _PEERS = ("peers", "mutual_weight", "leader")
 _STUDIES = ("growth", "grade_epochs", "lr_on_growth", "optimizer_on_growth", "grade_batches", "kd_scope",
             "reference_relu", "final_head")  # of Education Distillation, what its student alone reads
@@ -658,6 +683,20 @@ def offline(recipe: Recipe, **changes) -> Recipe:
     return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
 
 
+def behind(recipe: Recipe, interval: float, **changes) -> Recipe:
+    """Online KD with the teacher `interval` epochs behind the student, which learns from labels alone until the teacher
+    has learnt a block."""
+    start = max(interval, changes.pop("distil_start", recipe.distil_start))
+    return replace(recipe, interval=-interval, distil_start=start, **changes)
+
+
+def past_self(recipe: Recipe, interval: float = 0.0, decay: float = 0.0, **changes) -> Recipe:
+    """The student's own past teaches it: after each interval (0: each update) its weights join an average of the given
+    decay (0: a copy). Interval 1 is near PS-KD (Kim et al. 2021), 0 near DLB (Shen et al. 2022), and 0 with a decay a
+    mean teacher (Tarvainen and Valpola 2017)."""
+    return replace(recipe, **defaults(_MAPS) | dict(method="past_self", interval=interval, ema_decay=decay) | changes)
+
+
 def spaced(recipe: Recipe, interval: float, **changes) -> Recipe:
     """The same distillation with the teacher `interval` epochs ahead."""
     return replace(recipe, interval=interval, **changes)
@@ -700,7 +739,8 @@ def preset(recipe: Recipe, name: str) -> Recipe:
         raise InputError(f'The preset "{name}" is defined for {methods}, not for {recipe.method}: derive the recipe '
                          "with the function of such a name first.")
     changes = dict(RELEASED[recipe.method])
-    if recipe.method in ("ie_kd", "mutual", "education", "ema"):
+    if recipe.method in ("ie_kd", "mutual", "education", "ema",
+           "past_self"):
         values = changes if name == "released" else defaults(changes)
         return replace(recipe, **values | (_pair(recipe, name) if recipe.method == "ie_kd" else {}) |
                        (_released_grades(recipe, name) if recipe.method == "education" else {}))

@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 def interval_batches(batches_per_epoch: int, interval: float) -> int:
     """Batches in a block: the interval in epochs times the batches of an epoch, rounded down (released programs)."""
-    return int(batches_per_epoch * interval)
+    return int(batches_per_epoch * abs(interval))
 
 
 def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fixed", counter: str = "one",
@@ -80,7 +80,8 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
     Args:
         epochs: passes of the teacher over the data.
         batches_per_epoch: L.
-        interval: s, in epochs; 0 for online distillation.
+        interval: s, in epochs; 0 for online distillation. Negative: the same with the roles swapped, the student
+            learns a block and then the teacher; with "constant" the teacher has always made int(L |s|) updates fewer.
         rule: "fixed", "expanding" or "random" block lengths, see `block_ends`; "constant": no blocks, the student
             learns each batch when the teacher has made int(L s) more updates than itself, until the teacher has come
             to its end; or "head_start": the teacher first learns int(L s) batches more than the student ever will,
@@ -102,9 +103,11 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
     for kind, given, allowed in (("rule", rule, RULES), ("tail", tail, TAILS), ("counter", counter, COUNTERS)):
         if given not in allowed:
             raise InputError(nearest(f"schedule {kind}", given, allowed))
-    if not (epochs >= 1 and batches_per_epoch >= 1 and 0 <= interval <= epochs):  # NaN fails too
+    if not (epochs >= 1 and batches_per_epoch >= 1 and abs(interval) <= epochs):  # NaN fails too
         raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} "
-                         "cannot be made: give at least one of each, and an interval from 0 to the number of epochs.")
+                         "cannot be made: give at least one of each, and an interval up to the number of epochs.")
+    if interval < 0:
+        return _behind(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1), rule)
     if rule == "head_start":
         return _head_start(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval))
     if rule == "constant":
@@ -191,6 +194,49 @@ def _delayed(epochs: int, batches_per_epoch: int, delay: int, tail: str) -> Iter
             yield from (Event("learn", late, late) for late in range(total - min(delay, total), total))
         if (batch + 1) % batches_per_epoch == 0:
             yield Event("epoch", (batch + 1) // batches_per_epoch, batch)
+
+
+def _behind(epochs: int, batches_per_epoch: int, length: int, rule: str) -> Iterator[Event]:
+    """The student first. Epochs end where the teacher's do, as in all schedules that share it.
+
+    >>> [f"{e.kind} {e.index}" for e in spaced_schedule(epochs=1, batches_per_epoch=4, interval=-0.5)]
+    ['learn 0', 'learn 1', 'teach 0', 'teach 1', 'learn 2', 'learn 3', 'teach 2', 'teach 3', 'epoch 1']
+    """
+    if rule not in ("fixed", "constant"):
+        raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": choose '
+                         '"fixed" or "constant".')
+    total = epochs * batches_per_epoch
+    for batch in range(total):
+        yield Event("learn", batch, batch if rule == "constant" else batch // length)
+        if rule == "constant":
+            ready = range(max(batch - length, 0), batch - length + 1)
+        else:
+            ready = range(batch + 1 - length, batch + 1) if (batch + 1) % length == 0 else ()
+        yield from _taught(ready, batches_per_epoch, length)
+    left = min(length, total) if rule == "constant" else total % length
+    yield from _taught(range(total - left, total), batches_per_epoch, length)
+
+
+def _taught(batches: Iterable[int], batches_per_epoch: int, length: int) -> Iterator[Event]:
+    for batch in batches:
+        yield Event("teach", batch, batch // length)
+        if (batch + 1) % batches_per_epoch == 0:
+            yield Event("epoch", (batch + 1) // batches_per_epoch, batch // length)
+
+
+def snapshots(epochs: int, batches_per_epoch: int, interval: float) -> Iterator[Event]:
+    """A student whose own past teaches it: "teach b" takes a snapshot after each block.
+
+    >>> [f"{e.kind} {e.index}" for e in snapshots(epochs=1, batches_per_epoch=3, interval=0.67)]
+    ['learn 0', 'learn 1', 'teach 1', 'learn 2', 'epoch 1']
+    """
+    length = max(interval_batches(batches_per_epoch, interval), 1)
+    for batch in range(epochs * batches_per_epoch):
+        yield Event("learn", batch, batch // length)
+        if (batch + 1) % length == 0:
+            yield Event("teach", batch, batch // length)
+        if (batch + 1) % batches_per_epoch == 0:
+            yield Event("epoch", (batch + 1) // batches_per_epoch, batch // length)
 
 
 def _head_start(epochs: int, batches_per_epoch: int, ahead: int) -> Iterator[Event]:

@@ -133,7 +133,7 @@ IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "offline factor transfer": lambda ie: offline(factor_transfer(ie)),
     "DML, batch statistics": lambda ie: mutual(_labels(ie), teacher_mode="train_frozen"),
     "spaced DML, batch statistics s=1.5": lambda ie: spaced(mutual(_labels(ie), teacher_mode="train_frozen"), 1.5),
-    "IE-KD, from epoch 1.5": lambda ie: replace(ie, ramp_start=1.5),  # its paraphraser is as old as with spacing
+    "IE-KD, from epoch 1.5": lambda ie: replace(ie, distil_start=1.5),  # its paraphraser is as old as with spacing
     "spaced exploration s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=0.0),
     "spaced factor transfer s=1.5": lambda ie: spaced(factor_transfer(ie), 1.5),
     "spaced IE-KD, |cos| s=1.5": lambda ie: spaced(ie, 1.5, explore_metric="abs_cos", explore_weight=1.0),
@@ -1004,10 +1004,10 @@ def as_measured(recipe: Recipe) -> Recipe:
     """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of the
     interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
     return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
-                   lr_schedule="cosine", interval=float(recipe.interval > 0),
+                   lr_schedule="cosine", interval=float((recipe.interval > 0) - (recipe.interval < 0)),
                    method="online_kd" if recipe.method == "offline_kd" else recipe.method,
                    zero_target="post_update" if recipe.interval else recipe.zero_target,
-                   refit_passes=min(recipe.refit_passes, 1), ramp_start=0.0, ramp_epochs=0.0, growth="none",
+                   refit_passes=min(recipe.refit_passes, 1), distil_start=float(recipe.interval < 0), ramp_epochs=0.0, growth="none",
                    grade_epochs=(), dropout_period=1.0, ema_decay=0.99)
 
 

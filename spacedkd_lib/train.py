@@ -23,11 +23,12 @@ from torch import Tensor
 
 from . import beyond, checkpoints, data, distillers, distributed, exact, graphs, records, stacked
 from .batches import STATISTICS, Batches, channel_statistics, generator, normalised, seed_noise
+from .distillers.online_kd import batch_statistics
 from .evaluate import eval_mode, named_scores
 from .lessons import School
 from .models import dropouts
 from .recipes import InputError, Recipe, stochastic, teacher_of
-from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, one_a_block, spaced_schedule
+from .schedule import Course, Event, graded_schedule, interval_batches, lockstep, one_a_block, snapshots, spaced_schedule
 from .vits import no_decay
 
 # What must agree for a checkpoint to lead to the same bits.
@@ -44,13 +45,15 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     options = dict(rule=recipe.rule, tail=recipe.tail, seed=recipe.seed)
     graded = isinstance(batches_per_epoch, Course)
     fewest = min(batches for _, batches in batches_per_epoch.grades) if graded else batches_per_epoch
-    if 0 < recipe.interval * fewest < 1:
+    if 0 < abs(recipe.interval) * fewest < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
-                         f"give 0, or at least {1 / fewest:.3g}.")
+                         f"give 0, or at least {1 / fewest:.3g}, ahead or behind.")
     if recipe.dropout and recipe.dropout_rule == "sine":
         beyond.period(recipe, fewest)
     if graded:
         return graded_schedule(batches_per_epoch, recipe.interval, **options)
+    if recipe.method == "past_self":
+        return snapshots(recipe.epochs, batches_per_epoch, recipe.interval)
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
                              refit=recipe.refit_passes if recipe.method == "ie_kd" else 0,
                              extra_step=recipe.extra_step,
@@ -121,7 +124,7 @@ class Clock:
     def epoch(self, event: Event) -> float:
         """Epochs of the student's data before an event's batch."""
         done, total = self.course.progress(event.index, restart=False)
-        return done / total * self.recipe.epochs
+        return done * self.recipe.epochs / total  # one rounding, so that whole epochs are whole numbers
 
 
 def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.Optimizer]:
@@ -136,7 +139,7 @@ def optimizers(recipe: Recipe, distiller) -> dict[str, torch.optim.Optimizer]:
 def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimizer:
     """SGD with momentum, which decays all parameters; or AdamW, which spares those of `vits.no_decay`
     (each as its released programs)."""
-    if recipe.optimizer == "sgd":
+    if recipe.optimizer != "adamw":
         return torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=recipe.momentum,
                                weight_decay=recipe.weight_decay)
     groups = {True: [], False: []}
@@ -208,8 +211,28 @@ class Run:
                 part = value.detach() * (1 if name.endswith("correct") else share)
                 total[name] = total[name] + part if name in total else part
         total = distributed.sum_up(optimizer, total, weight)
-        optimizer.step()
+        if self.recipe.optimizer == "sam":
+            self._step_from_uphill(kind, x, y)
+        else:
+            optimizer.step()
         return total
+
+    def _step_from_uphill(self, kind: str, x: Tensor, y: Tensor) -> None:
+        """Step by the gradients at the worst point within rho of the weights (SAM, Foret et al. 2021). The second pass
+        moves no running statistics."""
+        optimizer = self.optimizer[kind]
+        params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.detach().clone() for p in params]
+        with torch.no_grad():
+            grads = [p.grad for p in params]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+            torch._foreach_add_(params, torch._foreach_mul(grads, self.recipe.sam_rho / (norm + 1e-12)))
+        optimizer.zero_grad()
+        with batch_statistics(torch.nn.ModuleList(self.distiller.trained[kind])):
+            getattr(self.distiller, kind)(x, y)["loss"].backward()
+        with torch.no_grad():
+            torch._foreach_copy_(params, before)
+        optimizer.step()
 
     def idle(self, kind: str, rate: float) -> None:
         """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
@@ -598,8 +621,9 @@ def assemble(recipes: list[Recipe], dataset: data.Dataset, device) -> tuple[list
         run.lengths = (len(batches), -(-len(dataset.test_images) // beyond.TEST_BATCH))
         if run.recipe.method == "ema":
             run.distiller.batches = batches.of(torch.arange(len(images)), "statistics of the average")
-    for run in runs:
-        run.optimizer["teach"] = runs[0].optimizer["teach"]
+    if len(runs) > 1:
+        for run in runs:
+            run.optimizer["teach"] = runs[0].optimizer["teach"]
     sets = {"test": (dataset.test_images, dataset.test_labels)}
     if len(validation):
         sets["val"] = (dataset.train_images[validation], dataset.train_labels[validation])

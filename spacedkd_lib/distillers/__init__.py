@@ -36,6 +36,7 @@ from .ema import Average
 from .ie_kd import FactorTransfer, MapLoss, check_maps, factor_channels, last_map, paraphraser_of
 from .mutual import Mutual
 from .online_kd import OnlineKD
+from .past_self import PastSelf
 from .self_kd import SelfKD
 
 
@@ -73,6 +74,9 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
         return SelfKD(recipe, net, adapters, channels, size)
     if recipe.method == "education":
         return _education(recipe, student, seeded, channels, classes, size)
+    if recipe.method == "past_self":
+        between = seeded("projector", lambda: projector(features, features))
+        return PastSelf(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
     if recipe.method == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, network, channels, size)

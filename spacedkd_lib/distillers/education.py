@@ -20,7 +20,7 @@ from ..losses import kl
 from ..models import ResNet, macs, reference_head
 from ..recipes import InputError, Recipe
 from .baseline import once
-from .online_kd import frozen_statistics
+from .online_kd import ask
 
 
 class GrowingResNet(nn.Module):
@@ -214,9 +214,7 @@ class Education:
     @torch.no_grad()
     def look(self, k: int, x: Tensor) -> Tensor:
         """Teacher k's logits as the student sees them."""
-        teacher = self.teachers[k].train(self.recipe.teacher_mode != "eval")
-        with frozen_statistics(teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
-            return teacher(x).logits
+        return ask(self.teachers[k], x, self.recipe.teacher_mode).logits
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         """The student's logits over all classes, where one it does not know yet gets the picture's lowest logit; and

@@ -15,7 +15,7 @@ from ..beyond import average_step
 from ..recipes import Recipe
 from ..vits import one_answer
 from .baseline import once
-from .online_kd import BatchNorm, OnlineKD, frozen_statistics
+from .online_kd import BatchNorm, OnlineKD, batch_statistics
 
 LOOKS = 20  # training batches from which an average's running statistics are computed (ours)
 
@@ -76,7 +76,7 @@ class Average(OnlineKD):
         if self.recipe.ema_statistics != "batch":
             return {"student": self.student(x).logits, "teacher": once(memo, self.teacher, x)}
         both = nn.ModuleDict({"student": self.student, "teacher": self.teacher}).train()
-        with frozen_statistics(both):
+        with batch_statistics(both):
             seen = {name: net(x) for name, net in both.items()}
         both.eval()  # the network may serve other averages
         return {name: one_answer(of.logits, of.distilled, self.recipe.eval_heads) for name, of in seen.items()}

@@ -18,6 +18,7 @@ from .. import losses
 from ..batches import generator
 from ..models import Coder, Outputs, Paraphraser, macs
 from ..recipes import InputError, Recipe
+from .baseline import learn_labels
 from .online_kd import OnlineKD
 
 
@@ -83,7 +84,7 @@ class MapLoss(nn.Module):
     def weighted(self, last: Tensor, factor: Tensor, epoch: float) -> tuple[dict[str, Tensor], Tensor | float]:
         """The terms, and their weighted sum after `epoch` epochs of the student's data (ramp)."""
         r = self.recipe
-        ramp = min(max((epoch - r.ramp_start) / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else epoch >= r.ramp_start
+        ramp = min(max((epoch - r.distil_start) / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else epoch >= r.distil_start
         weights = {"inherit": r.inherit_weight, "explore": r.explore_weight}
         if not ramp or not any(weights.values()):
             return {}, 0.0
@@ -130,7 +131,7 @@ class FactorTransfer(OnlineKD):
                  size: int, map_loss: MapLoss, paraphraser: Paraphraser | None):
         super().__init__(recipe, teacher, student, projector, channels, size)
         self.looks = self.looks or bool(recipe.inherit_weight or recipe.explore_weight)
-        self.map_loss, self.paraphraser, self.epoch = map_loss, paraphraser, 0.0
+        self.map_loss, self.paraphraser = map_loss, paraphraser
         self.modules |= {"map_loss": map_loss} | ({"paraphraser": paraphraser} if paraphraser else {})
         self.trained["learn"] = [student, self.projector, map_loss]
         forward, high = macs(teacher, channels, size), last_map(student, channels, size)[1]
@@ -157,6 +158,8 @@ class FactorTransfer(OnlineKD):
         return {"loss": other + error, "reconstruction": error}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        if self.epoch < self.recipe.distil_start:
+            return learn_labels(self.student.train()(x), y)
         seen = self.look(x) if self.looks else None
         outputs = self.student.train()(x)
         terms = self.distilled(outputs, seen, y)

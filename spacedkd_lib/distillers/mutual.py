@@ -19,15 +19,15 @@ from ..models import Outputs, macs
 from ..recipes import Recipe
 from .baseline import once
 from .ie_kd import MapLoss, coders_macs, last_map, target
-from .online_kd import frozen_statistics
+from .online_kd import ask
 
 
 class Mutual:
     """Each network: cross-entropy + mutual_weight KL(peer || own), the mean over its peers; with a `map_loss`
     inheritance from and exploration against each peer's factor, and its own paraphraser's error.
 
-    A peer is asked without a gradient, by default in eval mode, so each network sees a batch in train mode once; in
-    the released program all see it twice in train mode (I9: teacher_mode = "train"). Followers learn side by side,
+    A peer is asked without a gradient, by default by the statistics of the batch, which moves nothing; in the released
+    program all see it twice in train mode (I9: teacher_mode = "train"). Followers learn side by side,
     from each other's outputs of the same pass.
     """
 
@@ -89,9 +89,7 @@ class Mutual:
     @torch.no_grad()
     def look(self, name: str, x: Tensor) -> Outputs:
         """A peer's outputs as the others see them."""
-        net = self.networks[name].train(self.recipe.teacher_mode != "eval")
-        with frozen_statistics(net) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
-            return net(x)
+        return ask(self.networks[name], x, self.recipe.teacher_mode)
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {name: once(memo, net, x) for name, net in sorted(self.networks.items())}

@@ -25,12 +25,15 @@ BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's ne
 class OnlineKD:
     """Teacher: cross-entropy. Student: (1 - alpha) CE + alpha soft(T) [T^2] + beta feature.
 
-    The teacher's logits and features come from its newest weights, without a gradient, in eval mode (clean), in
-    train mode, which moves its running statistics once more (released, A13), or by the batch's statistics without
-    moving the running ones ("train_frozen"). At interval 0 the released program
+    The teacher's logits and features come from its newest weights, without a gradient: by the statistics of the batch,
+    which moves nothing and draws no dropout (clean), by running statistics ("eval"), or in train mode, which moves its
+    running statistics once more (released, A13). At interval 0 the released program
     takes them from before the teacher's update on the same batch (A7): then nothing is computed twice.
+    Before `distil_start` the student learns from labels alone.
     The teacher never learns from the student, so several students can share one, see `share_teacher`.
     """
+
+    epoch = 0.0  # of the student's data before the present update; set by the loop
 
     def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
                  size: int):
@@ -58,6 +61,8 @@ class OnlineKD:
         return terms
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        if self.epoch < self.recipe.distil_start:
+            return learn_labels(in_mode(self.student)(x), y)
         target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
         outputs = in_mode(self.student)(x)
         second = self.student(x) if self.recipe.student_forwards == 2 else None
@@ -84,9 +89,7 @@ class OnlineKD:
     def look(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them: of two heads one answer, in train mode too."""
         with self.own_statistics():
-            teacher = in_mode(self.teacher, self.recipe.teacher_mode != "eval")
-            with frozen_statistics(teacher) if self.recipe.teacher_mode == "train_frozen" else nullcontext():
-                outputs = teacher(x)
+            outputs = ask(self.teacher, x, self.recipe.teacher_mode)
             return outputs._replace(logits=one_answer(outputs.logits, outputs.distilled, self.recipe.eval_heads))
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
@@ -113,17 +116,26 @@ class OnlineKD:
                 self.statistics.swap()
 
 
+def ask(net: nn.Module, x: Tensor, mode: str) -> Outputs:
+    """The outputs of a network that teaches, by `recipe.teacher_mode`; its mode afterwards is not defined."""
+    if mode != "batch":
+        return in_mode(net, mode == "train")(x)
+    with batch_statistics(in_mode(net, False)):
+        return net(x)
+
+
 @contextmanager
-def frozen_statistics(net: nn.Module):
-    """A network in train mode that normalises by the batch and remembers nothing of it."""
+def batch_statistics(net: nn.Module):
+    """Let a network normalise by the batch and remember nothing of it; dropout and drop path stay as they are."""
     layers = [module for module in net.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    modes = [layer.training for layer in layers]
     for layer in layers:
-        layer.track_running_stats = False
+        layer.training, layer.track_running_stats = True, False
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for layer, mode in zip(layers, modes):
+            layer.training, layer.track_running_stats = mode, True
 
 
 class OwnStatistics:

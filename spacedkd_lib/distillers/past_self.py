@@ -1,0 +1,32 @@
+"""A student that its own past teaches: comparators of spaced KD without a second network that learns.
+
+Taught in notebooks/05_spaced_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..recipes import Recipe
+from .online_kd import OnlineKD
+
+
+class PastSelf(OnlineKD):
+    """Teacher: an average of the student's weights, which takes a step at the end of each block; decay 0 copies."""
+
+    def __init__(self, recipe: Recipe, student: nn.Module, projector: nn.Module, channels: int, size: int):
+        super().__init__(recipe, copy.deepcopy(student), student, projector, channels, size)
+        self.teacher.requires_grad_(False)
+        self.trained = {"learn": [student, projector]}
+        self.cost = {"learn": self.cost["learn"]}
+
+    @torch.no_grad()
+    def teach(self, x: Tensor, y: Tensor) -> None:
+        """Step of the average; the batch is not looked at."""
+        share = 1 - self.recipe.ema_decay
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), share)
+        for own, new in zip(self.teacher.buffers(), self.student.buffers()):
+            own.copy_(new)
