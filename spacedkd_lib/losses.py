@@ -47,11 +47,6 @@ def kl_per_class(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
     return kl(student, teacher, temperature) / student.shape[1]
 
 
-def uniform(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """`kl` from a teacher that knows nothing: label smoothing of the same weight and temperature (ours, a control)."""
-    return kl(student, torch.zeros_like(teacher), temperature)
-
-
 def kl_shuffled(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
     """`kl` from the teacher's answer to the next picture of the batch: as soft, but of other pictures (ours, a
     control: arXiv:2510.12615)."""
@@ -82,7 +77,7 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
-        "kl_per_class": kl_per_class, "uniform": uniform, "kl_shuffled": kl_shuffled, "none": None}
+        "kl_per_class": kl_per_class, "kl_shuffled": kl_shuffled, "none": None}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
 
 

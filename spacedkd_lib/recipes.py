@@ -111,6 +111,7 @@ class Recipe:
     accumulate: int = _field(1, "parts of a batch whose gradients are added up, to save memory", "ours")
     idle_update: str = _field("skip", "while one network learns, the other rests, or is updated with gradients of "
                               "zero (V1)", "ours", ("skip", "zero_grad"))
+    label_smoothing: float = _field(0.0, "baseline: share of the label that all classes get, in [0, 1)", "ours, a control")
     eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs")
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)
@@ -133,9 +134,8 @@ class Recipe:
     alpha: float = _field(0.3, "weight of the soft loss, in [0, 1]; the labels get 1 - alpha", "paper")
     distil_start: float = _field(0.0, "epochs of the student's data that it learns from labels alone", "ours")
     beta: float = _field(0.03, "weight of the feature loss, >= 0", "released programs")
-    soft_loss: str = _field("kl", "name (A1); uniform and none are controls", "ours",
-                            ("kl", "soft_cross_entropy", "probability_kl", "kl_per_class", "uniform", "kl_shuffled",
-                             "none"))
+    soft_loss: str = _field("kl", "name (A1); kl_shuffled and none are controls", "ours",
+                            ("kl", "soft_cross_entropy", "probability_kl", "kl_per_class", "kl_shuffled", "none"))
     t_squared: bool = _field(True, "multiply the soft loss by T^2 (A18)", "ours")
     student_forwards: int = _field(1, "2: the soft loss takes a second pass of the student, with its own noise (V6)",
                                    "ours")
@@ -302,6 +302,7 @@ def _check_numbers(r: Recipe) -> None:
         "seed": (r.seed >= 0, "a whole number of at least 0"),
         "feature_exits": (set(r.feature_exits) <= {1, 2, 3}, "a tuple of exits out of 1, 2 and 3"),
         "interval": (abs(r.interval) <= r.epochs, f"a number of epochs up to {r.epochs}, the length of the run"),
+        "label_smoothing": (0 <= r.label_smoothing < 1, "at least 0 and below 1"),
         "sam_rho": (0 < r.sam_rho < math.inf, "a positive number"),
         "distil_start": (0 <= r.distil_start < r.epochs, f"a number of epochs from 0 to below {r.epochs}"),
         "inherit_weight": (0 <= r.inherit_weight < math.inf, "a number of at least 0"),
@@ -362,9 +363,12 @@ def _check_the_lag(r: Recipe) -> None:
     if r.method == "past_self" and (r.rule, r.replay, r.teacher_model, r.teacher_width) != ("fixed", "same", "", 0):
         raise InputError("A network's own past has its shape and its batches: leave rule, replay, teacher_model and "
                          "teacher_width at their defaults.")
-    if r.optimizer == "sam" and (r.method != "baseline" or r.accumulate > 1 or r.precision != "fp32"):
-        raise InputError(f'optimizer = "sam" is for a baseline in fp32 with whole batches, and this is {r.method}: '
-                         'choose "sgd".')
+    if r.label_smoothing and r.method != "baseline":
+        raise InputError(f"label_smoothing = {r.label_smoothing:g} is for a baseline and the method is {r.method}: leave "
+                         "it at 0.")
+    if r.optimizer == "sam" and (r.method != "baseline" or r.accumulate > 1):
+        raise InputError(f'optimizer = "sam" is for a baseline with whole batches, and this is {r.method} with accumulate '
+                         f'= {r.accumulate}: choose "sgd".')
 
 
 def is_transformer(model: str) -> bool:

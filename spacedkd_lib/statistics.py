@@ -97,7 +97,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x * y).sum(axis=-1) / np.sqrt((x ** 2).sum(axis=-1) * (y ** 2).sum(axis=-1))
 
 
-def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy") -> Interval:
+def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy", level: float = LEVEL) -> Interval:
     """Paired difference arm - reference over the seeds that both have.
 
     Args:
@@ -111,7 +111,7 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
     both = sorted(set(one.index) & set(other.index))
     if "device" in frame:
         _check_devices(one.loc[both], other.loc[both])
-    return paired_difference(one[column][both], other[column][both])
+    return paired_difference(one[column][both], other[column][both], level)
 
 
 def _check_devices(one, other) -> None:

@@ -25,15 +25,12 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 
 from . import records
-from .beyond import equal_horizon
+from .arms import ARMS, AUDIT, CONTROLS, MAIN, SELF_AUDIT, Setting, batches_per_epoch, transformer_arms
 from .executors import LocalProcesses, logged, within_memory
-from .deviations import switches, turn
 from .recipes import (
-    InputError, Recipe, attention_transfer, baseline, education, ema, factor_transfer, from_dict, grade_lengths, ie_kd,
-    mutual, nearest, offline, offline_kd, online_kd, preset, released_dropout, self_kd, spaced, teacher_of, transformer,
+    InputError, Recipe, education, from_dict, ie_kd, nearest, offline_kd, teacher_of, transformer,
 )
 from .schedule import interval_batches
-from .transformer_deviations import TRANSFORMER_DEVIATIONS
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",
@@ -43,50 +40,15 @@ MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One data set with its networks and training, before a method is chosen.
-
-    label: how tables and figures name it. base: for the methods with plain networks; None: transformers only.
-    multi_exit: for self KD.
-    intervals: s of online KD, epochs. self_intervals: s of self KD, epochs. controls: also the arms that explain
-    the others, by name: those of `CONTROLS`, "constant lr" (02), "labels only", "twice the epochs" and "exits only"
-    (04). audit, self_audit: ids of deviations.py whose switches are turned alone, for online KD and for self KD.
-    factors: for IE-KD and mutual learning (10). schools: for Education Distillation (11). transformer: for transformers
-    (12). variants: of these three, by name. transformer_audit: ids of V rows whose switches are turned alone.
-    beyond: the largest rate of dropout in 13, which has spaced EMA too; 0: neither. Its variants: "random dropout",
-    "constant lr, EMA".
-    """
-
-    label: str
-    base: Recipe | None
-    multi_exit: Recipe | None
-    intervals: tuple[float, ...]
-    self_intervals: tuple[float, ...]
-    controls: tuple[str, ...] = ()
-    audit: tuple[str, ...] = ()
-    self_audit: tuple[str, ...] = ()
-    factors: Recipe | None = None
-    schools: Recipe | None = None
-    variants: Sequence[str] = ()
-    transformer: Recipe | None = None
-    transformer_audit: tuple[str, ...] = ()
-    beyond: float = 0.0
-
-
-@dataclass(frozen=True)
 class Profile:
-    """What `make reproduce PROFILE=...` runs. purpose: one line for people."""
+    """What `make reproduce PROFILE=...` runs. purpose: one line for people. first: the first seed; tuning has used 100
+    to 102, so results take 200 and up."""
 
     name: str
     purpose: str
     seeds: int
     settings: tuple[Setting, ...]
-
-
-def _glyphs(epochs: int, train_images: int, width: int) -> Recipe:
-    """Ours: small enough for a laptop, hard enough to tell methods apart. Letters are not flipped or rotated."""
-    return Recipe(dataset="glyphs", train_images=train_images, val_fraction=0.1, model="resnet8", width=width,
-                  epochs=epochs, batch_size=32, lr=0.1, augment="none")
+    first: int = 200
 
 
 def _digits(epochs: int, train_images: int, width: int = 8) -> Recipe:
@@ -94,170 +56,76 @@ def _digits(epochs: int, train_images: int, width: int = 8) -> Recipe:
                   epochs=epochs, batch_size=16, lr=0.1, augment="none")
 
 
-def _setting(label, base, intervals=(0.5, 1.0, 1.5, 2.0), self_intervals=(2.0,), exits="resnet10",
-             **options) -> Setting:
-    return Setting(label, base, replace(base, model=exits) if exits else None, intervals, self_intervals, **options)
-
-
-# What spaced KD at s = 1.5 is set beside: each arm another answer to "what else changed?". Name -> of plain online KD.
-# (Offline KD is the teacher frozen at its final state. An update of spaced KD costs 3 forward passes of the teacher, 1
-# to ask it and 3 of the student, so 7 for the baseline's 3.)
-CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
-    "online KD, asked before": lambda online: replace(online, zero_target="pre_update"),  # A7; by batch statistics too
-    "batch statistics, s=0": lambda online: replace(online, teacher_mode="train_frozen"),
-    "batch statistics, s=1.5": lambda online: spaced(online, 1.5, teacher_mode="train_frozen"),
-    "constant lead s=1.5": lambda online: spaced(online, 1.5, rule="constant"),
-    "constant lead s=0.75": lambda online: spaced(online, 0.75, rule="constant"),  # the mean of the sawtooth
-    "teacher head start s=1.5": lambda online: spaced(online, 1.5, rule="head_start"),
-    "random intervals, mean 1.5": lambda online: spaced(online, 1.5, rule="random"),
-    "expanding intervals, mean 1.5": lambda online: spaced(online, 1.5, rule="expanding"),
-    "fresh batches s=1.5": lambda online: spaced(online, 1.5, replay="fresh_batch"),
-    "fresh augmentation s=1.5": lambda online: spaced(online, 1.5, replay="fresh_augmentation"),
-    "offline KD, fresh batches": lambda online: offline_kd(online, replay="fresh_batch"),
-    "baseline, equal compute": lambda online: replace(baseline(online), epochs=round(7 / 3 * online.epochs)),
-    "smaller CE weight": lambda online: replace(online, soft_loss="none", beta=0.0),
-    "label smoothing": lambda online: replace(online, soft_loss="uniform", beta=0.0),
-}
-FASTER = 1.41  # what idle updates do to the length of an update, see idle.update_sizes
-WAYS_TO_ASK = ("online KD, asked before", "batch statistics, s=0", "batch statistics, s=1.5")
-FEW = ("constant lr", "labels only", *WAYS_TO_ASK, "constant lead s=1.5", "teacher head start s=1.5",
-       "fresh batches s=1.5", "baseline, equal compute", "smaller CE weight")
-ALL = ("constant lr", "labels only", "twice the epochs", "exits only",
-       *(name for name in CONTROLS if "augmentation" not in name))
-
-# Other forms of IE-KD and mutual learning: parts, metrics (with weights of their own, not tuned), maps, ways to ask; of
-# Education Distillation: equal images and multiply-accumulates, teachers, loss and schedule.
-IE_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
-    "spaced inheritance s=1.5": lambda ie: spaced(ie, 1.5, explore_weight=0.0),
-    "offline IE-KD": offline,
-    "offline factor transfer": lambda ie: offline(factor_transfer(ie)),
-    "DML, batch statistics": lambda ie: mutual(_labels(ie), teacher_mode="train_frozen"),
-    "spaced DML, batch statistics s=1.5": lambda ie: spaced(mutual(_labels(ie), teacher_mode="train_frozen"), 1.5),
-    "IE-KD, from epoch 1.5": lambda ie: replace(ie, distil_start=1.5),  # its paraphraser is as old as with spacing
-    "spaced exploration s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=0.0),
-    "spaced factor transfer s=1.5": lambda ie: spaced(factor_transfer(ie), 1.5),
-    "spaced IE-KD, |cos| s=1.5": lambda ie: spaced(ie, 1.5, explore_metric="abs_cos", explore_weight=1.0),
-    "spaced IE-KD, CKA s=1.5": lambda ie: spaced(ie, 1.5, explore_metric="cka", explore_weight=1.0),
-    "spaced IE-KD, frozen encoder s=1.5": lambda ie: spaced(ie, 1.5, explore_encoder="frozen"),
-    "spaced IE-KD, released weights s=1.5": lambda ie: spaced(ie, 1.5, inherit_weight=1.0, explore_weight=1.0),
-    "spaced IE-KD + KD s=1.5": lambda ie: spaced(ie, 1.5, alpha=0.3),
-    "spaced attention transfer s=1.5": lambda ie: spaced(attention_transfer(ie, inherit_weight=500.0), 1.5),
-    "spaced IE on attention s=1.5": lambda ie: spaced(attention_transfer(ie, inherit_weight=500.0, split="halves"), 1.5,
-                                                      explore_metric="abs_cos", explore_weight=1.0),
-    "IE-DML": mutual,
-    "spaced IE-DML s=1.5": lambda ie: spaced(mutual(ie), 1.5),
-    "spaced DML, leaders alternate s=1.5": lambda ie: spaced(mutual(_labels(ie)), 1.5, leader="alternate"),
-}
-ED_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
-    "baseline, images of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_studied(ed)))),
-    "baseline, MACs of ED": lambda ed: replace(baseline(ed), epochs=round(sum(_worked(ed)))),
-    "offline schools, images of ED": lambda ed: offline(replace(ed, growth="none"), epochs=round(sum(_studied(ed)))),
-    "offline ED, equal images": lambda ed: offline(_equal_images(ed)),
-    "spaced ED, equal images s=1.5": lambda ed: spaced(_equal_images(ed), 1.5),
-    "offline, one teacher": lambda ed: offline(replace(ed, schools=(), growth="none", teacher_batches="shared")),
-    "online schools, batch statistics": lambda ed: replace(ed, growth="none", teacher_mode="train_frozen"),
-    "spaced schools, batch statistics s=1.5": lambda ed: spaced(replace(ed, growth="none",
-                                                                        teacher_mode="train_frozen"), 1.5),
-    "growth without KD, equal images": lambda ed: replace(_equal_images(ed), alpha=0.0),
-    "offline ED, padded": lambda ed: offline(ed, kd_scope="padded"),
-    "offline ED, all teachers": lambda ed: offline(ed, kd_scope="all_teachers"),
-    "offline ED, one learning rate": lambda ed: offline(ed, lr_on_growth="continue"),
-    "offline ED, groups in turn": lambda ed: offline(ed, grade_batches="sequential"),
-    "spaced ED, shared batches s=1.5": lambda ed: spaced(ed, 1.5, teacher_batches="shared"),
-}
-
-# Controls of 12 beyond the shortest list: the other end of spacing, the rate of idle updates, the token's second head.
-TRANSFORMER_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
-    "offline KD": offline_kd,
-    f"online KD, {FASTER} x rate and decay": lambda base: faster(online_kd(base)),
-    "baseline, two heads": lambda base: replace(baseline(base), dist_token="always"),
-}
-
-MEASURED = ("baseline", "online KD", "offline KD", "batch statistics, s=0", "batch statistics, s=1.5",
-            "baseline, equal compute")  # beside spaced KD at each interval
-
-# What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
-AUDIT = tuple(id for id in switches("online_kd") if id != "A19")
-SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
-WATERFALL = ("A19", "A9", "A1", "A18", "A2", "A13", "A11")  # the order in which released online KD becomes clean
-CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
-
-SPACED_AVERAGE, LONGER_AVERAGES = 0.1, (0.5, 1.0)  # epochs: the released README's, and longer
-SHORT = 0.9  # spaced by 0.1 it forgets in one epoch of 10; the released 0.99, in 10 of 80
-
-_GLYPHS = _glyphs(10, 2232, 8)
-# Of 1, 10, 30, 100 and 300, on validation pictures of seed 100, which no result uses: accuracy falls with the weight,
-# and 10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6).
-_GLYPH_FACTORS = ie_kd(_GLYPHS, inherit_weight=10.0, explore_weight=10.0)
-_GLYPH_SCHOOLS = education(_GLYPHS, (10, 26, 26))  # digits, capitals, small letters
-# Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: 75.8, 72.7, 62.8, 49.8 and
-# 26.0% with constant dropout, and 76.7% without. The largest rate at which so small a network still learns.
-_GLYPH_DROPOUT = 0.1
-_SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=15,
-                batch_size=64, lr=0.1, eval_every=5)
+# Ours: small enough for a laptop, hard enough to tell methods apart, and converged: 99.9% of the training images are
+# learnt. Letters are not flipped or rotated.
+GLYPHS = Recipe(dataset="glyphs", train_images=2232, val_fraction=0.1, model="resnet8", width=8, epochs=30,
+                batch_size=64, lr=0.1, augment="none", eval_every=10)
+SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=40,
+               batch_size=64, lr=0.1, eval_every=20)
+_MINIATURE = replace(GLYPHS, epochs=10)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
 _CIFAR_BF16 = replace(_CIFAR, precision="bf16")  # ours, to be fast; on a GPU "fp32" would be TF32 in convolutions
 _CIFAR_FACTORS = ie_kd(replace(_CIFAR_BF16, model="resnet20", teacher_model="resnet56", epochs=160, lr=0.1),
                        ramp_epochs=5.0)
 _CIFAR_SCHOOLS = education(replace(_CIFAR_BF16, model="resnet20", teacher_model="resnet110", epochs=240, lr=0.05,
                                    lr_schedule="late_steps"), (33, 33, 34))
+_CIFAR_TRANSFORMER = transformer(_CIFAR_BF16, image_size=32, patch_size=4)
+_TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
+# Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: the largest rate at which so
+# small a network still learns.
+_DROPOUT = 0.1
+
+
+def _factors(base: Recipe) -> Recipe:
+    """Weights of 10. Of 1, 10, 30, 100 and 300, on validation pictures of seed 100: accuracy falls with the weight, and
+    10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6)."""
+    return ie_kd(base, inherit_weight=10.0, explore_weight=10.0)
 
 
 def _small_transformer(base: Recipe, **changes) -> Recipe:
     """A DeiT of two blocks on pictures as small as they are; letters and digits are not cropped or mirrored. Heads do
-    not start at zero, as the released ones do: 600 updates are too few then (6% of letters after ten epochs)."""
+    not start at zero, as the released ones do: 600 updates are too few then (6% of letters after ten epochs). Of 1, 2,
+    3, 4 and 6 thousandths the rate was chosen on validation pictures of seeds 100 to 102."""
     return transformer(base, **dict(image_size=0, patch_size=8, width=64, depth=2, heads=4, augment=base.augment,
-                                    head_init="timm", normalise="own", epochs=base.epochs,
-                                    batch_size=base.batch_size, lr=4e-3, warmup_epochs=1, eval_every=5) | changes)
+                                    head_init="timm", normalise="own", epochs=base.epochs, batch_size=32, lr=4e-3,
+                                    warmup_epochs=1, eval_every=base.eval_every) | changes)
 
 
-# Of 1, 2, 3, 4 and 6 thousandths the rate was chosen on validation pictures of seeds 100 to 102, which no result uses.
-_GLYPH_TRANSFORMER = _small_transformer(_GLYPHS)
-_CIFAR_TRANSFORMER = transformer(_CIFAR_BF16, image_size=32, patch_size=4)
-AUDITED = tuple(id for id, d in TRANSFORMER_DEVIATIONS.items() if d.released and d.in_preset)
-_TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
+def _on_glyphs(label: str, base: Recipe, **changes) -> Setting:
+    """With all other methods, too: digits, capitals and small letters are the groups of Education Distillation."""
+    return Setting(label, base, **dict(tuned="glyphs", exits="resnet10", self_intervals=(2.0,), factors=_factors(base),
+                                       schools=education(base, (10, 26, 26)), transformer=_small_transformer(base),
+                                       dropout=_DROPOUT) | changes)
 
+
+_TINY_DIGITS = _digits(2, 200, 4)
 PROFILES = {p.name: p for p in (
     Profile("smoke", "tests: tiny, says nothing about methods", 2, (
-        _setting("digits", _digits(2, 200, 4), (1.0,), (1.0,), controls=FEW[:3], audit=("A1",),
-                 factors=ie_kd(_digits(2, 200, 4), inherit_weight=10.0, explore_weight=10.0),
-                 schools=education(_digits(2, 200, 4), (5, 5)),
-                 transformer=_small_transformer(_digits(2, 200, 4), patch_size=4, width=16, depth=1, heads=2),
-                 beyond=_GLYPH_DROPOUT),)),
-    Profile("quick", "the whole series without a GPU, minutes", 5, (
-        _setting("glyphs", _GLYPHS, controls=FEW, audit=("A1",), factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
-                 transformer=_GLYPH_TRANSFORMER, beyond=_GLYPH_DROPOUT),
-        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK))),
-    Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 5, (
-        _setting("CIFAR-100, 5,000 images", _SLICE, (0.5, 1.5), (2.0,), controls=WAYS_TO_ASK),)),
-    Profile("study", "answers on the embedded data: ten seeds, controls and switches; hours on two cores", 10, (
-        _setting("glyphs", _GLYPHS, (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (2.0, 4.0), controls=ALL,
-                 audit=(*AUDIT, "A12"), self_audit=SELF_AUDIT, factors=_GLYPH_FACTORS, schools=_GLYPH_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:6], "spaced IE-KD, |cos| s=1.5", "spaced IE-KD, CKA s=1.5",
-                           "spaced IE-KD, released weights s=1.5", *list(ED_VARIANTS)[:6],
-                           *TRANSFORMER_VARIANTS, "random dropout", "constant lr, EMA"),
-                 transformer=_GLYPH_TRANSFORMER, transformer_audit=AUDITED, beyond=_GLYPH_DROPOUT),
-        _setting("glyphs, 30 epochs", replace(_GLYPHS, epochs=30, eval_every=5), (0.5, 1.5, 4.0), exits="",
-                 controls=ALL),
-        _setting("glyphs, random crops", replace(_GLYPHS, augment="crop"), (1.5,), exits="",
-                 controls=(*WAYS_TO_ASK, "fresh augmentation s=1.5", "fresh batches s=1.5")),
-        _setting("digits", _digits(30, 300), exits="", controls=WAYS_TO_ASK),
-        Setting("glyphs, a quarter of the rate", None, None, (), (),
-                transformer=replace(_GLYPH_TRANSFORMER, lr=1e-3)))),
+        Setting("digits", _TINY_DIGITS, exits="resnet10", intervals=(1.0,), self_intervals=(1.0,),
+                controls=tuple(CONTROLS)[:3], audit=("A1",), factors=_factors(_TINY_DIGITS),
+                schools=education(_TINY_DIGITS, (5, 5)), dropout=_DROPOUT,
+                transformer=_small_transformer(_TINY_DIGITS, patch_size=4, width=16, depth=1, heads=2, batch_size=16)),
+        Setting("digits, lead and lag", _TINY_DIGITS, lags=True)), first=0),
+    Profile("quick", "the whole series without a GPU, in minutes: a miniature", 3, (
+        _on_glyphs("glyphs, miniature", _MINIATURE, intervals=(0.5, 1.5, 4.0), controls=("online KD, eval mode",),
+              audit=("A1",)),)),
+    Profile("study", "answers on the embedded data: tuned, converged; hours on two cores", 5, (
+        _on_glyphs("glyphs", GLYPHS, intervals=(0.5, 1.5, 4.0), seeds=20, controls=tuple(CONTROLS), audit=AUDIT,
+              self_audit=SELF_AUDIT, self_intervals=(2.0, 4.0)),
+        Setting("glyphs, lead and lag", GLYPHS, "glyphs", lags=True, seeds=20))),
+    Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 6, (
+        Setting("CIFAR-100, 5,000 images", SLICE, "cifar100-slice"),)),
     Profile("core", "CIFAR-100 with ResNet-18 and a DeiT of 32 pixels, one GPU; not run yet", 5, (
-        _setting("CIFAR-100", _CIFAR_BF16, (0.5, 1.0, 1.5, 2.0, 3.0), (1.0, 2.0, 4.0), "resnet18",
-                 controls=(*FEW, "fresh augmentation s=1.5"), audit=("A19", "A9", "A1", "A2"), self_audit=("A3",),
-                 factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS,
-                 variants=(*list(IE_VARIANTS)[:3], "IE-KD, from epoch 1.5", *TRANSFORMER_VARIANTS, "random dropout",
-                           "constant lr, EMA"),
-                 transformer=_CIFAR_TRANSFORMER, beyond=0.5),)),
+        Setting("CIFAR-100", _CIFAR_BF16, exits="resnet18", intervals=(0.5, 1.0, 1.5, 2.0, 3.0),
+                self_intervals=(1.0, 2.0, 4.0), controls=tuple(CONTROLS), audit=("A19", "A9", "A1", "A2"),
+                self_audit=("A3",), factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, transformer=_CIFAR_TRANSFORMER,
+                dropout=0.5),)),
     Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, three ResNets; CIFAR-100, five transformers", 5, (
-        *(_setting(f"{label}, {net}", replace(base, model=net), (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-                 (0.5, 1.0, 2.0, 3.0, 4.0), net)
+        *(Setting(f"{label}, {net}", replace(base, model=net), exits=net, intervals=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+                  self_intervals=(0.5, 1.0, 2.0, 3.0, 4.0))
         for label, base in (("CIFAR-100", _CIFAR), ("Tiny-ImageNet", _TINY))
         for net in ("resnet18", "resnet50", "resnet101")),
-        *(Setting(f"CIFAR-100, {net} at 224 pixels", None, None, (), (), transformer=transformer(_CIFAR, model=net),
-                  variants=tuple(name for name in TRANSFORMER_VARIANTS if "heads" not in name or "deit" in net))
+        *(Setting(f"CIFAR-100, {net} at 224 pixels", None, transformer=transformer(_CIFAR, model=net))
           for net in ("timm/deit_tiny_patch16_224", "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7")))),
 )}
 
@@ -271,235 +139,6 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise InputError(nearest("profile", name, PROFILES))
     return PROFILES[name]
-
-
-# The arms of each notebook: name -> recipe, for one setting and seed 0
-
-def baseline_arms(setting: Setting) -> dict[str, Recipe]:
-    """02_baselines: labels alone; and the constant learning rate of the released programs (A9)."""
-    arms = {"baseline": baseline(setting.base)}
-    if "constant lr" in setting.controls:
-        arms["baseline, constant lr"] = replace(baseline(setting.base), lr_schedule="constant")
-    return arms
-
-
-def online_arms(setting: Setting) -> dict[str, Recipe]:
-    """03_online_kd: the teacher learns beside the student, or before it."""
-    return {"baseline": baseline(setting.base), "online KD": online_kd(setting.base),
-            "offline KD": offline_kd(setting.base)}
-
-
-def self_arms(setting: Setting) -> dict[str, Recipe]:
-    """04_self_kd: a multi-exit network's deepest exit. "exits, labels only" has the same exits, updates and cost as
-    self KD but no distillation."""
-    base = setting.multi_exit
-    if base is None:
-        return {}
-    arms = {"baseline": baseline(base)}
-    if "labels only" in setting.controls:
-        arms["exits, labels only"] = self_kd(base, alpha=0.0, beta=0.0)
-    arms |= {"self KD": self_kd(base),
-             **{f"spaced self KD s={s:g}": spaced(self_kd(base), s) for s in setting.self_intervals}}
-    if "twice the epochs" in setting.controls:
-        arms["baseline, twice the epochs"] = replace(baseline(base), epochs=2 * base.epochs)
-    if "exits only" in setting.controls:
-        s = setting.self_intervals[0]
-        arms[f"exits-only replay s={s:g}"] = self_kd(base, interval=s, self_update="exits_only")
-    return arms
-
-
-def spaced_arms(setting: Setting) -> dict[str, Recipe]:
-    """05_spaced_kd: from online KD (s = 0) over the intervals to offline KD; then the controls."""
-    online = online_kd(setting.base)
-    return {"baseline": baseline(setting.base), "online KD": online,
-            **{f"spaced KD s={s:g}": spaced(online, s) for s in setting.intervals},
-            "offline KD": offline_kd(setting.base),
-            **{name: CONTROLS[name](online) for name in setting.controls if name in CONTROLS}}
-
-
-def measured_arms(setting: Setting) -> dict[str, Recipe]:
-    """06_loss_landscape and 07_robustness: the runs of 05 that the question of flatness compares; none is new."""
-    return {arm: recipe for arm, recipe in spaced_arms(setting).items() if arm in MEASURED or arm.startswith("spaced")}
-
-
-def audit_arms(setting: Setting) -> dict[str, Recipe]:
-    """09_released_code_audit: clean, released, each switch turned alone in either direction (self KD: from clean, A3
-    from released as well), and the way from released to clean, one switch after the other. The data's own augmentation
-    and statistics stay."""
-    arms = {}
-    for base, ids, method, s, name in ((setting.base, setting.audit, online_kd, CONTROL_INTERVAL, ""),
-                                       (setting.multi_exit, setting.self_audit, self_kd, setting.self_intervals[0],
-                                        "self: ")):
-        if not ids:
-            continue
-        clean = {at: method(base, interval=min(interval, base.epochs)) for at, interval in (("", s), (", s=0", 0.0))}
-        own = dict(augment=base.augment, normalise=base.normalise, init=base.init) if "A19" not in ids else {}
-        released = {at: replace(preset(recipe, "released"), **own) for at, recipe in clean.items()}
-        arms |= {f"{name}{side}{at}": recipe for side, recipes in (("clean", clean), ("released", released))
-                 for at, recipe in recipes.items()}
-        labels = arms[f"{name}released baseline"] = baseline(released[""])
-        if method == self_kd:  # as many updates as the released spaced run makes
-            arms[f"{name}released baseline, twice the epochs"] = replace(labels, epochs=2 * base.epochs)
-            arms[f"{name}released, s=0, twice the epochs"] = replace(released[", s=0"], epochs=2 * base.epochs)
-        way = [id for id in WATERFALL if id in ids] if method == online_kd else []
-        step = turn(released[""], "A7", "clean") if way else None  # which changes nothing at this interval
-        for i, id in enumerate(way):
-            step = turn(step, id, "clean")
-            arms[f"released - {', '.join(way[:i + 1])}"] = step
-        for id in ids:
-            at = ", s=0" if id == "A7" else ""  # it acts there only
-            arms[f"{name}clean + {id}{at}"] = turn(clean[at], id)
-            # A12 is in neither preset; the way begins with one switch alone; self KD costs hours, so there A3 only
-            if id not in ("A12", *way[:1]) and (method == online_kd or id == "A3"):
-                arms[f"{name}released - {id}{at}"] = turn(released[at], id, "clean")
-    return arms
-
-
-def _labels(recipe: Recipe) -> Recipe:
-    """The baseline of a recipe, with its pair of networks."""
-    return replace(baseline(recipe), teacher_model=recipe.teacher_model, teacher_width=recipe.teacher_width)
-
-
-def ie_arms(setting: Setting) -> dict[str, Recipe]:
-    """10_ie_kd: inheritance and exploration beside what they are made of, mutual learning, and both spaced. All make as
-    many updates of the student."""
-    ie, s = setting.factors, CONTROL_INTERVAL
-    if ie is None:
-        return {}
-    s = min(s, ie.epochs)
-    online, peers = online_kd(_labels(ie)), mutual(_labels(ie))
-    arms = {"baseline": baseline(ie), "online KD": online, f"spaced KD s={s:g}": spaced(online, s),
-            "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s),
-            "DML": peers, f"spaced DML s={s:g}": spaced(peers, s)}
-    return arms | {name: IE_VARIANTS[name](ie) for name in setting.variants if name in IE_VARIANTS}
-
-
-def education_arms(setting: Setting) -> dict[str, Recipe]:
-    """11_education_distillation: spacing x growth, and what each is set beside. A student that grows sees fewer
-    pictures in its lower grades, so it makes fewer updates: the variants "equal images" train it for longer."""
-    ed, s = setting.schools, CONTROL_INTERVAL
-    if ed is None:
-        return {}
-    s, whole = min(s, ed.epochs), replace(ed, growth="none")
-    arms = {"baseline": baseline(ed),
-            "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
-            "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s), "offline schools": offline(whole),
-            "growth without KD": replace(ed, alpha=0.0)}
-    return arms | {name: ED_VARIANTS[name](ed) for name in setting.variants if name in ED_VARIANTS}
-
-
-def _shares(ed: Recipe) -> list[float]:
-    """What part of all classes, and so of the images, each grade knows."""
-    sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
-    return [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
-
-
-def _studied(ed: Recipe) -> list[float]:
-    """A growing student's images, grade by grade, in epochs of a whole one."""
-    return [epochs * share for epochs, share in zip(grade_lengths(ed), _shares(ed))]
-
-
-def _worked(ed: Recipe) -> list[float]:
-    """Its multiply-accumulates in the same unit: each stage of these networks costs about the same."""
-    stages = 4 if ed.model in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101") else 3
-    depths = (max(stages - later, 1) for later in reversed(range(len(ed.schools))))
-    return [epochs * depth / stages for epochs, depth in zip(_studied(ed), depths)]
-
-
-def _equal_images(ed: Recipe) -> Recipe:
-    """A growing student's recipe of grades so long that it sees about as many pictures as a whole one."""
-    shares = _shares(ed)
-    each = max(round(ed.epochs / sum(shares)), 1)
-    last = max(round(ed.epochs - each * sum(shares[:-1])), 1)
-    lengths = (each,) * (len(shares) - 1) + (last,)
-    return replace(ed, epochs=sum(lengths), grade_epochs=lengths)
-
-
-def faster(recipe: Recipe) -> Recipe:
-    """A higher learning rate and weight decay in place of idle updates (V1)."""
-    return replace(recipe, lr=FASTER * recipe.lr, weight_decay=FASTER * recipe.weight_decay)
-
-
-def transformer_arms(setting: Setting) -> dict[str, Recipe]:
-    """12_vision_transformers: clean and released, with and without idle updates, and a higher learning rate in their
-    place. Idle updates without KD have a teacher that nobody asks. The data's own augmentation stays."""
-    base = setting.transformer
-    if base is None:
-        return {}
-    s = min(CONTROL_INTERVAL, base.epochs)
-    online = online_kd(base)
-    clean = spaced(online, s)
-    online_released = preset(online, "released")
-    released = replace(preset(clean, "released"), interval=s)  # but for V3
-    if base.epochs < 100:  # at its teacher's rate (V21) ten epochs would give it 12% more, and no warm-up; 300, 0.3%
-        released = replace(released, student_clock="own", extra_step=False)
-    arms = {"baseline": baseline(base), f"baseline, {FASTER} x rate and decay": faster(baseline(base)),
-            "online KD": online, f"spaced KD s={s:g}": clean,
-            "released online KD": online_released,
-            f"released online KD, {FASTER} x rate and decay": faster(online_released),
-            f"released spaced KD s={s:g}": released,
-            f"released, no idle updates s={s:g}": turn(released, TRANSFORMER_DEVIATIONS["V1"], "clean"),
-            f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
-    arms |= {name: make(base) for name, make in TRANSFORMER_VARIANTS.items() if name in setting.variants}
-    return arms | {f"clean + {id}": turn(clean, TRANSFORMER_DEVIATIONS[id]) for id in setting.transformer_audit
-                   if id != "V10"}  # which needs the loader of V5
-
-
-def beyond_arms(setting: Setting) -> dict[str, Recipe]:
-    """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
-    beside what is equal to it in the mean, and as released. All networks make as many updates. All but the baseline,
-    which 02 has too, are scored once: twenty averages take longer to score than one network to train."""
-    if not setting.beyond:
-        return {}
-    base, rate, mean = baseline(setting.base), setting.beyond, 2 / math.pi  # the mean of |sin|
-    at_end, L = replace(base, eval_every=base.epochs), _batches_per_epoch(base)
-    plain = replace(at_end, dropout=rate)
-    swing = replace(plain, dropout_rule="sine")
-    arms = {"baseline": base, "dropout": plain, "spaced dropout": swing,
-            "dropout, equal mean": replace(plain, dropout=mean * rate)}
-    if "random dropout" in setting.variants:
-        arms["random dropout, equal mean"] = replace(plain, dropout=2 * mean * rate, dropout_rule="random")
-    arms |= {"released dropout": released_dropout(plain, L), "released spaced dropout": released_dropout(swing, L)}
-    return arms | _averages(at_end, L, "constant lr, EMA" in setting.variants)
-
-
-def _averages(base: Recipe, L: int, at_constant_rate: bool) -> dict[str, Recipe]:
-    """Those of a seed share one network, with which they are compared: it starts from the weights of a teacher."""
-    network = replace(base, start="teacher")
-    dense, s = ema(replace(network, start="student")), SPACED_AVERAGE
-
-    def three(prefix: str, dense: Recipe, intervals: tuple[float, ...], name: str = "EMA") -> dict[str, Recipe]:
-        equal = replace(dense, ema_decay=equal_horizon(dense.ema_decay, int(s * L)))
-        return {f"{prefix}{name}": dense, **{f"{prefix}spaced {name} s={each:g}": spaced(dense, each)
-                                             for each in intervals}, f"{prefix}{name}, equal horizon": equal}
-
-    short = replace(dense, ema_decay=SHORT)
-    arms = {"EMA's network": network} | three("", dense, (s, *LONGER_AVERAGES)) | three("", short, (s,), "EMA a=0.9")
-    for name, changes in (("not debiased", dict(ema_debias=False)), ("copied statistics", dict(ema_statistics="copy"))):
-        arms |= {f"EMA, {name}": replace(dense, **changes),
-                 **{f"spaced EMA, {name} s={each:g}": spaced(dense, each, **changes)
-                    for each in (s, *(LONGER_AVERAGES if name == "not debiased" else ()))}}
-    by_batch = replace(dense, ema_debias=False, ema_statistics="batch")  # as released, but for M5
-    arms |= {"EMA, batch statistics": by_batch, f"spaced EMA, batch statistics s={s:g}": spaced(by_batch, s)}
-    if at_constant_rate:
-        arms["constant lr: EMA's network"] = replace(network, lr_schedule="constant")
-        arms |= three("constant lr: ", replace(short, lr_schedule="constant"), (s,), "EMA a=0.9")
-        released = preset(dense, "released")
-        arms |= {"released EMA": released, f"released spaced EMA s={s:g}": spaced(released, s)}
-    return arms
-
-
-def _batches_per_epoch(recipe: Recipe) -> int:
-    """L, as `data.split` and `batches.Batches` make it, of a set of 50,000 where all are taken."""
-    images = recipe.train_images or 50_000
-    return -(-(images - round(recipe.val_fraction * images)) // recipe.batch_size)
-
-
-ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
-    "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
-    "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
-    "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms,
-    "12_vision_transformers": transformer_arms, "13_spacing_beyond_kd": beyond_arms}
 
 
 @dataclass(frozen=True)
@@ -534,7 +173,8 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
             for name, arms in ARMS.items() if notebook in (None, name)
             for setting in chosen.settings
             for arm, recipe in (arms(setting) if setting.base or arms is transformer_arms else {}).items()
-            for seed in range(seeds or chosen.seeds)]
+            for seed in range(chosen.first, chosen.first +
+                              (seeds or name in MAIN and setting.seeds or chosen.seeds))]
 
 
 def unique(rows: Iterable[Row]) -> list[Recipe]:
@@ -1019,7 +659,7 @@ def _seconds(recipe: Recipe, cost: Cost, shares: bool = False) -> float:
     held_out = recipe.val_fraction * images
     passes = {"teach": float(not shares), "fit": recipe.refit_passes}
     if recipe.method == "ema" and recipe.interval:  # an average makes one step a block
-        passes["learn"] = 1 / max(interval_batches(_batches_per_epoch(recipe), recipe.interval), 1)
+        passes["learn"] = 1 / max(interval_batches(batches_per_epoch(recipe), recipe.interval), 1)
     training = (images - held_out) * sum(passes.get(kind, 1) * each for kind, each in cost.update.items())
     look = cost.before + (cost.test + held_out) * (cost.more if shares else cost.look)
     return recipe.epochs * training + math.ceil(recipe.epochs / recipe.eval_every) * look

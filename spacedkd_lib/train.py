@@ -199,7 +199,7 @@ class Run:
         x, y, weight = distributed.part(x, y)
         optimizer, total = self.optimizer.get(kind), {}
         for part_x, part_y in zip(x.chunk(self.recipe.accumulate), y.chunk(self.recipe.accumulate)):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            with self.autocast(x.device.type):
                 terms = getattr(self.distiller, kind)(part_x, part_y)
             if terms is None:
                 return None
@@ -217,6 +217,10 @@ class Run:
             optimizer.step()
         return total
 
+    def autocast(self, device_type: str) -> torch.autocast:
+        """The precision of forward passes."""
+        return torch.autocast(device_type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
     def _step_from_uphill(self, kind: str, x: Tensor, y: Tensor) -> None:
         """Step by the gradients at the worst point within rho of the weights (SAM, Foret et al. 2021). The second pass
         moves no running statistics."""
@@ -228,8 +232,9 @@ class Run:
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
             torch._foreach_add_(params, torch._foreach_mul(grads, self.recipe.sam_rho / (norm + 1e-12)))
         optimizer.zero_grad()
-        with batch_statistics(torch.nn.ModuleList(self.distiller.trained[kind])):
-            getattr(self.distiller, kind)(x, y)["loss"].backward()
+        with batch_statistics(torch.nn.ModuleList(self.distiller.trained[kind])), self.autocast(x.device.type):
+            loss = getattr(self.distiller, kind)(x, y)["loss"]
+        loss.backward()
         with torch.no_grad():
             torch._foreach_copy_(params, before)
         optimizer.step()

@@ -65,7 +65,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     student = seeded(recipe.start, lambda: network("student"))
     features = student.feature_size
     if recipe.method == "baseline":
-        return Baseline(student, channels, size)
+        return Baseline(recipe, student, channels, size)
     if recipe.method == "self_kd":
         net = seeded("exits", lambda: MultiExitResNet(recipe.model, classes, channels, recipe.width, recipe.gate))
         net.trunk, net.heads[3] = student.trunk, student.head

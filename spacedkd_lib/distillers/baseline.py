@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models import Outputs, in_mode, macs
+from ..recipes import Recipe
 
 
 class Baseline:
@@ -18,14 +19,15 @@ class Baseline:
 
     own_statistics = staticmethod(nullcontext)
 
-    def __init__(self, student: nn.Module, channels: int, size: int):
-        self.student = student
+    def __init__(self, recipe: Recipe, student: nn.Module, channels: int, size: int):
+        self.recipe, self.student = recipe, student
         self.modules = {"student": student}
         self.trained = {"teach": [student], "learn": [student]}
-        self.cost = {"learn": 3 * macs(student, channels, size)}
+        passes = 6 if recipe.optimizer == "sam" else 3
+        self.cost = {"learn": passes * macs(student, channels, size)}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        return learn_labels(in_mode(self.student)(x), y)
+        return learn_labels(in_mode(self.student)(x), y, self.recipe.label_smoothing)
 
     teach = learn
 
@@ -39,11 +41,11 @@ class Baseline:
         return {"student": once(memo, self.student, x)}
 
 
-def learn_labels(outputs: Outputs, y: Tensor) -> dict[str, Tensor]:
+def learn_labels(outputs: Outputs, y: Tensor, smoothing: float = 0.0) -> dict[str, Tensor]:
     """Cross-entropy; of a class token and a distillation token the mean of both heads', as both are used in a test."""
-    loss = F.cross_entropy(outputs.logits, y)
+    loss = F.cross_entropy(outputs.logits, y, label_smoothing=smoothing)
     if outputs.distilled is not None:
-        loss = (loss + F.cross_entropy(outputs.distilled, y)) / 2
+        loss = (loss + F.cross_entropy(outputs.distilled, y, label_smoothing=smoothing)) / 2
     return {"loss": loss, "correct": (outputs.logits.argmax(1) == y).sum()}
 
 

@@ -41,7 +41,7 @@ class OnlineKD:
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
-        self.looks = bool(recipe.beta or recipe.alpha and recipe.soft_loss not in ("uniform", "none"))
+        self.looks = bool(recipe.beta or recipe.alpha and recipe.soft_loss != "none")
         self.views = {}  # the teacher's outputs from before its last update; one for all who share it
         self.statistics = None  # of a shared teacher, where looking at it would change them for the others
         self.modules = {"student": student, "teacher": teacher, "projector": projector}

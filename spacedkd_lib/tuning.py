@@ -1,0 +1,1 @@
+def tuned(label, family): return {}
