@@ -174,6 +174,7 @@ def _tensors(run) -> dict[str, Tensor]:
             held |= {f"optimizer/{kind}/{i}/{key}": value for key, value in optimizer.state[p].items()
                      if isinstance(value, Tensor)}
     held |= {f"view/{key}": value for key, value in getattr(run.distiller, "views", {}).items()}
+    held |= {f"predicted/{key}": value for key, value in run.predicted.items()}
     held |= {f"sum/{key}": value for key, value in run.tally.sums.items()}
     return held | {f"diverged/{kind}": value for kind, value in run.tally.diverged.items()}
 
@@ -205,7 +206,8 @@ def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
             like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved, device=at)
             run.optimizer[kind].state[p][key] = like.detach().copy_(saved)
         else:
-            held = {"view": getattr(run.distiller, "views", {}), "sum": run.tally.sums, "diverged": run.tally.diverged}
+            held = {"view": getattr(run.distiller, "views", {}), "predicted": run.predicted, "sum": run.tally.sums,
+                    "diverged": run.tally.diverged}
             held[what][key] = saved.to(device, copy=True)
 
 

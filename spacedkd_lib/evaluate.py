@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Iterable, Iterator
+from typing import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -33,20 +33,20 @@ def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     >>> scores(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
     50.0
     """
-    return _scores([logits], labels, bins)[0]
+    return _scores([(logits, labels)], bins)[0]
 
 
-def _scores(networks: Iterable[Tensor], labels: Tensor, bins: int = 15) -> list[dict[str, float]]:
-    """`scores` of several networks. Their numbers are read together, since a GPU waits for each reading."""
-    sums = torch.stack([_sums(logits, labels, bins) for logits in networks])
+def _scores(answers: list[tuple[Tensor, Tensor]], bins: int = 15) -> list[dict[str, float]]:
+    """`scores` of several logits and labels. Their numbers are read together, since a GPU waits for each reading."""
+    sums = torch.stack([_sums(logits, labels, bins) for logits, labels in answers])
     return [{"accuracy": 100 * correct, "nll": nll, "ece": 100 * gap / len(labels)}
-            for correct, nll, gap in sums.tolist()]
+            for (correct, nll, gap), (_, labels) in zip(sums.tolist(), answers)]
 
 
 def _sums(logits: Tensor, labels: Tensor, bins: int) -> Tensor:
     """[3]: share of hits, mean NLL, and by how many pictures the bins' confidences are off."""
-    confidence, predicted = F.softmax(logits, dim=1).max(dim=1)
-    correct = (predicted == labels).to(confidence.dtype)
+    confidence = F.softmax(logits, dim=1).amax(dim=1)
+    correct = (logits.argmax(dim=1) == labels).to(confidence.dtype)
     which = (confidence * bins).long().clamp(max=bins - 1)
     gap = torch.zeros(bins, dtype=confidence.dtype, device=logits.device).index_add(0, which, correct - confidence)
     return torch.stack([correct.mean(), F.cross_entropy(logits, labels), gap.abs().sum()])
@@ -54,13 +54,19 @@ def _sums(logits: Tensor, labels: Tensor, bins: int) -> Tensor:
 
 def named_scores(split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
     """Scores of several networks or exits on one set: all of the student's, without a prefix; of the others the
-    accuracy.
+    accuracy; and how often the student answers as its teacher, in percent.
 
-    >>> named_scores("test", {"teacher": torch.eye(2)}, torch.arange(2))
-    {'teacher_test_accuracy': 100.0}
+    >>> alike = torch.eye(2)
+    >>> named_scores("test", {"student": alike, "teacher": alike}, torch.arange(2))["test_teacher_agreement"]
+    100.0
     """
-    row = {}
-    for name, got in zip(outputs, _scores(outputs.values(), labels)):
+    answers = [(logits, labels) for logits in outputs.values()]
+    if "teacher" in outputs:
+        answers.append((outputs["teacher"], outputs["student"].argmax(dim=1)))
+    found, row = _scores(answers), {}
+    for name, got in zip(outputs, found):
         row |= ({f"{split}_{key}": value for key, value in got.items()} if name == "student" else
                 {f"{name}_{split}_accuracy": got["accuracy"]})
+    if "teacher" in outputs:
+        row[f"{split}_teacher_agreement"] = found[-1]["accuracy"]
     return row

@@ -7,6 +7,7 @@ writes there.
 
 from __future__ import annotations
 
+import base64
 import errno
 import gzip
 import hashlib
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,6 +26,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
+
+import numpy as np
 
 from . import __version__, stopping
 from .recipes import InputError, Recipe, from_dict
@@ -42,12 +46,14 @@ class Record:
 
     recipe: what was asked for. epochs: one dict of numbers an epoch. summary: the numbers of the whole run, among
     them the headline "test_accuracy" (percent, last epoch). provenance: data, code, versions, hardware, duration.
+    predictions: what `predicted` reads; empty in records from before there were any.
     """
 
     recipe: Recipe
     epochs: list[dict]
     summary: dict
     provenance: dict
+    predictions: str = ""
 
     @property
     def run_id(self) -> str:
@@ -57,11 +63,32 @@ class Record:
         """The epochs without what depends on the clock: equal for equal runs, bit for bit."""
         return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.epochs]
 
+    def predicted(self) -> np.ndarray:
+        """The class of each test picture by the headline network at the last epoch, int64 [N].
+
+        Raises:
+            InputError: the record holds none.
+        """
+        if not self.predictions:
+            raise InputError(f"The record of run {self.run_id} is from before predictions were kept: delete "
+                             f"{runs_folder() / self.run_id} and run it again.")
+        kind, content = self.predictions.split(" ")
+        return np.frombuffer(zlib.decompress(base64.b64decode(content)), kind).astype(np.int64)
+
     def to_json(self) -> str:
         """Canonical JSON with a checksum of itself, so that a flipped byte is noticed."""
         values = {"run_id": self.run_id, "recipe": json.loads(self.recipe.to_json()), "summary": self.summary,
                   "provenance": self.provenance, "epochs": self.epochs}
+        if self.predictions:  # a record from before there were any keeps its bytes
+            values["predictions"] = self.predictions
         return json.dumps(values | {"sha256": _checksum(values)}, sort_keys=True)
+
+
+def packed(predicted: np.ndarray) -> str:
+    """Class numbers [N] as a short text: NumPy's name of a byte each, or of two beyond class 255, and their bytes,
+    compressed, in base64."""
+    kind = np.dtype("u1" if predicted.max() < 256 else "<u2")
+    return f"{kind.str} {base64.b64encode(zlib.compress(predicted.astype(kind).tobytes(), 9)).decode()}"
 
 
 def _checksum(values: dict) -> str:
@@ -78,7 +105,8 @@ def from_json(text: str | bytes, where: str) -> Record:
         values = json.loads(text)
         if values.pop("sha256") != _checksum(values):
             raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
-        return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"])
+        return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"],
+                      values.get("predictions", ""))
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
 
@@ -133,7 +161,7 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
 
 
 def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,
-         runs: Path | None = None) -> Record:
+         predictions: str = "", runs: Path | None = None) -> Record:
     """Write a finished run: recipe, weights, and last of all the result that makes it complete.
 
     Raises:
@@ -142,7 +170,8 @@ def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, we
     from safetensors.torch import save as to_bytes
     folder = (runs or runs_folder()) / recipe.run_id
     content = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    record = Record(recipe, epochs, summary, provenance | {"weights_sha256": hashlib.sha256(content).hexdigest()})
+    record = Record(recipe, epochs, summary, provenance | {"weights_sha256": hashlib.sha256(content).hexdigest()},
+                    predictions)
     write_atomically(folder / "recipe.json", recipe.to_json())
     write_atomically(folder / "weights.safetensors", content)
     write_atomically(folder / "result.json", record.to_json())

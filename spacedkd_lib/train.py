@@ -175,6 +175,7 @@ class Run:
         self.recipe, self.distiller, self.optimizer = recipe, distiller, optimizers(recipe, distiller)
         self.position, self.rows, self.tally, self.failed = 0, [], Tally(), ""
         self.grade, self.told = 1, {}  # told: numbers that wait for the next row
+        self.predicted = {}  # split -> the student's class of each picture, [N], when it was last scored
         self.lengths = None  # batches of a training epoch, of a test in batches of `beyond.TEST_BATCH`; set by assemble
         self.graphs = {}  # kind -> the `graphs.Graphs` that makes its updates in place of `update`
 
@@ -498,6 +499,7 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
                     got = got or _as_released(run, split, images, statistics)
                     whole = {name: torch.cat([o[name] for o in got]).float() for name in got[0]}
                     row |= getattr(run.distiller, "scored", named_scores)(split, whole, labels)
+                    run.predicted[split] = whole["student"].argmax(dim=1)
                     if split == "test" and hasattr(run.distiller, "diagnose"):
                         row |= run.distiller.diagnose(normalised(images[:PROBED], statistics))
         return rows
@@ -526,11 +528,12 @@ def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[
 
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
           on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
-          ) -> tuple[list[dict], dict, dict, dict]:
+          ) -> tuple[list[dict], dict, dict, dict, str]:
     """Run a recipe on its data set, from nothing: `sweep` of one.
 
     Returns:
-        Rows of the epochs, summary, provenance, and the final weights by name: what `records.save` asks for.
+        Rows of the epochs, summary, provenance, the final weights by name, and the predictions of the test pictures:
+        what `records.save` asks for.
 
     Raises:
         InputError: its loss diverged.
@@ -544,7 +547,7 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
 
 def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
           on_epoch: Callable[[Run], None] | None = None, engine: str | None = None
-          ) -> list[tuple[list[dict], dict, dict, dict] | InputError]:
+          ) -> list[tuple[list[dict], dict, dict, dict, str] | InputError]:
     """Train recipes that share one teacher, in lockstep; or a single recipe; or either for several seeds at once.
 
     Args:
@@ -558,8 +561,8 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
             unless given.
 
     Returns:
-        For each recipe rows of the epochs, summary, provenance and the final weights by name, as `records.save`
-        wants them; or, in place of them, why it was given up.
+        For each recipe rows of the epochs, summary, provenance, the final weights by name and the predictions of the
+        test pictures, as `records.save` wants them; or, in place of them, why it was given up.
 
     Raises:
         Stopped: `stopping.requested()`; a checkpoint holds what was done.
@@ -586,7 +589,8 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
         own = {"engine": recorded.told(run)}
         if run.recipe.precision != "fp32":
             own["exact"] = False  # the caps say nothing of bf16
-        return run.rows, summarise(run.rows, run.distiller.cost, images_per_batch) | more, origin | own, run.weights()
+        summary = summarise(run.rows, run.distiller.cost, images_per_batch) | more
+        return run.rows, summary, origin | own, run.weights(), records.packed(run.predicted["test"].cpu().numpy())
     return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 

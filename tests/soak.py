@@ -57,7 +57,7 @@ def progress(runs):
 
 
 def outcome():
-    return {recipe.run_id: (records.load(recipe).numbers(),
+    return {recipe.run_id: (records.load(recipe).numbers(), records.load(recipe).predictions,
                             {name: tensor.tolist() for name, tensor in records.load_weights(recipe).items()})
             for recipe in RECIPES}
 

@@ -43,7 +43,7 @@ def test_both_sides_train_the_same_networks_on_the_same_batches(recipe):
     dataset = pictures(2 * QUICK.small_batch)
     nets = plain.plain_train(recipe, dataset, EngineBatches(dataset, recipe))
     got = {f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()}
-    _, summary, _, expected = train.train(recipe, dataset, "cpu")
+    _, summary, _, expected, _ = train.train(recipe, dataset, "cpu")
     assert got.keys() == expected.keys()
     for key in expected:
         torch.testing.assert_close(got[key], expected[key], rtol=1e-3, atol=1e-4)
@@ -78,7 +78,7 @@ class NumberedBatches:
 
 def test_the_interval_measured_is_two_batches_of_each_role():
     recipe = online_kd(QUICK.recipe(QUICK.batch, 1), interval=1.0)
-    _, summary, _, _ = train.train(recipe, pictures(2 * QUICK.batch), "cpu")
+    _, summary, *_ = train.train(recipe, pictures(2 * QUICK.batch), "cpu")
     assert summary["teacher_updates"] == summary["student_updates"] == 2
 
 

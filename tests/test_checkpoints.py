@@ -40,7 +40,8 @@ GROUPS = {
 
 def comparable(outcomes):
     return [([{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows], summary,
-             {name: tensor.tolist() for name, tensor in weights.items()}) for rows, summary, _, weights in outcomes]
+             {name: tensor.tolist() for name, tensor in weights.items()}, predictions)
+            for rows, summary, _, weights, predictions in outcomes]
 
 
 class Interrupter:

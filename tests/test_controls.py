@@ -23,8 +23,8 @@ def test_each_control_changes_the_student_and_shares_the_teacher(toy):
     recipes = [plain, *(replace(plain, **changes) for changes in CONTROLS.values())]
     assert len({teacher_of(recipe).run_id for recipe in recipes}) == 1
     outcomes = sweep(recipes, toy)
-    assert len({str(weights["student.head.weight"].tolist()) for *_, weights in outcomes}) == len(recipes)
-    for recipe, (rows, summary, _, weights) in zip(recipes, outcomes):
+    assert len({str(weights["student.head.weight"].tolist()) for *_, weights, _ in outcomes}) == len(recipes)
+    for recipe, (rows, summary, _, weights, _) in zip(recipes, outcomes):
         alone = train(recipe, toy)
         assert all(torch.equal(weights[name], alone[3][name]) for name in weights) and summary == alone[1]
         assert (summary["teacher_updates"], summary["student_updates"]) == (15, 15), recipe.in_words()

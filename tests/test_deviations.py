@@ -195,7 +195,7 @@ def test_a13_batch_statistics_without_a_trace():
                                      dict(student_clock="teacher")])
 def test_in_a_sweep_as_alone(changes, toy):
     recipes = [replace(ONLINE, **changes), replace(ONLINE, interval=1.0, **changes)]
-    for recipe, (rows, summary, _, weights) in zip(recipes, sweep(recipes, toy)):
+    for recipe, (rows, summary, _, weights, _) in zip(recipes, sweep(recipes, toy)):
         alone = train(recipe, toy)
         assert summary == alone[1] and all(torch.equal(value, alone[3][name]) for name, value in weights.items())
 

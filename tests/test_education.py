@@ -441,7 +441,7 @@ def test_matched_arms_cost_what_ed_costs():
 
 
 def test_rows_and_summary_tell_of_groups_grades_and_forgetting(six):
-    rows, summary, _, _ = train(spaced(ED, 1.0), six)
+    rows, summary, *_ = train(spaced(ED, 1.0), six)
     grades = [row for row in rows if "grade1_test_accuracy" in row]
     assert len(grades) == 1 and grades[0]["epoch"] == 3
     assert rows[1]["test_seen_accuracy"] == grades[0]["grade1_test_seen_accuracy"]
@@ -462,7 +462,7 @@ def test_costs_follow_the_grades(six):
             x, _ = (school.learned(ED) if event.kind == "learn" else school)[event.index]
             counted["macs"] += len(x) * run.distiller.cost[event.kind]
             counted[event.kind] += len(x)
-    rows, summary, _, _ = train(ED, six)
+    rows, summary, *_ = train(ED, six)
     teacher = run.distiller.teacher_macs
     assert summary["student_images"] == counted["learn"]
     assert summary["train_gmacs"] * 1e9 == pytest.approx(counted["macs"], rel=0.01)  # heads of teachers differ a little

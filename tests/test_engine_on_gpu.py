@@ -54,9 +54,9 @@ UNFIT = {
 
 def bits(outcome):
     """All numbers of a run but those of the clock, and its weights."""
-    rows, summary, _, weights = outcome
+    rows, summary, _, weights, predictions = outcome
     return ([{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows], summary,
-            {name: tensor.tolist() for name, tensor in weights.items()})
+            {name: tensor.tolist() for name, tensor in weights.items()}, predictions)
 
 
 def run(recipes, toy, engine="graph", folder=None):

@@ -287,7 +287,7 @@ def test_the_follower_sees_the_updated_leader_and_each_net_the_batch_once(toy):
 def test_peers_of_all_kinds_train(toy, peers, map_loss):
     recipe = spaced(mutual(BASE, peers=peers, map_loss=map_loss, explore_metric="abs_cos", inherit_weight=1.0,
                            explore_weight=1.0), 1.0)
-    rows, summary, _, weights = train(recipe, toy)
+    rows, summary, _, weights, _ = train(recipe, toy)
     assert summary["student_updates"] == summary["teacher_updates"] == 3 * 4
     assert len({key.split(".")[0] for key in weights} & {"student", "teacher", "peer2"}) == peers
     assert ("student_inherit" in rows[-1]) == (map_loss != "none")

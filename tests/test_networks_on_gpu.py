@@ -416,7 +416,8 @@ def test_scores_have_the_bits_of_numbers_read_one_by_one(dtype):
     assert scores(outputs["student"], labels) == wanted["student"]
     assert named_scores("val", outputs, labels) == {
         **{f"val_{key}": value for key, value in wanted["student"].items()},
-        "teacher_val_accuracy": wanted["teacher"]["accuracy"]}
+        "teacher_val_accuracy": wanted["teacher"]["accuracy"],
+        "val_teacher_agreement": one_by_one(outputs["teacher"], outputs["student"].argmax(1))["accuracy"]}
 
 
 def read(tensor):

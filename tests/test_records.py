@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ def fake_training(recipe):
 
 
 def saved(recipe, runs):
-    return records.save(recipe, *fake_training(recipe), runs)
+    return records.save(recipe, *fake_training(recipe), runs=runs)
 
 
 def test_saved_then_loaded(tmp_path):
@@ -38,6 +39,28 @@ def test_result_comes_last(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         saved(RECIPE, tmp_path)
     assert records.load(RECIPE, tmp_path) is None
+
+
+@pytest.mark.parametrize("classes, kind", [(62, "|u1"), (257, "<u2")])
+def test_predictions_are_read_back(tmp_path, monkeypatch, classes, kind):
+    """Also after `publish` and `restore`; a record without them keeps its bytes, and says so when asked."""
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "restored"))
+    given = np.arange(1000) % classes
+    made = records.save(RECIPE, *fake_training(RECIPE), records.packed(given), runs=tmp_path)
+    records.publish([made], "quick")
+    records.restore(records.read_published("quick").values())
+    for record in (made, records.load(RECIPE, tmp_path), records.load(RECIPE)):
+        assert record.predicted().dtype == np.int64 and record.predicted().tolist() == given.tolist()
+        assert record.predictions.startswith(kind) and record.numbers() == saved(RECIPE, tmp_path / "none").numbers()
+    result = tmp_path / "restored" / RECIPE.run_id / "result.json"
+    result.write_text(result.read_text().replace(made.predictions, records.packed(given[::-1])))
+    with pytest.raises(InputError, match="was altered or damaged"):
+        records.load(RECIPE)
+    without = records.load(RECIPE, tmp_path / "none")
+    assert "predictions" not in without.to_json()
+    with pytest.raises(InputError, match="before predictions were kept"):
+        without.predicted()
 
 
 def test_altered_or_foreign_records_are_refused(tmp_path):

@@ -29,7 +29,7 @@ def numbers(outcome):
 
 
 def same(one, other):
-    return numbers(one) == numbers(other) and all(torch.equal(one[3][key], other[3][key]) for key in one[3])
+    return numbers(one) == numbers(other) and one[4] == other[4] and all(torch.equal(one[3][key], other[3][key]) for key in one[3])
 
 
 def distance(one, other):

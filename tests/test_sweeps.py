@@ -22,7 +22,7 @@ def numbers(rows):
 
 def same(one, other):
     return (one[3].keys() == other[3].keys() and all(torch.equal(one[3][k], other[3][k]) for k in one[3])
-            and numbers(one[0]) == numbers(other[0]) and one[1] == other[1])
+            and numbers(one[0]) == numbers(other[0]) and one[1] == other[1] and one[4] == other[4])
 
 
 @pytest.mark.parametrize("name", ["clean", "released"])

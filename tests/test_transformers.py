@@ -186,7 +186,7 @@ def test_a_walk_teaches_from_the_second_loader(toy, s):
 def test_noise_follows_from_the_update(toy, tmp_path, monkeypatch):
     """Drop path: students of a sweep end as alone, and a stopped run as one that was not."""
     group = [ONLINE, SPACED, offline_kd(BASE, teacher_mode="train"), baseline(BASE)]
-    for recipe, (_, _, _, got) in zip(group[:3], train.sweep(group[:3], toy)):
+    for recipe, (_, _, _, got, _) in zip(group[:3], train.sweep(group[:3], toy)):
         assert same(got, weights(recipe, toy)), recipe.in_words()
     assert not same(weights(BASE, toy), weights(replace(BASE, drop_path=0.0), toy))
     for recipe in (RELEASED[1.5], replace(SPACED, accumulate=2)):

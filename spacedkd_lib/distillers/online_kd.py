@@ -74,6 +74,8 @@ class OnlineKD:
         `second` outputs have it in place of the first."""
         r = self.recipe
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
+        if target:
+            terms["asked_correct"] = (target.logits.argmax(1) == y).sum()
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.alpha and self.soft:
             own = second or outputs
