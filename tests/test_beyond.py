@@ -14,7 +14,7 @@ from spacedkd_lib.batches import normalised
 from spacedkd_lib.beyond_deviations import BEYOND_DEVIATIONS
 from spacedkd_lib.deviations import turn
 from spacedkd_lib.distillers import ema as average
-from spacedkd_lib.distillers.online_kd import frozen_statistics
+from spacedkd_lib.distillers.online_kd import batch_statistics
 from spacedkd_lib.models import Dropout, ResNet, dropouts
 from spacedkd_lib.recipes import InputError, Recipe, baseline, ema, offline_kd, online_kd, preset, spaced
 from spacedkd_lib.schedule import counts
@@ -146,7 +146,7 @@ def test_random_rates_are_drawn_by_each_call():
 def test_an_idle_place_changes_nothing_and_leaves_no_name():
     net, x = ResNet("resnet8", 3, width=4).train(), torch.randn(2, 3, 8, 8)
     assert len(dropouts(net)) == 3 and not any("dropout" in name for name in net.state_dict())
-    with torch.no_grad(), frozen_statistics(net):
+    with torch.no_grad(), batch_statistics(net):
         generator = torch.get_rng_state()
         idle = net(x).logits
         assert torch.equal(generator, torch.get_rng_state())
@@ -260,7 +260,7 @@ def test_scored_by_the_statistics_of_each_test_batch(toy):
     rows = evaluate(runs)
     assert all(torch.equal(value, before[name]) for name, value in runs[0].weights().items())
     pictures = normalised(toy.test_images, batches.statistics)
-    with torch.no_grad(), frozen_statistics(runs[0].distiller.student.train()):
+    with torch.no_grad(), batch_statistics(runs[0].distiller.student.train()):
         logits = runs[0].distiller.student(pictures).logits
     assert rows[0]["test_nll"] == pytest.approx(nn.functional.cross_entropy(logits, toy.test_labels).item(), rel=1e-5)
     assert rows[0]["test_nll"] != rows[1]["test_nll"]

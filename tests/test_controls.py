@@ -15,7 +15,7 @@ BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, l
 CONTROLS = {
     "random": dict(rule="random"), "expanding": dict(rule="expanding"), "constant lead": dict(rule="constant"),
     "fresh augmentation": dict(replay="fresh_augmentation"), "fresh batch": dict(replay="fresh_batch"),
-    "label smoothing": dict(soft_loss="uniform", beta=0.0), "weight only": dict(soft_loss="none", beta=0.0)}
+    "shuffled": dict(soft_loss="kl_shuffled"), "weight only": dict(soft_loss="none", beta=0.0)}
 
 
 def test_each_control_changes_the_student_and_shares_the_teacher(toy):
@@ -79,12 +79,9 @@ def test_weight_only_is_the_baseline_at_a_smaller_weight(toy):
         torch.testing.assert_close(alone[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_uniform_is_label_smoothing():
-    """Its gradient pulls every class's probability towards 1 / K; zero exactly where all logits are equal."""
-    logits = torch.tensor([[2.0, 0.0, -1.0]], requires_grad=True)
-    losses.uniform(logits, torch.randn(1, 3), temperature=2.0).backward()
-    torch.testing.assert_close(logits.grad, (torch.softmax(logits.detach() / 2, 1) - 1 / 3) / 2)
-    assert losses.uniform(torch.ones(4, 5), torch.randn(4, 5)).item() == pytest.approx(0, abs=1e-6)
+def test_a_shuffled_teacher_speaks_of_the_next_picture():
+    student, teacher = torch.randn(3, 5), torch.randn(3, 5)
+    assert torch.equal(losses.kl_shuffled(student, teacher), losses.kl(student, teacher[[1, 2, 0]]))
 
 
 @pytest.mark.parametrize("make, message", [

@@ -12,7 +12,7 @@ from spacedkd_lib.augment import draw
 from spacedkd_lib.batches import generator
 from spacedkd_lib.data import load
 from spacedkd_lib.deviations import DEVIATIONS, switches, turn
-from spacedkd_lib.distillers.online_kd import frozen_statistics
+from spacedkd_lib.distillers.online_kd import batch_statistics
 from spacedkd_lib.other_deviations import OTHER_DEVIATIONS
 from spacedkd_lib.recipes import (
     RELEASED, InputError, Recipe, baseline, education, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
@@ -184,14 +184,14 @@ def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
 def test_a13_batch_statistics_without_a_trace():
     net = models.ResNet("resnet8", 3, width=4).train()
     x, before = torch.randn(6, 3, 8, 8), {name: value.clone() for name, value in net.state_dict().items()}
-    with torch.no_grad(), frozen_statistics(net):
+    with torch.no_grad(), batch_statistics(net):
         logits = net(x).logits
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(layer.momentum == 0.1 for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
     torch.testing.assert_close(logits, net(x).logits)
 
 
-@pytest.mark.parametrize("changes", [dict(teacher_mode="train_frozen"), dict(batch_norm_parts=2, teacher_mode="train"),
+@pytest.mark.parametrize("changes", [dict(teacher_mode="batch"), dict(batch_norm_parts=2, teacher_mode="train"),
                                      dict(student_clock="teacher")])
 def test_in_a_sweep_as_alone(changes, toy):
     recipes = [replace(ONLINE, **changes), replace(ONLINE, interval=1.0, **changes)]

@@ -89,7 +89,7 @@ def test_what_is_no_partition_is_refused(schools, said):
     (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'), (dict(rule="head_start"), "one teacher"),
     (dict(teacher_batches="shared", grade_batches="sequential"), 'teacher_start = "grade"'),
     (dict(kd_scope="own"), 'did you mean "own_slice"'), (dict(beta=0.03), "beta = 0.03 means nothing"),
-    (dict(student_clock="teacher"), "means nothing"), (dict(soft_loss="uniform"), "means nothing"),
+    (dict(student_clock="teacher"), "means nothing"), (dict(soft_loss="none"), "means nothing"),
 ])
 def test_contradictions_are_refused(change, said):
     with pytest.raises(InputError, match=said):

@@ -35,7 +35,7 @@ FITTING = {
     "asked before": online_kd(BASE, zero_target="pre_update"),
     "released": replace(preset(ONLINE, "released"), augment="none"),
     "released, spaced": replace(preset(spaced(ONLINE, 1.0), "released"), augment="none"),
-    "batch statistics": online_kd(BASE, teacher_mode="train_frozen"),
+    "eval mode": online_kd(BASE, teacher_mode="eval"),
     "adamw": baseline(replace(BASE, optimizer="adamw", lr=1e-3)),
     "in parts": online_kd(BASE, accumulate=2),
     "ie": ie_kd(BASE, interval=1.0, refit_passes=1),

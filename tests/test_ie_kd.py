@@ -181,7 +181,7 @@ def test_refitting_comes_before_the_replay_and_moves_only_the_paraphraser(toy):
 
 
 def test_the_ramp_follows_the_students_data(toy):
-    ramped = replace(IE, ramp_start=1.0, ramp_epochs=1.0)
+    ramped = replace(IE, distil_start=1.0, ramp_epochs=1.0)
     weights = []
     loss = made(ramped).map_loss
     last, factor = torch.rand(2, 16, 2, 2), torch.rand(2, 8, 2, 2)
@@ -222,7 +222,7 @@ def test_evaluation_leaves_every_network_as_it_was(toy):
     """In all modes of teaching, with a second set of pictures: nothing of the test pictures stays anywhere."""
     methods = [IE, factor_transfer(IE), mutual(IE), mutual(BASE), online_kd(BASE),
                education(BASE, (1, 2), kd_scope="all_teachers")]
-    for recipe, mode in product(methods, ("eval", "train", "train_frozen")):
+    for recipe, mode in product(methods, ("eval", "train", "batch")):
         runs, batches, evaluate = assemble([replace(recipe, teacher_mode=mode)], toy, torch.device("cpu"))
         for event, *_ in walk(runs, batches, lambda runs: [{}]):
             if event.kind == "epoch":
@@ -329,7 +329,7 @@ def test_an_odd_channel_count_is_refused():
     (dict(map_loss="none"), "derive it with ie_kd"), (dict(factor_rate=0.0), "factor_rate"),
     (dict(inherit_weight=-1.0), "inherit_weight"), (dict(explore_metric="cos"), 'did you mean "abs_cos"'),
     (dict(zero_target="pre_update"), "post_update"), (dict(map_loss="attention", refit_passes=1), "paraphraser"),
-    (dict(split="whole"), "no half to explore"), (dict(ramp_start=3.0), "not before the end"),
+    (dict(split="whole"), "no half to explore"), (dict(distil_start=9.0), "distil_start = 9.0"),
     (dict(refit_passes=1, rule="constant"), "no blocks"), (dict(method="mutual", alpha=0.3), "mutual_weight"),
     (dict(method="mutual", leader="alternate", rule="constant"), "no blocks"), (dict(method="online_kd"), "map_loss"),
     (dict(peers=1), "2 networks"), (dict(factor_p=0.5), "factor_p"), (dict(method="mutual", rule="head_start"), "head"),

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensor
 
 from fake_cuda import Counts, fake_cuda, real
 from spacedkd_lib import distillers, distributed, models, recipes
-from spacedkd_lib.distillers.online_kd import BatchNorm, frozen_statistics
+from spacedkd_lib.distillers.online_kd import BatchNorm, batch_statistics
 from spacedkd_lib.evaluate import eval_mode, named_scores, scores
 from spacedkd_lib.lessons import School
 from spacedkd_lib.recipes import Recipe, attention_transfer, baseline, education, ema, ie_kd, mutual, offline_kd
@@ -34,7 +34,7 @@ METHODS = {
     "dropout": replace(baseline(BASE), dropout=0.2),
     "max dropout": replace(baseline(BASE), dropout=0.2, dropout_kind="max"),
     "online": online_kd(BASE), "offline": offline_kd(BASE),
-    "released": preset(online_kd(BASE), "released"), "frozen": online_kd(BASE, teacher_mode="train_frozen"),
+    "released": preset(online_kd(BASE), "released"), "eval": online_kd(BASE, teacher_mode="eval"),
     "self": self_kd(EXITS), "self, released": preset(self_kd(EXITS), "released"),
     "self, exits only": self_kd(EXITS, self_update="exits_only"),
     "factors": ie_kd(BASE), "factors of a random half": ie_kd(BASE, split="random", inherit_metric="cka",
@@ -223,7 +223,7 @@ def same(one, other, xs):
 
 @contextmanager
 def by_momentum(net):
-    """The plain form of `frozen_statistics`: a momentum of zero, and counts put back."""
+    """The plain form of `batch_statistics`: a momentum of zero, and counts put back."""
     layers = [module for module in net.modules() if isinstance(module, BatchNorm)]
     momenta, seen = [layer.momentum for layer in layers], [layer.num_batches_tracked.clone() for layer in layers]
     for layer in layers:
@@ -253,7 +253,7 @@ def test_a_look_by_the_batch_has_the_bits_of_momentum_zero_and_remembers_nothing
     net(x)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     seen = []
-    for how in (by_momentum, frozen_statistics):
+    for how in (by_momentum, batch_statistics):
         with torch.no_grad(), how(net):
             torch.manual_seed(0)
             seen.append(net(x).logits)
@@ -265,11 +265,11 @@ def test_a_look_by_the_batch_has_the_bits_of_momentum_zero_and_remembers_nothing
 
 def test_a_look_by_the_batch_launches_less_than_one_that_remembers():
     launches = {}
-    for mode in ("train", "train_frozen"):
+    for mode in ("train", "batch"):
         with on_gpu(online_kd(BASE, teacher_mode=mode)) as (distiller, x, _):
             launches[mode] = sum(counted(lambda: distiller.look(x)).launches.values())
             layers = sum(isinstance(module, BatchNorm) for module in distiller.teacher.modules())
-    assert launches["train"] - launches["train_frozen"] == layers  # each counts its batches
+    assert launches["train"] - launches["batch"] == layers  # each counts its batches
 
 
 def test_global_batch_norm_copies_nothing_and_can_be_asked_to_forget(monkeypatch):
@@ -277,7 +277,7 @@ def test_global_batch_norm_copies_nothing_and_can_be_asked_to_forget(monkeypatch
     layer = nn.BatchNorm2d(5)
     distributed.prepare(layer)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    with torch.no_grad(), frozen_statistics(layer):
+    with torch.no_grad(), batch_statistics(layer):
         layer(torch.randn(8, 5, 3, 3))
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
     with fake_cuda():

@@ -75,8 +75,8 @@ def test_lead_is_a_sawtooth_of_mean_half_the_interval():
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(interval=-1), "interval = -1"), (dict(interval=float("nan")), "interval = nan"),
-    (dict(interval=99), "from 0 to the number of epochs"), (dict(epochs=0), "0 epochs"),
+    (dict(interval=-3), "interval = -3"), (dict(interval=float("nan")), "interval = nan"),
+    (dict(interval=99), "up to the number of epochs"), (dict(epochs=0), "0 epochs"),
     (dict(rule="expnding"), 'did you mean "expanding"'), (dict(tail="dropped"), 'did you mean "drop"'),
 ])
 def test_bad_schedules(change, message):

@@ -16,7 +16,7 @@ BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, l
               val_fraction=0.2)
 ONLINE, DEEPER = online_kd(BASE), replace(BASE, model="resnet10")
 SWEEP = [teacher_of(ONLINE), replace(ONLINE, zero_target="pre_update"), spaced(ONLINE, 0.6),
-         replace(ONLINE, teacher_mode="train_frozen"), offline_kd(BASE)]
+         replace(ONLINE, teacher_mode="eval"), offline_kd(BASE)]
 
 
 def of_seeds(recipes, seeds=(0, 1)):

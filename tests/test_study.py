@@ -263,8 +263,8 @@ def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, mo
     assert step.zero_target == "post_update"  # a spaced teacher is asked anew, and that costs a pass
     assert steps(replace(early, replay="fresh_augmentation")) == [replace(step, replay="fresh_augmentation")]
     assert steps(replace(early, interval=0.0)) == [replace(step, interval=0.0, zero_target="pre_update")]
-    step, = steps(ie_kd(SMOKE.base, interval=1.5, ramp_start=1.0, ramp_epochs=0.5))
-    assert (step.ramp_start, step.ramp_epochs) == (0, 0)  # all losses act
+    step, = steps(ie_kd(SMOKE.base, interval=1.5, distil_start=1.0, ramp_epochs=0.5))
+    assert (step.distil_start, step.ramp_epochs) == (0, 0)  # all losses act
 
 
 def test_plan_needs_no_data_for_public_sets(runs):

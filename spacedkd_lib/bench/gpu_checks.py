@@ -54,7 +54,7 @@ def cases(size: Size) -> dict[str, Recipe]:
     return {"baseline": baseline(base), "online KD": online, "spaced KD": spaced(online, 1.0),
             "spaced KD, bf16": spaced(replace(online, precision="bf16"), 1.0),
             "online KD, asked before": replace(online, zero_target="pre_update"),
-            "online KD, by the batch": replace(online, teacher_mode="train_frozen"),
+            "online KD, eval mode": replace(online, teacher_mode="eval"),
             "spaced KD, released": preset(spaced(online, 1.0), "released"),
             "AdamW": replace(baseline(base), optimizer="adamw", lr=1e-3),
             "self KD": self_kd(replace(base, model="resnet10", width=size.width or 16)),
@@ -105,7 +105,7 @@ def graph_is_eager(recipe: Recipe, device: str) -> str:
 
 def sweep_is_alone(size: Size, device: str) -> None:
     online = online_kd(size.recipe(size.batch, 2))
-    recipes = [online, replace(online, zero_target="pre_update"), replace(online, teacher_mode="train_frozen"),
+    recipes = [online, replace(online, zero_target="pre_update"), replace(online, teacher_mode="eval"),
                spaced(online, 1.0), offline_kd(online)]
     for recipe, outcome in zip(recipes, train.sweep(recipes, pictures_on(device), device, engine="graph")):
         assert_same(outcome, trained(recipe, device))

@@ -32,11 +32,12 @@ def arms(base: Recipe) -> dict[str, Recipe]:
     online = online_kd(base)
     return {"labels alone": baseline(base),
             "online KD, asked as released": replace(online, zero_target="pre_update"),
-            "online KD, by batch statistics": replace(online, teacher_mode="train_frozen"),
-            "spaced KD s=1.5, by batch statistics": spaced(online, 1.5, teacher_mode="train_frozen"),
+            "online KD": online,
             "spaced KD s=1.5": spaced(online, 1.5),
+            "online KD, eval mode": replace(online, teacher_mode="eval"),
+            "spaced KD s=1.5, eval mode": spaced(online, 1.5, teacher_mode="eval"),
             "offline KD": offline_kd(base),
-            "label smoothing": replace(online, soft_loss="uniform", beta=0.0)}
+            "label smoothing": replace(baseline(base), label_smoothing=0.1)}
 
 
 # Plan -> its arms, seed 0. The learning rate is once the paper's and once what others use. In baseline200 the network
