@@ -99,7 +99,7 @@ EMBEDDED = ("digits", "glyphs")
 NAMES = EMBEDDED + tuple(KNOWN)
 
 
-def load(name: str, root: Path | str | None = None, rebuild: bool = False) -> Dataset:
+def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed: int = 0) -> Dataset:
     """Load a data set by name, or a folder of class folders by path.
 
     Args:
@@ -107,6 +107,7 @@ def load(name: str, root: Path | str | None = None, rebuild: bool = False) -> Da
             every call ("val" serves as "test"; the images are grey, C = 1, if all pictures are).
         root: the data folder; default `$SPACEDKD_DATA`, else `data/` beside the package.
         rebuild: read the source again although the cache is good.
+        seed: of the recipe that the data are for, see `fold`.
 
     Raises:
         InputError: unknown name; data missing and no mirror reachable; a source that is truncated, altered or
@@ -119,20 +120,27 @@ def load(name: str, root: Path | str | None = None, rebuild: bool = False) -> Da
     if name not in NAMES:
         raise InputError(nearest("data set", name, [*NAMES, "the path of a folder of train/<class>/"]))
     root = Path(root or os.environ.get("SPACEDKD_DATA") or Path(__file__).resolve().parents[1] / "data")
-    cache, damage = root / "cache" / f"{name}.safetensors", ""
+    stem = f"glyphs-{fold(name, seed)}" if name == "glyphs" else name
+    cache, damage = root / "cache" / f"{stem}.safetensors", ""
     if not rebuild and os.path.isfile(cache):
         try:
             return _read_cache(cache, name)
         except _Damaged as error:
             damage = f"{cache} is damaged ({error})"
     try:
-        dataset = _dataset(name, *(_read_embedded(name) if name in EMBEDDED else _read_known(name, root)))
+        dataset = _dataset(name, *(_read_embedded(name, seed) if name in EMBEDDED else _read_known(name, root)))
     except InputError as error:
         raise InputError(f"{damage}, and it cannot be rebuilt: {error}" if damage else str(error)) from None
     if damage:
         warnings.warn(f"{damage}: it has been built again from its source.", stacklevel=2)
     _write_cache(cache, dataset)
     return dataset
+
+
+def fold(name: str, seed: int) -> int:
+    """Which of a data set's parts is held out for a recipe's seed: of glyphs a family of fonts, see `embedded.fonts`.
+    Every other set has one test set for all seeds, and fold 0."""
+    return seed % len(embedded.FAMILIES) if name == "glyphs" else 0
 
 
 def shape(name: str) -> tuple[int, int, int, int, int]:
@@ -257,9 +265,9 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
 # Readers: each returns the class names and the four arrays. First the embedded sets.
 
 
-def _read_embedded(name: str) -> tuple[str, list[np.ndarray]]:
+def _read_embedded(name: str, seed: int) -> tuple[str, list[np.ndarray]]:
     if name == "glyphs":
-        return embedded.CHARACTERS, [array for part in ("train", "test") for array in embedded.glyphs(part)]
+        return embedded.CHARACTERS, [array for part in ("train", "test") for array in embedded.glyphs(part, seed)]
     images, labels = embedded.digits()
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[stratified(torch.from_numpy(labels), 1197, seed=0)] = True

@@ -21,16 +21,19 @@ GLYPH_PIXELS = 16
 GLYPH_NOISE = 0.2  # ours, as the three below: ResNet-8 of width 12 reaches about 70% in 10 epochs
 GLYPH_SIZES = (11.0, 14.0)  # font size, pixels
 GLYPH_SHIFT = 1.5  # pixels, each way
-GLYPHS_PER_CLASS = {"train": 48, "test": 30}  # multiples of the 16 training and 5 held-out fonts
+GLYPHS_PER_CLASS = {"train": 48, "test": 60}  # 60 is a multiple of the 5, 12 and 4 fonts of a held-out family
+FAMILIES = {"Computer Modern": "cm", "DejaVu": "DejaVu", "STIX": "STIX"}  # name -> how its files' names begin
 
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class Fonts(NamedTuple):
-    """The TrueType files of matplotlib: what draws `train`, what draws `test`, what is refused and why."""
+    """The TrueType files of matplotlib: what draws `train`; what draws `test`, and the name of this family; what is
+    refused and why."""
 
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
+    family: str
     refused: dict[Path, str]
 
 
@@ -47,37 +50,46 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return _to_bytes(noisy)[:, None], scans.target.astype(np.int64)
 
 
-def glyphs(split: str) -> tuple[np.ndarray, np.ndarray]:
+def glyphs(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The 62 characters, drawn with the fonts of `split`, each jittered in size and place and made noisy.
 
     Args:
-        split: "train" (48 images a class) or "test" (30 a class, from fonts that never occur in training).
+        split: "train" (48 images a class) or "test" (60 a class, from fonts that never occur in training).
+        seed: of the recipe, see `fonts`.
 
     Returns:
         Images, uint8 [N, C, H, W] = [N, 1, 16, 16], and labels, int64 [N], the position in `CHARACTERS`.
     """
-    files = fonts().train if split == "train" else fonts().held_out
+    found = fonts(seed)
+    files = found.train if split == "train" else found.held_out
     count = GLYPHS_PER_CLASS[split]
     images = [_jittered(character, files[i % len(files)], seed=(("train", "test").index(split), label, i))
               for label, character in enumerate(CHARACTERS) for i in range(count)]
     return np.stack(images)[:, None], np.repeat(np.arange(len(CHARACTERS)), count)
 
 
+def fonts(seed: int = 0) -> Fonts:
+    """The fonts of a recipe's seed. A whole family is held out, so that a test character is never the bold or italic
+    sister of a training character; the seeds take turns at the `FAMILIES`, so that fonts are a source of variance."""
+    family = list(FAMILIES)[seed % len(FAMILIES)]
+    used, refused = _sorted()
+    held_out = tuple(file for file in used if file.name.startswith(FAMILIES[family]))
+    return Fonts(tuple(file for file in used if file not in held_out), held_out, family, refused)
+
+
 @functools.cache
-def fonts() -> Fonts:
-    """Sort matplotlib's fonts: a font is used if it names its 62 glyphs as the letters and digits they are.
+def _sorted() -> tuple[list[Path], dict[Path, str]]:
+    """matplotlib's fonts that are used, and those refused: a font is used if it names its 62 glyphs as the letters and
+    digits they are.
 
     Having the 62 code points is not enough: the symbol fonts of TeX keep operators there, and the last-resort
-    font one box. The glyph's own name tells ("A" against "lastresortlatin"). Computer Modern is held out as a
-    whole family, so that a test character is never the bold or italic sister of a training character.
+    font one box. The glyph's own name tells ("A" against "lastresortlatin").
     """
     import matplotlib
 
     files = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf"))
     refused = {file: reason for file in files if (reason := _why_refused(file))}
-    used = [file for file in files if file not in refused]
-    return Fonts(train=tuple(f for f in used if not f.name.startswith("cm")),
-                 held_out=tuple(f for f in used if f.name.startswith("cm")), refused=refused)
+    return [file for file in files if file not in refused], refused
 
 
 def draw(character: str, font: Path | str, pixels: int = GLYPH_PIXELS, size: float = 12.5, dx: float = 0.0,

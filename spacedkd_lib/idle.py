@@ -126,7 +126,7 @@ def _trained(recipe: Recipe, active: int):
     if recipe.method != "baseline" or recipe.optimizer != "adamw" or active < 20:
         raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give "
                          'a baseline with optimizer = "adamw" and at least 20 updates.')
-    dataset = data.load(recipe.dataset)
+    dataset = data.load(recipe.dataset, seed=recipe.seed)
     (run,), batches, _ = train.assemble([recipe], dataset, torch.device("cpu"))
     lengths = [_update(run, batches, i) for i in range(active)]
     return run, (dataset.test_images, dataset.test_labels), batches.statistics, batches, sum(lengths[-20:]) / 20

@@ -52,7 +52,7 @@ class Trained:
         return self._network("teacher") if self.recipe.method in ("online_kd", "offline_kd") else None
 
     def _network(self, role: str) -> nn.Module:
-        dataset, weights = _dataset(self.recipe.dataset), records.load_weights(self.recipe)
+        dataset, weights = _dataset(self.recipe), records.load_weights(self.recipe)
         net = distillers.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules[role]
         net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
                              if name.startswith(f"{role}.")})
@@ -60,7 +60,7 @@ class Trained:
 
     @cached_property
     def _used(self) -> Tensor:
-        dataset = _dataset(self.recipe.dataset)
+        dataset = _dataset(self.recipe)
         return data.split(dataset, self.recipe.train_images, self.recipe.val_fraction, self.recipe.seed)[0]
 
     @cached_property
@@ -68,12 +68,12 @@ class Trained:
         """What the run normalised its pictures by."""
         if self.recipe.normalise != "own":
             return STATISTICS[self.recipe.normalise]
-        return channel_statistics(_dataset(self.recipe.dataset).train_images[self._used])
+        return channel_statistics(_dataset(self.recipe).train_images[self._used])
 
     def training(self, count: int) -> tuple[Tensor, Tensor]:
         """The same `count` training pictures for every run of this data set and seed, without augmentation:
         x [count, C, H, W] normalised, y [count]."""
-        dataset = _dataset(self.recipe.dataset)
+        dataset = _dataset(self.recipe)
         which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
         x = normalised(dataset.train_images[which], self.statistics, device=self.device)
         return x, dataset.train_labels[which].to(self.device)
@@ -84,14 +84,18 @@ class Trained:
 
     def test(self, count: int) -> tuple[Tensor, Tensor]:
         """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
-        dataset = _dataset(self.recipe.dataset)
+        dataset = _dataset(self.recipe)
         which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
         return dataset.test_images[which].to(self.device), dataset.test_labels[which].to(self.device)
 
 
-@lru_cache(maxsize=2)
-def _dataset(name: str) -> data.Dataset:
-    return data.load(name)
+def _dataset(recipe: Recipe) -> data.Dataset:
+    return _loaded(recipe.dataset, data.fold(recipe.dataset, recipe.seed))
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, fold: int) -> data.Dataset:
+    return data.load(name, seed=fold)
 
 
 def _some(available: int, count: int, what: str) -> Tensor:
@@ -148,7 +152,7 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     """Curvature along training: of the teacher whenever a replay begins, and of the student whenever one ends, which
     is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
     for it, as only final weights are kept."""
-    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe.dataset), torch.device(run.device))
+    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe), torch.device(run.device))
     events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
     updates = [kind for kind in events if kind != "epoch"]
     pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
@@ -169,7 +173,7 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
 
 def _robustness(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
     """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
-    pictures = run.test(min(images, len(_dataset(run.recipe.dataset).test_images)))
+    pictures = run.test(min(images, len(_dataset(run.recipe).test_images)))
     rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities=severities,
                                     attacks=("fgsm", "pgd"), radii=radii)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (

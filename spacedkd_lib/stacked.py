@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from . import distributed
+from . import data, distributed
 from .models import ResNet, parameters
 from .recipes import InputError, Recipe, is_transformer, stochastic, teacher_shape
 
@@ -56,16 +56,17 @@ def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
     """A list for each seed.
 
     Raises:
-        InputError: the lists differ in more than the seed, or hold recipes that do not fit.
+        InputError: the lists differ in more than the seed, are not of one fold, or hold recipes that do not fit.
     """
     groups: dict[int, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(recipe.seed, []).append(recipe)
     first, *others = ([replace(recipe, seed=0) for recipe in group] for group in groups.values())
-    if others and not (all(group == first for group in others) and fits(first)):
+    folds = {data.fold(recipe.dataset, recipe.seed) for recipe in recipes}
+    if others and not (all(group == first for group in others) and len(folds) == 1 and fits(first)):
         raise InputError(f"These {len(recipes)} recipes of {len(groups)} seeds cannot be trained together "
-                         "(stacked.fits): give lists that are equal but for the seed, or train one seed after the "
-                         "other.")
+                         "(stacked.fits): give lists that are equal but for the seed and test on the same "
+                         "pictures, or train one seed after the other.")
     return list(groups.values())
 
 

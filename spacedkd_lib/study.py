@@ -256,12 +256,12 @@ def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
 
 
 def of_several_seeds(planned: list[Sweep]) -> list[Sweep]:
-    """Join sweeps that are equal but for the seed and can be trained together, see stacked.py. One that was begun goes
-    on as it was."""
-    from . import stacked
+    """Join sweeps that are equal but for the seed, learn from the same pictures and can be trained together, see
+    stacked.py. One that was begun goes on as it was."""
+    from . import data, stacked
     groups: dict[object, list[Sweep]] = {}
     for sweep in planned:
-        alike = tuple(replace(recipe, seed=0) for recipe in sweep.recipes)
+        alike = tuple(replace(recipe, seed=data.fold(recipe.dataset, recipe.seed)) for recipe in sweep.recipes)
         fits = stacked.fits(alike) and not (sweep.folder / "members.json").exists()
         groups.setdefault(alike if fits else sweep.folder, []).append(sweep)
     return [_sweep(recipe for sweep in group for recipe in sweep.recipes) if len(group) > 1 else group[0]
@@ -314,7 +314,8 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             return []
         records.write_atomically(sweep.folder / "members.json",
                                  json.dumps([json.loads(recipe.to_json()) for recipe in missing]))
-        outcomes = train.sweep(missing, data.load(missing[0].dataset), folder=sweep.folder, on_epoch=on_epoch)
+        dataset = data.load(missing[0].dataset, seed=missing[0].seed)
+        outcomes = train.sweep(missing, dataset, folder=sweep.folder, on_epoch=on_epoch)
         for recipe, outcome in zip(missing, outcomes):
             if not isinstance(outcome, InputError):
                 records.save(recipe, *outcome)
@@ -342,10 +343,11 @@ def run_together(recipe: Recipe, device: str) -> None:
     first = distributed.rank() == 0
     with records.locked([recipe]) if first else nullcontext():
         if first:
-            data.load(recipe.dataset)  # decoded once; the others, who wait at the question below, read its cache
+            data.load(recipe.dataset, seed=recipe.seed)  # decoded once; the others wait below, then read its cache
         if distributed.any_process(first and records.load(recipe) is not None):
             return
-        outcome, = train.sweep([recipe], data.load(recipe.dataset), device, _sweep([recipe]).folder)
+        dataset = data.load(recipe.dataset, seed=recipe.seed)
+        outcome, = train.sweep([recipe], dataset, device, _sweep([recipe]).folder)
         if isinstance(outcome, InputError):
             raise outcome
         if first:
@@ -461,7 +463,7 @@ def _check_inputs(missing: list[Recipe]) -> None:
     from .train import batches_of, recipe_schedule
     records.check_writable(records.runs_folder())
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
-        dataset = data.load(recipe.dataset)
+        dataset = data.load(recipe.dataset, seed=recipe.seed)
         training, _ = data.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
         batches = batches_of(recipe, dataset.train_images[training], dataset.train_labels[training],
                              STATISTICS.get(recipe.normalise))

@@ -344,14 +344,24 @@ def test_the_noise_of_digits_is_a_quarter_of_the_range():
     assert labels.tolist() == load_digits().target.tolist()
 
 
-def test_glyphs_hold_equal_classes_from_disjoint_fonts(embedded_root):
-    glyphs = data.load("glyphs", embedded_root)
+@pytest.mark.parametrize("seed, family, faces", [(0, "Computer Modern", 5), (1, "DejaVu", 12), (2, "STIX", 4)])
+def test_glyphs_hold_equal_classes_from_disjoint_fonts(embedded_root, seed, family, faces):
+    glyphs = data.load("glyphs", embedded_root, seed=seed)
     assert glyphs.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-    assert glyphs.train_images.shape == (2976, 1, 16, 16) and glyphs.test_images.shape == (1860, 1, 16, 16)
+    assert glyphs.train_images.shape == (2976, 1, 16, 16) and glyphs.test_images.shape == (3720, 1, 16, 16)
     assert set(glyphs.train_labels.bincount().tolist()) == {48}
-    assert set(glyphs.test_labels.bincount().tolist()) == {30}
-    fonts = data.fonts()
-    assert fonts.train and fonts.held_out and not set(fonts.train) & set(fonts.held_out)
+    assert set(glyphs.test_labels.bincount().tolist()) == {60} and 60 % faces == 0
+    fonts = data.fonts(seed)
+    assert (fonts.family, len(fonts.held_out), len(fonts.train)) == (family, faces, 21 - faces)
+    assert not set(fonts.train) & set(fonts.held_out)
+
+
+def test_the_held_out_family_rotates_with_the_seed(embedded_root):
+    found = [data.load("glyphs", embedded_root, seed=seed) for seed in (0, 1, 2, 3)]
+    assert found[0].sha256 == found[3].sha256 and len({glyphs.sha256 for glyphs in found}) == 3
+    assert torch.equal(found[0].train_images, found[3].train_images)
+    assert len(list(embedded_root.glob("cache/glyphs-*"))) == 3
+    assert data.load("digits", embedded_root, seed=1).sha256 == data.load("digits", embedded_root).sha256
 
 
 def test_only_fonts_that_draw_the_characters_are_used():

@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     base = replace(study.PROFILES["smoke"].settings[0].base, width=1, train_images=120)
     made = recipes.baseline(base), recipes.spaced(recipes.online_kd(base), 1.0)
     for recipe in made:
-        records.save(recipe, *train.train(recipe, data.load(recipe.dataset), "cpu"), runs=folder)
+        records.save(recipe, *train.train(recipe, data.load(recipe.dataset, seed=recipe.seed), "cpu"), runs=folder)
     return folder, made
 
 

@@ -136,7 +136,8 @@ def test_a_checkpoint_of_other_seeds_is_not_continued(toy, tmp_path, monkeypatch
 
 def test_what_cannot_be_trained_together_is_refused(toy):
     for recipes in (of_seeds([ONLINE]) + [replace(ONLINE, seed=3, alpha=0.5)], of_seeds(SWEEP)[:-1],
-                    of_seeds([spaced(ONLINE, 1.0, rule="random")]), of_seeds([replace(ONLINE, accumulate=2)])):
+                    of_seeds([spaced(ONLINE, 1.0, rule="random")]), of_seeds([replace(ONLINE, dataset="glyphs")]),
+                    of_seeds([replace(ONLINE, accumulate=2)])):
         with pytest.raises(InputError, match="cannot be trained together"):
             train.sweep(recipes, toy)
 
@@ -173,14 +174,15 @@ def runs_folder(tmp_path, monkeypatch):
 
 
 def test_sweeps_of_several_seeds_are_joined_where_they_fit(runs_folder):
-    planned = study.sweeps(study.unique(study.grid("quick", seeds=3)))
+    planned = study.sweeps(study.unique(study.grid("quick", seeds=6)))
     joined = study.of_several_seeds(planned)
     assert sorted(r.run_id for s in joined for r in s.recipes) == sorted(r.run_id for s in planned for r in s.recipes)
     assert len(joined) < len(planned)
     for sweep in joined:
         seeds = {recipe.seed for recipe in sweep.recipes}
-        assert len(seeds) == (3 if stacked.fits(sweep.recipes) else 1)
-        assert len(seeds) == 1 or len(stacked.by_seed(list(sweep.recipes))) == 3
+        alike = 2 if sweep.recipes[0].dataset == "glyphs" else 6  # of three families of fonts, each is another's test
+        assert len(seeds) == (alike if stacked.fits(sweep.recipes) else 1)
+        assert len(stacked.by_seed(list(sweep.recipes))) == len(seeds)
 
 
 def test_a_sweep_of_several_seeds_leaves_records(runs_folder):

@@ -269,3 +269,12 @@ def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, mo
 
 def test_plan_needs_no_data_for_public_sets(runs):
     assert study.plan(study.grid("cifar100-slice", "02_baselines", seeds=1)).seconds > 0
+
+
+def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
+    """Seed 202 leaves out DejaVu, as seed 1; the measures of the finished run read the same pictures."""
+    from spacedkd_lib import measures
+    recipe = replace(baseline(study.profile("quick").settings[0].base), seed=202, width=1, epochs=1, train_images=124)
+    dejavu = data.load("glyphs", seed=1).sha256
+    assert study.run(recipe).provenance["data_sha256"] == dejavu != data.load("glyphs", seed=201).sha256
+    assert measures._dataset(recipe).sha256 == dejavu
