@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import data, exact, recipes, study, train
+from spacedkd_lib import data, exact, recipes, train
 
 COMMITTED = json.loads((Path(__file__).parent / "fixtures" / "exact.json").read_text())
 WHY_NOT = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
@@ -37,7 +37,9 @@ def test_operations_have_the_committed_bits():
     assert here == COMMITTED["operations"]
 
 
-BASES = {"glyphs": replace(study._GLYPHS, epochs=2), "digits": replace(study._digits(30, 300), epochs=3)}
+BASE = recipes.Recipe(val_fraction=0.1, model="resnet8", width=8, lr=0.1, augment="none", teacher_mode="eval")
+BASES = {"glyphs": replace(BASE, dataset="glyphs", train_images=2232, epochs=2, batch_size=32),
+         "digits": replace(BASE, dataset="digits", train_images=300, epochs=3, batch_size=16)}
 ARMS = {"labels": recipes.baseline, "online": recipes.online_kd,
         "spaced": lambda base: recipes.spaced(recipes.online_kd(base), 1.5)}
 
