@@ -12,7 +12,8 @@
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy) or the GPU (--dry)
+## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy), the GPU (--dry)
+##                  or tuning (--data digits --families labels)
 
 PROFILE ?= quick
 OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
@@ -38,7 +39,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce publish test bench gpu soak report lock clean distclean
+.PHONY: help env check lab plan reproduce tune publish test bench gpu soak report lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -58,6 +59,9 @@ plan: $(READY) ## print what would run, what is done, and an estimate of time an
 
 reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
 	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$(SLURM)")
+
+tune: $(READY) ## choose the values of each family of arms on validation pictures; hours
+	@$(SPACEDKD) tune $(if $(WORKERS),--workers "$(WORKERS)") $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)") $(ARGS)
 
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish --profile "$(PROFILE)"

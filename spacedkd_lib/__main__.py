@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from . import records, slurm, stopping, study, tables
-from .recipes import VERSION, InputError, from_dict
+from . import records, slurm, stopping, study, tables, tuning
+from .recipes import VERSION, InputError, from_dict, nearest
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
 
@@ -31,13 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
         if name == "train":
             command.add_argument("recipe", help="a JSON file of the recipe's fields; what is left out has its default")
+        elif name == "tune":
+            command.add_argument("--data", default="glyphs", help="one of " + ", ".join(study.TUNED))
+            command.add_argument("--families", action="append", help="a family of arms; may be repeated; left out: all")
         elif name != "refresh":
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
-            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as suit "
-                                 "the machine; auto: on a GPU also several seeds at once")
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
+        if name not in ("train", "refresh"):
+            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as suit "
+                                 "the machine; auto: on a GPU also several seeds at once")
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)
@@ -253,6 +257,17 @@ def refresh(options) -> None:
             print(f"{path.name}: {'changed' if refresh_notebook(path) else 'unchanged'}", flush=True)
 
 
+def tune(options) -> None:
+    """Choose the values of each family of arms on validation pictures; publish every trial in results/tuning/."""
+    if options.data not in study.TUNED:
+        raise InputError(nearest("tuned data set", options.data, study.TUNED))
+    study.check_workers(options.workers)
+    task = study.TUNED[options.data]
+    names = list(task.families) if options.families in (None, ["all"]) else options.families
+    tuning.tune(options.data, task, names, study.run_all, options.workers, partial(print, flush=True))
+    print(f"Every trial and every choice: results/tuning/{options.data}/.")
+
+
 def train(options) -> None:
     """Train one recipe (a JSON file of its fields); under torchrun, on all its processes."""
     import torch
@@ -277,7 +292,7 @@ def train(options) -> None:
 
 
 COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh,
-            "train": train}
+            "train": train, "tune": tune}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -160,6 +160,20 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
     return from_json(path.read_bytes(), str(path)) if path.exists() else None
 
 
+def diverged(recipe: Recipe) -> str:
+    """Why this machine gave up a run of the recipe; empty if it did not."""
+    path = _note(recipe)
+    return path.read_text() if path.exists() else ""
+
+
+def note_divergence(recipe: Recipe, why: str) -> None:
+    write_atomically(_note(recipe), why)
+
+
+def _note(recipe: Recipe) -> Path:
+    return runs_folder() / ".diverged" / recipe.run_id / "why.txt"
+
+
 def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,
          predictions: str = "", runs: Path | None = None) -> Record:
     """Write a finished run: recipe, weights, and last of all the result that makes it complete.

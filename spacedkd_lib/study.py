@@ -24,8 +24,10 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 
-from . import records
-from .arms import ARMS, AUDIT, CONTROLS, MAIN, SELF_AUDIT, Setting, batches_per_epoch, transformer_arms
+from . import records, tuning
+from .arms import (
+    ARMS, AUDIT, CONTROLS, FAMILIES, MAIN, SELF_AUDIT, Setting, batches_per_epoch, transformer_arms,
+)
 from .executors import LocalProcesses, logged, within_memory
 from .recipes import (
     InputError, Recipe, education, from_dict, ie_kd, nearest, offline_kd, teacher_of, transformer,
@@ -107,7 +109,7 @@ PROFILES = {p.name: p for p in (
                 transformer=_small_transformer(_TINY_DIGITS, patch_size=4, width=16, depth=1, heads=2, batch_size=16)),
         Setting("digits, lead and lag", _TINY_DIGITS, lags=True)), first=0),
     Profile("quick", "the whole series without a GPU, in minutes: a miniature", 3, (
-        _on_glyphs("glyphs, miniature", _MINIATURE, intervals=(0.5, 1.5, 4.0), controls=("online KD, eval mode",),
+        _on_glyphs("glyphs, miniature", _MINIATURE, tuned="", intervals=(0.5, 1.5, 4.0), controls=("online KD, eval mode",),
               audit=("A1",)),)),
     Profile("study", "answers on the embedded data: tuned, converged; hours on two cores", 5, (
         _on_glyphs("glyphs", GLYPHS, intervals=(0.5, 1.5, 4.0), seeds=20, controls=tuple(CONTROLS), audit=AUDIT,
@@ -128,6 +130,20 @@ PROFILES = {p.name: p for p in (
         *(Setting(f"CIFAR-100, {net} at 224 pixels", None, transformer=transformer(_CIFAR, model=net))
           for net in ("timm/deit_tiny_patch16_224", "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7")))),
 )}
+
+
+# What `make tune` tunes, by the label of results/tuning
+def _task(base: Recipe, exits: str = "") -> tuning.Task:
+    """All families of a base; those of self KD have exits."""
+    soft = ("online KD", "online KD, asked before", "spaced KD", "offline KD", "self KD")
+    spaces = {"label smoothing": tuning.SMOOTHING, "SAM": tuning.SAM, **dict.fromkeys(soft, tuning.SOFT)}
+    with_exits = replace(base, model=exits) if exits else None
+    bases = {name: with_exits if name in ("exits, labels only", "self KD") else base for name in FAMILIES}
+    return tuning.Task(base, {name: tuning.Family(make(bases[name]), spaces.get(name, {}))
+                              for name, make in FAMILIES.items() if bases[name]})
+
+
+TUNED = {"glyphs": _task(GLYPHS, "resnet10"), "cifar100-slice": _task(SLICE)}
 
 
 def profile(name: str) -> Profile:
@@ -173,8 +189,13 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
             for name, arms in ARMS.items() if notebook in (None, name)
             for setting in chosen.settings
             for arm, recipe in (arms(setting) if setting.base or arms is transformer_arms else {}).items()
-            for seed in range(chosen.first, chosen.first +
-                              (seeds or name in MAIN and setting.seeds or chosen.seeds))]
+            for seed in map(tuning.check_seed, seeds_of(chosen, setting, name, seeds))]
+
+
+def seeds_of(chosen: Profile, setting: Setting, notebook: str, seeds: int = 0) -> range:
+    """The seeds of a setting's arms in a notebook; `seeds`: another number of them."""
+    count = seeds or notebook in MAIN and setting.seeds or chosen.seeds
+    return range(chosen.first, chosen.first + count)
 
 
 def unique(rows: Iterable[Row]) -> list[Recipe]:
@@ -317,7 +338,9 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
         dataset = data.load(missing[0].dataset, seed=missing[0].seed)
         outcomes = train.sweep(missing, dataset, folder=sweep.folder, on_epoch=on_epoch)
         for recipe, outcome in zip(missing, outcomes):
-            if not isinstance(outcome, InputError):
+            if isinstance(outcome, InputError):
+                records.note_divergence(recipe, str(outcome))
+            else:
                 records.save(recipe, *outcome)
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:

@@ -681,7 +681,8 @@ def code_sha256() -> str:
     """Of the modules that decide a run's numbers; those that only tell of them may change in mid-run."""
     telling = {"tables", "figures", "diagrams", "notebook", "exercises", "runner", "statistics", "deviations",
                "other_deviations", "transformer_deviations", "beyond_deviations", "claims", "study", "idle", "slurm",
-               "__main__", "landscape", "curvature", "robustness", "theory", "measures", "measure_figures"}
+               "__main__", "landscape", "curvature", "robustness", "theory", "measures", "measure_figures",
+               "tuning"}
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         if path.stem not in telling and "bench" not in path.parts:

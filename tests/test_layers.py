@@ -13,7 +13,7 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "deviations": 1, "statistics": 1, "strong": 1, "models": 1, "losses": 1, "records": 1, "executors": 1,
     "distributed": 1, "slurm": 1, "theory": 1, "beyond": 1,
     "other_deviations": 2, "transformer_deviations": 2, "beyond_deviations": 2, "data": 2, "batches": 2, "evaluate": 2,
-    "checkpoints": 2, "vits": 2, "graphs": 2,
+    "checkpoints": 2, "vits": 2, "graphs": 2, "tuning": 2,
     "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "stacked": 3, "curvature": 4,
     "train": 4,
     "study": 5, "claims": 5, "idle": 5,
@@ -23,7 +23,7 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
 }
 WITHOUT_TORCH = ("recipes", "schedule", "records", "statistics", "study", "tables", "figures", "measure_figures",
                  "diagrams", "notebook", "runner", "slurm", "executors", "exercises", "deviations", "other_deviations",
-                 "transformer_deviations", "claims", "theory", "beyond", "beyond_deviations", "exact")
+                 "transformer_deviations", "claims", "theory", "beyond", "beyond_deviations", "exact", "tuning")
 
 
 def _module(path):

@@ -19,8 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["dev"]]
 LOCK = (ROOT / "requirements.lock").read_text()
-COMMANDS = ["help", "env", "lab", "plan", "reproduce", "publish", "test", "bench", "gpu", "soak", "report", "clean",
-            "distclean"]
+COMMANDS = ["help", "env", "lab", "plan", "reproduce", "tune", "publish", "test", "bench", "gpu", "soak", "report",
+            "clean", "distclean"]
 
 
 def locked(python: str) -> dict[str, str]:
