@@ -134,13 +134,11 @@ def reproduce(options) -> int:
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
-        both = [compared(rows, found, published) for compared in (tables.compare, tables.compare_claims)]
-        print(both[0].to_string(index=False))
+        accuracies = tables.compare(rows, found, published)
+        print(accuracies.to_string(index=False))
         print(tables.certificate(found, published))
-        counts = both[1]["Verdicts"].value_counts()
-        print(f"Verdicts of {counts.sum()} claims: " + "; ".join(f"{name}: {n}" for name, n in counts.items()) + ".")
         page = records.built(folder) / "comparison.md"
-        records.write_atomically(page, tables.comparison(found, published, *both))
+        records.write_atomically(page, tables.comparison(found, published, accuracies))
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0

@@ -67,6 +67,7 @@ class Prediction(NamedTuple):
     linear: int | None
 
 
+THEORIES = ("Ahead helps", "Frozen helps", "Linear model")  # the last three fields of a `Prediction`
 LAG_SETTING = "glyphs, lead and lag"
 PREDICTIONS = (
     Prediction("teacher +1.5", "teacher +0", 1, 1, -1),
@@ -96,7 +97,7 @@ def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.Dat
         pairs = {claim: part[part["arm"].isin((claim.arm, claim.reference))] for claim in register}
         here = {claim: paired_by_seed(part, claim.arm, claim.reference) for claim, runs in pairs.items()
                 if setting in JUDGED and runs["arm"].nunique() == 2}
-        for claim, i, level, p in _corrected(part, here):
+        for claim, i, level, p in _corrected(part, here, len(register)):
             ids = " ".join(sorted(set(pairs[claim]["run_id"])))
             lines.append([claim.id, claim.statement, setting, claim.arm, claim.reference, i.n, i.mean, i.low, i.high,
                           100 * level, p, result(i.low, i.high), ids])
@@ -105,13 +106,14 @@ def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.Dat
     return pd.DataFrame(lines, columns=columns).sort_values(["Setting", "Claim"], ignore_index=True)
 
 
-def _corrected(part: pd.DataFrame, intervals: dict) -> list[tuple]:
-    """(claim, interval, level, Holm's p), from the smallest p on."""
+def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
+    """(claim, interval, level, Holm's p), from the smallest p on. A claim without runs, or with one pair, counts in the
+    family, as the last: its size is fixed beforehand."""
     lines, p, shown = [], 0.0, True
-    for k, (claim, i) in enumerate(sorted(intervals.items(), key=lambda item: item[1].p)):
+    for k, (claim, i) in enumerate(sorted(intervals.items(), key=lambda item: item[1].p if item[1].n > 1 else 1.0)):
         if shown:
-            level = 1 - (1 - LEVEL) / (len(intervals) - k)
-        p = max(p, min(1.0, i.p * (len(intervals) - k)))
+            level = 1 - (1 - LEVEL) / (size - k)
+        p = max(p, min(1.0, i.p * (size - k)))
         shown = shown and p < 1 - LEVEL
         lines.append((claim, paired_by_seed(part, claim.arm, claim.reference, level=level), level, p))
     return lines
@@ -133,6 +135,13 @@ def say(line: pd.Series) -> str:
     return line["Result"] + found
 
 
+def matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `judged` for people: a line a claim, a column a setting."""
+    said = table.assign(said=[say(line) for _, line in table.iterrows()])
+    wide = said.pivot(index=["Claim", "Statement"], columns="Setting", values="said").fillna("")
+    return wide.reset_index().rename_axis(columns=None)
+
+
 def predictions(frame: pd.DataFrame) -> pd.DataFrame:
     """The pairs of the lead-lag law that have runs: each theory's sign beside the difference in points and its 95%
     interval, not corrected."""
@@ -142,7 +151,24 @@ def predictions(frame: pd.DataFrame) -> pd.DataFrame:
     for of in PREDICTIONS:
         if {of.arm, of.reference} <= set(part["arm"]):
             i = paired_by_seed(part, of.arm, of.reference)
-            lines.append([of.arm, of.reference, *(signs[sign] for sign in of[2:]), i.mean, i.low, i.high, i.n])
-    return pd.DataFrame(lines, columns=["Arm", "Minus", "Ahead helps", "Frozen helps", "Linear model",
-                                        "Difference (points)", "Difference: low", "Difference: high",
-                                        "Difference: pairs"])
+            lines.append([of.arm, of.reference, *(signs[sign] for sign in of[2:]), i.n, i.mean, i.low, i.high])
+    return pd.DataFrame(lines, columns=["Arm", "Minus", *THEORIES, "n", "Difference (points)", "Difference: low",
+                                        "Difference: high"])
+
+
+def score(table: pd.DataFrame) -> pd.DataFrame:
+    """How many signs each theory has right, and how many an interval contradicts. The mean difference has a sign; a
+    predicted zero is right where the interval holds it, and contradicted where it does not.
+
+    Args:
+        table: from `predictions`.
+    """
+    lines = []
+    for theory in THEORIES:
+        of = table[table[theory] != ""]
+        sign = of[theory].map({"+": 1, "-": -1, "0": 0})
+        below, above = of["Difference: high"] < 0, of["Difference: low"] > 0
+        right = (sign * of["Difference (points)"] > 0) | ((sign == 0) & ~below & ~above)
+        against = (below & (sign >= 0)) | (above & (sign <= 0))
+        lines.append([theory, len(of), right.sum(), against.sum()])
+    return pd.DataFrame(lines, columns=["Theory", "Predictions", "Right", "Contradicted"])

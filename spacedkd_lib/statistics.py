@@ -109,7 +109,7 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
     """
     one, other = (frame[frame["arm"] == name].set_index("seed") for name in (arm, reference))
     both = sorted(set(one.index) & set(other.index))
-    if "device" in frame:
+    if "device" in frame and frame["device"].nunique() > 1:
         _check_devices(one.loc[both], other.loc[both])
     return paired_difference(one[column][both], other[column][both], level)
 

@@ -204,8 +204,10 @@ def unique(rows: Iterable[Row]) -> list[Recipe]:
 
 
 def folder(profile_name: str, seeds: int = 0) -> str:
-    """Folder under results/ and figures/: the profile's own, or one apart for another number of seeds."""
-    return profile_name if seeds in (0, profile(profile_name).seeds) else f"{profile_name}-{seeds}-seeds"
+    """Folder under results/ and figures/: the profile's own, or one apart for other numbers of seeds."""
+    chosen = profile(profile_name)
+    own = not seeds or seeds == chosen.seeds and not any(setting.seeds for setting in chosen.settings)
+    return profile_name if own else f"{profile_name}-{seeds}-seeds"
 
 
 def check_workers(workers: int | str) -> int:
