@@ -36,7 +36,7 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, message, tmp_path):
 
 
 def test_missing_data_without_a_network_starts_nothing(tmp_path):
-    done = command("reproduce", "--profile", "cifar100-slice", "--seeds", "1", SPACEDKD_RUNS=str(tmp_path / "runs"),
+    done = command("reproduce", "--profile", "core", "--seeds", "1", SPACEDKD_RUNS=str(tmp_path / "runs"),
                    SPACEDKD_DATA=str(tmp_path / "nothing"), SPACEDKD_MIRRORS="", http_proxy="http://127.0.0.1:9",
                    https_proxy="http://127.0.0.1:9")
     assert done.returncode == 2 and "Traceback" not in done.stderr
