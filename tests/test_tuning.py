@@ -201,7 +201,7 @@ def test_no_validation_pictures_are_refused():
 
 def test_real_runs_are_trained_once_and_given_up_once(monkeypatch, toy, place):
     """Sweeps of the package on the toy data, one learning rate of which diverges."""
-    monkeypatch.setattr(data, "load", lambda name: toy)
+    monkeypatch.setattr(data, "load", lambda name, seed: toy)
     monkeypatch.setattr(tuning, "WIDER", {"lr": (), "temperature": ()})  # no probes
     trained = []
 
