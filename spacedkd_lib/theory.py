@@ -13,7 +13,8 @@ I - eta h. The student replays the same batches while the teacher, theta', rests
     w <- P w + (1 - alpha) N + alpha (I - P) theta'
 
 for every sequence of batches: at the ends of its intervals spaced KD is online KD with P in place of one step's
-I - eta h. All second moments follow. They are exact for two designs: "additive" (h = H in every batch, g normal with
+I - eta h. A teacher that is behind rests at its state before the block and learns the block after the student, so theta
+takes the place of theta'. All second moments follow. They are exact for two designs: "additive" (h = H in every batch, g normal with
 variance sigma^2 lambda / B, each direction for itself) and "gaussian" (random design) in one direction; in more,
 random matrices do not commute, and `simulate` has the word.
 
@@ -100,12 +101,13 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
     Args:
         lr: step size eta.
         alpha: weight of the teacher's predictions, 1 - alpha that of the labels.
-        interval: s in batches; 1 is online KD, which asks its teacher after the update.
+        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is behind,
+            as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
         done: batches of the replay that the student has learned, 0 to s; None: all, the end of an interval.
         fresh: the replay shows other batches than the teacher's.
 
     Raises:
-        InputError: alpha outside [0, 1], an interval below 1, `done` outside the interval, a step size at which SGD
+        InputError: alpha outside [0, 1], an interval of 0, `done` outside the interval, a step size at which SGD
             diverges, a Gaussian design.
 
     >>> problem = Regression(curvature=(1.0,), noise=1.0, batch_size=1)
@@ -114,33 +116,66 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
     """
     _check(problem, lr, alpha)
     _check_additive(problem)
-    _check_count("interval", interval, 1)
-    done = interval if done is None else done
-    if not 0 <= done <= interval:
-        raise InputError(f"done = {done} lies outside an interval of {interval} batches: give 0 to {interval}.")
+    _check_interval(interval)
+    length = abs(interval)
+    done = length if done is None else done
+    if not 0 <= done <= length:
+        raise InputError(f"done = {done} lies outside an interval of {length} batches: give 0 to {length}.")
     step, rest = 1 - lr * problem.eigenvalues, sgd_variance(problem, lr)
-    whole, part = step ** interval, step ** done
+    whole, part = step ** length, step ** done
     shared = 0.0 if fresh else 1.0  # whether label noise reaches the student twice, by the labels and by the teacher
+    if interval < 0:
+        return rest * _behind(alpha, shared, whole, part)
     end = _mixture(alpha, shared / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
     cross = (1 - alpha) * shared + alpha / (1 + whole)  # E[w theta] at the end of an interval
-    overlap = shared * (1 - part) * step ** (interval - done) * (1 - part ** 2)
+    overlap = shared * (1 - part) * step ** (length - done) * (1 - part ** 2)
     now = (1 - alpha) ** 2 * (1 - part ** 2) + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * (1 - part) ** 2
     return rest * (part ** 2 * end + 2 * alpha * part * (1 - part) * whole * cross + now)
+
+
+def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The student's variance over the teacher's, [d], where the teacher is behind. Since the last block the teacher has
+    learned it, and the student has learned a part of the next one."""
+    end = _mixture(alpha, shared * whole / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
+    cross = (1 - alpha) * shared + alpha * whole / (1 + whole)  # E[w theta] at the end of an interval
+    new = (1 - alpha) ** 2 * (1 - part ** 2)
+    return part ** 2 * end + 2 * alpha * part * (1 - part) * cross + alpha ** 2 * (1 - part) ** 2 + new
 
 
 def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
     """Stationary variance of a student whose teacher is always `lead` updates ahead, [d], additive design.
 
-    lead 1 is online KD; lead 0 asks the teacher before its update (A7). Other arguments and errors as in
+    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and errors as in
     `student_variance`.
     """
     _check(problem, lr, alpha)
     _check_additive(problem)
-    _check_count("lead", lead, 0)
     step = 1 - lr * problem.eigenvalues
-    before = lead * step ** (lead - 1) if lead else 0.0
-    overlap = 0.0 if fresh else (1 - step) * (before + step ** (lead + 1) / (1 - step ** 2))
+    seen = lead * step ** (lead - 1) if lead > 0 else 0.0  # by the teacher, of the student's last batches
+    overlap = 0.0 if fresh else (1 - step) * (seen + step ** (abs(lead) + 1) / (1 - step ** 2))
     return sgd_variance(problem, lr) * _mixture(alpha, overlap, (1 + step ** 2) / (1 + step) ** 2)
+
+
+def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int], moving: bool = False,
+             fresh: bool = False) -> np.ndarray:
+    """The law of lead and lag in this model: the student's variance over its teacher's at rest, by offset, [K, d].
+
+    Args:
+        offsets: of the teacher in batches, [K]; negative where it is behind, 0 for online KD.
+        moving: the teacher is always so far away; otherwise it rests while the student learns a block.
+        lr, alpha, fresh: as in `student_variance`.
+
+    Raises:
+        InputError: as `constant_lead_variance` if moving, else as `stationary`.
+
+    >>> lead_lag(Regression(), 0.02, 0.3, [-60, -20, 0, 20, 60]).round(2).ravel()
+    array([0.64, 0.7 , 0.75, 0.79, 0.87])
+    """
+    if moving:
+        found = [constant_lead_variance(problem, lr, alpha, offset or 1, fresh) for offset in offsets]
+    else:
+        found = [stationary(problem, lr, alpha, offset or 1, fresh).student for offset in offsets]
+    return np.array(found) / sgd_variance(problem, lr)
 
 
 def one_example_variance(load: float, alpha: float, before: bool = False) -> float:
@@ -185,11 +220,11 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
     rates = np.asarray(rates, dtype=float)
     _check(problem, rates, alpha)
     _check_exact(problem)
-    _check_count("interval", interval, 1)
+    _check_interval(interval)
     now = np.stack([np.full(len(problem.curvature), value) for value in (start ** 2, 0.0, start ** 2)], axis=1)
     path = [now]
-    for first in range(0, len(rates), interval):
-        matrix, shift = _interval_map(problem, rates[first:first + interval], alpha, fresh)
+    for first in range(0, len(rates), abs(interval)):
+        matrix, shift = _interval_map(problem, rates[first:first + abs(interval)], alpha, fresh, interval < 0)
         path.append(np.einsum("dij,dj->di", matrix, path[-1]) + shift)
     return Moments(*np.moveaxis(np.array(path), -1, 0))
 
@@ -199,8 +234,8 @@ def stationary(problem: Regression, lr: float, alpha: float, interval: int, fres
     interval's map. Arguments and errors as in `moments`."""
     _check(problem, lr, alpha)
     _check_exact(problem)
-    _check_count("interval", interval, 1)
-    matrix, shift = _interval_map(problem, np.full(interval, lr), alpha, fresh)
+    _check_interval(interval)
+    matrix, shift = _interval_map(problem, np.full(abs(interval), lr), alpha, fresh, interval < 0)
     return Moments(*np.linalg.solve(np.eye(3) - matrix, shift[..., None])[..., 0].T)
 
 
@@ -212,11 +247,16 @@ def excess_risk(problem: Regression, second_moment: np.ndarray) -> np.ndarray:
     return second_moment @ problem.eigenvalues / 2
 
 
-def _interval_map(problem: Regression, rates: np.ndarray, alpha: float, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
+def _interval_map(problem: Regression, rates: np.ndarray, alpha: float, fresh: bool,
+                  behind: bool) -> tuple[np.ndarray, np.ndarray]:
     """The affine map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3]."""
     (_, p1, p2, p3, p4), (n0, n1, n2) = _propagator(problem, rates)
     zero = np.zeros_like(p1)
-    if fresh:  # P and N of the student are drawn apart from the teacher's
+    if behind:  # w <- P w + alpha (1 - P) theta + (1 - alpha) N
+        cross = (zero, p1 ** 2, alpha * (1 - p1) * p1) if fresh else (zero, p2, alpha * (p1 - p2))
+        rows = [(p2, 2 * alpha * (p1 - p2), alpha ** 2 * (1 - 2 * p1 + p2)), cross, (zero, zero, p2)]
+        shift = [(1 - alpha) ** 2 * n0, zero if fresh else (1 - alpha) * n0, n0]
+    elif fresh:  # P and N of the student are drawn apart from the teacher's
         pull = alpha ** 2 * (1 - 2 * p1 + p2)
         rows = [(p2, 2 * alpha * (p1 - p2) * p1, pull * p2), (zero, p1 ** 2, alpha * (1 - p1) * p2), (zero, zero, p2)]
         shift = [(1 - alpha) ** 2 * n0 + pull * n0, alpha * (1 - p1) * n0, n0]
@@ -324,9 +364,10 @@ def _check(problem: Regression, rates: float | Sequence[float], alpha: float = 0
                          f"{max(problem.curvature):g}, and far less for small batches of a Gaussian design.")
 
 
-def _check_count(name: str, value: int, lowest: int) -> None:
-    if value < lowest:
-        raise InputError(f"{name} = {value} is out of range: give a whole number of batches, at least {lowest}.")
+def _check_interval(interval: int) -> None:
+    if interval == 0:
+        raise InputError("interval = 0 is out of range: give a whole number of batches, 1 for online KD, below 0 for a "
+                         "teacher that is behind.")
 
 
 def _check_additive(problem: Regression) -> None:

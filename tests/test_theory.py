@@ -9,7 +9,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from spacedkd_lib.recipes import InputError
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.theory import (
-    Regression, constant_lead_variance, excess_risk, moments, one_example_variance, sgd_variance, simulate, stationary,
+    Regression, constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate, stationary,
     student_variance,
 )
 
@@ -46,7 +46,7 @@ def _second_moments(problem, rates, alpha, events, start=0.0, fresh=False):
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("interval", [1, 2, 7, 40])
+@pytest.mark.parametrize("interval", [1, 2, 7, 40, -1, -2, -7, -40])
 def test_at_rest_the_spaced_student_has_the_variance_of_its_impulse_responses(interval, fresh):
     rates, events = np.full(560, LR), _events(560, interval)
     student, cross, teacher = _second_moments(PROBLEM, rates, ALPHA, events, fresh=fresh)
@@ -56,30 +56,33 @@ def test_at_rest_the_spaced_student_has_the_variance_of_its_impulse_responses(in
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_within_an_interval_too(fresh):
-    events = _events(280, 7)
+@pytest.mark.parametrize("interval", [7, -7])
+def test_within_an_interval_too(interval, fresh):
+    events = _events(280, interval)
+    begun = len(events) - (7 if interval > 0 else 14)  # when the student begins to learn the last block
     for done in range(8):
-        until = events[:len(events) - 7 + done]
-        student = _second_moments(PROBLEM, np.full(280, LR), ALPHA, until, fresh=fresh)[0]
-        np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 7, done, fresh), student, rtol=1e-9)
+        student = _second_moments(PROBLEM, np.full(280, LR), ALPHA, events[:begun + done], fresh=fresh)[0]
+        np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, interval, done, fresh), student, rtol=1e-9)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("lead", [0, 1, 2, 9, 60])
+@pytest.mark.parametrize("lead", [0, 1, 2, 9, 60, -1, -9, -60])
 def test_a_constant_lead_too(lead, fresh):
     events = _events(400, lead, rule="constant", tail="drop") if lead else _asked_before(400)
+    if lead < 0:
+        events = events[:len(events) + lead]  # at the end the teacher catches up: the student is not asked then
     student = _second_moments(PROBLEM, np.full(400, LR), ALPHA, events, fresh=fresh)[0]
     np.testing.assert_allclose(constant_lead_variance(PROBLEM, LR, ALPHA, lead, fresh), student, rtol=1e-9)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("interval", [1, 8, 30])
+@pytest.mark.parametrize("interval", [1, 8, 30, -8, -30])
 def test_a_training_with_a_decaying_rate_and_a_partial_last_interval(interval, fresh):
     rates = LR * np.cos(np.linspace(0, np.pi / 2, 45))
     whole = _second_moments(PROBLEM, rates, ALPHA, _events(45, interval), start=0.7, fresh=fresh)
     found = moments(PROBLEM, rates, ALPHA, interval, start=0.7, fresh=fresh)
     np.testing.assert_allclose([part[-1] for part in found], whole, rtol=1e-9)
-    assert len(found.student) == 1 + -(-45 // interval)
+    assert len(found.student) == 1 + -(-45 // abs(interval))
     bias = moments(replace(PROBLEM, noise=0.0), rates, ALPHA, interval, start=0.7, fresh=fresh)
     variance = moments(PROBLEM, rates, ALPHA, interval, fresh=fresh)
     np.testing.assert_allclose(bias.student + variance.student, found.student, rtol=1e-12)
@@ -117,12 +120,12 @@ def _last(*args, **options):
 
 
 @pytest.mark.parametrize("problem, lr", [(PROBLEM, LR), (ONE, 0.4)])
-@pytest.mark.parametrize("interval, fresh", [(1, False), (6, False), (6, True)])
+@pytest.mark.parametrize("interval, fresh", [(1, False), (6, False), (6, True), (-6, False), (-6, True)])
 def test_simulation_at_rest_agrees_within_its_error(problem, lr, interval, fresh):
     _agree(problem, np.full(90, lr), ALPHA, interval, fresh, repeats=8000)
 
 
-@pytest.mark.parametrize("interval, fresh", [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize("interval, fresh", [(1, False), (2, False), (2, True), (-2, False), (-2, True)])
 def test_simulation_from_a_far_start_agrees_within_its_error(interval, fresh):
     """Where the random products of a Gaussian design matter most: an eager pupil, few batches, a far start."""
     _agree(ONE, np.array([0.6, 0.5, 0.4, 0.3]), 0.9, interval, fresh, repeats=400_000, start=2.0)
@@ -193,6 +196,30 @@ def test_one_example_of_very_many_directions(load, before):
     assert ratio == pytest.approx(one_example_variance(load, ALPHA, before), rel=0.06)
 
 
+def test_behind_the_student_varies_less_than_online_and_ahead_more():
+    """At rest, with small steps: what another teacher would give is the least."""
+    small = Regression((1.0, 0.5))
+    for block in (20, 60):
+        behind, online, ahead = lead_lag(small, 0.02, ALPHA, [-block, 0, block])
+        other, moving = (lead_lag(small, 0.02, ALPHA, [-block, block], **kind) for kind in (dict(fresh=True),
+                                                                                             dict(moving=True)))
+        assert (behind < online).all() and (online < ahead).all() and (other[1] < behind).all()
+        np.testing.assert_allclose(other[0], other[1])  # a teacher that shares no noise has no direction in time
+        np.testing.assert_allclose(behind / online, student_variance(small, 0.02, ALPHA, -block)
+                                   / student_variance(small, 0.02, ALPHA, 1))
+        assert (moving[0] < behind).all()  # a whole block behind, not half a block in the mean
+
+
+def test_behind_in_very_many_directions_a_student_has_the_variance_of_asking_before():
+    """Batches of one example that a step fits: a block of 60 is known to a teacher ahead, and new to one behind."""
+    d, batches, ratios = 100, 480, []
+    problem = Regression((1.0,) * d, batch_size=1, design="gaussian")
+    for interval in (1, 60, -60):
+        student, teacher = _last(problem, [1 / d] * batches, ALPHA, _events(batches, interval), 60, seed=0)
+        ratios.append((student ** 2).mean() / (teacher ** 2).mean())
+    assert ratios == pytest.approx([1.0, 1.03, 0.58], abs=0.04)
+
+
 def test_bias_in_closed_form():
     quiet, step = replace(PROBLEM, noise=0.0), 1 - LR * np.array(PROBLEM.curvature)
     for interval, blocks in ((1, 24), (6, 4), (24, 1)):
@@ -218,11 +245,12 @@ def test_excess_risk_is_the_mean_loss_above_the_optimum():
     (lambda: student_variance(PROBLEM, LR, 1.1, 1), "alpha = 1.1"),
     (lambda: student_variance(PROBLEM, LR, ALPHA, 0), "interval = 0"),
     (lambda: student_variance(PROBLEM, LR, ALPHA, 3, done=4), "done = 4"),
+    (lambda: student_variance(PROBLEM, LR, ALPHA, -3, done=4), "done = 4"),
     (lambda: student_variance(ONE, 0.1, ALPHA, 3), "No closed form"),
-    (lambda: constant_lead_variance(PROBLEM, LR, ALPHA, -1), "lead = -1"),
     (lambda: constant_lead_variance(ONE, 0.1, ALPHA, 1), "No closed form"),
     (lambda: stationary(replace(PROBLEM, design="gaussian"), 0.01, ALPHA, 1), "3 directions"),
     (lambda: stationary(PROBLEM, LR, ALPHA, 0), "interval = 0"),
+    (lambda: lead_lag(ONE, 0.1, ALPHA, [-3, 0], moving=True), "No closed form"),
     (lambda: moments(PROBLEM, [0.1, -0.1], ALPHA, 1), "do not train"),
     (lambda: moments(PROBLEM, [0.1], ALPHA, 0), "interval = 0"),
     (lambda: simulate(PROBLEM, [LR] * 3, ALPHA, _events(4, 2), 1, seed=0), "a rate for each batch"),
