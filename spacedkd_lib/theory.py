@@ -14,9 +14,9 @@ I - eta h. The student replays the same batches while the teacher, theta', rests
 
 for every sequence of batches: at the ends of its intervals spaced KD is online KD with P in place of one step's
 I - eta h. A teacher that is behind rests at its state before the block and learns the block after the student, so theta
-takes the place of theta'. All second moments follow. They are exact for two designs: "additive" (h = H in every batch, g normal with
-variance sigma^2 lambda / B, each direction for itself) and "gaussian" (random design) in one direction; in more,
-random matrices do not commute, and `simulate` has the word.
+takes the place of theta'. All second moments follow. They are exact for two designs: "additive" (h = H in every batch,
+g normal with variance sigma^2 lambda / B, each direction for itself) and "gaussian" (random design) in one direction;
+in more, random matrices do not commute, and `simulate` has the word.
 
 Shapes: d directions, R repeats of a simulation, T batches, B examples of a batch. Taught in notebooks/08_theory.ipynb.
 """
@@ -101,8 +101,8 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
     Args:
         lr: step size eta.
         alpha: weight of the teacher's predictions, 1 - alpha that of the labels.
-        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is behind,
-            as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
+        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is
+            behind, as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
         done: batches of the replay that the student has learned, 0 to s; None: all, the end of an interval.
         fresh: the replay shows other batches than the teacher's.
 
@@ -145,8 +145,8 @@ def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) ->
 def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
     """Stationary variance of a student whose teacher is always `lead` updates ahead, [d], additive design.
 
-    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and errors as in
-    `student_variance`.
+    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and errors
+    as in `student_variance`.
     """
     _check(problem, lr, alpha)
     _check_additive(problem)

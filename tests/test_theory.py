@@ -9,8 +9,8 @@ from scipy.linalg import solve_discrete_lyapunov
 from spacedkd_lib.recipes import InputError
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.theory import (
-    Regression, constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate, stationary,
-    student_variance,
+    Regression, constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate,
+    stationary, student_variance,
 )
 
 LR, ALPHA = 0.2, 0.3
