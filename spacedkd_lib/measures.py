@@ -230,7 +230,7 @@ def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
     return list(dict.fromkeys(
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)
-        and (not measure.once or (row.setting == rows[0].setting and row.seed == 0))))
+        and (not measure.once or (row.setting == rows[0].setting and row.seed == rows[0].seed))))
 
 
 def plan(rows: Iterable[study.Row], workers: int = 0) -> tuple[int, float]:

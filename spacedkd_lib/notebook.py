@@ -89,7 +89,7 @@ class Session:
 
     def results(self, measured: bool = False) -> Results:
         """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
-        use, the largest profile's. In every other profile: what was just run.
+        use, the largest profile's. In every other profile, or if nothing is published: what was just run.
 
         Args:
             measured: only profiles whose measures are published too.
@@ -132,11 +132,13 @@ class Session:
                 if which == name and run_id in shown.records}
 
     def source(self, shown: Results) -> None:
-        """Print whose numbers follow."""
+        """Print whose numbers follow. Smoke's own runs name no machine or commit: the kept copy stays the same."""
         for name in shown.profiles:
             of = [shown.records[r.recipe.run_id].provenance for r in study.grid(name, self.name)
                   if r.recipe.run_id in shown.ids]
-            if of:
+            if of and name == "smoke":
+                print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which say nothing about methods.")
+            elif of:
                 kind = "just run" if name == self.profile else "published"
                 print(f"Profile {name}, {kind}: {len(of)} runs. {tables.hardware_and_versions(of)}.")
 
