@@ -107,8 +107,8 @@ def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.Dat
 
 
 def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
-    """(claim, interval, level, Holm's p), from the smallest p on. A claim without runs, or with one pair, counts in the
-    family, as the last: its size is fixed beforehand."""
+    """(claim, interval, level, Holm's p), from the smallest p on. The size of the family is fixed beforehand: a claim
+    without runs or with one pair counts, with p = 1."""
     lines, p, shown = [], 0.0, True
     for k, (claim, i) in enumerate(sorted(intervals.items(), key=lambda item: item[1].p if item[1].n > 1 else 1.0)):
         if shown:

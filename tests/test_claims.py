@@ -1,23 +1,28 @@
-"""Claims: what is claimed can be measured, and each verdict follows from the rule and from nothing else."""
+"""Claims: each verdict follows from the rule and from nothing else, and each claim is older than what judges it."""
 
 import math
+import os
 import re
+import subprocess
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from test_tables import accuracies, tidy
+from scipy import stats
+from test_tables import synthetic, tidy
 
-from spacedkd_lib import claims, study
-from spacedkd_lib.claims import REGISTER, SMALLEST, Claim
-from spacedkd_lib.statistics import holm, mean_interval, one_sided, paired_difference, seeds_needed
+from spacedkd_lib import claims, records, study, tables
+from spacedkd_lib.claims import PREDICTIONS, PRIMARY, Claim
 
+ROOT = Path(__file__).resolve().parent.parent
 BASE = [60.0, 63.0, 61.0, 66.0, 64.0]
 ARMS = {"base": BASE, "better": [b + d for b, d in zip(BASE, [2.0, 2.2, 1.8, 2.1, 1.9])],
-        "equal": [b + d for b, d in zip(BASE, [0.2, -0.1, 0.0, 0.2, -0.1])],
-        "noisy": [b + d for b, d in zip(BASE, [3.0, -1.0, 2.0, -2.0, 4.0])],
-        "barely": [b + d for b, d in zip(BASE, [1.0, 0.2, 1.6, 0.4, 0.9])]}
-CLAIMS = tuple(Claim(name, f"{name} beats base.", "ours", "05_spaced_kd", name, "base")
-               for name in ARMS if name != "base")
+        "worse": [b + d for b, d in zip(BASE, [-2.2, -1.1, -3.0, -2.2, -1.1])],
+        "noisy": [b + d for b, d in zip(BASE, [3.0, -1.0, 2.0, -2.0, 4.0])]}
+CLAIMS = tuple(Claim(name, f"{name} beats base.", name, "base") for name in ARMS if name != "base")
 
 
 def line(table, claim, setting="glyphs"):
@@ -26,145 +31,215 @@ def line(table, claim, setting="glyphs"):
 
 # The register
 
-def test_the_register_has_every_claim_once_and_in_words():
-    assert [claim.id for claim in REGISTER] == [*(f"P{i}" for i in range(1, 10)),
-                                                 *(f"Q{i}" for i in range(1, 14)), "X1", "X2",
-                                                 *(f"O{i}" for i in range(1, 6)), *(f"S{i}" for i in range(1, 9)),
-                                                 *(f"T{i}" for i in range(1, 5)), *(f"U{i}" for i in range(1, 6)),
-                                                 *(f"F{i}" for i in range(1, 6)), *(f"N{i}" for i in range(1, 9))]
-    assert len({claim.statement for claim in REGISTER}) == len(REGISTER)
-    assert len({claim[3:] for claim in REGISTER}) == len(REGISTER)  # no comparison stands in Holm's family twice
-    for claim in REGISTER:
-        assert re.fullmatch(r"[A-Z][^.]+(\.\d[^.]*)*\.", claim.statement), claim.statement
-        assert claim.source == {"P": "paper", "Q": "ours", "X": "after first runs", "O": "other papers",
-                                "S": "ours, later", "T": "paper, transformers",
-                                "U": "ours, transformers", "F": "follow-up", "N": "ours, beyond KD"}[claim.id[0]]
-
-
-def test_the_study_profile_has_both_arms_of_every_claim():
-    settings = {}
-    for row in study.grid("study", seeds=1):
-        settings.setdefault((row.notebook, row.arm), set()).add(row.setting)
-    for claim in REGISTER:
-        assert settings[claim.notebook, claim.arm] & settings[claim.notebook, claim.reference], claim.id
+def test_the_study_has_both_arms_of_every_claim_and_prediction():
+    there = {(row.setting, row.arm) for row in study.grid("study", "05_spaced_kd", 1)}
+    assert {("glyphs", arm) for claim in PRIMARY for arm in claim[2:]} <= there
+    assert {(claims.LAG_SETTING, arm) for pair in PREDICTIONS for arm in pair[:2]} <= there
+    labels = {setting.label for profile in study.PROFILES.values() for setting in profile.settings}
+    assert {*claims.JUDGED, claims.LAG_SETTING} <= labels
+    pairs = [claim[2:] for claim in PRIMARY] + [of[:2] for of in PREDICTIONS]
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs)  # no comparison is stated twice
 
 
 # Judging
 
-def test_judged_against_statistics():
+def by_scipy(arms, size):
+    """Holm's step-down from the p-values of SciPy: claim -> (low, high, level, adjusted p)."""
+    tests = {name: stats.ttest_rel(values, BASE) for name, values in arms.items()}
+    found, adjusted, level = {}, 0.0, None
+    for k, name in enumerate(sorted(tests, key=lambda name: tests[name].pvalue)):
+        if adjusted < 0.05:  # until one is not shown
+            level = 1 - 0.05 / (size - k)
+        adjusted = max(adjusted, min(1.0, tests[name].pvalue * (size - k)))
+        found[name] = (*tests[name].confidence_interval(level), 100 * level, adjusted)
+    return found
+
+
+def test_judged_against_scipy():
     frame = tidy(ARMS)
     table = claims.judged(frame, CLAIMS)
-    assert table["Claim"].tolist() == ["better", "equal", "noisy", "barely"]
-    wanted = {claim.arm: paired_difference(ARMS[claim.arm], BASE) for claim in CLAIMS}
+    wanted = by_scipy({name: ARMS[name] for name in ("better", "worse", "noisy")}, 3)
+    columns = ["Difference: low", "Difference: high", "Level (%)", "p (Holm)"]
     for claim in CLAIMS:
-        got, i = line(table, claim.id), wanted[claim.arm]
-        assert got[["Statement", "Source", "Arm", "Against"]].tolist() == [*claim[1:3], *claim[4:]]
-        assert got[["Difference (points)", "Difference: low", "Difference: high"]].tolist() == pytest.approx(i[:3])
-        assert got["n"] == got["Difference: pairs"] == 5
-        assert got["Seeds for 1 point"] == seeds_needed(1.0, i.sd)
+        got = line(table, claim.id)
+        assert got[columns].tolist() == pytest.approx(wanted[claim.id])
+        assert got[["Statement", "Arm", "Against", "n"]].tolist() == [*claim[1:], 5]
+        assert got["Difference (points)"] == pytest.approx(np.subtract(ARMS[claim.arm], BASE).mean())
         assert got["Runs"].split() == sorted(frame[frame["arm"].isin((claim.arm, "base"))]["run_id"])
-    assert table["Difference: p (Holm)"].tolist() == pytest.approx(holm([i.p for i in wanted.values()]))
-    assert table["Result"].tolist() == ["supported", "refuted", "inconclusive", "inconclusive"]
+    assert table["Level (%)"].round(2).tolist() == [98.33, 95.0, 97.5]  # by claim: better, noisy, worse
+    assert table["Result"].tolist() == ["supported", "inconclusive", "refuted"]
 
 
-def test_holms_family_is_all_claims_of_a_setting_and_no_other():
-    """"barely" is supported where it is the only claim, and not where three more were asked."""
-    only = {arm: ARMS[arm] for arm in ("barely", "base")}
-    table = claims.judged(pd.concat([tidy(ARMS), tidy(only, setting="digits")]), CLAIMS)
-    alone, one_of_four = line(table, "barely", "digits"), line(table, "barely")
-    assert alone["Difference: p (Holm)"] == pytest.approx(paired_difference(ARMS["barely"], BASE).p)
-    assert alone["Difference: p (Holm)"] < 0.05 < one_of_four["Difference: p (Holm)"]
-    assert (alone["Result"], one_of_four["Result"]) == ("supported", "inconclusive")
+def test_after_a_claim_that_is_not_shown_the_others_keep_its_level():
+    """The second is shown by itself, at 95%, and not at the level of the first, which is not shown."""
+    arms = {name: [b + d for b, d in zip(BASE, gains)] for name, gains in (
+        ("first", [1.0, 0.1, 1.6, 0.4, 0.9]), ("second", [1.0, 0.0, 1.6, 0.4, 0.9]), ("third", [3, -1, 2, -2, 4]))}
+    table = claims.judged(tidy(arms | {"base": BASE}), [Claim(name, "", name, "base") for name in arms])
+    assert set(table["Level (%)"].round(2)) == {98.33} and set(table["Result"]) == {"inconclusive"}
+    assert stats.ttest_rel(arms["second"], BASE).pvalue < 0.05
+    assert table["Difference: low"].tolist() == pytest.approx([by_scipy(arms, 3)[name][0] for name in arms])
 
 
-def test_a_claim_without_runs_of_both_arms_is_left_out():
-    frame = tidy({arm: values for arm, values in ARMS.items() if arm != "noisy"})
-    elsewhere = tidy({"noisy": ARMS["noisy"]}, notebook="04_self_kd")
-    table = claims.judged(pd.concat([frame, elsewhere]), CLAIMS)
-    assert table["Claim"].tolist() == ["better", "equal", "barely"]
-    assert len(claims.judged(frame[frame["arm"] != "base"], CLAIMS)) == 0
+def test_the_size_of_a_family_is_fixed_beforehand():
+    """A claim without runs, or with one pair, counts, and comes last with p = 1."""
+    alone = claims.judged(tidy({"better": ARMS["better"], "base": BASE}), CLAIMS)
+    assert alone["Claim"].tolist() == ["better"] and alone["Level (%)"].round(2).tolist() == [98.33]
+    one = claims.judged(tidy(ARMS | {"noisy": [99.0]}), CLAIMS)
+    assert line(one, "noisy")[["n", "Result", "p (Holm)"]].tolist() == [1, "inconclusive", 1.0]
+    assert line(one, "better")["Level (%)"] == pytest.approx(98 + 1 / 3) and line(one, "worse")["Level (%)"] == 97.5
 
 
-def test_only_seeds_of_both_arms_are_compared():
-    frame = tidy({"better": ARMS["better"][:3], "base": BASE})
-    got = line(claims.judged(frame, CLAIMS), "better")
-    assert got["n"] == 3
-    assert got["Difference (points)"] == pytest.approx(paired_difference(ARMS["better"][:3], BASE[:3]).mean)
+@pytest.mark.parametrize("frame", [
+    tidy(ARMS, setting="digits"), tidy(ARMS, setting="glyphs, miniature"), tidy(ARMS, setting=claims.LAG_SETTING),
+    tidy(ARMS, notebook="06_loss_landscape"), tidy({arm: ARMS[arm] for arm in ("better", "worse")}), tidy(ARMS)[:0]])
+def test_nothing_else_is_judged(frame):
+    """Only settings of `JUDGED`, in notebook 05, with runs of both arms."""
+    assert claims.judged(frame, CLAIMS).empty and claims.matrix(claims.judged(frame, CLAIMS)).empty
 
 
-@pytest.mark.parametrize("seeds", [0, 1])
-def test_fewer_than_two_pairs_decide_nothing(seeds):
-    frame = tidy(ARMS)
-    one = frame[(frame["arm"] == "base") | (frame["seed"] < seeds)]
-    one = pd.concat([one, tidy({"better": [99.0]}).assign(seed=7)])  # a seed that the reference does not have
-    got = line(claims.judged(one, CLAIMS), "better")
-    assert (got["n"], got["Result"]) == (seeds, "inconclusive") and math.isnan(got["Seeds for 1 point"])
+def test_settings_are_families_of_their_own():
+    both = pd.concat([tidy(ARMS), tidy(ARMS, setting="CIFAR-100")])
+    table = claims.judged(both, CLAIMS)
+    assert len(table) == 6 and set(table["Level (%)"].round(2)) == {98.33, 97.5, 95.0}
+    wide = claims.matrix(table)
+    assert list(wide.columns) == ["Claim", "Statement", "CIFAR-100", "glyphs"] and wide["Claim"].is_unique
+    assert re.fullmatch(r"supported: \+2\.0 \[1\.\d, 2\.\d\]", wide["glyphs"][0])
 
 
-@pytest.mark.parametrize("mean, gain, smaller, said", [
-    (0.2, 0.01, 1.0, "supported"),  # by however little
-    (0.2, 0.01, 0.01, "supported"),  # a small gain, and shown to be one
-    (1.0, 0.05, 1.0, "inconclusive"),  # not after Holm
-    (0.2, 0.06, 0.04, "refuted"),  # if there is a gain, it is too small
-    (0.2, 0.06, 0.05, "inconclusive"),
-    (-1.5, 0.001, 0.001, "refuted"),
-    (-1.5, 0.001, 0.06, "inconclusive"),
-    (math.nan, math.nan, math.nan, "inconclusive"),
-])
-def test_the_rule(mean, gain, smaller, said):
-    assert claims.result(mean, gain, smaller) == said
+def test_the_matrix_says_one_pair_and_leaves_gaps():
+    both = pd.concat([tidy({"better": [62.0], "base": BASE}), tidy(ARMS, setting="CIFAR-100")])
+    wide = claims.matrix(claims.judged(both, CLAIMS)).set_index("Claim")
+    assert wide["glyphs"].to_dict() == {"better": "inconclusive (n = 1)", "noisy": "", "worse": ""}
 
 
-def test_what_is_refuted_is_corrected_too_and_families_are_apart():
-    """Of four claims with p = 0.02 each that there is a gain of half a point none is refuted, and alone each is."""
-    small = {f"arm {k}": [b + d for b, d in zip(BASE, [0.2, -0.8, 0.0, 0.3, -0.6])] for k in range(4)} | {"base": BASE}
-    of = [Claim(f"C{k}", "", "ours", "05_spaced_kd", f"arm {k}", "base") for k in range(4)]
-    assert 0.0125 < one_sided(paired_difference(small["arm 0"], BASE), SMALLEST) < 0.05
-    assert set(claims.judged(tidy(small), of)["Result"]) == {"inconclusive"}
-    apart = [claim._replace(source=claim.id) for claim in of]
-    assert set(claims.judged(tidy(small), apart)["Result"]) == {"refuted"}
+# The lead-lag law
+
+def law(**gains):
+    """Arms of the law, five seeds each: a gain over "teacher +0" and a little noise."""
+    values = {"teacher +0": BASE}
+    for arm, gain in gains.items():
+        values[arm] = [b + gain + e for b, e in zip(BASE, (0.1, -0.1, 0.0, 0.2, -0.2))]
+    return tidy(values, setting=claims.LAG_SETTING)
 
 
-# For people
-
-def test_matrix_has_a_line_a_claim_and_a_column_a_setting():
-    only = {arm: ARMS[arm] for arm in ("noisy", "base")}  # the order is the register's all the same
-    table = claims.matrix(claims.judged(pd.concat([tidy(only, setting="digits"), tidy(ARMS)]), CLAIMS), CLAIMS)
-    assert list(table.columns) == ["Claim", "Statement", "digits", "glyphs"]
-    assert table["Claim"].tolist() == ["better", "equal", "noisy", "barely"]
-    i = mean_interval([2.0, 2.2, 1.8, 2.1, 1.9])
-    said = f"supported: +2.0 [{i.low:.1f}, {i.high:.1f}]"
-    assert table.loc[0, ["Statement", "glyphs"]].tolist() == ["better beats base.", said]
-    assert table.loc[2, "digits"] == table.loc[2, "glyphs"]
-    assert table["digits"].drop(2).tolist() == ["", "", ""] and table.loc[1, "glyphs"].startswith("refuted: +0.0 [-0.")
+def test_predictions_are_signs_beside_intervals():
+    frame = law(**{"teacher +1.5": 2.0, "teacher -1.5": 2.0})
+    table = claims.predictions(pd.concat([frame, tidy({"teacher +4": BASE, "teacher -4": BASE})]))  # another setting
+    assert table[["Arm", "Minus", *claims.THEORIES]].values.tolist() == [
+        ["teacher +1.5", "teacher +0", "+", "+", "-"], ["teacher -1.5", "teacher +0", "-", "+", "+"],
+        ["teacher +1.5", "teacher -1.5", "+", "0", "-"]]
+    got = table[["Difference (points)", "Difference: low", "Difference: high", "n"]].values[0]
+    error = stats.sem([0.1, -0.1, 0.0, 0.2, -0.2])
+    assert got == pytest.approx([2.0, *stats.t.interval(0.95, 4, 2.0, error), 5])
+    assert claims.predictions(frame[:0]).empty
 
 
-@pytest.mark.parametrize("frame, cells", [
-    (tidy(ARMS)[:0], []),
-    (tidy({"better": [62.0], "base": [60.0]}), ["inconclusive (n = 1)"]),
-    (tidy({"better": [60.1, 59.88], "base": [60.0, 60.0]}), ["inconclusive: +0.0 [-1.4, 1.4]"])])
-def test_matrix_of_little(frame, cells):
-    judged = claims.judged(frame, CLAIMS)
-    assert len(judged.drop(columns=["Runs", "Source"])) == len(cells)
-    table = claims.matrix(judged, CLAIMS)
-    assert list(table.columns[:2]) == ["Claim", "Statement"]
-    assert [cell for name in table.columns[2:] for cell in table[name]] == cells
+def test_score_counts_what_is_right_and_what_is_contradicted():
+    """Both gain 2 points, and equally; then only the one that is behind gains."""
+    def scored(frame):
+        return claims.score(claims.predictions(frame)).values.tolist()
+    assert scored(law(**{"teacher +1.5": 2.0, "teacher -1.5": 2.0})) == [
+        ["Ahead helps", 3, 1, 1], ["Frozen helps", 3, 3, 0], ["Linear model", 3, 1, 1]]
+    assert scored(law(**{"teacher +1.5": -2.0, "teacher -1.5": 2.0})) == [
+        ["Ahead helps", 3, 0, 3], ["Frozen helps", 3, 1, 2], ["Linear model", 3, 3, 0]]
+    assert scored(law()) == [[theory, 0, 0, 0] for theory in claims.THEORIES]
 
 
-def test_real_arms_are_found():
-    """Names of the register meet those of a real grid's frame."""
-    frame = pd.concat([tidy({"spaced KD s=1.5": ARMS["better"], "online KD": BASE, "baseline": BASE}),
-                       tidy({"released": BASE, "released, s=0": BASE}, notebook="09_released_code_audit")])
-    table = claims.judged(frame).set_index("Claim")
-    assert table["Result"].to_dict() == {"P1": "supported", "P2": "supported", "P3": "refuted", "P8": "refuted"}
-    assert accuracies(frame, "online KD") == BASE
+# A claim is older than the runs that judge it
+
+SOURCE = "spacedkd_lib/claims.py"
 
 
-def test_across_settings_is_the_share_of_pairs_that_the_arm_wins():
-    frame = pd.concat([tidy({"better": [3.0, 2.0], "base": [1.0, 2.0]}),
-                       tidy({"better": [1.0, 1.0], "base": [2.0, 0.0]}, setting="digits"),
-                       tidy({"base": [0.0]}, setting="letters")])
-    found = claims.across_settings(frame, CLAIMS).squeeze()
-    assert found[["Claim", "Settings", "n"]].tolist() == ["better", 2, 2]
-    assert found["P(improvement)"] == pytest.approx((3.5 / 4 + 0.5) / 2) and math.isnan(found["low"])
-    assert len(claims.across_settings(frame[:0], CLAIMS)) == 0
+def judging(published):
+    """How the line of a claim or prediction begins, and when the first published run that judges it began (UTC
+    timestamp).
+
+    Args:
+        published: profile -> run id -> record.
+    """
+    first = {}
+    for name, found in published.items():
+        for row in study.grid(name, "05_spaced_kd"):
+            told = [(f'Claim("{of.id}"', of[2:]) for of in PRIMARY if row.setting in claims.JUDGED]
+            told += [(f'Prediction("{of.arm}", "{of.reference}"', of[:2]) for of in PREDICTIONS
+                     if row.setting == claims.LAG_SETTING]
+            for begins, arms in told:
+                if row.arm in arms and row.recipe.run_id in found:
+                    origin = found[row.recipe.run_id].provenance
+                    began = datetime.fromisoformat(origin["finished"]).timestamp() - origin["seconds"]
+                    first[begins] = min(began, first.get(begins, math.inf))
+    return first
+
+
+def git(folder, *arguments, at=""):
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, env={
+        **os.environ, **({"GIT_COMMITTER_DATE": at, "GIT_AUTHOR_DATE": at} if at else {})}).stdout
+
+
+def younger(folder, first):
+    """The lines of claims.py in a repository that were committed after the first run that judges them began. A line
+    that was moved keeps its age; one that is not committed is as old as now.
+
+    Args:
+        first: from `judging`.
+    """
+    lines = (folder / SOURCE).read_text().splitlines()
+    late = []
+    for begins, began in first.items():
+        number = next(k for k, text in enumerate(lines, 1) if text.strip().startswith(begins))
+        told = git(folder, "blame", "-w", "-M1", "-C1", "-C1", "--porcelain", f"-L{number},{number}", "--", SOURCE)
+        if int(re.search(r"^committer-time (\d+)", told, re.M)[1]) >= began:
+            late.append(begins)
+    return late
+
+
+def test_every_claim_is_older_than_the_runs_that_judge_it():
+    if records.answer(["git", "rev-parse", "--is-shallow-repository"], ROOT) != "false":
+        pytest.skip("no git, no repository, or a shallow clone: the age of a line is unknown")
+    first = judging({name: records.read_published(name) for name in tables.published_profiles()})
+    assert younger(ROOT, first) == []
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """P1 and a prediction of 1 December 10:00, moved to another file and indented an hour later; P2 of 11:30."""
+    def commit(at, **files):
+        for name, text in files.items():
+            (tmp_path / "spacedkd_lib" / f"{name}.py").write_text(text)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", at=f"2020-12-01T{at}:00Z")
+    first = 'Claim("P1", "Spaced KD beats it.", "a", "b"),\nPrediction("teacher +1.5", "teacher +0", 1, 1, -1),\n'
+    (tmp_path / "spacedkd_lib").mkdir()
+    git(tmp_path, "init", "-q")
+    commit("10:00", register="# The register\n" + first)
+    moved = "# Claims\n" + "".join(f"    {text}\n" for text in first.splitlines())
+    commit("11:00", register="# The register\n", claims=moved)
+    commit("11:30", claims=moved + '    Claim("P2", "Spaced KD beats label smoothing.", "a", "c"),\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("finished, late", [("12:00", []), ("11:59", ["P2"]), ("10:30", ["P2"]),
+                                            ("10:29", ["P1", "P2", "teacher"])])
+def test_a_claim_that_is_younger_than_its_first_run_is_found(repository, finished, late):
+    """Runs of half an hour; only the first one of a claim counts."""
+    rows = [row for row in study.grid("study", "05_spaced_kd", 2)
+            if row.arm in ("spaced KD s=1.5", "teacher +1.5")]
+    made = {run_id: replace(record, provenance=record.provenance | {
+        "seconds": 1799.0, "finished": f"2020-12-01T{finished if record.recipe.seed == 200 else '23:00'}:00Z"})
+        for run_id, record in synthetic(rows).items()}
+    first = {begins: began for begins, began in judging({"study": made, "quick": {}}).items()
+             if begins.startswith(('Claim("P1', 'Claim("P2', 'Prediction("teacher +1.5", "teacher +0"'))}
+    assert len(first) == 3
+    assert [re.search(r'"(\w+)', begins)[1] for begins in sorted(younger(repository, first))] == late
+
+
+def test_a_line_that_is_not_committed_is_young(repository):
+    path, first = repository / SOURCE, {'Claim("P1"': datetime.fromisoformat("2020-12-02T00:00:00Z").timestamp()}
+    assert younger(repository, first) == []
+    path.write_text(path.read_text().replace("beats it", "is better"))
+    assert younger(repository, first) == list(first)
+
+
+def test_runs_that_judge_nothing_ask_for_no_age():
+    rows = [row for row in study.grid("study", "05_spaced_kd", 1) if row.arm == "offline KD"]
+    assert judging({}) == judging({"study": synthetic(rows)}) == {}
