@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .statistics import LEVEL, paired_by_seed
+from .statistics import LEVEL, holm, paired_by_seed
 
 MIN_EFFECT = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 JUDGED = ("glyphs", "CIFAR-100, 5,000 images", "CIFAR-100")  # settings whose seeds are fresh and whose arms are tuned
@@ -109,12 +109,12 @@ def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.Dat
 def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
     """(claim, interval, level, Holm's p), from the smallest p on. The size of the family is fixed beforehand: a claim
     without runs or with one pair counts, with p = 1."""
-    lines, p, shown = [], 0.0, True
-    for k, (claim, i) in enumerate(sorted(intervals.items(), key=lambda item: item[1].p if item[1].n > 1 else 1.0)):
-        if shown:
-            level = 1 - (1 - LEVEL) / (size - k)
-        p = max(p, min(1.0, i.p * (size - k)))
-        shown = shown and p < 1 - LEVEL
+    p_values = {claim: i.p if i.n > 1 else 1.0 for claim, i in intervals.items()}
+    ordered = sorted(p_values, key=p_values.get)
+    adjusted = holm([*map(p_values.get, ordered), *[1.0] * (size - len(ordered))])
+    shown, lines = sum(p < 1 - LEVEL for p in adjusted), []
+    for k, (claim, p) in enumerate(zip(ordered, adjusted)):
+        level = 1 - (1 - LEVEL) / (size - min(k, shown))
         lines.append((claim, paired_by_seed(part, claim.arm, claim.reference, level=level), level, p))
     return lines
 

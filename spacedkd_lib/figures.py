@@ -275,7 +275,7 @@ def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str =
 
 
 def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
-    """Chosen paired differences with their intervals.
+    """Chosen paired differences with their intervals; filled where they are significant after Holm's correction.
 
     Args:
         table: from `tables.differences`.
@@ -292,8 +292,9 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     for ax, (setting, part) in zip(axes[:, 0], parts):
         shade = colour("spaced KD s=1.5")
         for y, (_, line) in enumerate(part.iterrows()):
-            mean, low, high = (line[f"Difference{name}"] for name in (" (points)", ": low", ": high"))
-            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=shade, capsize=2)
+            mean, low, high, p = (line[f"Difference{name}"] for name in (" (points)", ": low", ": high", ": p (Holm)"))
+            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=shade, capsize=2,
+                        mfc=shade if p < 0.05 else "white")
         ax.axvline(0, color="black", lw=0.8)
         ax.set_title(setting)
         ax.set_yticks(range(len(part)), part[label])
@@ -301,7 +302,8 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}", fontsize=8)
+    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\n"
+                  "filled: p < 0.05 after Holm over the lines of a panel", fontsize=8)
     return fig
 
 

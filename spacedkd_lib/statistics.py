@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 from scipy.special import nctdtr, stdtr, stdtrit  # Student's t; importing scipy.stats takes three times as long
@@ -18,7 +18,7 @@ from scipy.special import nctdtr, stdtr, stdtrit  # Student's t; importing scipy
 from .recipes import InputError
 
 LEVEL = 0.95  # ours: coverage of every interval unless said otherwise
-FEWEST, MOST = 10, 10_000  # ours: values in every stratum of a bootstrap (see above); seeds that may be needed
+FEWEST, MOST = 10, 10_000  # ours: values for a bootstrap (see above); seeds that may be needed
 
 
 class Interval(NamedTuple):
@@ -173,56 +173,6 @@ def seeds_needed(effect: float, sd: float, chance: float = 0.8, level: float = L
     return n if n <= MOST else math.inf
 
 
-def probability_of_improvement(pairs: Mapping | Iterable) -> Interval:
-    """Mean over settings of P(treatment > control) + P(equal) / 2 over all pairs of seeds in a setting, whichever
-    seeds they are (Mann-Whitney; Agarwal et al. 2021, arXiv:2108.13264). 0.5: no difference.
-
-    The interval resamples both arms apart, as theirs does: arms that shared seeds make alike give too long a one,
-    not too short; complete separation gives one point. It needs n, which is that of the smallest arm, of at least
-    `FEWEST`, else low and high are NaN; so are sd and p always.
-
-    Args:
-        pairs: setting -> (treatment, control), or a list of such pairs, else InputError; one number a seed.
-
-    >>> probability_of_improvement({"glyphs": ([3, 2], [1, 2]), "digits": ([1, 1], [2, 0])}).mean
-    0.6875
-    """
-    pairs = _listed(pairs)
-    if any(len(pair) != 2 or any(np.ndim(arm) != 1 for arm in pair) for pair in pairs):
-        raise InputError("A setting is not a pair of lists: give (treatment values, control values) for each.")
-    arms = [np.asarray(arm, dtype=float) for pair in pairs for arm in pair]
-    n, nan = min(map(len, arms), default=0), math.nan
-    if n >= FEWEST:
-        return stratified_bootstrap(arms, _improvement)
-    return Interval(float(_improvement(arms)) if n else nan, nan, nan, nan, n, nan)
-
-
-def stratified_bootstrap(values_by_stratum: Mapping | Iterable, statistic: Callable, repeats: int = 2000,
-                         level: float = LEVEL, seed: int = 0) -> Interval:
-    """Percentile interval of a statistic, seeds resampled within every stratum. n: of the smallest; sd, p: NaN.
-
-    Args:
-        values_by_stratum: stratum -> values, or a list of lists; one number a seed, `FEWEST` or more, else InputError.
-        statistic: a list of arrays of shape (..., n), one a stratum -> an array of shape (...), else InputError.
-        repeats: resamples (2000, ours).
-        seed: of the resampling.
-
-    >>> stratified_bootstrap([[1] * 10, [2] * 20], lambda strata: sum(x.mean(-1) for x in strata))[:3]
-    (3.0, 3.0, 3.0)
-    """
-    _check_shares(level=level)
-    strata = [np.asarray(values, dtype=float) for values in _listed(values_by_stratum)]
-    n = min(map(len, strata), default=0)
-    if n < FEWEST:
-        raise InputError(f"A stratum has n = {n}, where bootstrap intervals are too short: give at least {FEWEST}.")
-    rng = np.random.default_rng(seed)
-    found = statistic([x[rng.integers(len(x), size=(repeats, len(x)))] for x in strata])
-    if np.shape(found) != (repeats,):
-        raise InputError(f"The statistic gives shape {np.shape(found)}: reduce the last axis only, as x.mean(-1).")
-    low, high = map(float, np.quantile(found, [(1 - level) / 2, (1 + level) / 2]))
-    return Interval(float(statistic(strata)), low, high, math.nan, n, math.nan)
-
-
 def coverage(n: int, level: float = LEVEL, draws: int = 20_000,
              sample: Callable = np.random.Generator.standard_normal, seed: int = 0) -> float:
     """Share of simulated data sets whose Student interval covers the true mean: `level`, if all is well.
@@ -243,30 +193,7 @@ def coverage(n: int, level: float = LEVEL, draws: int = 20_000,
     return float(np.mean(np.abs(x.mean(axis=1)) <= half))
 
 
-def one_sided(interval: Interval, bound: float) -> float:
-    """p-value of Student's test of "the mean is at least `bound`"; small where it lies clearly below. NaN at n < 2.
-
-    >>> round(one_sided(mean_interval([1.0, 2.0, 3.0]), 5.0), 3)
-    0.018
-    """
-    if interval.n < 2:
-        return math.nan
-    if interval.sd == 0:
-        return float(interval.mean >= bound)
-    return float(stdtr(interval.n - 1, (interval.mean - bound) / interval.sd * math.sqrt(interval.n)))
-
-
 def _check_shares(**given: float) -> None:
     for name, value in given.items():
         if not 0 < value < 1:
             raise InputError(f"{name} = {value!r} is out of range: give a number between 0 and 1, such as 0.95.")
-
-
-def _listed(groups: Mapping | Iterable) -> list:
-    return list(groups.values() if isinstance(groups, Mapping) else groups)
-
-
-def _improvement(arms: list[np.ndarray]) -> np.ndarray:
-    """Arms: treatment, control, treatment, control, ..., each of shape (..., n). A NaN among them gives NaN."""
-    wins = [np.sign(x[..., :, None] - y[..., None, :]).mean((-2, -1)) for x, y in zip(arms[::2], arms[1::2])]
-    return (np.mean(wins, axis=0) + 1) / 2

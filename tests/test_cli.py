@@ -13,7 +13,7 @@ import pytest
 from test_tables import synthetic
 
 from spacedkd_lib import __main__ as cli
-from spacedkd_lib import exercises, notebook, recipes, records, study, tables
+from spacedkd_lib import exercises, measures, notebook, recipes, records, study, tables
 from spacedkd_lib.recipes import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "110 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+    assert "112 distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
 def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
@@ -110,22 +110,23 @@ SMOKE = study.grid("smoke")
 
 def test_publish_takes_whole_arms_only(place, capsys):
     """Of the first notebook one arm lacks a seed; of the next, all is there; a shared run is in both."""
-    wanted = finish(row for row in SMOKE if row.arm in ("baseline", "online KD") and row.notebook[:2] in ("03", "05"))
-    finish(row for row in SMOKE if row.arm == "baseline, constant lr" and row.seed == 1)
+    wanted = finish(row for row in SMOKE if row.arm in ("baseline", "online KD") and row.setting == "digits"
+                    and row.notebook[:2] in ("03", "05"))
+    finish(row for row in SMOKE if row.arm == "SAM" and row.seed == 1)
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
     assert set(records.read_published("smoke")) == wanted and len(wanted) == 4
-    arms = {(row.notebook, row.arm) for row in SMOKE}
-    whole = {(row.notebook, row.arm) for row in SMOKE if row.recipe.run_id in wanted}
-    assert whole == {(n, a) for n, a in arms if (n[:2], a) in
+    arms = {(row.notebook, row.setting, row.arm) for row in SMOKE}
+    whole = {(row.notebook, row.setting, row.arm) for row in SMOKE if row.recipe.run_id in wanted}
+    assert whole == {(n, s, a) for n, s, a in arms if (n[:2], a) in
                      {("02", "baseline"), ("03", "baseline"), ("03", "online KD"), ("05", "baseline"),
-                      ("05", "online KD"), ("09", "clean, s=0"), ("10", "baseline"), ("10", "online KD"),
-                      ("11", "baseline"), ("13", "baseline"),
+                      ("05", "online KD"), ("09", "clean, s=0"), ("10", "baseline"),
+                      ("11", "baseline"), ("11", "baseline, images of ED"), ("13", "baseline"),
                       *((notebook, arm) for notebook in ("06", "07") for arm in ("baseline", "online KD"))}}
     out = capsys.readouterr().out
     assert "Published 4 records in results/smoke/records.jsonl.gz." in out
     assert f"Not finished and left out: {len(arms - whole)} arms." in out
     tidy = (place / "results" / "smoke" / "runs.csv").read_text()
-    assert "online KD" in tidy and "constant lr" not in tidy and "06_loss_landscape" not in tidy
+    assert "online KD" in tidy and "SAM" not in tidy and "06_loss_landscape" not in tidy
     published = records.published_file("smoke")
     before = published.read_bytes()
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
@@ -162,6 +163,26 @@ def test_published_records_are_drawn_without_this_machines_runs(place, monkeypat
         cli.draw_published("core")
 
 
+def test_another_number_of_seeds_has_a_folder_of_its_own():
+    """Settings of study have more seeds in some notebooks than in others: no single number is the profile's."""
+    assert [study.folder("quick", seeds) for seeds in (0, 3, 5)] == ["quick", "quick", "quick-5-seeds"]
+    assert [study.folder("study", seeds) for seeds in (0, 5, 20)] == ["study", "study-5-seeds", "study-20-seeds"]
+
+
+def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys):
+    finish(SMOKE)
+    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: [])
+    monkeypatch.setattr(measures, "measure_all", lambda *_: {})
+    options = SimpleNamespace(profile="smoke", seeds=0, workers=0, slurm="")
+    cli.reproduce(options)
+    assert "Nothing is published for profile smoke" in capsys.readouterr().out
+    cli.publish(SimpleNamespace(profile="smoke", seeds=0))
+    cli.reproduce(options)
+    out = capsys.readouterr().out
+    assert "112 of 112 records equal the published ones" in out and "this comparison: build/smoke/." in out
+    assert "| bit for bit |" in (place / "build" / "smoke" / "comparison.md").read_text()
+
+
 def test_publish_refuses_where_no_arm_is_whole(place):
     finish(row for row in SMOKE if row.seed == 0)
     with pytest.raises(InputError, match="No arm of profile smoke is finished .* nothing was published"):
@@ -181,20 +202,19 @@ def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
 
 
 def test_series_in_smoke_is_what_is_published(place, monkeypatch):
-    """Of a setting that two profiles have, the larger one's."""
     monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
     finish(SMOKE)
     session = notebook.Session("09_released_code_audit")
     assert session.series().ids == [] and session.series().rows == []
-    published = {}
+    published = set()
     for profile in ("quick", "study"):
-        rows = [row for row in study.grid(profile) if row.notebook == "02_baselines" and row.setting == "glyphs"]
+        rows = study.grid(profile, "02_baselines")
         records.publish(synthetic(rows).values(), profile)
-        published[profile] = {row.recipe.run_id for row in rows}
+        published |= {row.recipe.run_id for row in rows}
     series = session.series()
-    assert series.profiles == ("study",)  # quick has no setting that study lacks
-    assert set(series.ids) == published["study"] > published["quick"]
-    assert series.runs.query("arm == 'baseline, constant lr'")["seed"].tolist() == list(range(10))
+    assert series.profiles == ("study", "quick") and set(series.ids) == published
+    seeds = series.runs.query("arm == 'SAM' and notebook == '02_baselines'").groupby("setting")["seed"].apply(list)
+    assert seeds.to_dict() == {"glyphs": list(range(200, 220)), "glyphs, miniature": [200, 201, 202]}
 
 
 def test_session_refuses_bad_parameters():

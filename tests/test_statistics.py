@@ -8,9 +8,8 @@ import pytest
 from scipy import stats
 
 from spacedkd_lib.recipes import InputError
-from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, one_sided,
-                                     paired_by_seed, paired_difference, power, probability_of_improvement,
-                                     seeds_needed, stratified_bootstrap)
+from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, paired_by_seed,
+                                     paired_difference, power, seeds_needed)
 
 RNG = np.random.default_rng(0)
 
@@ -158,30 +157,6 @@ def test_power_refuses_bad_input():
         seeds_needed(1.0, 1.0, chance=80)
 
 
-def test_probability_of_improvement_equals_mann_whitney():
-    pairs = {name: (RNG.integers(0, 9, n), RNG.integers(0, 8, m)) for name, n, m in [("a", 5, 5), ("b", 3, 7)]}
-    wanted = [stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)) for x, y in pairs.values()]
-    got = probability_of_improvement(pairs)
-    assert got.mean == pytest.approx(np.mean(wanted)) and got.n == 3
-    assert all(math.isnan(x) for x in (got.low, got.high, got.sd, got.p))
-    assert probability_of_improvement(list(pairs.values())).mean == got.mean
-    swapped = probability_of_improvement([(y, x) for x, y in pairs.values()])
-    assert swapped.mean == pytest.approx(1 - got.mean)
-
-
-def test_probability_of_improvement_closed_forms():
-    assert probability_of_improvement([([2, 3], [0, 1])]).mean == 1
-    assert probability_of_improvement([([1, 1], [1, 1, 1])]).mean == 0.5
-    assert math.isnan(probability_of_improvement([([1, math.nan], [0, 0])]).mean)  # not hidden
-    for nothing in ([], [([], [1.0])]):
-        assert probability_of_improvement(nothing).n == 0 and math.isnan(probability_of_improvement(nothing).mean)
-    apart = probability_of_improvement([(range(10, 20), range(10))])
-    assert apart[:3] == (1, 1, 1) and apart.n == 10
-    for wrong in ([[1, 2], [3, 4]], [([1], [2], [3])], {"a": [[1, 2]]}):
-        with pytest.raises(InputError, match="not a pair of lists"):
-            probability_of_improvement(wrong)
-
-
 def test_correlation_equals_scipy():
     x, noise = np.random.default_rng(0).standard_normal((2, 5, 7))
     y = x + noise
@@ -189,54 +164,6 @@ def test_correlation_equals_scipy():
     assert correlation(x[0], 2 * x[0]) == pytest.approx(1) and math.isnan(correlation(x[0], np.ones(7)))
     with pytest.raises(InputError, match="no pairs"):
         correlation(x, x[1:])
-
-
-def test_probability_of_improvement_interval_equals_scipy():
-    rng = np.random.default_rng(6)
-    x, y = rng.normal(1, 1, 12), rng.normal(0, 1, 10)
-    got = probability_of_improvement([(x, y)])
-    wanted = stats.bootstrap((x, y), lambda x, y, axis: np.mean(x[..., :, None] > y[..., None, :], axis=(-2, -1)),
-                             method="percentile", vectorized=True, random_state=0).confidence_interval
-    assert got[1:3] == pytest.approx(wanted, abs=0.02) and got.low < got.mean < got.high
-    assert math.isnan(probability_of_improvement([(x, y), (x[:9], y)]).low)  # one setting with fewer than ten
-
-
-def mean(strata):
-    return sum(x.mean(-1) for x in strata) / len(strata)
-
-
-def test_bootstrap_of_zeros_and_ones_is_binomial():
-    got = stratified_bootstrap({"one": [0, 1] * 5}, mean, repeats=20_000)
-    assert got[:3] == pytest.approx((0.5, *stats.binom(10, 0.5).ppf([0.025, 0.975]) / 10)) and got.n == 10
-    assert stratified_bootstrap([[0, 1] * 5], mean, repeats=20_000, level=0.8)[1:3] == pytest.approx((0.3, 0.7))
-
-
-def test_bootstrap_equals_scipy():
-    rng = np.random.default_rng(7)
-    x, y = rng.normal(0, 1, 15), rng.normal(3, 2, 11)
-    got = stratified_bootstrap([x, y], mean, repeats=10_000)
-    wanted = stats.bootstrap((x, y), lambda x, y, axis: (x.mean(axis) + y.mean(axis)) / 2, method="percentile",
-                             vectorized=True, n_resamples=10_000, random_state=0).confidence_interval
-    assert got[1:3] == pytest.approx(wanted, abs=0.03) and got.n == 11
-    assert math.isnan(got.sd) and math.isnan(got.p)
-
-
-def test_bootstrap_keeps_the_strata_apart_and_repeats():
-    assert stratified_bootstrap([[0] * 10, [100] * 10], mean)[:3] == (50, 50, 50)
-    values = RNG.normal(size=(2, 10))
-    assert stratified_bootstrap(values, mean) == pytest.approx(stratified_bootstrap(values, mean), nan_ok=True)
-    assert stratified_bootstrap(values, mean, seed=1).low != stratified_bootstrap(values, mean).low
-    assert math.isnan(stratified_bootstrap([[*range(9), math.nan]], mean).low)
-
-
-def test_bootstrap_refuses_what_it_cannot_do():
-    for few in ([range(10), range(9)], {"a": [1.0]}, []):
-        with pytest.raises(InputError, match=r"A stratum has n = [910].*give at least 10\."):
-            stratified_bootstrap(few, mean)
-    with pytest.raises(InputError, match=r"shape \(\): reduce the last axis only"):  # would be an interval of a point
-        stratified_bootstrap([range(10)], lambda strata: np.mean(strata[0]))
-    with pytest.raises(InputError, match="level = 0 is out of range"):
-        stratified_bootstrap([range(10)], mean, level=0)
 
 
 def accuracy(rng, shape):
@@ -277,12 +204,3 @@ def test_bootstrap_covers_less_at_few_seeds(sample, n, least, most):
     shares = np.stack([(chosen == seed).mean(axis=0) for seed in range(n)])  # (seeds, resamples)
     low, high = np.quantile(values @ shares, [0.025, 0.975], axis=1, method="inverted_cdf")
     assert least < np.mean((low <= 1e-9) & (high >= -1e-9)) < most < coverage(n, sample=sample) - 0.05
-
-
-@pytest.mark.parametrize("bound", [-1.0, 0.0, 0.5, 3.0])
-def test_one_sided_equals_scipy(bound):
-    values = RNG.normal(0.3, 1.0, 7)
-    test = stats.ttest_1samp(values, bound, alternative="less")
-    assert one_sided(mean_interval(values), bound) == pytest.approx(test.pvalue)
-    assert math.isnan(one_sided(mean_interval([1.0]), bound))
-    assert one_sided(mean_interval([0.5, 0.5]), bound) == (bound <= 0.5)
