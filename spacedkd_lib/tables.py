@@ -585,8 +585,8 @@ PAPER = (  # method, largest gain on Tiny-ImageNet in points, recommended s in e
     ("self KD", 3.34, 4.0, "spaced self KD s=", "self KD"))
 NEAREST = ("tiny-imagenet", "cifar100", "glyphs", "digits")  # data sets, by how near they are to the paper's
 READ = ("Of the paper we read the abstract, the README and the programs, not the full text. Ours is the published "
-        "setting nearest to its data, with a 95% interval over seeds. Online KD asks its teacher as the released program "
-        "does.\n")
+        "setting nearest to its data, with a 95% interval over seeds. Online KD asks its teacher as the released "
+        "program does.\n")
 
 
 def readme_block(profiles: Iterable[str]) -> str:
