@@ -22,10 +22,12 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from . import records
-from .recipes import InputError
+from . import claims, records
+from .arms import CONTROL_INTERVAL, lag_name
+from .recipes import InputError, Recipe
 from .schedule import Event, leads
-from .statistics import Interval, mean_interval
+from .statistics import Interval, mean_interval, paired_by_seed
+from .study import Row
 
 COLUMN, PAGE = 3.4, 7.0  # inches: half a page's width, and a page's
 STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left",
@@ -33,33 +35,27 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axe
          "grid.color": "#e5e5e5", "legend.frameon": False, "legend.title_fontsize": 8, "lines.linewidth": 1.2,
          "lines.markersize": 4, "figure.dpi": 150}
 LOOKS = {  # arm: colour, marker
-    "baseline": ("#666666", "o"), "baseline, constant lr": ("#b5b5b5", "D"), "online KD": ("#D55E00", "s"),
-    "offline KD": ("#001D33", "P"), "self KD": ("#CC79A7", "v"), "exits, labels only": ("#E69F00", "X"),
-    "baseline, equal compute": ("#117733", "8"), "batch statistics, s=0": ("#E8A2C8", "s"),
-    "batch statistics, s=1.5": ("#AA4499", ">"), "baseline, twice the epochs": ("#444444", "8"),
-    "exits-only replay": ("#882255", "D"), "teacher": ("#000000", "*"),
-    "clean": ("#0072B2", ">"), "clean + A9": ("#56B4E9", "<"), "released": ("#B2182B", ">"),
-    "released - A9": ("#EF8A62", "<"), "released, s=0": ("#EF8A62", "s"),
-    "IE-KD": ("#E69F00", "s"), "spaced IE-KD": ("#A86400", ">"), "offline IE-KD": ("#4F2F00", "P"),
-    "spaced inheritance": ("#F2CC60", "^"), "offline factor transfer": ("#8C8C00", "p"),
+    "baseline": ("#666666", "o"), "label smoothing": ("#F0C400", "d"), "SAM": ("#7A1FA2", "h"),
+    "baseline, equal compute": ("#117733", "8"), "teacher": ("#000000", "*"),
+    "online KD": ("#D55E00", "s"), "online KD, asked before": ("#E69F00", "<"), "online KD, eval mode": ("#F4A582", "s"),
+    "offline KD": ("#001D33", "P"), "spaced KD, eval mode": ("#A6BDDB", ">"), "shuffled teacher": ("#8C6D31", "X"),
+    "EMA teacher": ("#66A61E", "p"), "own last epoch": ("#E7298A", "D"), "own last update": ("#FF9DA7", "v"),
+    "self KD": ("#CC79A7", "v"), "exits, labels only": ("#B07A00", "X"),
+    "clean": ("#00629a", ">"), "clean, s=0": ("#D55E00", "s"),  # spaced and online KD, of which a switch is turned
+    "lag": ("#00629a", "o"), "lag, alpha tuned": ("#00629a", "D"), "lag, moving": ("#56B4E9", "^"),
+    "lag, other batches": ("#C58B00", "s"), "lag, eval mode": ("#882255", "v"),
+    "IE-KD": ("#E2B93B", "s"), "spaced IE-KD": ("#A86400", ">"), "offline IE-KD": ("#4F2F00", "P"),
     "DML": ("#999933", "D"), "spaced DML": ("#55621A", "<"),
+    "DML, eval mode": ("#CCCC7A", "D"), "spaced DML, eval mode": ("#A3B05A", "<"),
+    "baseline, images of ED": ("#8DA0CB", "8"),
     "online ED": ("#44AA99", "s"), "spaced ED": ("#117766", ">"), "offline ED": ("#083B33", "P"),
-    "online schools": ("#B39DDB", "s"), "spaced schools": ("#7E57C2", ">"), "offline schools": ("#311B92", "P"),
-    "growth without KD": ("#A1887F", "X"), "spaced ED, equal images": ("#66C2B5", "d"),
-    "offline ED, equal images": ("#2F6F66", "*"),
-    "baseline, 1.41 x rate and decay": ("#999999", "^"), "online KD, 1.41 x rate and decay": ("#F4A582", "^"),
-    "baseline, two heads": ("#8DA0CB", "D"), "idle updates, no KD": ("#E6AB02", "X"),
-    "released online KD": ("#E7A0A6", "s"), "released online KD, 1.41 x rate and decay": ("#D6604D", "^"),
-    "released spaced KD": ("#B2182B", "p"),
-    "released, no idle updates": ("#67001F", "<"),
+    "online schools": ("#B39DDB", "s"), "spaced schools": ("#7E57C2", ">"), "growth without KD": ("#A1887F", "X"),
+    "idle updates, no KD": ("#E6AB02", "X"), "released online KD": ("#E7A0A6", "s"),
+    "released spaced KD": ("#B2182B", "p"), "released, no idle updates": ("#67001F", "<"),
     "dropout": ("#332288", "s"), "spaced dropout": ("#6A5ACD", ">"), "dropout, equal mean": ("#9C93D6", "d"),
-    "random dropout, equal mean": ("#C3B9EE", "X"), "released dropout": ("#C2185B", "s"),
-    "released spaced dropout": ("#F06292", ">"),
-    "EMA's network": ("#666666", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA": ("#C77C11", ">"),
-    "EMA, equal horizon": ("#E2B266", "d"), "EMA, not debiased": ("#5D6B2E", "s"),
-    "spaced EMA, not debiased": ("#93A84B", ">"), "EMA a=0.9": ("#1B5E7B", "s"), "spaced EMA a=0.9": ("#2E9CCA", ">"),
-    "EMA a=0.9, equal horizon": ("#8FC1D9", "d")}
-OTHER = "#7A5C00", "h"  # an arm that has no look of its own yet
+    "EMA's network": ("#444444", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA": ("#C77C11", ">"),
+    "EMA, equal horizon": ("#E2B266", "d")}
+OTHER = "#7A5C00", "h"  # an arm that has no look of its own, such as one of the audit
 COLOURS = {"inherit": "#0072B2", "explore": "#D55E00", "plain": "#666666"}  # in drawings and diagnoses of IE-KD
 SPACED = LinearSegmentedColormap.from_list("spaced", ["#8CCBF0", "#0072B2", "#003A61"])
 SPACED_SELF = LinearSegmentedColormap.from_list("spaced self", ["#7FD9BC", "#009E73", "#00452F"])
@@ -85,10 +81,10 @@ def interval_of(arm: str) -> float | None:
 
 def look(arm: str) -> tuple[str, str]:
     """Colour and marker of a method. Spaced ones have one hue that darkens with s, from 0.25 to 4 epochs on a
-    logarithmic scale."""
-    arm = arm.removeprefix("constant lr: ")
+    logarithmic scale; arms of the lead-lag law have one look for all offsets."""
+    arm = re.sub(r"^teacher [+-][\d.]+", "lag", arm)
     plain, s = re.sub(r" s=.*", "", arm), interval_of(arm)
-    if not arm.startswith("spaced") or plain in LOOKS or s is None:
+    if not arm.startswith("spaced") or s is None:
         return LOOKS.get(arm, LOOKS.get(plain, OTHER))
     ramp = SPACED_SELF if "self" in arm else SPACED
     return to_hex(ramp(math.log2(s / 0.25) / 4)), SPACED_MARKERS.get(s, "^")
@@ -275,7 +271,7 @@ def _forest(frame: pd.DataFrame, reference: str | None, label: str, title: str =
 
 
 def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
-    """Chosen paired differences with their intervals; filled where they are significant after Holm's correction.
+    """Chosen paired differences with their intervals.
 
     Args:
         table: from `tables.differences`.
@@ -290,11 +286,9 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     if not parts:
         axes[0, 0].set_axis_off()
     for ax, (setting, part) in zip(axes[:, 0], parts):
-        shade = colour("spaced KD s=1.5")
-        for y, (_, line) in enumerate(part.iterrows()):
-            mean, low, high, p = (line[f"Difference{name}"] for name in (" (points)", ": low", ": high", ": p (Holm)"))
-            ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=shade, capsize=2,
-                        mfc=shade if p < 0.05 else "white")
+        mean, low, high = (part[f"Difference{name}"] for name in (" (points)", ": low", ": high"))
+        ax.errorbar(mean, range(len(part)), xerr=[mean - low, high - mean], fmt="o", capsize=2,
+                    color=colour("spaced KD s=1.5"))
         ax.axvline(0, color="black", lw=0.8)
         ax.set_title(setting)
         ax.set_yticks(range(len(part)), part[label])
@@ -302,55 +296,7 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-    fig.supxlabel(f"points; {_say_n(table['n'] if len(table) else [])}\n"
-                  "filled: p < 0.05 after Holm over the lines of a panel", fontsize=8)
-    return fig
-
-
-def waterfall(frame: pd.DataFrame, steps: Sequence[tuple[str, str]], end: str, title: str = "") -> Figure:
-    """From one arm to another, one change after the other: each bar is the mean paired change of its step.
-
-    Args:
-        frame: from `tables.runs`, of one notebook; a panel for each setting that has all steps.
-        steps: label and arm, in order; the first is a point.
-        end: label of the point that the last step leads to.
-        title: of the whole figure.
-    """
-    names = [arm for _, arm in steps]
-    settings = [s for s in _settings(frame) if set(names) <= set(frame.loc[frame["setting"] == s, "arm"])]
-    style()
-    rows = max(len(settings), 1)
-    fig, axes = plt.subplots(rows, 1, figsize=(PAGE, rows * (0.7 + 0.22 * len(steps)) + 0.5), squeeze=False,
-                             layout="constrained")
-    counts = {}
-    for ax, setting in zip(axes[:, 0], settings):
-        changes = [mean_interval(_by_seed(frame, setting, *pair)) for pair in zip(names[1:], names)]
-        level = np.cumsum([_by_seed(frame, setting, names[0]).mean(), *(i.mean for i in changes)])
-        counts[ax] = [i.n for i in changes]
-        half = [0.0] + [i.mean - i.low if i.n > 1 else 0.0 for i in changes]
-        ends = [max(level[max(y - 1, 0)], level[y] + half[y]) for y in range(len(steps))]
-        margin = 0.2 * (max(ends) - min(level) + 1)
-        lowest = min(now - by for now, by in zip(level, half))
-        ax.set(title=setting, xlim=(lowest - margin / 2, max(ends) + margin))
-        for y, now in enumerate(level):
-            if y == 0:
-                ax.plot(now, y, "o", color="#666666")
-            else:
-                before = level[y - 1]
-                ax.barh(y, abs(now - before), left=min(now, before), height=0.6,
-                        color="#009E73" if now >= before else "#D55E00")
-                ax.plot([before] * 2, [y - 1, y + 0.3], color="#7f7f7f", lw=0.6)
-                ax.errorbar(now, y, xerr=half[y] or None, fmt="none", ecolor="black", capsize=2, lw=0.8)
-            ax.annotate(f"{changes[y - 1].mean:+.1f}" if y else f"{now:.1f}", (ends[y], y), (6, 0),
-                        textcoords="offset points", va="center")
-        ax.plot([level[-1]] * 2, [len(steps) - 1, len(steps)], color="#7f7f7f", lw=0.6)
-        ax.plot(level[-1], len(steps), "o", color="#666666")
-        ax.annotate(f"{level[-1]:.1f}", (level[-1], len(steps)), (6, 0), textcoords="offset points", va="center")
-        ax.set_yticks(range(len(steps) + 1), [*(label for label, _ in steps), end])
-        ax.set_ylim(len(steps) + 0.6, -0.6)
-        ax.tick_params(axis="y", length=0)
-    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-    fig.supxlabel(f"test accuracy (%); bars: paired change of a step; {_say_n(counts)}", fontsize=8)
+    fig.supxlabel(f"points; {_say_n(table['Difference: pairs'] if len(table) else [])}", fontsize=8)
     return fig
 
 
@@ -361,6 +307,108 @@ def _mark(ax: plt.Axes, arm: str, i: Interval, x: float | None = None, y: float 
     if i.n:
         ax.errorbar(i.mean if x is None else x, i.mean if y is None else y, **half, fmt=marker, color=shade,
                     capsize=2, mec="white", mew=0.4, ms=5.5)
+
+
+# The lead-lag law
+
+LAGS = {"frozen": ("lag", "-"), "moving": ("lag, moving", "--"), "other batches": ("lag, other batches", ":"),
+        "eval mode": ("lag, eval mode", "-")}  # kind: whose look, and its line
+
+
+def lead_lag(frame: pd.DataFrame, rows: Iterable[Row], curve: tuple[Sequence, Sequence] | None = None) -> Figure:
+    """Test accuracy against the teacher's offset, minus that of offset 0 of the same kind, paired by seed; one panel
+    for each weight of the teacher, one for eval mode. Below: the sign of that difference by each theory.
+
+    Args:
+        frame: from `tables.runs`, of one setting.
+        rows: of its grid; offset and kind are read from their recipes.
+        curve: offsets in epochs, and the linear model's variance there, see `theory.lead_lag`.
+    """
+    panels = _by_offset(frame, {row.recipe.run_id: row.recipe for row in rows})
+    style()
+    heights = [0.9 if by_running else 1.4 for _, by_running in panels] + [0.8] * bool(curve) + [0.75]
+    fig, axes = plt.subplots(len(heights), 1, figsize=(COLUMN, sum(heights) + 1.0), sharex=True, squeeze=False,
+                             layout="constrained", gridspec_kw={"height_ratios": heights})
+    counts, drawn = [], {}
+    for ax, ((alpha, by_running), kinds) in zip(axes[:, 0], panels.items()):
+        for kind, arms in kinds.items():
+            counts += _draw_kind(ax, kind, frame, arms, drawn)
+        ax.set_title(f"α = {alpha:g}" + ", asked in eval mode" * by_running)
+        ax.axhline(0, color="black", lw=0.8)
+        ax.grid(axis="y")
+    if panels:
+        axes[len(panels) // 2, 0].set_ylabel("accuracy above offset 0 (points)")
+    if curve:
+        _draw_model(axes[-2, 0], *curve)
+    _draw_signs(axes[-1, 0])
+    axes[-1, 0].set_xlabel("teacher's offset (epochs)")
+    fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, columnspacing=1.0,
+               title=_say_n(counts))
+    return fig
+
+
+def _by_offset(frame: pd.DataFrame, recipes: dict[str, Recipe]) -> dict[tuple, dict[str, dict[float, str]]]:
+    """(weight of the teacher, whether in eval mode) -> kind -> offset in epochs -> arm. Kinds without an offset 0 are
+    left out; a teacher that moves has that of one that rests."""
+    panels: dict[tuple, dict[str, dict[float, str]]] = {}
+    for arm, run_id in zip(frame["arm"], frame["run_id"]):
+        recipe = recipes[run_id]
+        if recipe.method == "online_kd":
+            kind = _kind(recipe)
+            kinds = panels.setdefault((recipe.alpha, kind == "eval mode"), {})
+            kinds.setdefault(kind, {})[recipe.interval] = arm
+    for kinds in panels.values():
+        if "moving" in kinds and 0.0 in kinds.get("frozen", {}):
+            kinds["moving"][0.0] = kinds["frozen"][0.0]
+    return {panel: {kind: dict(sorted(arms.items())) for kind, arms in kinds.items() if 0.0 in arms}
+            for panel, kinds in sorted(panels.items(), key=lambda item: item[0][::-1])}
+
+
+def _kind(recipe: Recipe) -> str:
+    if recipe.teacher_mode == "eval":
+        return "eval mode"
+    if recipe.replay == "fresh_batch":
+        return "other batches"
+    return "moving" if recipe.rule == "constant" else "frozen"
+
+
+def _draw_kind(ax: plt.Axes, kind: str, frame: pd.DataFrame, arms: dict[float, str], drawn: dict) -> list[int]:
+    """One curve, and for the first of a panel labels alone; how many pairs its points have."""
+    name, dashes = LAGS[kind]
+    found = {s: paired_by_seed(frame, arm, arms[0.0]) for s, arm in arms.items()}
+    found[0.0] = found[0.0]._replace(low=0.0, high=0.0)
+    at, apart = np.array(list(found)), {"moving": -0.1, "other batches": 0.1}.get(kind, 0.0)
+    mean, low, high = np.array([i[:3] for i in found.values()]).T
+    shade, marker = look(name)
+    main = kind in ("frozen", "eval mode")
+    drawn[kind] = ax.errorbar(at + apart * (at != 0), mean, [mean - low, high - mean], color=shade, marker=marker, ls=dashes,
+                              alpha=1.0 if main else 0.75, lw=1.4 if main else 0.9, elinewidth=0.7)
+    if main and "baseline" in set(frame["arm"]):
+        level = paired_by_seed(frame, "baseline", arms[0.0]).mean
+        drawn["labels alone"] = ax.axhline(level, color=colour("baseline"), ls=(0, (5, 3)), lw=1)
+    return [i.n for i in found.values()]
+
+
+def _draw_model(ax: plt.Axes, offsets: Sequence[float], variance: Sequence[float]) -> None:
+    ax.plot(offsets, variance, color="black")
+    ax.invert_yaxis()
+    ax.set_title("linear model: the student's variance, small is up", fontsize=8)
+
+
+def _draw_signs(ax: plt.Axes) -> None:
+    """What each theory says of a teacher behind, on the left, and ahead, on the right."""
+    signs = {of.arm: of for of in claims.PREDICTIONS if of.reference == lag_name(0.0)}
+    lines = {"predicted": {-1: "behind", 1: "ahead"}}
+    for theory, name in {"ahead": "ahead helps", "frozen": "frozen helps", "linear": "linear model"}.items():
+        said = {side: getattr(signs[lag_name(side * CONTROL_INTERVAL)], theory) for side in (-1, 1)}
+        lines[name] = {side: {1: "+", -1: "−", 0: "0", None: ""}[sign] for side, sign in said.items()}
+    for y, (name, words) in enumerate(lines.items()):
+        ax.text(0, y, name, ha="center", va="center", fontweight="normal" if y else "bold")
+        for side, word in words.items():
+            ax.text(0.5 + 0.35 * side, y, word, ha="center", va="center", fontweight="bold",
+                    transform=ax.get_yaxis_transform())
+    ax.set(ylim=(len(lines) - 0.4, -0.6), yticks=[])
+    ax.spines["left"].set_visible(False)
 
 
 # Curves

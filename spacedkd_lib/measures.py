@@ -142,10 +142,22 @@ def _plane(run: Trained, images: int, points: int, reach: float, known: Values |
 
 def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
     """From the baseline of the same seed, and so of the same first weights, to this run."""
-    start, steps = Trained(baseline(run.recipe), run.device).student, np.linspace(-0.25, 1.25, points)
+    beside = _baselines().get(run.recipe.run_id) or baseline(run.recipe)
+    start, steps = Trained(beside, run.device).student, np.linspace(-0.25, 1.25, points)
     training = run.pictures(statistics_images)[0]
     got = landscape.between(start, run.student, *run.pictures(images), steps, training)
     return {"steps": steps, **got}
+
+
+@cache
+def _baselines() -> dict[str, Recipe]:
+    """Run id of a run of notebook 06 -> the baseline of its setting and seed, which has its own tuned values."""
+    found = {}
+    for name in study.PROFILES:
+        rows = study.grid(name, study.MEASURING[0])
+        of = {(row.setting, row.seed): row.recipe for row in rows if row.arm == "baseline"}
+        found |= {row.recipe.run_id: of[row.setting, row.seed] for row in rows}
+    return found
 
 
 def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Values:
@@ -183,24 +195,30 @@ def _robustness(run: Trained, images: int, severities: list[int], radii: list[fl
 class Measure(NamedTuple):
     """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more.
 
-    arms: whose it is; empty for all of `study.MEASURED`. once: of the first setting and seed alone.
+    arms: whose it is; empty for all of `arms.measured_arms`. once: of the first setting and seed alone. long: not in a
+    miniature, see `wanted`.
     """
 
     compute: Callable[..., Values]
     settings: dict
     arms: tuple[str, ...] = ()
     once: bool = False
+    long: bool = False
 
 
 _SPACED = "spaced KD s=1.5"
+FEW = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
+# One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, density 5.5, plane 11,
+# trajectory 50 with its training, path 1, robustness 5.
 MEASURES = {
     "noise": Measure(_noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
     "curvature": Measure(_curvature, dict(images=64, products=9, repeats=2)),
-    "density": Measure(_density, dict(images=64, steps=30), ("baseline", "online KD", _SPACED), once=True),
-    "plane": Measure(_plane, dict(images=128, points=41, reach=0.6), ("baseline", _SPACED), once=True),
-    "trajectory": Measure(_trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True),
-    "path": Measure(_path, dict(images=128, points=13, statistics_images=500), ("online KD", _SPACED, "offline KD")),
-    "robustness": Measure(_robustness, dict(images=300, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
+    "density": Measure(_density, dict(images=64, steps=30), ("baseline", "SAM", "online KD", _SPACED), once=True),
+    "plane": Measure(_plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
+    "trajectory": Measure(_trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
+                          long=True),
+    "path": Measure(_path, dict(images=128, points=13, statistics_images=500), FEW[1:]),
+    "robustness": Measure(_robustness, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
 # What a score at displaced weights, a gradient and a product with the Hessian cost, in passes through a network; and
@@ -225,12 +243,15 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 
 
 def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
-    """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure)."""
+    """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure). Rows of at most three seeds
+    are a miniature: of the arms in `FEW` only, and no measure that trains once more."""
     rows = [row for row in rows if row.notebook in study.MEASURING]
+    small = len({row.seed for row in rows}) <= 3
     return list(dict.fromkeys(
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)
-        and (not measure.once or (row.setting == rows[0].setting and row.seed == rows[0].seed))))
+        and (not measure.once or (row.setting, row.seed) == (rows[0].setting, rows[0].seed))
+        and not (small and (measure.long or row.arm not in FEW))))
 
 
 def plan(rows: Iterable[study.Row], workers: int = 0) -> tuple[int, float]:

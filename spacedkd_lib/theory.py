@@ -145,8 +145,8 @@ def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) ->
 def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
     """Stationary variance of a student whose teacher is always `lead` updates ahead, [d], additive design.
 
-    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and errors
-    as in `student_variance`.
+    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and
+    errors as in `student_variance`.
     """
     _check(problem, lr, alpha)
     _check_additive(problem)

@@ -173,7 +173,7 @@ class Stage:
         if None not in found:
             scores = [validation_accuracy(record) for record in found]
             trial.set_user_attr("val_accuracy", scores)
-            value, state = sum(scores) / len(scores), None
+            value, state = round(sum(scores) / len(scores), 4), None  # scores carry float32 noise, which breaks no tie
         with suppress(RuntimeError):  # the sampler ends a loop that ask-and-tell does not have; the value is stored
             self.study.tell(trial, value, state)
 

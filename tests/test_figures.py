@@ -1,7 +1,6 @@
 """Figures: what they draw, that nothing is cut off or too small, that the same data give the same bytes."""
 
 import json
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,17 +8,28 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
-from test_tables import SELF, SELF_RECORDS, SPACED, SPACED_RECORDS, accuracies, synthetic, tidy
+from test_tables import accuracies, synthetic, tidy
 
-from spacedkd_lib import figures, records, schedule, study, tables
+from spacedkd_lib import claims, figures, schedule, study, tables
+from spacedkd_lib.arms import CONTROLS
 from spacedkd_lib.recipes import InputError
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_difference
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib warns of a layout that does not fit
-AUDITED = tidy({f"clean{and_}": [60.0, 61.0] for and_ in ("", *(f" + A{i}" for i in range(1, 23)))})
-CONTROLLED, SELF_RUNS = tables.runs(SPACED, SPACED_RECORDS), tables.runs(SELF, SELF_RECORDS)
-RUNS = CONTROLLED[~CONTROLLED["arm"].isin(study.CONTROLS)]  # as 05_spaced_kd draws them
+NAMES = ["baseline", "online KD", *(f"spaced KD s={s}" for s in ("0.5", "1", "1.5", "2")), "offline KD"]
+
+
+def made_up(names, **of):
+    """Four seeds of each arm, in two settings."""
+    draw = np.random.default_rng(0).normal
+    return pd.concat([tidy({arm: list(draw(60 + k, 2, 4)) for k, arm in enumerate(names)}, setting=setting, **of)
+                      for setting in ("glyphs", "digits")])
+
+
+RUNS = made_up(NAMES)
+SELF_RUNS = made_up(["baseline", "exits, labels only", "self KD", "spaced self KD s=2", "spaced self KD s=4"],
+                    notebook="04_self_kd")
 
 
 @pytest.fixture(autouse=True)
@@ -77,15 +87,14 @@ def bars(ax):
 # One look for a method
 
 def test_every_method_has_a_look_of_its_own_and_keeps_it():
-    """But for the controls, the audited arms and averages, which are drawn as differences, in one colour."""
-    names = {row.arm for profile in study.PROFILES for row in study.grid(profile, None, 1)
-             if row.arm not in study.CONTROLS and row.notebook[:2] != "09" and "EMA" not in row.arm
-             and not row.arm.startswith("clean + ")
-             and row.arm not in study.IE_VARIANTS | study.ED_VARIANTS} | {"teacher"}
-    looks = {arm: figures.look(arm) for arm in names}
-    assert len(set(looks.values())) == len(names)
-    assert {colour for colour, _ in looks.values()} == {figures.colour(arm) for arm in names}
-    assert figures.OTHER not in looks.values()
+    """But for the audited arms, which are drawn as differences, in one colour."""
+    rows = [row for profile in study.PROFILES for row in study.grid(profile, None, 1) if row.notebook[:2] != "09"]
+    lags = [row.arm for row in rows if row.arm.startswith("teacher ")]
+    names = {row.arm for row in rows} - set(lags) | {"teacher"}
+    looks = {figures.look(arm) for arm in names | set(lags)}
+    assert len(looks) == len(names) + len({arm.partition(", ")[2] for arm in lags})
+    assert figures.OTHER not in looks and len({figures.colour(arm) for arm in names}) > 0.9 * len(names)
+    assert figures.look("clean + A1") == figures.OTHER and figures.look("clean") == figures.look("spaced KD s=1.5")
 
 
 @pytest.mark.parametrize("name", ["spaced KD s={:g}", "spaced self KD s={:g}"])
@@ -96,12 +105,12 @@ def test_spaced_arms_darken_with_the_interval(name):
 
 def test_controls_have_no_interval_to_be_drawn_at():
     assert figures.interval_of("spaced self KD s=2") == 2.0
-    others = [name for name in study.CONTROLS if name != "offline KD"] + ["exits-only replay s=2", "clean, s=0"]
+    others = [*CONTROLS, "teacher +1.5", "spaced DML s=1.5", "clean, s=0"]
     assert {figures.interval_of(name) for name in others} == {None}
 
 
 def test_an_arm_without_a_look_is_drawn_all_the_same():
-    assert figures.look("mutual learning") == figures.OTHER
+    assert figures.look("never heard of") == figures.OTHER
 
 
 # Schedules
@@ -211,91 +220,96 @@ class TestEveryFigure:
 # Chosen comparisons, and the way from one arm to another
 
 def table_of(*lines, setting="glyphs"):
-    """As from `tables.differences`: (mean, half an interval, Holm's p), ..."""
-    columns = ["Difference (points)", "Difference: low", "Difference: high", "Difference: p (Holm)"]
-    return pd.DataFrame([{"Setting": setting, "Control": f"control {y}", "n": 5,
-                          **dict(zip(columns, (mean, mean - half, mean + half, p)))}
-                         for y, (mean, half, p) in enumerate(lines)])
+    """As from `tables.differences`: (mean, half an interval), ..."""
+    columns = ["Setting", "Control", "Difference (points)", "Difference: low", "Difference: high", "Difference: pairs"]
+    return pd.DataFrame([[setting, f"control {y}", mean, mean - half, mean + half, 5]
+                         for y, (mean, half) in enumerate(lines)], columns=columns)
 
 
-def test_comparisons_draws_each_line_and_fills_what_is_significant():
-    lines = [(2.0, 0.5, 0.001), (1.0, 0.5, 0.06), (-1.5, 0.25, 0.049), (0.0, 1.0, 0.05)]
-    table = pd.concat([table_of(*lines), table_of(lines[1], setting="digits")])
-    fig = figures.comparisons(table, "Control", "Of it all")
+def test_comparisons_draws_each_line():
+    lines = [(2.0, 0.5), (1.0, 0.5), (-1.5, 0.25), (0.0, 1.0)]
+    fig = figures.comparisons(pd.concat([table_of(*lines), table_of(lines[1], setting="digits")]), "Control", "All")
     glyphs, digits = fig.axes
-    assert bars(glyphs) == [pytest.approx((mean, mean - half, mean + half)) for mean, half, _ in lines]
-    assert [mark[0].get_ydata()[0] for mark in glyphs.containers] == [0, 1, 2, 3] and glyphs.yaxis.get_inverted()
+    point, _, (spans,) = glyphs.containers[0]
+    assert point.get_data()[0].tolist() == [mean for mean, _ in lines] and point.get_ydata().tolist() == [0, 1, 2, 3]
+    assert [span[:, 0].tolist() for span in spans.get_segments()] == [[mean - half, mean + half] for mean, half in lines]
     assert [label.get_text() for label in glyphs.get_yticklabels()] == [f"control {y}" for y in range(4)]
-    assert [mark[0].get_markerfacecolor() != "white" for mark in glyphs.containers] == [True, False, True, False]
-    assert (glyphs.get_title("left"), digits.get_title("left"), len(bars(digits))) == ("glyphs", "digits", 1)
-    assert "n = 5, 95% t interval over seeds" in said(fig) and "Of it all" in said(fig)
-
-
-def test_comparisons_of_the_real_table():
-    table = tables.against_controls(CONTROLLED, "spaced KD s=1.5", ["baseline", *study.CONTROLS])
-    there = CONTROLLED[CONTROLLED["arm"].isin(["baseline", *study.CONTROLS])].groupby(["setting", "arm"])
-    fig = figures.comparisons(table, "Control")
-    assert sum(len(bars(ax)) for ax in fig.axes) == len(table) == len(there) > 10
+    assert (glyphs.get_title("left"), digits.get_title("left")) == ("glyphs", "digits") and glyphs.yaxis.get_inverted()
+    assert "n = 5, 95% t interval over seeds" in said(fig) and "All" in said(fig)
 
 
 @pytest.mark.filterwarnings("default:constrained_layout")
 def test_comparisons_of_nothing_says_so():
-    fig = figures.comparisons(tables.differences(RUNS[:0], [({"Control": "a"}, "a", "b")]), "Control")
+    fig = figures.comparisons(table_of(), "Control")
     assert "no records" in said(fig) and not any(ax.containers for ax in fig.axes)
+    check_legible(fig)
 
 
-STEPS = [("as released", "released"), ("first", "released - A1"), ("second", "released - A1, A2")]
-LEVELS = {"released": 60.0, "released - A1": 63.0, "released - A1, A2": 62.0}
-NOISE = np.array([[-1.0, 0.0, 1.0], [-1.1, 0.3, 0.8], [-1.0, 0.2, 0.8]])
-WAY = {arm: list(level + noise) for (arm, level), noise in zip(LEVELS.items(), NOISE)}
+@pytest.mark.parametrize("table", [pd.concat([table_of((1, 1), (2, 1)), table_of((3, 1), setting="digits")]),
+                                   table_of(*[(1, 1)] * 25)])
+def test_comparisons_are_legible(table):
+    check_legible(figures.comparisons(table, "Control", "Of it all"))
 
 
-def test_waterfall_goes_from_mean_to_mean():
-    fig = figures.waterfall(tidy(WAY), STEPS, "clean", "The way")
-    ax, = fig.axes
-    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
-    assert ends == [pytest.approx(pair) for pair in ((60.0, 63.0), (62.0, 63.0))]
-    up, down = (bar.get_facecolor() for bar in ax.patches)
-    assert up != down and ax.lines[0].get_xdata() == [60.0]
-    changes = [paired_difference(WAY[arm], WAY[before]) for (_, before), (_, arm) in zip(STEPS, STEPS[1:])]
-    spans = [mark[2][0].get_segments()[0][:, 0] for mark in ax.containers if hasattr(mark, "has_xerr")]
-    assert spans == [pytest.approx([level - half, level + half])
-                     for level, half in zip((63.0, 62.0), (i.mean - i.low for i in changes))]
-    assert [text.get_text() for text in ax.texts] == ["60.0", "+3.0", "-1.0", "62.0"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["as released", "first", "second", "clean"]
-    assert "n = 3, 95% t interval" in said(fig) and "The way" in said(fig)
+# The lead-lag law
+
+LAG_ROWS = [row for row in study.grid("study", "05_spaced_kd", 5) if row.setting == claims.LAG_SETTING]
+SHIFTS = {"baseline": 3.0, "teacher +0, eval mode": -20.0, "teacher -4": 2.0, "teacher +1.5, moving": 1.0}
 
 
-def test_waterfall_leaves_out_settings_without_all_steps():
-    part = {arm: WAY[arm] for arm in ("released", "released - A1")}
-    fig = figures.waterfall(pd.concat([tidy(part, setting="digits"), tidy(WAY)]), STEPS, "clean")
-    assert [ax.get_title("left") for ax in fig.axes] == ["glyphs"]
-    assert "no records" in said(figures.waterfall(tidy(part), STEPS, "clean"))
+def lag_frame(rows=LAG_ROWS):
+    return pd.DataFrame([{"notebook": row.notebook, "setting": row.setting, "arm": row.arm, "seed": row.seed,
+                          "run_id": row.recipe.run_id,
+                          "test_accuracy": 60.0 + row.seed + SHIFTS.get(row.arm, 0.0) * (1 + 0.1 * (row.seed % 5))}
+                         for row in rows])
 
 
-def test_waterfall_of_one_seed_has_no_interval():
-    fig = figures.waterfall(tidy({arm: values[:1] for arm, values in WAY.items()}), STEPS, "clean")
-    assert not any(getattr(mark, "has_xerr", False) for mark in fig.axes[0].containers)
-    assert "one seed, no interval" in said(fig)
+def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
+    fig = figures.lead_lag(lag_frame(), LAG_ROWS)
+    tuned, heavy, by_running, signs = fig.axes
+    assert [ax.get_title("left") for ax in fig.axes[:3]] == ["α = 0.3", "α = 0.9", "α = 0.9, asked in eval mode"]
+    frozen, moving, other = heavy.containers
+    assert len(frozen[0].get_xdata()) == 11 and len(moving[0].get_xdata()) == len(other[0].get_xdata()) == 5
+    assert frozen[0].get_xdata()[0] == -4 and frozen[0].get_ydata().tolist() == pytest.approx([2.4] + [0] * 10)
+    low, high = frozen[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx(mean_interval([2.0, 2.2, 2.4, 2.6, 2.8])[1:3])
+    assert moving[0].get_ydata().tolist() == pytest.approx([0, 0, 0, 1.2, 0])  # paired with what rests at offset 0
+    assert by_running.containers[0][0].get_ydata().tolist() == pytest.approx([24, 24, 0, 24, 24])
+    levels = [line.get_ydata()[0] for ax in (tuned, heavy, by_running) for line in ax.lines
+              if line.get_color() == figures.colour("baseline")]
+    assert levels == pytest.approx([3.6, 3.6, 27.6]) and "n = 5, 95% t interval" in said(fig)
+    looks = {(line[0].get_color(), line[0].get_marker(), line[0].get_linestyle()) for line in (frozen, moving, other)}
+    assert len(looks) == 3
 
 
-def test_waterfall_writes_beside_its_intervals():
-    wide = WAY | {"released - A1, A2": [62.0 + noise for noise in (-6.0, 0.0, 6.0)]}
-    ax, = figures.waterfall(tidy(wide), STEPS, "clean").axes
-    ax.figure.canvas.draw()
-    for mark, text in zip([mark for mark in ax.containers if hasattr(mark, "has_xerr")], ax.texts[1:]):
-        end = mark[2][0].get_segments()[0][1]
-        assert text.get_window_extent().x0 > ax.transData.transform(end)[0]
+def test_lead_lag_shows_what_each_theory_said_beforehand():
+    signs = figures.lead_lag(lag_frame(), LAG_ROWS).axes[-1]
+    placed = {(round(text.get_position()[1]), text.get_position()[0]): text.get_text() for text in signs.texts}
+    lines = [[text for (row, _), text in sorted(placed.items()) if row == y] for y in range(1, 4)]
+    for of, at in ((claims.PREDICTIONS[1], 0), (claims.PREDICTIONS[0], 2)):
+        assert [{"−": -1, "+": 1}[line[at]] for line in map(_behind_name_ahead, lines)] == list(of[2:])
 
 
-@pytest.mark.parametrize("draw", [
-    lambda: figures.waterfall(tidy(WAY), [("A13: the teacher teaches in train mode", arm) for _, arm in STEPS], "end"),
-    lambda: figures.comparisons(pd.concat([table_of((1, 1, 1), (2, 1, 0)), table_of((3, 1, 1), setting="digits")]),
-                                "Control", "Of it all"),
-    lambda: figures.comparisons(tables.audit(AUDITED).assign(line=lambda table: table["Id"]), "line", "Of it all"),
-    lambda: figures.comparisons(table_of((1, 1, 1))[:0], "Control", "Of nothing")])
-def test_they_are_legible(draw):
-    check_legible(draw())
+def _behind_name_ahead(line):
+    """The name stands at 0 in units of the data, the signs at 0.15 and 0.85 of the width."""
+    name, behind, ahead = line
+    return behind, name, ahead
+
+
+def test_lead_lag_draws_the_curve_of_a_model():
+    fig = figures.lead_lag(lag_frame(), LAG_ROWS, ([-4, 0, 4], [0.6, 0.7, 0.9]))
+    model = fig.axes[-2]
+    assert list(model.lines[0].get_ydata()) == [0.6, 0.7, 0.9] and model.yaxis.get_inverted()
+    check_legible(fig)
+
+
+@pytest.mark.parametrize("kept", [lambda frame: frame.seed == 200, lambda frame: frame.arm.isin(["baseline"]),
+                                  lambda frame: frame.arm != "teacher +0", lambda frame: frame.seed < 0])
+def test_lead_lag_of_what_there_is(kept):
+    frame = lag_frame()
+    fig = figures.lead_lag(frame[kept(frame)], LAG_ROWS)
+    check_legible(fig)
+    assert len(fig.axes) == {5: 1}.get(frame[kept(frame)].arm.nunique(), len(fig.axes))
 
 
 # Curves
@@ -313,14 +327,13 @@ def test_by_interval():
 
 
 def test_learning_curves_skip_what_was_not_evaluated():
-    some = {i: replace(r, epochs=[{k: v for k, v in e.items() if e["epoch"] != 2 or k != "test_accuracy"}
-                                  for e in r.epochs]) for i, r in SPACED_RECORDS.items()}
-    frame = tables.epochs(SPACED, some)
+    frame = pd.concat([RUNS.assign(epoch=epoch, student_loss=0.5, test_accuracy=RUNS["test_accuracy"] + epoch)
+                       for epoch in (1, 2, 3)])
+    frame.loc[frame["epoch"] == 2, "test_accuracy"] = np.nan
     fig = figures.learning_curves(frame, ["online KD", "never run"])
     line, = fig.axes[0].lines
-    part = frame[(frame["setting"] == "glyphs") & (frame["arm"] == "online KD")]
-    means = part.groupby("epoch")["test_accuracy"].mean()[[1, 3]]
-    assert list(line.get_xdata()) == [1, 3] and list(line.get_ydata()) == pytest.approx(list(means))
+    mean = np.mean(accuracies(RUNS, "online KD"))
+    assert list(line.get_xdata()) == [1, 3] and list(line.get_ydata()) == pytest.approx([mean + 1, mean + 3])
     check_legible(fig)
     assert "student loss" in said(figures.learning_curves(frame, ["baseline"], "student_loss"))
 
@@ -360,7 +373,7 @@ def contents(folder):
 
 
 def test_long_names_of_arms_and_settings_are_not_cut_off():
-    rows = [row for row in study.grid("study", "12_vision_transformers") if row.seed == 0]
+    rows = study.grid("study", "12_vision_transformers", 1)
     frame = pd.DataFrame([{"setting": row.setting, "arm": row.arm, "seed": seed, "test_accuracy": 20.0 + seed}
                           for row in rows for seed in (0, 1)])
     check_legible(figures.arms(frame, "Transformers"))

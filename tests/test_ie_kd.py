@@ -155,7 +155,7 @@ def test_attention_needs_no_paraphraser_and_shares_online_kds_teacher(toy):
     assert teacher_of(attention) == teacher_of(online_kd(BASE)) != teacher_of(IE)
     assert "paraphraser" not in made(attention).modules
     d, (x, y) = made(attention), pictures()
-    mine, theirs = (losses.attention(net(x).map) for net in (d.student.train(), d.teacher.eval()))
+    mine, theirs = (losses.attention(net(x).map) for net in (d.student.train(), d.teacher.train()))
     assert d.learn(x, y)["inherit"].item() == pytest.approx(losses.squared_distance(mine, theirs).item(), rel=1e-4)
     split = made(ie_kd(BASE, map_loss="attention", explore_metric="abs_cos"))
     assert {"inherit", "explore"} <= split.learn(x, y).keys()
@@ -251,7 +251,7 @@ def test_a_mutual_networks_cost_counts_its_coders():
 def test_mutual_steps_by_hand():
     d, (x, y) = made(mutual(BASE, mutual_weight=2.0)), pictures()
     leader, follower = d.networks["teacher"], d.networks["student"]
-    peer = follower.eval()(x).logits
+    peer = follower.train()(x).logits
     terms = d.teach(x, y)
     own = leader.train()(x).logits
     want = F.cross_entropy(own, y) + 2 * F.kl_div(own.log_softmax(1), peer.softmax(1), reduction="batchmean")

@@ -14,7 +14,7 @@ LAYERS = {  # a module may import from layers below its own, and recipes.py from
     "distributed": 1, "slurm": 1, "theory": 1, "beyond": 1,
     "other_deviations": 2, "transformer_deviations": 2, "beyond_deviations": 2, "data": 2, "batches": 2, "evaluate": 2,
     "checkpoints": 2, "vits": 2, "graphs": 2, "tuning": 2,
-    "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "stacked": 3, "curvature": 4,
+    "arms": 3, "distillers": 3, "robustness": 3, "landscape": 3, "lessons": 3, "stacked": 3, "curvature": 4,
     "train": 4,
     "study": 5, "claims": 5, "idle": 5,
     "tables": 6, "figures": 6, "measures": 6, "measure_figures": 7, "diagrams": 7,

@@ -98,6 +98,25 @@ def test_the_path_ends_at_both_runs(trained, monkeypatch):
     assert way[0] != way[1] and np.isfinite(way).all()
 
 
+def test_the_path_begins_at_the_baseline_of_the_grid():
+    """Which has other tuned values than the arm, so that it cannot be derived from the arm's recipe."""
+    arms = {row.arm: row.recipe for row in study.grid("quick", "06_loss_landscape") if row.seed == 201}
+    assert measures._baselines()[arms["SAM"].run_id] == arms["baseline"]
+    assert measures._baselines()[arms["spaced KD s=1.5"].run_id] == arms["baseline"]
+
+
+def test_a_miniature_measures_fewer_arms_and_trains_none_once_more():
+    def asked(seeds):
+        arms = {row.recipe: row.arm for row in study.grid("study", None, seeds) if row.notebook in study.MEASURING}
+        return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(study.grid("study", None, seeds))}
+    few, many = asked(3), asked(4)
+    assert {arm for _, arm, _ in few} == set(measures.FEW) and {name for name, *_ in many} == set(measures.MEASURES)
+    assert {name for name, *_ in few} == set(measures.MEASURES) - {"trajectory"}
+    assert {arm for _, arm, _ in many} > set(measures.FEW) and few < many
+    once = [(arm, seed) for name, arm, seed in sorted(many) if name in ("plane", "trajectory")]
+    assert once == [(arm, 200) for arm in ("SAM", "baseline", "spaced KD s=1.5", "online KD", "spaced KD s=1.5")]
+
+
 def test_published_and_read(trained):
     for recipe in trained[1]:
         measures.measure(recipe, "curvature")
