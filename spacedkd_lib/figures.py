@@ -36,9 +36,10 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axe
          "lines.markersize": 4, "figure.dpi": 150}
 LOOKS = {  # arm: colour, marker
     "baseline": ("#666666", "o"), "label smoothing": ("#F0C400", "d"), "SAM": ("#7A1FA2", "h"),
-    "baseline, equal compute": ("#117733", "8"), "teacher": ("#000000", "*"),
-    "online KD": ("#D55E00", "s"), "online KD, asked before": ("#E69F00", "<"), "online KD, eval mode": ("#F4A582", "s"),
-    "offline KD": ("#001D33", "P"), "spaced KD, eval mode": ("#A6BDDB", ">"), "shuffled teacher": ("#8C6D31", "X"),
+    "baseline, equal compute": ("#117733", "8"),
+    "online KD": ("#D55E00", "s"), "online KD, asked before": ("#E69F00", "<"),
+    "online KD, eval mode": ("#F4A582", "s"), "spaced KD, eval mode": ("#A6BDDB", ">"),
+    "offline KD": ("#001D33", "P"), "shuffled teacher": ("#8C6D31", "X"),
     "EMA teacher": ("#66A61E", "p"), "own last epoch": ("#E7298A", "D"), "own last update": ("#FF9DA7", "v"),
     "self KD": ("#CC79A7", "v"), "exits, labels only": ("#B07A00", "X"),
     "clean": ("#00629a", ">"), "clean, s=0": ("#D55E00", "s"),  # spaced and online KD, of which a switch is turned
@@ -206,7 +207,7 @@ def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, batches_per
     ax.set_title(f"mean lead {mean:.1f} updates = {mean / batches_per_epoch:.2f} epochs", fontsize=8,
                  loc="right", pad=2)
     ax.set_ylabel("lead")
-    ax.set_ylim(min([0, *at_learning]), 1.15 * max([1, *at_learning]))
+    ax.set_ylim(1.15 * min([0, *at_learning]), 1.15 * max([1, *at_learning]))
     ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
 
 
@@ -381,8 +382,8 @@ def _draw_kind(ax: plt.Axes, kind: str, frame: pd.DataFrame, arms: dict[float, s
     mean, low, high = np.array([i[:3] for i in found.values()]).T
     shade, marker = look(name)
     main = kind in ("frozen", "eval mode")
-    drawn[kind] = ax.errorbar(at + apart * (at != 0), mean, [mean - low, high - mean], color=shade, marker=marker, ls=dashes,
-                              alpha=1.0 if main else 0.75, lw=1.4 if main else 0.9, elinewidth=0.7)
+    drawn[kind] = ax.errorbar(at + apart * (at != 0), mean, [mean - low, high - mean], color=shade, marker=marker,
+                              ls=dashes, alpha=1.0 if main else 0.75, lw=1.4 if main else 0.9, elinewidth=0.7)
     if main and "baseline" in set(frame["arm"]):
         level = paired_by_seed(frame, "baseline", arms[0.0]).mean
         drawn["labels alone"] = ax.axhline(level, color=colour("baseline"), ls=(0, (5, 3)), lw=1)

@@ -206,22 +206,23 @@ def _behind(epochs: int, batches_per_epoch: int, length: int, rule: str) -> Iter
         raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": choose '
                          '"fixed" or "constant".')
     total = epochs * batches_per_epoch
+    block = 1 if rule == "constant" else length
     for batch in range(total):
-        yield Event("learn", batch, batch if rule == "constant" else batch // length)
+        yield Event("learn", batch, batch // block)
         if rule == "constant":
             ready = range(max(batch - length, 0), batch - length + 1)
         else:
             ready = range(batch + 1 - length, batch + 1) if (batch + 1) % length == 0 else ()
-        yield from _taught(ready, batches_per_epoch, length)
+        yield from _taught(ready, batches_per_epoch, block)
     left = min(length, total) if rule == "constant" else total % length
-    yield from _taught(range(total - left, total), batches_per_epoch, length)
+    yield from _taught(range(total - left, total), batches_per_epoch, block)
 
 
-def _taught(batches: Iterable[int], batches_per_epoch: int, length: int) -> Iterator[Event]:
+def _taught(batches: Iterable[int], batches_per_epoch: int, block: int) -> Iterator[Event]:
     for batch in batches:
-        yield Event("teach", batch, batch // length)
+        yield Event("teach", batch, batch // block)
         if (batch + 1) % batches_per_epoch == 0:
-            yield Event("epoch", (batch + 1) // batches_per_epoch, batch // length)
+            yield Event("epoch", (batch + 1) // batches_per_epoch, batch // block)
 
 
 def snapshots(epochs: int, batches_per_epoch: int, interval: float) -> Iterator[Event]:

@@ -90,7 +90,7 @@ def test_every_method_has_a_look_of_its_own_and_keeps_it():
     """But for the audited arms, which are drawn as differences, in one colour."""
     rows = [row for profile in study.PROFILES for row in study.grid(profile, None, 1) if row.notebook[:2] != "09"]
     lags = [row.arm for row in rows if row.arm.startswith("teacher ")]
-    names = {row.arm for row in rows} - set(lags) | {"teacher"}
+    names = {row.arm for row in rows} - set(lags)
     looks = {figures.look(arm) for arm in names | set(lags)}
     assert len(looks) == len(names) + len({arm.partition(", ")[2] for arm in lags})
     assert figures.OTHER not in looks and len({figures.colour(arm) for arm in names}) > 0.9 * len(names)
@@ -130,6 +130,17 @@ def test_schedule_shows_every_update_and_the_lead(s):
     assert list(at_learning.get_xdata()) == [time for kind, time in wanted if kind == "learn"]
     mean = np.mean(schedule.leads(events))
     assert f"mean lead {mean:.1f} updates = {mean / 8:.2f} epochs" in said(fig)
+    check_legible(fig)
+
+
+def test_a_teacher_that_is_behind_has_a_lead_below_zero():
+    frozen, moving = (list(spaced_schedule(3, 8, -1, rule=rule)) for rule in ("fixed", "constant"))
+    fig = figures.schedules([("frozen", frozen), ("moving", moving)], 8)
+    assert [list(ax.lines[1].get_ydata()) for ax in fig.axes[1::2]] == [schedule.leads(frozen), schedule.leads(moving)]
+    assert [ax.get_ylim()[0] < min(ax.lines[0].get_ydata()) for ax in fig.axes[1::2]] == [True, True]
+    bands = [patch.get_xy()[:4] for patch in fig.axes[2].patches]  # of one batch each
+    assert len(bands) == 24 and all(late - early == 1 for (early, _), (late, _), *_ in bands)
+    assert "mean lead -3.5 updates = -0.44 epochs" in said(fig)
     check_legible(fig)
 
 
@@ -232,7 +243,7 @@ def test_comparisons_draws_each_line():
     glyphs, digits = fig.axes
     point, _, (spans,) = glyphs.containers[0]
     assert point.get_data()[0].tolist() == [mean for mean, _ in lines] and point.get_ydata().tolist() == [0, 1, 2, 3]
-    assert [span[:, 0].tolist() for span in spans.get_segments()] == [[mean - half, mean + half] for mean, half in lines]
+    assert [list(span[:, 0]) for span in spans.get_segments()] == [[mean - half, mean + half] for mean, half in lines]
     assert [label.get_text() for label in glyphs.get_yticklabels()] == [f"control {y}" for y in range(4)]
     assert (glyphs.get_title("left"), digits.get_title("left")) == ("glyphs", "digits") and glyphs.yaxis.get_inverted()
     assert "n = 5, 95% t interval over seeds" in said(fig) and "All" in said(fig)
@@ -283,17 +294,12 @@ def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
 
 
 def test_lead_lag_shows_what_each_theory_said_beforehand():
-    signs = figures.lead_lag(lag_frame(), LAG_ROWS).axes[-1]
-    placed = {(round(text.get_position()[1]), text.get_position()[0]): text.get_text() for text in signs.texts}
-    lines = [[text for (row, _), text in sorted(placed.items()) if row == y] for y in range(1, 4)]
-    for of, at in ((claims.PREDICTIONS[1], 0), (claims.PREDICTIONS[0], 2)):
-        assert [{"−": -1, "+": 1}[line[at]] for line in map(_behind_name_ahead, lines)] == list(of[2:])
-
-
-def _behind_name_ahead(line):
-    """The name stands at 0 in units of the data, the signs at 0.15 and 0.85 of the width."""
-    name, behind, ahead = line
-    return behind, name, ahead
+    strip = figures.lead_lag(lag_frame(), LAG_ROWS).axes[-1]
+    placed = sorted((round(text.get_position()[1]), text.get_position()[0], text.get_text()) for text in strip.texts)
+    columns = {words[0]: [{"−": -1, "+": 1}[word] for word in words[1:]] for words in
+               ([word for _, x, word in placed if x == at] for at in sorted({x for _, x, _ in placed})[1:])}
+    ahead, behind = claims.PREDICTIONS[:2]
+    assert columns == {"behind": list(behind[2:]), "ahead": list(ahead[2:])}
 
 
 def test_lead_lag_draws_the_curve_of_a_model():
