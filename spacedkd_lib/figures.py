@@ -349,8 +349,8 @@ def lead_lag(frame: pd.DataFrame, rows: Iterable[Row], curve: tuple[Sequence, Se
 
 
 def _by_offset(frame: pd.DataFrame, recipes: dict[str, Recipe]) -> dict[tuple, dict[str, dict[float, str]]]:
-    """(weight of the teacher, whether in eval mode) -> kind -> offset in epochs -> arm. Kinds without an offset 0 are
-    left out; a teacher that moves has that of one that rests."""
+    """(weight of the teacher, whether in eval mode) -> kind -> offset in epochs -> arm. Kinds without offset 0, or with
+    nothing else, are left out; a teacher that moves has that of one that rests."""
     panels: dict[tuple, dict[str, dict[float, str]]] = {}
     for arm, run_id in zip(frame["arm"], frame["run_id"]):
         recipe = recipes[run_id]
@@ -361,8 +361,9 @@ def _by_offset(frame: pd.DataFrame, recipes: dict[str, Recipe]) -> dict[tuple, d
     for kinds in panels.values():
         if "moving" in kinds and 0.0 in kinds.get("frozen", {}):
             kinds["moving"][0.0] = kinds["frozen"][0.0]
-    return {panel: {kind: dict(sorted(arms.items())) for kind, arms in kinds.items() if 0.0 in arms}
-            for panel, kinds in sorted(panels.items(), key=lambda item: item[0][::-1])}
+    shown = {panel: {kind: dict(sorted(arms.items())) for kind, arms in kinds.items() if 0.0 in arms and len(arms) > 1}
+             for panel, kinds in sorted(panels.items(), key=lambda item: item[0][::-1])}
+    return {panel: kinds for panel, kinds in shown.items() if kinds}
 
 
 def _kind(recipe: Recipe) -> str:

@@ -147,7 +147,7 @@ def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Fi
         ax.set(xlabel="epochs of its own updates")
         ax.grid(axis="y")
     if titled:
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
     return fig
 
 

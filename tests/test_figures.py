@@ -278,7 +278,8 @@ def lag_frame(rows=LAG_ROWS):
 def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
     fig = figures.lead_lag(lag_frame(), LAG_ROWS)
     tuned, heavy, by_running, signs = fig.axes
-    assert [ax.get_title("left") for ax in fig.axes[:3]] == ["α = 0.3", "α = 0.9", "α = 0.9, asked in eval mode"]
+    weight, = {row.recipe.alpha for row in LAG_ROWS if row.arm == "teacher +0, alpha tuned"}
+    assert [ax.get_title("left") for ax in fig.axes[:3]] == [f"α = {weight:g}", "α = 0.9", "α = 0.9, asked in eval mode"]
     frozen, moving, other = heavy.containers
     assert len(frozen[0].get_xdata()) == 11 and len(moving[0].get_xdata()) == len(other[0].get_xdata()) == 5
     assert frozen[0].get_xdata()[0] == -4 and frozen[0].get_ydata().tolist() == pytest.approx([2.4] + [0] * 10)
@@ -306,6 +307,14 @@ def test_lead_lag_draws_the_curve_of_a_model():
     fig = figures.lead_lag(lag_frame(), LAG_ROWS, ([-4, 0, 4], [0.6, 0.7, 0.9]))
     model = fig.axes[-2]
     assert list(model.lines[0].get_ydata()) == [0.6, 0.7, 0.9] and model.yaxis.get_inverted()
+    check_legible(fig)
+
+
+def test_lead_lag_of_a_grid_with_few_offsets():
+    rows = [row for row in study.grid("smoke", "05_spaced_kd") if row.setting != "digits"]
+    fig = figures.lead_lag(lag_frame(rows), rows)
+    titles = [ax.get_title("left") for ax in fig.axes]
+    assert titles == ["α = 0.3", "α = 0.9", ""]  # in eval mode there is offset 0 only
     check_legible(fig)
 
 

@@ -55,7 +55,7 @@ def test_trajectories_have_a_line_for_each_role():
     ends = [segment[:, 1].tolist() for mark in bars.containers for segment in mark[2][0].get_segments()]
     assert ends == [[1, 3], [3, 5], [0, 2], [2, 4]]  # two standard errors either way
     assert "online KD, teacher" in said(fig)
-    check_legible(fig)
+    check_legible(measure_figures.trajectories({"online KD": way, "spaced KD s=1.5": way}, {"trace": "trace"}))
 
 
 def test_bars_are_means_over_seeds():
