@@ -378,7 +378,6 @@ def _draw_kind(ax: plt.Axes, kind: str, frame: pd.DataFrame, arms: dict[float, s
     """One curve, and for the first of a panel labels alone; how many pairs its points have."""
     name, dashes = LAGS[kind]
     found = {s: paired_by_seed(frame, arm, arms[0.0]) for s, arm in arms.items()}
-    found[0.0] = found[0.0]._replace(low=0.0, high=0.0)
     at, apart = np.array(list(found)), {"moving": -0.1, "other batches": 0.1}.get(kind, 0.0)
     mean, low, high = np.array([i[:3] for i in found.values()]).T
     shade, marker = look(name)
