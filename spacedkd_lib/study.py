@@ -103,7 +103,7 @@ def _on_glyphs(label: str, base: Recipe, **changes) -> Setting:
 _TINY_DIGITS = _digits(2, 200, 4)
 PROFILES = {p.name: p for p in (
     Profile("smoke", "tests: tiny, says nothing about methods", 2, (
-        Setting("digits", _TINY_DIGITS, exits="resnet10", intervals=(1.0,), self_intervals=(1.0,),
+        Setting("digits", _TINY_DIGITS, exits="resnet10", self_intervals=(1.0,),
                 controls=tuple(CONTROLS)[:3], audit=("A1",), factors=_factors(_TINY_DIGITS),
                 schools=education(_TINY_DIGITS, (5, 5)), dropout=_DROPOUT,
                 transformer=_small_transformer(_TINY_DIGITS, patch_size=4, width=16, depth=1, heads=2, batch_size=16)),

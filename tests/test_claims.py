@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from test_tables import synthetic, tidy
 
-from spacedkd_lib import claims, records, study, tables
+from spacedkd_lib import arms, claims, records, study, tables, theory
 from spacedkd_lib.claims import PREDICTIONS, PRIMARY, Claim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -243,3 +243,16 @@ def test_a_line_that_is_not_committed_is_young(repository):
 def test_runs_that_judge_nothing_ask_for_no_age():
     rows = [row for row in study.grid("study", "05_spaced_kd", 1) if row.arm == "offline KD"]
     assert judging({}) == judging({"study": synthetic(rows)}) == {}
+
+
+def test_the_linear_model_predicts_the_registered_signs():
+    law, L = arms.lag_arms(replace(study.profile("study").settings[1], tuned="")), 32
+
+    def variance(arm, alpha):
+        recipe = law[arm]
+        found = theory.lead_lag(theory.Regression(), 0.02, alpha, [round(recipe.interval * L)],
+                                moving=recipe.rule == "constant", fresh=recipe.replay == "fresh_batch")
+        return found.item()
+    for of in claims.PREDICTIONS:
+        for alpha in (0.1, 0.3) if "tuned" in of.arm else (law[of.arm].alpha,):
+            assert of.linear == np.sign(variance(of.reference, alpha) - variance(of.arm, alpha)), of
