@@ -16,7 +16,8 @@ import torch
 
 from spacedkd_lib import checkpoints, records, stopping, study
 from spacedkd_lib.recipes import (
-    InputError, Recipe, education, ie_kd, mutual, offline, online_kd, preset, self_kd, spaced, teacher_of,
+    InputError, Recipe, baseline, education, ie_kd, mutual, offline, offline_kd, online_kd, preset, self_kd, spaced,
+    teacher_of,
 )
 from spacedkd_lib.train import Run, sweep
 
@@ -220,7 +221,8 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-SMOKE = [row.recipe for row in study.grid("smoke", "05_spaced_kd", seeds=1)]
+SMALL = study.profile("smoke").settings[0].base
+SMOKE = [baseline(SMALL), online_kd(SMALL), spaced(online_kd(SMALL), 1.0), offline_kd(SMALL)]
 
 
 def test_two_processes_on_one_run(runs, capsys):

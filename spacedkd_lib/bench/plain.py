@@ -16,6 +16,7 @@ from torchvision import transforms
 from .. import distillers, losses
 from ..batches import STATISTICS
 from ..data import Dataset
+from ..distillers.online_kd import ask
 from ..recipes import Recipe
 
 
@@ -106,7 +107,7 @@ def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None
         loss = F.cross_entropy(out.logits, y)
         if teacher:
             with torch.no_grad():
-                target = teacher.eval()(x)
+                target = ask(teacher, x, r.teacher_mode)
             soft = r.temperature**2 * losses.kl(out.logits, target.logits, r.temperature)
             feature = losses.l2_per_sample(projector(out.features), target.features)
             loss = (1 - r.alpha) * loss + r.alpha * soft + r.beta * feature
