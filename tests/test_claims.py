@@ -115,19 +115,21 @@ def test_the_matrix_says_one_pair_and_leaves_gaps():
 # The lead-lag law
 
 def law(**gains):
-    """Arms of the law, five seeds each: a gain over "teacher +0" and a little noise."""
-    values = {"teacher +0": BASE}
+    """Arms of the law, five seeds each: a gain over "teacher +0, alpha tuned" and a little noise."""
+    values = {"teacher +0, alpha tuned": BASE}
     for arm, gain in gains.items():
         values[arm] = [b + gain + e for b, e in zip(BASE, (0.1, -0.1, 0.0, 0.2, -0.2))]
     return tidy(values, setting=claims.LAG_SETTING)
 
 
 def test_predictions_are_signs_beside_intervals():
-    frame = law(**{"teacher +1.5": 2.0, "teacher -1.5": 2.0})
-    table = claims.predictions(pd.concat([frame, tidy({"teacher +4": BASE, "teacher -4": BASE})]))  # another setting
+    frame = law(**{"teacher +1.5, alpha tuned": 2.0, "teacher -1.5, alpha tuned": 2.0})
+    elsewhere = tidy({"teacher +4": BASE, "teacher -4": BASE})  # another setting
+    table = claims.predictions(pd.concat([frame, elsewhere]))
     assert table[["Arm", "Minus", *claims.THEORIES]].values.tolist() == [
-        ["teacher +1.5", "teacher +0", "+", "+", "-"], ["teacher -1.5", "teacher +0", "-", "+", "+"],
-        ["teacher +1.5", "teacher -1.5", "+", "0", "-"]]
+        ["teacher +1.5, alpha tuned", "teacher +0, alpha tuned", "+", "+", "-"],
+        ["teacher -1.5, alpha tuned", "teacher +0, alpha tuned", "-", "+", "+"],
+        ["teacher +1.5, alpha tuned", "teacher -1.5, alpha tuned", "+", "0", "-"]]
     got = table[["Difference (points)", "Difference: low", "Difference: high", "n"]].values[0]
     error = stats.sem([0.1, -0.1, 0.0, 0.2, -0.2])
     assert got == pytest.approx([2.0, *stats.t.interval(0.95, 4, 2.0, error), 5])
@@ -138,9 +140,9 @@ def test_score_counts_what_is_right_and_what_is_contradicted():
     """Both gain 2 points, and equally; then only the one that is behind gains."""
     def scored(frame):
         return claims.score(claims.predictions(frame)).values.tolist()
-    assert scored(law(**{"teacher +1.5": 2.0, "teacher -1.5": 2.0})) == [
+    assert scored(law(**{"teacher +1.5, alpha tuned": 2.0, "teacher -1.5, alpha tuned": 2.0})) == [
         ["Ahead helps", 3, 1, 1], ["Frozen helps", 3, 3, 0], ["Linear model", 3, 1, 1]]
-    assert scored(law(**{"teacher +1.5": -2.0, "teacher -1.5": 2.0})) == [
+    assert scored(law(**{"teacher +1.5, alpha tuned": -2.0, "teacher -1.5, alpha tuned": 2.0})) == [
         ["Ahead helps", 3, 0, 3], ["Frozen helps", 3, 1, 2], ["Linear model", 3, 3, 0]]
     assert scored(law()) == [[theory, 0, 0, 0] for theory in claims.THEORIES]
 
