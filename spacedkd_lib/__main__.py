@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from . import records, slurm, stopping, study, tables, tuning
+from . import claims, records, slurm, stopping, study, tables, tuning
+from .arms import family_of
 from .recipes import VERSION, InputError, from_dict, nearest
 from .runner import NotebookError, execute
 from .runner import refresh as refresh_notebook
@@ -85,6 +86,12 @@ def plan(options) -> None:
             arms = dict.fromkeys(row.arm for row in here if row.setting == setting)
             print(f"  {name}, {setting}: {', '.join(arms)}")
         print(f"  {name}: {len(here)} runs, {done} done")
+    for setting in profile.settings:
+        if setting.tuned and setting.label in claims.JUDGED:
+            seeds = study.seeds_of(profile, setting, "05_spaced_kd", options.seeds)
+            print(f"  Power in {setting.label}, from the spread over the seeds of tuning:")
+            known = partial(tuning.scores, setting.tuned)
+            print(claims.power(lambda arm: known(family_of(arm)), len(seeds)).round(2).to_string(index=False))
     print(plan_lines(rows, options.workers))
 
 

@@ -63,6 +63,11 @@ def _of_family(setting: Setting, family: str) -> Recipe:
     return replace(recipe, **tuned(setting.tuned, family)) if setting.tuned else recipe
 
 
+def family_of(arm: str) -> str:
+    """Whose tuned values an arm takes."""
+    return "spaced KD" if arm.startswith("spaced KD") else arm
+
+
 # What is tuned, each by the same budget: name -> recipe, of a setting's base
 FAMILIES: dict[str, Callable[[Recipe], Recipe]] = {
     "baseline": baseline,

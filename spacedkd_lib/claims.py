@@ -25,11 +25,12 @@ Rendered in notebooks/05_spaced_kd.ipynb and results/README.md. No torch here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import pandas as pd
 
-from .statistics import LEVEL, holm, paired_by_seed
+from .statistics import LEVEL, holm, paired_by_seed, paired_difference, seeds_needed
+from .statistics import power as power_of
 
 MIN_EFFECT = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 JUDGED = ("glyphs", "CIFAR-100, 5,000 images", "CIFAR-100")  # settings whose seeds are fresh and whose arms are tuned
@@ -120,6 +121,26 @@ def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
         level = 1 - (1 - LEVEL) / (size - min(k, shown))
         lines.append((claim, paired_by_seed(part, claim.arm, claim.reference, level=level), level, p))
     return lines
+
+
+def power(scores: Callable[[str], list[float]], n: int) -> pd.DataFrame:
+    """What n seeds can show of each claim, before any of them is trained.
+
+    Args:
+        scores: validation accuracy by tuning seed, percent, of an arm.
+        n: seeds.
+
+    Returns:
+        Columns Claim, "sd (points)" of the paired differences over the tuning seeds, which are few; "Seeds for 0.5
+        points", the n that shows `MIN_EFFECT` with a power of 80% at the strictest level of the family; and the
+        power that n seeds have.
+    """
+    level, lines = 1 - (1 - LEVEL) / len(PRIMARY), []
+    for claim in PRIMARY:
+        sd = paired_difference(scores(claim.arm), scores(claim.reference)).sd
+        lines.append([claim.id, sd, seeds_needed(MIN_EFFECT, sd, level=level), power_of(MIN_EFFECT, sd, n, level)])
+    return pd.DataFrame(lines, columns=["Claim", "sd (points)", f"Seeds for {MIN_EFFECT:g} points",
+                                        f"Power of {n} seeds"])
 
 
 def result(low: float, high: float) -> str:

@@ -81,6 +81,16 @@ def tuned(label: str, family: str) -> dict[str, float]:
     return dict(families[family]["values"])
 
 
+def scores(label: str, family: str) -> list[float]:
+    """Validation accuracy of a family at its tuned values, percent, by seed.
+
+    Raises:
+        InputError: this family of this data set was never tuned.
+    """
+    tuned(label, family)
+    return _published(label)[family]["val_accuracy"]
+
+
 @cache
 def _published(label: str) -> dict[str, dict]:
     path = PUBLISHED / label / "chosen.json"
@@ -290,7 +300,7 @@ def _chosen(name: str, task: Task, found: list[Stage]) -> dict:
     base, own = (json.loads(recipe.to_json()) for recipe in (task.base, task.families[name].recipe))
     code = records.environment()
     return {"values": {field: getattr(best.recipe, field) for field in task.fields(name)},
-            "val_accuracy": best.mean, "trials": len(trials), "probes": sum(trial.probe for trial in trials),
+            "val_accuracy": best.scores, "trials": len(trials), "probes": sum(trial.probe for trial in trials),
             "spaces": [stage.space for stage in found],
             "recipe": {field: value for field, value in own.items() if value != base[field]},
             "git_commit": code["git_commit"], "git_dirty": code["git_dirty"]}

@@ -16,6 +16,7 @@ from test_tables import synthetic, tidy
 
 from spacedkd_lib import arms, claims, records, study, tables, theory
 from spacedkd_lib.claims import PREDICTIONS, PRIMARY, Claim
+from spacedkd_lib.statistics import seeds_needed
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = [60.0, 63.0, 61.0, 66.0, 64.0]
@@ -113,6 +114,16 @@ def test_the_matrix_says_one_pair_and_leaves_gaps():
 
 
 # The lead-lag law
+
+def test_power_is_told_before_the_runs():
+    seen = {"spaced KD s=1.5": [60.0, 61.0, 62.5], "label smoothing": [60.0, 60.0, 60.0]}
+    table = claims.power(lambda arm: seen.get(arm, [59.0, 60.0, 61.5]), n=20)
+    assert table["sd (points)"].tolist() == pytest.approx([0.0, np.std([0, 1, 2.5], ddof=1), 0.0])
+    needed, power = table.iloc[1, 2:]
+    sd, level = np.std([0, 1, 2.5], ddof=1), 1 - 0.05 / 3
+    assert seeds_needed(0.5, sd, level=level) == needed > 20 and 0 < power < 0.8
+    assert table.iloc[0, 2:].tolist() == [2, 1.0]
+
 
 def law(**gains):
     """Arms of the law, five seeds each: a gain over "teacher +0, alpha tuned" and a little noise."""

@@ -21,7 +21,7 @@ from spacedkd_lib.distillers.online_kd import BatchNorm, batch_statistics
 from spacedkd_lib.evaluate import eval_mode, named_scores, scores
 from spacedkd_lib.lessons import School
 from spacedkd_lib.recipes import Recipe, attention_transfer, baseline, education, ema, ie_kd, mutual, offline_kd
-from spacedkd_lib.recipes import online_kd, preset, self_kd, spaced
+from spacedkd_lib.recipes import online_kd, past_self, preset, self_kd, spaced
 from spacedkd_lib.train import assemble, recipe_schedule, walk
 from test_education import ED, WHOLE, six  # noqa: F401
 
@@ -42,7 +42,7 @@ METHODS = {
     "attention": attention_transfer(BASE), "mutual": mutual(BASE, peers=3), "factors of peers": mutual(ie_kd(BASE)),
     "education": SCHOOLS, "padded": replace(SCHOOLS, kd_scope="padded"),
     "all teachers": replace(SCHOOLS, kd_scope="all_teachers"), "education, released": preset(SCHOOLS, "released"),
-    "an average": ema(BASE), "scored by the batch": replace(ema(BASE), ema_statistics="batch"),
+    "own past": past_self(BASE, 1.0), "an average": ema(BASE), "scored by the batch": replace(ema(BASE), ema_statistics="batch"),
     "transformer": baseline(DEIT),
     "distillation token": online_kd(DEIT, beta=0.0, dist_token="always"),
     "released transformer": preset(spaced(online_kd(DEIT, beta=0.0), 1.0), "released"),

@@ -53,7 +53,7 @@ def test_accuracy_of_the_teacher_that_was_asked(toy):
     """A finished teacher answers, on plain pictures, as well as on the whole training set."""
     plain = replace(BASE, augment="none")
     whole = replace(toy, test_images=toy.train_images, test_labels=toy.train_labels)
-    rows, *_ = train(offline_kd(plain), whole)
+    rows, *_ = train(offline_kd(plain, teacher_mode="eval"), whole)
     assert rows[-1]["asked_train_accuracy"] == pytest.approx(rows[-1]["teacher_test_accuracy"], rel=1e-6)
     asked = [online_kd(plain), preset(online_kd(plain), "released"), ie_kd(plain)]
     for recipe in (*asked, online_kd(plain, alpha=0.0, beta=0.0), baseline(plain)):

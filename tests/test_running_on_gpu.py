@@ -247,14 +247,14 @@ def test_seconds_count_updates_looks_and_what_a_sweep_shares():
 
 
 def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):
-    rows = [row for row in study.grid("smoke", seeds=1) if row.notebook in study.MEASURING]
+    rows = [row for row in study.grid("core", seeds=4) if row.notebook in study.MEASURING]  # more than a miniature
     wanted = measures.wanted(rows)
     cost = study.Cost({"learn": 1e-6}, 0.0, 0.0, 0.0, first=42.4, megabytes=1.0, train=1500, test=297)
     monkeypatch.setattr(study, "_measure", lambda recipe: cost)
     monkeypatch.setattr(measures, "_pass_seconds", lambda recipe, pictures: 1.0 if pictures == 128 else 0.0)
     number, seconds = measures.plan(rows, 2)
     names = [name for _, name in wanted]
-    of_128 = measures.SCORE * (41 ** 2 * names.count("plane") + 30 * names.count("noise")) + 13 * names.count("path")
+    of_128 = measures.SCORE * (25 ** 2 * names.count("plane") + 30 * names.count("noise")) + 13 * names.count("path")
     again = sum(study.seconds(recipe) for recipe, name in wanted if name == "trajectory")
     assert number == len(wanted) and seconds == pytest.approx((of_128 + again) / 2) and again > 0
     lines = __main__.plan_lines(rows, 1).splitlines()
