@@ -79,7 +79,7 @@ def test_arms_take_the_values_of_their_family(monkeypatch):
     monkeypatch.setattr(arms, "tuned", lambda label, family: values.get(family, {}) if label == "toy" else {"lr": 9.0})
     setting = replace(SMOKE, tuned="toy")
     spaced, law = arms.spaced_arms(setting), arms.lag_arms(setting)
-    assert (spaced["baseline"].lr, spaced["spaced KD s=1"].lr, spaced["spaced KD s=1"].temperature) == (0.2, 0.8, 1.0)
+    assert (spaced["baseline"].lr, spaced["spaced KD s=1.5"].lr, spaced["spaced KD s=1.5"].temperature) == (0.2, 0.8, 1.0)
     assert {(r.lr, r.alpha) for arm, r in law.items() if arm.endswith("alpha tuned")} == {(0.4, 0.5)}
     assert {recipe.lr for recipe in arms.ie_arms(setting).values()} == {0.2}
     assert arms.baseline_arms(SMOKE)["baseline"].lr == 0.1
