@@ -128,7 +128,8 @@ def reproduce(options) -> int:
                            if options.slurm else None for _ in range(2))
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     records.check_writable(records.built(folder))
-    if any(records.load(row.recipe) is None for row in rows):
+    if missing := [row.recipe for row in rows if records.load(row.recipe) is None]:
+        study.check_inputs(missing)  # before the plan, which takes long for large networks
         print(plan_lines(rows, options.workers), flush=True)
     say = partial(print, flush=True)
     study.run_all([row.recipe for row in rows], options.workers, say, training)

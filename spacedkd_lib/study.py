@@ -313,7 +313,7 @@ def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> recor
     """
     if records.load(recipe) is None:
         from tqdm import tqdm
-        _check_inputs([recipe])
+        check_inputs([recipe])
         sweep, = sweeps([recipe])
         with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not _watched()) as bar:
             shown = on_epoch or ((lambda row: bar.update()) if _watched() else _now_and_then(recipe))
@@ -471,7 +471,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
     wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
-        _check_inputs(missing)
+        check_inputs(missing)
         workers = workers or (1 if executor else default_workers(missing))
         planned = sweeps(missing, workers)
         if together and _has_gpu():
@@ -480,8 +480,12 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
 
-def _check_inputs(missing: list[Recipe]) -> None:
-    """Find bad input before any long work: data, batch sizes, networks and a writable folder."""
+def check_inputs(missing: list[Recipe]) -> None:
+    """Find bad input before any long work: data, batch sizes, networks and a writable folder.
+
+    Raises:
+        InputError: what is bad, and how to mend it.
+    """
     from . import data, distillers
     from .batches import STATISTICS
     from .lessons import School
