@@ -261,7 +261,8 @@ def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, mo
 
 
 def test_plan_needs_no_data_for_public_sets(runs):
-    assert study.plan(study.grid("core", "02_baselines", seeds=1)).seconds > 0
+    row = study.Row("02_baselines", "CIFAR-100", "baseline", 200, baseline(study.SLICE))
+    assert study.plan([row]).seconds > 0
 
 
 def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
