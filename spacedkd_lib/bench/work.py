@@ -71,7 +71,7 @@ def pace(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> d
         tflops: multiply-accumulates times two of these updates. engine: what the record says.
     """
     torch.set_num_threads(1)
-    (rows, summary, origin, _), *_ = sweep(recipes, dataset, device, engine=engine)
+    (rows, summary, origin, *_), *_ = sweep(recipes, dataset, device, engine=engine)
     seconds = median(row["seconds"] for row in rows[1:])
     return {"seconds": seconds, "updates": rows[-2]["teacher_updates"] + rows[-2]["student_updates"],
             "images_s": len(recipes) * median(row["images_per_second"] for row in rows[1:]),
