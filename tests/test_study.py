@@ -125,7 +125,7 @@ def test_side_by_side_equals_alone_and_nothing_is_trained_twice(runs, monkeypatc
 KILLED = """
 from spacedkd_lib import study
 if __name__ == "__main__":
-    study.run_all([row.recipe for row in study.grid("smoke", "02_baselines")], workers=2)
+    study.run_all([row.recipe for row in study.grid("smoke", "02_baselines") if row.arm != "SAM"], workers=2)
 """
 
 
@@ -209,7 +209,7 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
-    recipes = [row.recipe for row in study.grid("smoke", "02_baselines")]
+    recipes = [row.recipe for row in study.grid("smoke", "02_baselines") if row.arm != "SAM"]
     continued = study.run_all(recipes, workers=2)
     assert kept and all(path.read_bytes() == content for path, content in kept.items())
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "uninterrupted"))
