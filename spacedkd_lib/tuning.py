@@ -77,7 +77,7 @@ def tuned(label: str, family: str) -> dict[str, float]:
     families = _published(label)
     if family not in families:
         raise InputError(f'{label} has no tuned values for "{family}" in results/tuning/: run make tune '
-                         f"ARGS='--data \"{label}\" --families \"{family}\"' first.")
+                         f'ARGS="--data {label}" first, which takes hours.')
     return dict(families[family]["values"])
 
 
