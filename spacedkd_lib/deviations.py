@@ -90,8 +90,7 @@ DEVIATIONS = {d.id: d for d in (
     Deviation("A7", "high", "s = 0 is not the limit of small s", "TS 106-110",
               "Online KD is spaced KD without a space.",
               "At s = 0 the targets come from before the teacher's update on the batch, at s > 0 from after it.",
-              "The baseline differs from spaced KD in one more thing than the interval; where the teacher otherwise "
-              "answers in eval mode, in two: those targets are by batch statistics.",
+              "The baseline differs from spaced KD in one more thing than the interval: when its teacher is asked.",
               {"online_kd": {"zero_target": "pre_update"}}),
     Deviation("A8", "high", "offline KD is another protocol", "TS 39-46, 371-380",
               "Offline KD is the other end: a teacher trained before.",
