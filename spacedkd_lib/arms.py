@@ -13,8 +13,7 @@ from typing import Callable
 from .beyond import equal_horizon
 from .deviations import switches, turn
 from .recipes import (
-    InputError, Recipe, baseline, behind, education, ema, grade_lengths, mutual, offline, offline_kd, online_kd,
-    past_self, preset, self_kd, spaced,
+    Recipe, baseline, ema, grade_lengths, mutual, offline, offline_kd, online_kd, past_self, preset, self_kd, spaced,
 )
 from .schedule import interval_batches
 from .transformer_deviations import TRANSFORMER_DEVIATIONS
@@ -152,12 +151,13 @@ def lag_arms(setting: Setting) -> dict[str, Recipe]:
     online = replace(_of_family(setting, "online KD"), distil_start=start)
     offsets = [s for s in (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0) if abs(s) <= start]
     few = [s for s in (-4.0, -1.5, 0.0, 1.5, 4.0) if abs(s) <= start]
-    frozen = {"alpha tuned": online, "": replace(online, alpha=0.9)}
-    arms = {"baseline": baseline(online)} | {lag_name(s, kind): spaced(recipe, s) for kind, recipe in frozen.items()
-                                             for s in offsets}
+    strong = replace(online, alpha=0.9)
+    arms = {"baseline": baseline(online)}
+    arms |= {lag_name(s, "alpha tuned"): spaced(online, s) for s in offsets}
+    arms |= {lag_name(s): spaced(strong, s) for s in offsets}
     for kind, changes in (("moving", dict(rule="constant")), ("eval mode", dict(teacher_mode="eval")),
                           ("other batches", dict(replay="fresh_batch"))):
-        arms |= {lag_name(s, kind): spaced(frozen[""], s, **changes) for s in few if s or kind != "moving"}
+        arms |= {lag_name(s, kind): spaced(strong, s, **changes) for s in few if s or kind != "moving"}
     return arms
 
 

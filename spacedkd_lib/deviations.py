@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from .recipes import InputError, Recipe, defaults, nearest
 

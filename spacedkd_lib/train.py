@@ -16,7 +16,7 @@ from contextlib import closing
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 import torch
 from torch import Tensor
@@ -526,14 +526,23 @@ def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[
     return [{name: torch.cat([answer[name] for answer in answers])[back] for name in answers[0]}]
 
 
+class Outcome(NamedTuple):
+    """What a run leaves, in the order in which `records.save` takes it.
+
+    rows: of the epochs. weights: final ones by name. predictions: of the test pictures, `records.packed`.
+    """
+
+    rows: list[dict]
+    summary: dict
+    provenance: dict
+    weights: dict[str, Tensor]
+    predictions: str
+
+
 def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
           on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
-          ) -> tuple[list[dict], dict, dict, dict, str]:
+          ) -> Outcome:
     """Run a recipe on its data set, from nothing: `sweep` of one.
-
-    Returns:
-        Rows of the epochs, summary, provenance, the final weights by name, and the predictions of the test pictures:
-        what `records.save` asks for.
 
     Raises:
         InputError: its loss diverged.
@@ -547,7 +556,7 @@ def train(recipe: Recipe, dataset: data.Dataset, device: str | None = None,
 
 def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = None, folder: Path | None = None,
           on_epoch: Callable[[Run], None] | None = None, engine: str | None = None
-          ) -> list[tuple[list[dict], dict, dict, dict, str] | InputError]:
+          ) -> list[Outcome | InputError]:
     """Train recipes that share one teacher, in lockstep; or a single recipe; or either for several seeds at once.
 
     Args:
@@ -561,8 +570,7 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
             unless given.
 
     Returns:
-        For each recipe rows of the epochs, summary, provenance, the final weights by name and the predictions of the
-        test pictures, as `records.save` wants them; or, in place of them, why it was given up.
+        For each recipe its outcome, or why it was given up.
 
     Raises:
         Stopped: `stopping.requested()`; a checkpoint holds what was done.
@@ -584,13 +592,14 @@ def sweep(recipes: list[Recipe], dataset: data.Dataset, device: str | None = Non
     images_per_batch = recipes[0].batch_size if recipes[0].drop_last else len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
-    def outcome(run: Run) -> tuple:
+    def outcome(run: Run) -> Outcome:
         more = run.distiller.summary(run.rows) if hasattr(run.distiller, "summary") else {}
         own = {"engine": recorded.told(run)}
         if run.recipe.precision != "fp32":
             own["exact"] = False  # the caps say nothing of bf16
         summary = summarise(run.rows, run.distiller.cost, images_per_batch) | more
-        return run.rows, summary, origin | own, run.weights(), records.packed(run.predicted["test"].cpu().numpy())
+        predictions = records.packed(run.predicted["test"].cpu().numpy())
+        return Outcome(run.rows, summary, origin | own, run.weights(), predictions)
     return [InputError(run.failed) if run.failed else outcome(run) for run in runs]
 
 

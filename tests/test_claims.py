@@ -36,8 +36,8 @@ def test_the_study_has_both_arms_of_every_claim_and_prediction():
     there = {(row.setting, row.arm) for row in study.grid("study", "05_spaced_kd", 1)}
     assert {("glyphs", arm) for claim in PRIMARY for arm in claim[2:]} <= there
     assert {(claims.LAG_SETTING, arm) for pair in PREDICTIONS for arm in pair[:2]} <= there
-    labels = {setting.label for profile in study.PROFILES.values() for setting in profile.settings}
-    assert {*claims.JUDGED, claims.LAG_SETTING} <= labels
+    tuned = {setting.label for profile in study.PROFILES.values() for setting in profile.settings if setting.tuned}
+    assert tuned == {*claims.JUDGED, claims.LAG_SETTING}
     pairs = [claim[2:] for claim in PRIMARY] + [of[:2] for of in PREDICTIONS]
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)  # no comparison is stated twice
 
@@ -99,16 +99,16 @@ def test_nothing_else_is_judged(frame):
 
 
 def test_settings_are_families_of_their_own():
-    both = pd.concat([tidy(ARMS), tidy(ARMS, setting="CIFAR-100")])
+    both = pd.concat([tidy(ARMS), tidy(ARMS, setting="CIFAR-100, 5,000 images")])
     table = claims.judged(both, CLAIMS)
     assert len(table) == 6 and set(table["Level (%)"].round(2)) == {98.33, 97.5, 95.0}
     wide = claims.matrix(table)
-    assert list(wide.columns) == ["Claim", "Statement", "CIFAR-100", "glyphs"] and wide["Claim"].is_unique
+    assert list(wide.columns) == ["Claim", "Statement", "CIFAR-100, 5,000 images", "glyphs"] and wide["Claim"].is_unique
     assert re.fullmatch(r"supported: \+2\.0 \[1\.\d, 2\.\d\]", wide["glyphs"][0])
 
 
 def test_the_matrix_says_one_pair_and_leaves_gaps():
-    both = pd.concat([tidy({"better": [62.0], "base": BASE}), tidy(ARMS, setting="CIFAR-100")])
+    both = pd.concat([tidy({"better": [62.0], "base": BASE}), tidy(ARMS, setting="CIFAR-100, 5,000 images")])
     wide = claims.matrix(claims.judged(both, CLAIMS)).set_index("Claim")
     assert wide["glyphs"].to_dict() == {"better": "inconclusive (n = 1)", "noisy": "", "worse": ""}
 

@@ -17,7 +17,7 @@ from spacedkd_lib.recipes import (
     InputError, Recipe, education, grade_lengths, offline, online_kd, partition, preset, spaced, teacher_of,
 )
 from spacedkd_lib.schedule import Course, graded_schedule
-from spacedkd_lib.train import Clock, Run, assemble, learning_rate, recipe_schedule, sweep, train, walk
+from spacedkd_lib.train import Clock, assemble, learning_rate, recipe_schedule, sweep, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)

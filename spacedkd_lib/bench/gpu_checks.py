@@ -153,7 +153,7 @@ def near_the_cpu(recipe: Recipe, device: str) -> str:
     recipe, flat = replace(recipe, epochs=1, train_images=2 * recipe.batch_size), []
     for where in ("cpu", device):
         with exact_convolutions():
-            weights = train.train(recipe, pictures_on(device), where, engine="eager")[3]
+            weights = train.train(recipe, pictures_on(device), where, engine="eager").weights
         flat.append(torch.cat([value.double().cpu().flatten() for value in weights.values()]))
     distance = float((flat[0] - flat[1]).norm() / flat[0].norm())
     assert distance < NEAR, f"{distance:.1e}"

@@ -59,7 +59,7 @@ def digest(recipe: Recipe, dataset: Dataset, device: str) -> str:
     """SHA-256 of a run's final weights; also for worker processes."""
     torch.set_num_threads(1)
     outcome, = sweep([recipe], dataset, device, engine="graph")
-    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in outcome[3].values())).hexdigest()
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in outcome.weights.values())).hexdigest()
 
 
 def pace(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> dict:

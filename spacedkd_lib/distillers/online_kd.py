@@ -6,7 +6,7 @@ Taught in notebooks/03_online_kd.ipynb; spaced in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import torch
