@@ -37,7 +37,7 @@ endif
 endif
 SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
-IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.runner#  runs a command in the environment that our notebooks get
+IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
 .PHONY: help env check lab plan reproduce tune publish test bench gpu soak report lock clean distclean
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ env: $(READY) ## set up the Python environment; every other command does it too
 	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.exact "$(PY)" -m jupyterlab $(ARGS) notebooks
+	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.store.exact "$(PY)" -m jupyterlab $(ARGS) notebooks
 
 plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
 	@$(SPACEDKD) plan $(OPTIONS)

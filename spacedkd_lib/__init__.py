@@ -1,12 +1,64 @@
-"""Spaced Knowledge Distillation: the helper library behind the numbered notebooks.
+"""Spaced Knowledge Distillation: what backs the numbered notebooks, and what to build on.
 
-Data flows one way: data -> batches -> schedule -> teacher and student -> losses -> record -> table or figure.
-Import the module you need (``from spacedkd_lib import recipes, schedule``); torch is not imported here, so that
-code that only reads records never pays for it.
+    import spacedkd_lib as skd
+    record = skd.run(skd.spaced(skd.online_kd(skd.Recipe(dataset="digits", model="resnet8")), interval=1.5))
+
+Names below are imported when they are first used, so that code that only reads records never pays for torch.
 """
 
-from . import exact
+import importlib
+
+from .store import exact
 
 __version__ = "0.1.0"
+
+# module -> the names of it that stand here; "": the module itself
+_FACE = {
+    "errors": "InputError",
+    "recipes": "Recipe baseline behind describe education ema grade_lengths ie_kd mutual offline offline_kd online_kd "
+               "partition past_self preset released_dropout self_kd spaced teacher_of transformer",
+    "recipes.deviations": "DEVIATIONS turn",
+    "recipes.transformer_deviations": "TRANSFORMER_DEVIATIONS",
+    "recipes.other_deviations": "OTHER_DEVIATIONS",
+    "recipes.beyond_deviations": "BEYOND_DEVIATIONS",
+    "schedule": "Course Event counts leads lockstep spaced_schedule",
+    "statistics": "mean_interval paired_by_seed",
+    "data.batches": "Batches",
+    "models.resnet": "MultiExitResNet ResNet macs parameters",
+    "models.transformers": "Vision",
+    "models.scoring": "eval_mode scores",
+    "methods.build": "make",
+    "methods.baseline": "Baseline",
+    "methods.online_kd": "OnlineKD ask batch_statistics",
+    "methods.self_kd": "SelfKD",
+    "methods.ie_kd": "FactorTransfer MapLoss last_map",
+    "methods.education": "Education GrowingResNet",
+    "training.train": "Clock Run assemble learning_rate optimizer_of recipe_schedule requests sweep train walk "
+                      "zero_gradients",
+    "lab.study": "grid profile run run_all",
+    "lab.arms": "CONTROLS CONTROL_INTERVAL",
+    "notebook.session": "Session show show_results",
+    "notebook.exercises": "check",
+}
+_MODULES = {path.rpartition(".")[2]: path for path in (
+    "data.augment", "data.batches", "data.datasets", "data.rand_augment", "methods.dropout_ema", "methods.losses",
+    "lab.claims", "lab.study", "analysis.adamw_idle", "analysis.curvature", "analysis.landscape", "analysis.measures",
+    "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
+    "report.tables", "schedule", "statistics", "store.records")}
+_NAMES = {name: module for module, names in _FACE.items() for name in names.split()}
+__all__ = sorted([*_NAMES, *_MODULES])
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
+    if name in _NAMES:
+        return getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 exact.cap()

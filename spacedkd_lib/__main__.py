@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from . import claims, records, slurm, stopping, study, tables, tuning
-from .arms import family_of
-from .recipes import VERSION, InputError, from_dict, nearest
-from .runner import NotebookError, execute
-from .runner import refresh as refresh_notebook
+from .cluster import slurm
+from .errors import InputError, nearest
+from .lab import claims, study, tuning
+from .lab.arms import family_of
+from .notebook.runner import NotebookError, execute, refresh as refresh_notebook
+from .recipes import VERSION, from_dict
+from .report import tables
+from .store import records, stopping
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -97,7 +100,7 @@ def plan(options) -> None:
 
 def plan_lines(rows: list[study.Row], workers: int) -> str:
     """Distinct runs, done, time and disk still needed; then measures, and what it takes to compile."""
-    from . import measures  # brings torch
+    from .analysis import measures  # brings torch
     left, (number, seconds) = study.plan(rows, workers), measures.plan(rows, workers)
     lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
              f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
@@ -120,7 +123,7 @@ def _duration(seconds: float) -> str:
 
 def reproduce(options) -> int:
     """Train what is not trained yet; then tables, figures and executed notebooks; compare with what is published."""
-    from . import measures  # brings torch
+    from .analysis import measures  # brings torch
     started = time.monotonic()
     rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
     study.check_workers(options.workers)
@@ -200,7 +203,7 @@ def publish(options) -> None:
     path = records.publish(found.values(), options.profile)
     tables.write_runs(rows, found, path.parent)
     publish_drawn(options.profile)
-    from . import measures
+    from .analysis import measures
     measures.publish((row.recipe for row in rows), options.profile)
     tables.update_readme(records.ROOT / "README.md", tables.readme_block)
     tables.update_readme(records.ROOT / "results" / "README.md", tables.results_block)
@@ -243,7 +246,7 @@ def draw_published(profile: str) -> None:
     Raises:
         InputError: nothing is published.
     """
-    from . import measures
+    from .analysis import measures
     published = records.read_published(profile)
     if not published:
         raise InputError(f"Nothing of profile {profile} is executed here or published: run make reproduce "
@@ -278,7 +281,7 @@ def train(options) -> None:
     """Train one recipe (a JSON file of its fields); under torchrun, on all its processes."""
     import torch
 
-    from . import distributed
+    from .training import distributed
     try:
         recipe = from_dict({"version": VERSION} | json.loads(Path(options.recipe).read_bytes()), options.recipe)
     except (OSError, ValueError, TypeError) as error:

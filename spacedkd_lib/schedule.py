@@ -17,7 +17,10 @@ import random
 from itertools import chain, count as natural_numbers
 from typing import Iterable, Iterator, NamedTuple
 
-from .recipes import COUNTERS, RULES, TAILS, InputError, nearest
+from .errors import InputError, nearest
+
+RULES = ("fixed", "expanding", "random", "constant", "head_start")
+TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
 
 class Event(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple, Sequence
 import numpy as np
 from scipy.special import nctdtr, stdtr, stdtrit  # Student's t; importing scipy.stats takes three times as long
 
-from .recipes import InputError
+from .errors import InputError
 
 LEVEL = 0.95  # ours: coverage of every interval unless said otherwise
 FEWEST, MOST = 10, 10_000  # ours: values for a bootstrap (see above); seeds that may be needed

@@ -13,8 +13,8 @@ import spacedkd_lib  # noqa: E402, F401  caps torch's kernels
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from spacedkd_lib import arms  # noqa: E402
-from spacedkd_lib.data import Dataset  # noqa: E402
+from spacedkd_lib.lab import arms  # noqa: E402
+from spacedkd_lib.data.datasets import Dataset  # noqa: E402
 
 arms.tuned = lambda label, family: {}  # tests hold whatever was tuned, and before anything was
 

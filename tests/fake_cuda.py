@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spacedkd_lib import augment, batches
+from spacedkd_lib.data import augment, batches
 
 VIEWS = {"view", "_unsafe_view", "expand", "t", "transpose", "permute", "unsqueeze", "squeeze", "select", "slice",
          "as_strided", "detach", "alias", "unbind", "split", "split_with_sizes", "reshape", "_reshape_alias",

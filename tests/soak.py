@@ -27,7 +27,10 @@ if __name__ == "__main__":  # pytest imports this file too, when it looks for do
 
 import torch  # noqa: E402
 
-from spacedkd_lib import checkpoints, data, records, study  # noqa: E402
+from spacedkd_lib.data import datasets  # noqa: E402
+from spacedkd_lib.lab import study  # noqa: E402
+from spacedkd_lib.store import records  # noqa: E402
+from spacedkd_lib.training import checkpoints  # noqa: E402
 
 torch.set_num_threads(1)
 RECIPES = [replace(recipe, train_images=80)
@@ -75,7 +78,7 @@ def main(kills, seed):
     draw, killed, rounds, where = random.Random(seed), 0, 0, Counter()
     base = Path(tempfile.mkdtemp())
     os.environ["SPACEDKD_RUNS"] = str(base / "whole")
-    data.load(RECIPES[0].dataset)
+    datasets.load(RECIPES[0].dataset)
     started = time.monotonic()
     train_all()
     longest = time.monotonic() - started

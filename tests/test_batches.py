@@ -13,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib import augment, batches
-from spacedkd_lib.batches import STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised, seed_noise
-from spacedkd_lib.recipes import AUGMENTATIONS, InputError
+from spacedkd_lib.data import augment, batches
+from spacedkd_lib.data.batches import (
+    STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised, seed_noise,
+)
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import AUGMENTATIONS
 
 TORCHVISIONS = [name for name in AUGMENTATIONS if not name.startswith("strong")]  # those: tests/test_strong.py
 SHAPES = [(3, 32, 32), (1, 16, 16), (3, 24, 40), (1, 8, 8)]

@@ -5,8 +5,8 @@ import torch
 from fake_cuda import Counts, fake_cuda
 from test_batches import noise, operated, smooth
 
-from spacedkd_lib import augment, strong
-from spacedkd_lib.batches import STATISTICS, Batches, generator, normalised
+from spacedkd_lib.data import augment, rand_augment
+from spacedkd_lib.data.batches import STATISTICS, Batches, generator, normalised
 from spacedkd_lib.recipes import AUGMENTATIONS
 
 CUDA = torch.device("cuda")
@@ -88,20 +88,20 @@ def as_on_gpu(monkeypatch):
     """What the device decides where it computes; `strong.ready` is told the device."""
     def switch():
         monkeypatch.setattr(augment, "_below_by_counting", augment._below_by_sorting)
-        monkeypatch.setattr(strong, "CHUNK", 10**6)
+        monkeypatch.setattr(rand_augment, "CHUNK", 10**6)
     return switch
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 16), (3, 24, 40), (1, 5, 9)], ids=str)
 def test_every_strong_operation_is_the_cpus_bit_for_bit(shape, as_on_gpu):
-    values = {name: [strong.magnitude(name, level, sign) for level in (0.0, 0.7, 3.3, 6.1, 8.9, 9.37, 10.0)
-                     for sign in (1, -1)] for name in strong.NAMES}
-    rotate = {"rotate": strong.MATRICES["rotate"]}
+    values = {name: [rand_augment.magnitude(name, level, sign) for level in (0.0, 0.7, 3.3, 6.1, 8.9, 9.37, 10.0)
+                     for sign in (1, -1)] for name in rand_augment.NAMES}
+    rotate = {"rotate": rand_augment.MATRICES["rotate"]}
     for images in (noise(14, shape), smooth(14, shape)):
-        here = {name: operated(name, images, values[name], rotate, strong.OPERATIONS) for name in strong.NAMES}
+        here = {name: operated(name, images, values[name], rotate, rand_augment.OPERATIONS) for name in rand_augment.NAMES}
         as_on_gpu()
-        for name in strong.NAMES:
-            there = operated(name, images, values[name], strong.MATRICES, strong.OPERATIONS)
+        for name in rand_augment.NAMES:
+            there = operated(name, images, values[name], rand_augment.MATRICES, rand_augment.OPERATIONS)
             assert torch.equal(here[name], there), name
 
 
@@ -109,13 +109,13 @@ def test_every_strong_operation_is_the_cpus_bit_for_bit(shape, as_on_gpu):
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 24)], ids=str)
 @pytest.mark.parametrize("augmentation", ["autoaugment_two_sided_cutout", "strong"])
 def test_whole_batches_are_the_cpus_bit_for_bit(augmentation, shape, size, as_on_gpu):
-    draws = [strong.draw(augmentation, 96, *shape[1:], generator(0, "many", k), size) for k in range(8)]
+    draws = [rand_augment.draw(augmentation, 96, *shape[1:], generator(0, "many", k), size) for k in range(8)]
     images = torch.cat([noise(48, shape), smooth(48, shape)])
-    here = [strong.augmented(images, drawn) for drawn in draws]
+    here = [rand_augment.augmented(images, drawn) for drawn in draws]
     as_on_gpu()
     for drawn, expected in zip(draws, here):
-        made = strong.ready(drawn, expected.shape[1:], CUDA)
-        assert torch.equal(strong.changed(images, made), expected)
+        made = rand_augment.ready(drawn, expected.shape[1:], CUDA)
+        assert torch.equal(rand_augment.changed(images, made), expected)
     operations = {name for groups in made["groups"] for name in groups}
     assert "affine" in operations and not operations & {"shear_x", "translate_x", "translate_y", "rotate"}
 
@@ -127,7 +127,7 @@ def test_grey_levels_below_are_counted_alike_by_sorting():
 
 
 def test_noise_goes_to_the_pixels_of_the_holes_in_their_order():
-    drawn = strong.draw("strong", 64, 12, 20, generator(2))
+    drawn = rand_augment.draw("strong", 64, 12, 20, generator(2))
     top, left, height, width = drawn["hole"][:, :, None].unbind(1)
     down, right = torch.arange(12) - top, torch.arange(20) - left
     inside = ((0 <= down) & (down < height))[:, :, None] & ((0 <= right) & (right < width))[:, None]
@@ -135,4 +135,4 @@ def test_noise_goes_to_the_pixels_of_the_holes_in_their_order():
     expected = torch.zeros(64, 3, 12, 20)
     seeded = torch.Generator().manual_seed(drawn["noise"])
     expected[image, :, row, column] = torch.randn(len(image), 3, generator=seeded)
-    assert torch.equal(strong.erased(torch.zeros(64, 3, 12, 20), drawn), expected)
+    assert torch.equal(rand_augment.erased(torch.zeros(64, 3, 12, 20), drawn), expected)

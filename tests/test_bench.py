@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from spacedkd_lib import figures, records, study, train
-from spacedkd_lib.batches import STATISTICS, Batches
-from spacedkd_lib.bench import __main__ as command
-from spacedkd_lib.bench import analysis, memory, plain, speed
+from spacedkd_lib.bench import __main__ as command, analysis, memory, plain, speed
 from spacedkd_lib.bench.accuracy import accuracy
 from spacedkd_lib.bench.work import FULL, QUICK, pictures
+from spacedkd_lib.data.batches import STATISTICS, Batches
+from spacedkd_lib.lab import study
 from spacedkd_lib.recipes import online_kd
+from spacedkd_lib.report import figures
 from spacedkd_lib.schedule import spaced_schedule
+from spacedkd_lib.store import records
+from spacedkd_lib.training import train
 
 
 class EngineBatches:

@@ -15,10 +15,13 @@ import pandas as pd
 import pytest
 import torch
 
-from spacedkd_lib import data, graphs, records
 from spacedkd_lib.bench import gpu, gpu_checks, gpu_science, gpu_speed, plain
 from spacedkd_lib.bench.work import Place, pictures
-from spacedkd_lib.recipes import InputError, teacher_of
+from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import teacher_of
+from spacedkd_lib.store import records
+from spacedkd_lib.training import graphs
 
 
 def place(folder, **changes) -> Place:
@@ -140,7 +143,7 @@ def test_one_bit_is_a_difference():
 
 def test_a_run_that_forgets_where_it_was_is_noticed(monkeypatch):
     recipe = gpu_checks.cases(gpu_checks.TINY)["AdamW"]
-    monkeypatch.setattr("spacedkd_lib.checkpoints._put_back", lambda run, tensors, numbers: None)
+    monkeypatch.setattr("spacedkd_lib.training.checkpoints._put_back", lambda run, tensors, numbers: None)
     with pytest.raises(AssertionError, match="it began anew"):
         gpu_checks.goes_on_after_a_stop(recipe, "cpu")
 
@@ -222,7 +225,7 @@ def test_a_plan_that_fails_is_given_up(tmp_path, monkeypatch):
 
 
 def test_only_the_whole_set_is_called_cifar100(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda name: pictures(20))
+    monkeypatch.setattr(datasets, "load", lambda name: pictures(20))
     with pytest.raises(InputError, match="SHA-256 000000000000 and the whole set has 4b697924d642"):
         gpu_science.pictures_of(place(tmp_path, device="cuda"))
     half = place(tmp_path, device="cuda", data="/data/half")

@@ -9,16 +9,20 @@ import torch
 from conftest import toy_dataset
 from torch import nn
 
-from spacedkd_lib import arms, beyond, data, distillers, recipes, stopping, study
-from spacedkd_lib.batches import normalised
-from spacedkd_lib.beyond_deviations import BEYOND_DEVIATIONS
-from spacedkd_lib.deviations import turn
-from spacedkd_lib.distillers import ema as average
-from spacedkd_lib.distillers.online_kd import batch_statistics
-from spacedkd_lib.models import Dropout, ResNet, dropouts
-from spacedkd_lib.recipes import InputError, Recipe, baseline, ema, offline_kd, online_kd, preset, spaced
+from spacedkd_lib import recipes
+from spacedkd_lib.data import datasets
+from spacedkd_lib.data.batches import normalised
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import arms, study
+from spacedkd_lib.methods import build, dropout_ema, ema as average
+from spacedkd_lib.methods.online_kd import batch_statistics
+from spacedkd_lib.models.resnet import Dropout, ResNet, dropouts
+from spacedkd_lib.recipes import Recipe, baseline, ema, offline_kd, online_kd, preset, spaced
+from spacedkd_lib.recipes.beyond_deviations import BEYOND_DEVIATIONS
+from spacedkd_lib.recipes.deviations import turn
 from spacedkd_lib.schedule import counts
-from spacedkd_lib.train import assemble, recipe_schedule, sweep, train, walk
+from spacedkd_lib.store import stopping
+from spacedkd_lib.training.train import assemble, recipe_schedule, sweep, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="none")  # 5 batches
 DROP = replace(BASE, dropout=0.5)
@@ -52,7 +56,7 @@ def test_the_rate_is_the_sine_of_the_updates_number(toy):
 
 
 def test_means_of_the_rates():
-    rates = [beyond.dropout_rate(SINE, t, 1000) for t in range(3000)]
+    rates = [dropout_ema.dropout_rate(SINE, t, 1000) for t in range(3000)]
     assert np.mean(rates) == pytest.approx(0.5 * 2 / math.pi, rel=1e-5) and max(rates) == 0.5 and min(rates) == 0
     compared = arms.beyond_arms(study.profile("study").settings[0])
     peak = compared["spaced dropout"].dropout
@@ -65,12 +69,12 @@ def test_test_batches_count_in_the_released_form():
     counter = iter(range(10**6))
     for epoch in (1, 2, 3):
         for update in range((epoch - 1) * 391, epoch * 391):
-            assert beyond.counted(released, update, 391, 79) == next(counter)
-            assert beyond.counted(SINE, update, 391, 79) == update
+            assert dropout_ema.counted(released, update, 391, 79) == next(counter)
+            assert dropout_ema.counted(SINE, update, 391, 79) == update
         for batch in range(79):
-            assert beyond.number_at_test(released, epoch, batch, 391, 79) == next(counter)
-            assert beyond.number_at_test(SINE, epoch, batch, 391, 79) == epoch * 391
-    means = [np.mean([beyond.dropout_rate(released, beyond.number_at_test(released, epoch, batch, 391, 79), 391)
+            assert dropout_ema.number_at_test(released, epoch, batch, 391, 79) == next(counter)
+            assert dropout_ema.number_at_test(SINE, epoch, batch, 391, 79) == epoch * 391
+    means = [np.mean([dropout_ema.dropout_rate(released, dropout_ema.number_at_test(released, epoch, batch, 391, 79), 391)
                       for batch in range(79)]) for epoch in range(1, 81)]
     assert (min(means), max(means)) == pytest.approx((0.079, 0.492), abs=5e-4)  # as recorded of the released program
     assert sum(mean < 0.15 for mean in means) == 16
@@ -80,7 +84,7 @@ def test_test_batches_count_in_the_released_form():
     ("on", [0, 1, 2, 3, 4, 5, 5, 5, 5, 6, 7, 8, 9, 10, 10, 10]), ("on_counted", range(16))])
 def test_the_rate_at_each_pass_of_a_run(at, numbers, toy, monkeypatch):
     """Two epochs of five updates and a test of three batches."""
-    monkeypatch.setattr(beyond, "TEST_BATCH", 5)  # of 12 pictures
+    monkeypatch.setattr(dropout_ema, "TEST_BATCH", 5)  # of 12 pictures
     recipe, rates = replace(SINE, epochs=2, dropout_period=2.2, dropout_at_test=at), []  # S = 11
     (run,), batches, evaluate = assemble([recipe], toy, torch.device("cpu"))
     net = run.distiller.student
@@ -129,7 +133,7 @@ def test_max_dropout_zeroes_the_largest_of_the_tensors_range():
     (replace(DROP, dropout_at_test="on"), ("elementwise", False, True)),
     (online_kd(replace(DROP, dropout_kind="max", dropout_rule="random")), ("max", True, False))])
 def test_the_recipe_decides_what_every_place_drops(recipe, wanted):
-    modules = distillers.make(recipe, 3, 3, 8).modules
+    modules = build.make(recipe, 3, 3, 8).modules
     for name in modules.keys() - {"projector"}:
         assert {(place.kind, place.random, place.always) for place in dropouts(modules[name])} == {wanted}, name
 
@@ -163,7 +167,7 @@ def test_dropout_at_test_only_where_it_is_asked_for(toy):
         assert torch.equal(value, found["off"][3][name])
     constant = {at: train(replace(DROP, dropout_at_test=at), toy) for at in ("on", "on_counted")}
     assert same(*constant.values())  # of a constant rate the counter changes nothing
-    idle = distillers.make(DROP, 3, 3, 8).student.eval()
+    idle = build.make(DROP, 3, 3, 8).student.eval()
     for place in dropouts(idle):
         place.rate = 0.5
     assert torch.equal(idle(torch.ones(1, 3, 8, 8)).logits, idle(torch.ones(1, 3, 8, 8)).logits)
@@ -176,7 +180,7 @@ def test_the_average_is_its_closed_form(debias, toy):
     """After n steps: a^n of the initial weights and (1 - a) a^(n-k) of the network after its k-th; without bias, that
     less the first term, over 1 - a^n."""
     recipe = spaced(replace(EMA, ema_debias=debias, ema_statistics="average"), 0.4)  # K = 2 of 15 updates: 8 steps
-    first = [p.clone().double() for p in distillers.make(recipe, 3, 3, 8).teacher.parameters()]
+    first = [p.clone().double() for p in build.make(recipe, 3, 3, 8).teacher.parameters()]
     seen = walked(recipe, toy, lambda event, run: (event.kind, *(
         [value.clone().double() for value in run.distiller.modules[name].parameters()]
         for name in ("teacher", "student"))))
@@ -188,7 +192,7 @@ def test_the_average_is_its_closed_form(debias, toy):
         weights = [0.8**steps] + [0.2 * 0.8 ** (steps - k) for k in range(1, steps + 1)]
         if debias:
             weights = [0.0] + [weight / (1 - 0.8**steps) for weight in weights[1:]]
-        assert beyond.average_weights(0.8, debias, steps) == pytest.approx(weights, abs=1e-12)
+        assert dropout_ema.average_weights(0.8, debias, steps) == pytest.approx(weights, abs=1e-12)
         for i, value in enumerate(average):
             wanted = sum(weight * of[i] for weight, of in zip(weights, networks))
             torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
@@ -204,18 +208,18 @@ def test_steps_of_the_average():
 
 
 def test_equal_horizon_and_what_is_left_of_the_initialisation():
-    assert beyond.equal_horizon(0.99, 39) == pytest.approx(0.999742, abs=1e-6)
-    dense = beyond.average_weights(beyond.equal_horizon(0.9, 4), True, 40)
-    sparse = beyond.average_weights(0.9, True, 10)
+    assert dropout_ema.equal_horizon(0.99, 39) == pytest.approx(0.999742, abs=1e-6)
+    dense = dropout_ema.average_weights(dropout_ema.equal_horizon(0.9, 4), True, 40)
+    sparse = dropout_ema.average_weights(0.9, True, 10)
     assert [sum(dense[k + 1:k + 5]) for k in range(0, 40, 4)] == pytest.approx(sparse[1:])  # block by block
     for s, left in ((0.5, 0.20), (1.0, 0.45), (2.0, 0.67)):  # of 80 epochs (M4)
         steps = counts(recipe_schedule(replace(spaced(ema(Recipe()), s), ema_debias=False, tail="drop"), 391)).learn
-        assert beyond.average_weights(0.99, False, steps)[0] == pytest.approx(left, abs=0.005)
+        assert dropout_ema.average_weights(0.99, False, steps)[0] == pytest.approx(left, abs=0.005)
     for setting in (study.profile("quick").settings[0], study.profile("smoke").settings[0]):
         recipe = arms.beyond_arms(setting)["EMA, equal horizon"]
-        training, _ = data.split(data.load(recipe.dataset), recipe.train_images, recipe.val_fraction)
+        training, _ = datasets.split(datasets.load(recipe.dataset), recipe.train_images, recipe.val_fraction)
         batches = -(-len(training) // recipe.batch_size)
-        assert recipe.ema_decay == beyond.equal_horizon(0.99, int(0.1 * batches))
+        assert recipe.ema_decay == dropout_ema.equal_horizon(0.99, int(0.1 * batches))
 
 
 @pytest.mark.parametrize("statistics", ["recalibrate", "copy", "average", "stale", "batch"])
@@ -227,7 +231,7 @@ def test_statistics_of_the_average(statistics, toy):
     weights = train(recipe, toy)[3]
     average = weights["student.trunk.stem.1.running_mean"]
     if statistics == "recalibrate":
-        net = nn.Sequential(*[distillers.make(recipe, 3, 3, 8).student.trunk.stem[0]]).eval()
+        net = nn.Sequential(*[build.make(recipe, 3, 3, 8).student.trunk.stem[0]]).eval()
         net[0].weight.data = weights["student.trunk.stem.0.weight"]
         batches = assemble([recipe], toy, torch.device("cpu"))[0][0].distiller.batches
         with torch.no_grad():

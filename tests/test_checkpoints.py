@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacedkd_lib import checkpoints, records, stopping, study
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
 from spacedkd_lib.recipes import (
-    InputError, Recipe, baseline, education, ie_kd, mutual, offline, offline_kd, online_kd, preset, self_kd, spaced,
-    teacher_of,
+    Recipe, baseline, education, ie_kd, mutual, offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
-from spacedkd_lib.train import Run, sweep
+from spacedkd_lib.store import records, stopping
+from spacedkd_lib.training import checkpoints
+from spacedkd_lib.training.train import Run, sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
@@ -275,7 +277,7 @@ def group_lives(group):
 @pytest.mark.parametrize("how", ["SIGTERM", "time limit"])
 def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, how):
     environment = dict(os.environ, SPACEDKD_ROOT=str(tmp_path), TQDM_DISABLE="1",
-                       PYTHONPATH=str(Path(study.__file__).parents[1]))
+                       PYTHONPATH=str(Path(study.__file__).parents[2]))
     arguments = [sys.executable, "-m", "spacedkd_lib", "reproduce", "--profile", "smoke", "--workers", "2"]
     limit = ["--time-limit", "4s"] if how == "time limit" else []
     process = subprocess.Popen(arguments + limit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

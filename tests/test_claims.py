@@ -14,9 +14,12 @@ import pytest
 from scipy import stats
 from test_tables import synthetic, tidy
 
-from spacedkd_lib import arms, claims, records, study, tables, theory
-from spacedkd_lib.claims import PREDICTIONS, PRIMARY, Claim
+from spacedkd_lib.analysis import theory
+from spacedkd_lib.lab import arms, claims, study
+from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
+from spacedkd_lib.report import tables
 from spacedkd_lib.statistics import seeds_needed
+from spacedkd_lib.store import records
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = [60.0, 63.0, 61.0, 66.0, 64.0]
@@ -160,7 +163,7 @@ def test_score_counts_what_is_right_and_what_is_contradicted():
 
 # A claim is older than the runs that judge it
 
-SOURCE = "spacedkd_lib/claims.py"
+SOURCE = "spacedkd_lib/lab/claims.py"
 
 
 def judging(published):

@@ -12,9 +12,13 @@ from types import SimpleNamespace
 import pytest
 from test_tables import synthetic
 
-from spacedkd_lib import __main__ as cli
-from spacedkd_lib import exercises, measures, notebook, recipes, records, study, tables
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib import __main__ as cli, recipes
+from spacedkd_lib.analysis import measures
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.notebook import exercises, session as sessions
+from spacedkd_lib.report import tables
+from spacedkd_lib.store import records
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -197,7 +201,7 @@ def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
     for profile in ("quick", "study"):
         records.publish(synthetic(rows).values(), profile)
     wanted = finish(row for row in rows if row.notebook in ("02_baselines", "04_self_kd"))
-    series = notebook.Session("09_released_code_audit", "quick", seeds=2).series()
+    series = sessions.Session("09_released_code_audit", "quick", seeds=2).series()
     assert set(series.ids) == set(series.records) == wanted and series.profiles == ("quick",)
     assert {row.notebook for row in series.rows} == set(study.ARMS)
 
@@ -205,7 +209,7 @@ def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
 def test_series_in_smoke_is_what_is_published(place, monkeypatch):
     monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
     finish(SMOKE)
-    session = notebook.Session("09_released_code_audit")
+    session = sessions.Session("09_released_code_audit")
     assert session.series().ids == [] and session.series().rows == []
     published = set()
     for profile in ("quick", "study"):
@@ -220,9 +224,9 @@ def test_series_in_smoke_is_what_is_published(place, monkeypatch):
 
 def test_session_refuses_bad_parameters():
     with pytest.raises(InputError, match='did you mean "smoke"'):
-        notebook.Session("05_spaced_kd", "smok")
+        sessions.Session("05_spaced_kd", "smok")
     with pytest.raises(InputError, match="workers = -1"):
-        notebook.Session("05_spaced_kd", workers=-1)
+        sessions.Session("05_spaced_kd", workers=-1)
 
 
 def test_exercises_say_right_wrong_and_unanswered(capsys):

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacedkd_lib import exact, recipes, records
-from spacedkd_lib.distillers.online_kd import OnlineKD
-from spacedkd_lib.distillers.self_kd import SelfKD
-from spacedkd_lib.models import MultiExitResNet, ResNet, projector
-from spacedkd_lib.train import Run, recipe_schedule, walk
+from spacedkd_lib import recipes
+from spacedkd_lib.methods.online_kd import OnlineKD
+from spacedkd_lib.methods.self_kd import SelfKD
+from spacedkd_lib.models.resnet import MultiExitResNet, ResNet, projector
+from spacedkd_lib.store import exact, records
+from spacedkd_lib.training.train import Run, recipe_schedule, walk
 
 AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512" and "AMD" in records.environment()["cpu"]
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spacedkd_lib import losses
-from spacedkd_lib.batches import Batches
-from spacedkd_lib.recipes import InputError, Recipe, baseline, online_kd, self_kd, teacher_of
+from spacedkd_lib.data.batches import Batches
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import losses
+from spacedkd_lib.recipes import Recipe, baseline, online_kd, self_kd, teacher_of
 from spacedkd_lib.schedule import counts, leads, spaced_schedule
-from spacedkd_lib.train import sweep, train
+from spacedkd_lib.training.train import sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
 CONTROLS = {

@@ -8,9 +8,10 @@ import torch
 from scipy.integrate import trapezoid
 from torch import nn
 
-from spacedkd_lib import curvature, landscape, models
-from spacedkd_lib.evaluate import eval_mode
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.analysis import curvature, landscape
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.models import resnet
+from spacedkd_lib.models.scoring import eval_mode
 
 
 def mlp(seed=0):
@@ -34,7 +35,7 @@ def full_hessian(net, x, y, relative=False):
         pieces = ((u * unit) if relative else u).split([shape.numel() for shape in shapes])
         weights = {n: piece.view(shape) for n, piece, shape in zip(names, pieces, shapes)}
         out = torch.func.functional_call(net, weights, (x.double(),))
-        return nn.functional.cross_entropy(models.headline(out), y)
+        return nn.functional.cross_entropy(resnet.headline(out), y)
     with eval_mode(net), torch.enable_grad():
         return torch.autograd.functional.hessian(loss, torch.ones_like(start) if relative else start)
 
@@ -59,7 +60,7 @@ def test_against_the_full_hessian(pictures, relative):
 
 def test_a_resnet_in_either_precision_is_left_as_it_was(pictures):
     torch.manual_seed(0)
-    net = models.ResNet("resnet8", 3, 1, 1).train()
+    net = resnet.ResNet("resnet8", 3, 1, 1).train()
     x, y = torch.randn(8, 1, 4, 4), torch.arange(8) % 3
     net(x)
     before = {name: value.clone() for name, value in net.state_dict().items()}

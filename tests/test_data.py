@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib import data, embedded
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.data import datasets, embedded
+from spacedkd_lib.errors import InputError
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -25,9 +25,9 @@ CLASSES = ("ant", "bee", "cat")
 @pytest.fixture(autouse=True)
 def small_sets(monkeypatch):
     """Three classes of 4 + 2 tiny images under the public names; mirrors and addresses off."""
-    for name in data.KNOWN:
+    for name in datasets.KNOWN:
         changes = dict(classes=3, train=4, test=2, address="", md5="")
-        monkeypatch.setitem(data.KNOWN, name, replace(data.KNOWN[name], **changes))
+        monkeypatch.setitem(datasets.KNOWN, name, replace(datasets.KNOWN[name], **changes))
     monkeypatch.delenv("SPACEDKD_MIRRORS", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -133,7 +133,7 @@ def test_all_sources_of_cifar100_give_the_same_bytes(tmp_path):
     for piece, start in pieces.items():
         chosen = {path: pictures.pop(path) for path in list(pictures) if path.startswith(start)}
         write_tar(tmp_path / f"d/cifar100-{piece}.tar.gz", chosen, "cifar100")
-    sets = [data.load("cifar100", tmp_path / source) for source in "abcd"]
+    sets = [datasets.load("cifar100", tmp_path / source) for source in "abcd"]
     assert len({s.sha256 for s in sets}) == 1
     first = sets[0]
     assert first.classes == CLASSES and (first.num_classes, first.channels, first.image_size) == (3, 3, 32)
@@ -154,14 +154,14 @@ def test_cifar10_joins_its_five_batches(tmp_path):
         files[name] = python2_pickle({"data": np.stack(images), "labels": [k for k, _ in chosen],
                                       "filenames": [f"{i}.png" for _, i in chosen]})
     write_folder(tmp_path / "cifar-10-batches-py", files)
-    loaded = data.load("cifar10", tmp_path)
+    loaded = datasets.load("cifar10", tmp_path)
     assert loaded.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert np.array_equal(loaded.train_images[6].permute(1, 2, 0), pixels(False, 1, 2))
 
 
 @pytest.mark.parametrize("name", ["tiny-imagenet", "tiny-imagenet-40"])
 def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(data.KNOWN, name, replace(data.KNOWN[name], pixels=8))
+    monkeypatch.setitem(datasets.KNOWN, name, replace(datasets.KNOWN[name], pixels=8))
     wnids = ["n3", "n1", "n2"]  # the order of wnids.txt counts, not the alphabet
     files, notes = {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n1\tant"}, []
     for k, wnid in enumerate(wnids):
@@ -172,32 +172,32 @@ def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
             files[path] = out.getvalue()
             notes += [f"val_{3 * i + k}.JPEG\t{wnid}\t0\t0\t8\t8"] if i >= 4 else []
     files["val/val_annotations.txt"] = "\n".join(notes).encode()
-    top = data.KNOWN[name].folder
+    top = datasets.KNOWN[name].folder
     if name == "tiny-imagenet":
-        with zipfile.ZipFile(tmp_path / data.KNOWN[name].archive, "w") as archive:
+        with zipfile.ZipFile(tmp_path / datasets.KNOWN[name].archive, "w") as archive:
             for path, content in files.items():
                 archive.writestr(f"{top}/{path}", content)
     else:
-        write_tar(tmp_path / data.KNOWN[name].archive, files, top)
+        write_tar(tmp_path / datasets.KNOWN[name].archive, files, top)
     write_folder(tmp_path / "unpacked" / top, files)
-    loaded = data.load(name, tmp_path)
+    loaded = datasets.load(name, tmp_path)
     assert loaded.name == name and loaded.classes == tuple(wnids) and loaded.channels == 3
     assert [int(v) for v in loaded.train_images[::4, 0, 0, 0]] == pytest.approx([0, 50, 100], abs=2)
     test = [int(v) for v in loaded.test_images[:, 0, 0, 0]]
     assert test == pytest.approx([20, 25, 70, 75, 120, 125], abs=2)
-    assert data.load(name, tmp_path / "unpacked").sha256 == loaded.sha256
+    assert datasets.load(name, tmp_path / "unpacked").sha256 == loaded.sha256
     (tmp_path / "unpacked" / top / "wnids.txt").unlink()
-    refusal(lambda: data.load(name, tmp_path / "unpacked", rebuild=True), top, "wnids.txt")
+    refusal(lambda: datasets.load(name, tmp_path / "unpacked", rebuild=True), top, "wnids.txt")
 
 
 def test_missing_data_says_which_file_to_put_where(tmp_path):
-    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python.tar.gz", tmp_path)
-    refusal(lambda: data.load("tiny-imagenet-40", tmp_path), "tiny-imagenet-40.tar.gz", tmp_path)
+    refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python.tar.gz", tmp_path)
+    refusal(lambda: datasets.load("tiny-imagenet-40", tmp_path), "tiny-imagenet-40.tar.gz", tmp_path)
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    refusal(lambda: data.load("glyfs"), 'did you mean "glyphs"')
-    refusal(lambda: data.load("no/such/folder"), "no/such/folder is not a folder")
+    refusal(lambda: datasets.load("glyfs"), 'did you mean "glyphs"')
+    refusal(lambda: datasets.load("no/such/folder"), "no/such/folder is not a folder")
 
 
 @pytest.mark.parametrize("lost", ["train/ant/ant_s_000001.png", "test/cat/cat_s_000000.png"])
@@ -205,13 +205,13 @@ def test_counts_that_disagree_are_refused(tmp_path, lost):
     files = picture_files()
     del files[lost]
     write_folder(tmp_path / "cifar100", files)
-    refusal(lambda: data.load("cifar100", tmp_path), tmp_path / "cifar100", lost.split("/")[1], "truncated")
+    refusal(lambda: datasets.load("cifar100", tmp_path), tmp_path / "cifar100", lost.split("/")[1], "truncated")
     assert not (tmp_path / "cache").exists()
 
 
 def test_another_image_size_is_refused_in_a_public_set(tmp_path):
     write_folder(tmp_path / "cifar100", picture_files(size=16))
-    refusal(lambda: data.load("cifar100", tmp_path), "16 x 16", "32 x 32")
+    refusal(lambda: datasets.load("cifar100", tmp_path), "16 x 16", "32 x 32")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
@@ -221,20 +221,20 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
     files = cifar100_files() | {"train": pickle.dumps(Attack(), protocol=2)}
     write_tar(tmp_path / "cifar-100-python.tar.gz", files, "cifar-100-python")
-    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python.tar.gz", "open")
+    refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python.tar.gz", "open")
     assert not (tmp_path / "owned").exists()
 
 
 def test_a_damaged_pickle_is_refused(tmp_path):
     files = cifar100_files()
     write_folder(tmp_path / "cifar-100-python", files | {"train": files["train"][:-100]})
-    refusal(lambda: data.load("cifar100", tmp_path), "cifar-100-python", "fetch it again")
+    refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python", "fetch it again")
 
 
 def test_an_altered_official_archive_is_refused(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "cifar-100-python.tar.gz", cifar100_files(), "cifar-100-python")
-    monkeypatch.setitem(data.KNOWN, "cifar100", replace(data.KNOWN["cifar100"], md5="0" * 32))
-    refusal(lambda: data.load("cifar100", tmp_path), archive, "altered")
+    monkeypatch.setitem(datasets.KNOWN, "cifar100", replace(datasets.KNOWN["cifar100"], md5="0" * 32))
+    refusal(lambda: datasets.load("cifar100", tmp_path), archive, "altered")
 
 
 # The cache
@@ -243,15 +243,15 @@ def test_an_altered_official_archive_is_refused(tmp_path, monkeypatch):
 def cached(tmp_path):
     write_tar(tmp_path / "cifar100-train-0.tar.gz", picture_files(test=0), "cifar100")
     write_tar(tmp_path / "cifar100-test.tar.gz", picture_files(train=0), "cifar100")
-    return data.load("cifar100", tmp_path), tmp_path / "cache/cifar100.safetensors"
+    return datasets.load("cifar100", tmp_path), tmp_path / "cache/cifar100.safetensors"
 
 
 def test_a_second_load_needs_no_source(tmp_path):
     first, cache = cached(tmp_path)
     for archive in tmp_path.glob("*.tar.gz"):
         archive.unlink()
-    again = data.load("cifar100", tmp_path)
-    assert all(torch.equal(getattr(first, key), getattr(again, key)) for key in data.ARRAYS)
+    again = datasets.load("cifar100", tmp_path)
+    assert all(torch.equal(getattr(first, key), getattr(again, key)) for key in datasets.ARRAYS)
     assert (again.sha256, again.classes, again.name) == (first.sha256, first.classes, "cifar100")
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]  # no temporary file is left
 
@@ -263,11 +263,11 @@ def test_any_flipped_byte_is_found_and_rebuilt_from_the_source(tmp_path):
     for position in [*range(0, header, 29), header, header + 20_000, len(good) - 1]:
         cache.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1:])
         with pytest.warns(UserWarning, match="cifar100.safetensors is damaged"):
-            assert data.load("cifar100", tmp_path).sha256 == first.sha256
+            assert datasets.load("cifar100", tmp_path).sha256 == first.sha256
     cache.write_bytes(good[:-1000])
     with pytest.warns(UserWarning, match="damaged"):
-        data.load("cifar100", tmp_path)
-    assert data.load("cifar100", tmp_path).sha256 == first.sha256
+        datasets.load("cifar100", tmp_path)
+    assert datasets.load("cifar100", tmp_path).sha256 == first.sha256
 
 
 def test_a_damaged_cache_without_a_source_is_refused(tmp_path):
@@ -276,7 +276,7 @@ def test_a_damaged_cache_without_a_source_is_refused(tmp_path):
         archive.unlink()
     content = cache.read_bytes()
     cache.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    refusal(lambda: data.load("cifar100", tmp_path), cache, "damaged", "cifar-100-python.tar.gz")
+    refusal(lambda: datasets.load("cifar100", tmp_path), cache, "damaged", "cifar-100-python.tar.gz")
 
 
 @pytest.mark.parametrize("piece", ["cifar100-train-0.tar.gz", "cifar100-test.tar.gz"])
@@ -287,9 +287,9 @@ def test_a_bad_source_leaves_the_old_cache_untouched(tmp_path, piece, damage):
     middle = len(content) // 2
     altered = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1:]
     (tmp_path / piece).write_bytes({"cut": content[:middle], "altered": altered, "empty": b""}[damage])
-    refusal(lambda: data.load("cifar100", tmp_path, rebuild=True), piece)
+    refusal(lambda: datasets.load("cifar100", tmp_path, rebuild=True), piece)
     assert cache.read_bytes() == before
-    assert data.load("cifar100", tmp_path).num_classes == 3
+    assert datasets.load("cifar100", tmp_path).num_classes == 3
 
 
 def test_an_interrupted_write_leaves_the_old_cache_untouched(tmp_path, monkeypatch):
@@ -299,35 +299,35 @@ def test_an_interrupted_write_leaves_the_old_cache_untouched(tmp_path, monkeypat
     def disk_full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(data.os, "fsync", disk_full)
+    monkeypatch.setattr(datasets.os, "fsync", disk_full)
     with pytest.warns(UserWarning, match="no space left"):
-        data.load("cifar100", tmp_path, rebuild=True)
+        datasets.load("cifar100", tmp_path, rebuild=True)
     assert cache.read_bytes() == before and [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
 def test_a_rebuild_leaves_readers_of_the_old_file_alone(tmp_path):
     _, cache = cached(tmp_path)
     with open(cache, "rb") as reader:
-        data.load("cifar100", tmp_path, rebuild=True)
+        datasets.load("cifar100", tmp_path, rebuild=True)
         assert os.fstat(reader.fileno()).st_ino != cache.stat().st_ino  # replaced, not written over
 
 
 def test_a_root_that_cannot_be_written_is_no_obstacle_for_embedded_sets(tmp_path, recwarn):
     (tmp_path / "file").write_text("not a folder")
-    assert len(data.load("digits", tmp_path / "file").train_images) == 1197
+    assert len(datasets.load("digits", tmp_path / "file").train_images) == 1197
     assert not recwarn
 
 
 # Embedded sets
 
 
-@pytest.mark.parametrize("name", data.EMBEDDED)
+@pytest.mark.parametrize("name", datasets.EMBEDDED)
 def test_two_builds_of_an_embedded_set_are_identical(name, embedded_root, tmp_path):
-    assert data.load(name, embedded_root).sha256 == data.load(name, tmp_path).sha256
+    assert datasets.load(name, embedded_root).sha256 == datasets.load(name, tmp_path).sha256
 
 
 def test_digits(embedded_root):
-    digits = data.load("digits", embedded_root)
+    digits = datasets.load("digits", embedded_root)
     assert digits.train_images.shape == (1197, 1, 8, 8) and digits.test_images.shape == (600, 1, 8, 8)
     whole = torch.cat([digits.train_labels, digits.test_labels]).bincount()
     assert (digits.train_labels.bincount() - whole * 1197 / 1797).abs().max() < 1
@@ -346,32 +346,32 @@ def test_the_noise_of_digits_is_a_quarter_of_the_range():
 
 @pytest.mark.parametrize("seed, family, faces", [(0, "Computer Modern", 5), (1, "DejaVu", 12), (2, "STIX", 4)])
 def test_glyphs_hold_equal_classes_from_disjoint_fonts(embedded_root, seed, family, faces):
-    glyphs = data.load("glyphs", embedded_root, seed=seed)
+    glyphs = datasets.load("glyphs", embedded_root, seed=seed)
     assert glyphs.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
     assert glyphs.train_images.shape == (2976, 1, 16, 16) and glyphs.test_images.shape == (3720, 1, 16, 16)
     assert set(glyphs.train_labels.bincount().tolist()) == {48}
     assert set(glyphs.test_labels.bincount().tolist()) == {60} and 60 % faces == 0
-    fonts = data.fonts(seed)
+    fonts = datasets.fonts(seed)
     assert (fonts.family, len(fonts.held_out), len(fonts.train)) == (family, faces, 21 - faces)
     assert not set(fonts.train) & set(fonts.held_out)
 
 
 def test_the_held_out_family_rotates_with_the_seed(embedded_root):
-    found = [data.load("glyphs", embedded_root, seed=seed) for seed in (0, 1, 2, 3)]
+    found = [datasets.load("glyphs", embedded_root, seed=seed) for seed in (0, 1, 2, 3)]
     assert found[0].sha256 == found[3].sha256 and len({glyphs.sha256 for glyphs in found}) == 3
     assert torch.equal(found[0].train_images, found[3].train_images)
     assert len(list(embedded_root.glob("cache/glyphs-*"))) == 3
-    assert data.load("digits", embedded_root, seed=1).sha256 == data.load("digits", embedded_root).sha256
+    assert datasets.load("digits", embedded_root, seed=1).sha256 == datasets.load("digits", embedded_root).sha256
 
 
 def test_only_fonts_that_draw_the_characters_are_used():
-    fonts = data.fonts()
+    fonts = datasets.fonts()
     refused = {path.stem for path in fonts.refused}
     assert {"cmex10", "cmsy10", "cmmi10", "STIXSizOneSymReg", "STIXNonUni"} <= refused
     assert not any("LastResort" in path.stem for path in fonts.train + fonts.held_out)
     assert all(fonts.refused.values()) and not refused & {path.stem for path in fonts.train + fonts.held_out}
     for font in fonts.train + fonts.held_out:  # a font of boxes draws the same box again and again
-        drawn = {data.draw(character, font, 32, 24).tobytes() for character in embedded.CHARACTERS}
+        drawn = {datasets.draw(character, font, 32, 24).tobytes() for character in embedded.CHARACTERS}
         assert len(drawn) == 62, font
 
 
@@ -381,36 +381,36 @@ def test_only_fonts_that_draw_the_characters_are_used():
 @pytest.mark.parametrize("count", [0, 1, 7, 50, 99, 100])
 def test_stratified_keeps_shares_and_is_exact(count):
     labels = torch.from_numpy(np.random.RandomState(0).choice(5, 100, p=[.4, .3, .15, .1, .05]))
-    chosen = data.stratified(labels, count, seed=3)
+    chosen = datasets.stratified(labels, count, seed=3)
     assert len(chosen) == count and torch.equal(chosen, chosen.unique())  # exact, sorted, none twice
     share = labels.bincount(minlength=5) * count / 100
     assert (labels[chosen].bincount(minlength=5) - share).abs().max() < 1
-    assert torch.equal(chosen, data.stratified(labels, count, seed=3))
+    assert torch.equal(chosen, datasets.stratified(labels, count, seed=3))
 
 
 def test_another_seed_chooses_others():
     labels = torch.arange(3).repeat(30)
-    assert not torch.equal(data.stratified(labels, 30, seed=0), data.stratified(labels, 30, seed=1))
+    assert not torch.equal(datasets.stratified(labels, 30, seed=0), datasets.stratified(labels, 30, seed=1))
 
 
 def test_split_takes_a_subset_and_holds_out_part_of_it(embedded_root):
-    digits = data.load("digits", embedded_root)
-    train, validation = data.split(digits, train_images=300, val_fraction=0.2, seed=1)
+    digits = datasets.load("digits", embedded_root)
+    train, validation = datasets.split(digits, train_images=300, val_fraction=0.2, seed=1)
     assert (len(train), len(validation)) == (240, 60)
     assert len(torch.cat([train, validation]).unique()) == 300
     whole = digits.train_labels.bincount()
     for part in (train, validation):
         assert (digits.train_labels[part].bincount() - whole * len(part) / 1197).abs().max() <= 1.5
-    subset, nothing = data.split(digits, train_images=300, seed=1)
+    subset, nothing = datasets.split(digits, train_images=300, seed=1)
     assert torch.equal(subset, torch.cat([train, validation]).sort().values) and len(nothing) == 0
-    everything, _ = data.split(digits)
+    everything, _ = datasets.split(digits)
     assert torch.equal(everything, torch.arange(1197))
 
 
 def test_split_refuses_what_cannot_be(embedded_root):
-    digits = data.load("digits", embedded_root)
-    refusal(lambda: data.split(digits, train_images=1198), "1198", "1197")
-    refusal(lambda: data.split(digits, train_images=20, val_fraction=0.01), "val_fraction = 0.01", "20")
+    digits = datasets.load("digits", embedded_root)
+    refusal(lambda: datasets.split(digits, train_images=1198), "1198", "1197")
+    refusal(lambda: datasets.split(digits, train_images=20, val_fraction=0.01), "val_fraction = 0.01", "20")
 
 
 # Any folder of class folders
@@ -418,10 +418,10 @@ def test_split_refuses_what_cannot_be(embedded_root):
 
 def test_a_folder_is_the_same_set_in_whatever_order_it_is_listed(tmp_path, monkeypatch):
     files = picture_files(size=6)
-    one = data.load(write_folder(tmp_path / "one", files))
-    walk = data.os.walk
-    monkeypatch.setattr(data.os, "walk", lambda top, **options: reversed(list(walk(top, **options))))
-    other = data.load(str(write_folder(tmp_path / "two", dict(reversed(files.items())))))
+    one = datasets.load(write_folder(tmp_path / "one", files))
+    walk = datasets.os.walk
+    monkeypatch.setattr(datasets.os, "walk", lambda top, **options: reversed(list(walk(top, **options))))
+    other = datasets.load(str(write_folder(tmp_path / "two", dict(reversed(files.items())))))
     assert one.sha256 == other.sha256 and one.classes == CLASSES and one.image_size == 6
     assert one.name == "folder one"
 
@@ -430,11 +430,11 @@ def test_a_folder_of_grey_pictures_stays_grey_and_val_serves_as_test(tmp_path):
     folder = write_folder(tmp_path / "set", picture_files(size=6, channels=1))
     (folder / "test").rename(folder / "val")
     (folder / "README.md").write_text("what lies beside the parts does not matter")
-    grey = data.load(folder)
+    grey = datasets.load(folder)
     assert grey.channels == 1
     assert np.array_equal(grey.test_images[0, 0], pixels(True, 0, 0, size=6, channels=1))
     Image.fromarray(pixels(1, size=6)).save(folder / "train/cat/colour.png")
-    assert data.load(folder).channels == 3
+    assert datasets.load(folder).channels == 3
 
 
 def break_size(folder):
@@ -479,7 +479,7 @@ def break_part(folder):
 def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, words):
     folder = write_folder(tmp_path / "set", picture_files(size=6))
     damage(folder)
-    refusal(lambda: data.load(folder), folder, *words)
+    refusal(lambda: datasets.load(folder), folder, *words)
 
 
 # Download, from a server on this machine
@@ -510,8 +510,8 @@ def mirror(tmp_path, monkeypatch):
     server.content, server.cuts, server.ranges = archive.read_bytes(), 0, []
     server.address = f"http://127.0.0.1:{server.server_port}/files"
     md5 = hashlib.md5(server.content).hexdigest()
-    monkeypatch.setitem(data.KNOWN, "cifar100",
-                        replace(data.KNOWN["cifar100"], md5=md5, address="http://127.0.0.1:9/official"))
+    monkeypatch.setitem(datasets.KNOWN, "cifar100",
+                        replace(datasets.KNOWN["cifar100"], md5=md5, address="http://127.0.0.1:9/official"))
     monkeypatch.setenv("SPACEDKD_MIRRORS", f"http://127.0.0.1:9/dead, {server.address}/")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
@@ -521,7 +521,7 @@ def mirror(tmp_path, monkeypatch):
 
 def test_a_cut_download_resumes_past_a_dead_mirror(tmp_path, mirror):
     mirror.cuts = 1
-    assert data.load("cifar100", tmp_path / "root").num_classes == 3
+    assert datasets.load("cifar100", tmp_path / "root").num_classes == 3
     assert mirror.ranges == [None, f"bytes={len(mirror.content) // 2}-"]
     assert (tmp_path / "root/cifar-100-python.tar.gz").read_bytes() == mirror.content
     assert not (tmp_path / "root/cifar-100-python.tar.gz.part").exists()
@@ -529,13 +529,13 @@ def test_a_cut_download_resumes_past_a_dead_mirror(tmp_path, mirror):
 
 def test_a_part_left_by_an_earlier_session_is_continued(tmp_path, mirror):
     (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(mirror.content[:1000])
-    data.load("cifar100", tmp_path)
+    datasets.load("cifar100", tmp_path)
     assert mirror.ranges == ["bytes=1000-"]
 
 
 def test_a_wrong_part_is_dropped_and_fetched_from_the_start(tmp_path, mirror):
     (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(b"x" * 1000)
-    data.load("cifar100", tmp_path)
+    datasets.load("cifar100", tmp_path)
     assert mirror.ranges == ["bytes=1000-", None]
 
 
@@ -544,10 +544,10 @@ def test_a_mirror_with_another_file_is_refused(tmp_path, mirror, cuts, part):
     mirror.content, mirror.cuts = b"x" + mirror.content[1:], cuts
     if part:
         (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(part)
-    refusal(lambda: data.load("cifar100", tmp_path), mirror.address, "MD5", "127.0.0.1:9/official")
+    refusal(lambda: datasets.load("cifar100", tmp_path), mirror.address, "MD5", "127.0.0.1:9/official")
     assert not list(tmp_path.glob("cifar-100-python*"))
 
 
 def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch, mirror):
     monkeypatch.delenv("SPACEDKD_MIRRORS")
-    refusal(lambda: data.load("cifar100", tmp_path), "put cifar-100-python.tar.gz there", "SPACEDKD_MIRRORS")
+    refusal(lambda: datasets.load("cifar100", tmp_path), "put cifar-100-python.tar.gz there", "SPACEDKD_MIRRORS")

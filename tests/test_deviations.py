@@ -7,17 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from spacedkd_lib import distillers, models
-from spacedkd_lib.augment import draw
-from spacedkd_lib.batches import generator
-from spacedkd_lib.data import load
-from spacedkd_lib.deviations import DEVIATIONS, switches, turn
-from spacedkd_lib.distillers.online_kd import batch_statistics
-from spacedkd_lib.other_deviations import OTHER_DEVIATIONS
+from spacedkd_lib.data.augment import draw
+from spacedkd_lib.data.batches import generator
+from spacedkd_lib.data.datasets import load
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build
+from spacedkd_lib.methods.online_kd import batch_statistics
+from spacedkd_lib.models import resnet
 from spacedkd_lib.recipes import (
-    RELEASED, InputError, Recipe, baseline, education, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
+    RELEASED, Recipe, baseline, education, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
 )
-from spacedkd_lib.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
+from spacedkd_lib.recipes.deviations import DEVIATIONS, switches, turn
+from spacedkd_lib.recipes.other_deviations import OTHER_DEVIATIONS
+from spacedkd_lib.training.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
 
 ONLINE = online_kd(Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05), interval=1.5)
 SELF = self_kd(replace(ONLINE, model="resnet10"))
@@ -111,7 +113,7 @@ def test_a7_targets_from_before_the_teachers_update():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for zero_target in ("pre_update", "post_update"):
         recipe = replace(ONLINE, interval=0.0, zero_target=zero_target, alpha=1.0, beta=0.0)
-        distiller = distillers.make(recipe, 3, 3, 8)
+        distiller = build.make(recipe, 3, 3, 8)
         optimizer = optimizers(distiller.recipe, distiller)["teach"]
         before = distiller.teacher.train()(x).logits.detach()
         distiller.teach(x, y)["loss"].backward()
@@ -124,7 +126,7 @@ def test_a7_targets_from_before_the_teachers_update():
 def test_a17_the_adapter_of_exit_3_is_never_trained():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for exits, unused in (((1, 2), [True, False, False]), ((1, 2, 3), [False] * 3)):
-        distiller = distillers.make(replace(SELF, feature_exits=exits), 3, 3, 8)
+        distiller = build.make(replace(SELF, feature_exits=exits), 3, 3, 8)
         distiller.learn(x, y)["loss"].backward()
         assert [adapter.weight.grad is None for adapter in distiller.adapters] == unused  # of exits 3, 2, 1
 
@@ -132,7 +134,7 @@ def test_a17_the_adapter_of_exit_3_is_never_trained():
 @pytest.mark.parametrize("base", [ONLINE, SELF])
 def test_a18_t_squared(base):
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
-    scaled, plain = (distillers.make(replace(base, t_squared=on), 3, 3, 8).learn(x, y) for on in (True, False))
+    scaled, plain = (build.make(replace(base, t_squared=on), 3, 3, 8).learn(x, y) for on in (True, False))
     torch.testing.assert_close(scaled["loss"] - plain["loss"], base.alpha * (3.0**2 - 1) * plain["soft"])
 
 
@@ -153,7 +155,7 @@ def test_a12_idle_exits_decay_as_sgd_does():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for idle, factor in (("frozen", 1.0), ("decay", (1 - 0.05 * 0.1) ** 3)):
         recipe = replace(SELF, momentum=0.0, weight_decay=0.1, idle_exits=idle)
-        distiller = distillers.make(recipe, 3, 3, 8)
+        distiller = build.make(recipe, 3, 3, 8)
         optimizer = optimizers(recipe, distiller)["teach"]
         before = {name: p.clone() for name, p in distiller.net.named_parameters()}
         for _ in range(3):
@@ -168,9 +170,9 @@ def test_a12_idle_exits_decay_as_sgd_does():
 
 def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
     x = torch.randn(5, 3, 8, 8)
-    net, whole = models.ResNet("resnet8", 3, width=4), models.ResNet("resnet8", 3, width=4)
+    net, whole = resnet.ResNet("resnet8", 3, width=4), resnet.ResNet("resnet8", 3, width=4)
     whole.load_state_dict(net.state_dict())
-    models.split_batch_norm(net, 2)
+    resnet.split_batch_norm(net, 2)
     with torch.no_grad():
         parts = net.train()(x).logits
         first = whole.train()(x[:3]).logits  # DataParallel gives the first GPU the larger half
@@ -182,7 +184,7 @@ def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
 
 
 def test_a13_batch_statistics_without_a_trace():
-    net = models.ResNet("resnet8", 3, width=4).train()
+    net = resnet.ResNet("resnet8", 3, width=4).train()
     x, before = torch.randn(6, 3, 8, 8), {name: value.clone() for name, value in net.state_dict().items()}
     with torch.no_grad(), batch_statistics(net):
         logits = net(x).logits

@@ -11,8 +11,9 @@ import pytest
 from matplotlib.patches import Rectangle
 from test_figures import bars, check_legible, said, texts
 
-from spacedkd_lib import diagrams
-from spacedkd_lib.recipes import InputError, Recipe
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import Recipe
+from spacedkd_lib.report import diagrams
 from spacedkd_lib.schedule import Course, graded_schedule
 from spacedkd_lib.statistics import mean_interval
 

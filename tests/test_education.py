@@ -8,16 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import distillers, models
-from spacedkd_lib.batches import Batches
-from spacedkd_lib.data import Dataset
-from spacedkd_lib.distillers.education import Education, GrowingResNet
-from spacedkd_lib.lessons import School
+from spacedkd_lib.data.batches import Batches
+from spacedkd_lib.data.curriculum import School
+from spacedkd_lib.data.datasets import Dataset
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build
+from spacedkd_lib.methods.education import Education, GrowingResNet
+from spacedkd_lib.models import resnet
 from spacedkd_lib.recipes import (
-    InputError, Recipe, education, grade_lengths, offline, online_kd, partition, preset, spaced, teacher_of,
+    Recipe, education, grade_lengths, offline, online_kd, partition, preset, spaced, teacher_of,
 )
 from spacedkd_lib.schedule import Course, graded_schedule
-from spacedkd_lib.train import Clock, assemble, learning_rate, recipe_schedule, sweep, train, walk
+from spacedkd_lib.training.train import Clock, assemble, learning_rate, recipe_schedule, sweep, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -36,7 +38,7 @@ def six():
 
 
 def made(recipe, classes=6):
-    return distillers.make(recipe, 3, classes, 8)
+    return build.make(recipe, 3, classes, 8)
 
 
 def pictures(labels):
@@ -105,7 +107,7 @@ def test_a_group_without_pictures_is_refused(six):
 
 def test_a_teacher_with_another_number_of_outputs_is_refused():
     d = made(ED)
-    wrong = torch.nn.ModuleList([*d.teachers[:2], models.ResNet("resnet8", 6, 3, 4)])
+    wrong = torch.nn.ModuleList([*d.teachers[:2], resnet.ResNet("resnet8", 6, 3, 4)])
     with pytest.raises(InputError, match="Teacher 3 has 6 outputs and its group has 3"):
         Education(ED, d.modules["student"], d.growing, wrong, d.groups, 3, 8)
 
@@ -216,13 +218,13 @@ def _learn(epochs, more):
 
 def test_the_released_grades_have_their_parameters():
     growing = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100).growing
-    trunk, count = growing.net.trunk, models.parameters
+    trunk, count = growing.net.trunk, resnet.parameters
     bodies = [count(trunk.stem) + sum(map(count, trunk.stages[:depth])) for depth in growing.depths]
     assert bodies == [14_480, 66_128, 271_824]
     assert [count(head) for head in growing.references] == [34_977, 6_466]
     released = GrowingResNet(growing.net, [33, 66, 100], batch_norm=True)
     assert count(released.references[-1]) + count(growing.net.head) == 6_628
-    plain = models.ResNet("resnet20", 100)
+    plain = resnet.ResNet("resnet20", 100)
     shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (growing.net, plain)]
     assert shapes[0] == shapes[1]
     d = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100)
@@ -232,7 +234,7 @@ def test_the_released_grades_have_their_parameters():
 @pytest.mark.parametrize("stages, grades, depths", [("resnet8", 3, [1, 2, 3]), ("resnet10", 3, [2, 3, 4]),
                                                     ("resnet8", 5, [1, 1, 1, 2, 3]), ("resnet8", 1, [3])])
 def test_depths(stages, grades, depths):
-    assert GrowingResNet(models.ResNet(stages, 10, 3, 4), [1] * grades).depths == depths
+    assert GrowingResNet(resnet.ResNet(stages, 10, 3, 4), [1] * grades).depths == depths
 
 
 def test_growth_keeps_lower_stages_bit_for_bit_and_ends_as_the_plain_network(six):
@@ -430,7 +432,7 @@ def test_the_preset_has_the_released_grades_and_is_undone(six):
 
 
 def test_the_matched_baseline_sees_as_many_images():
-    from spacedkd_lib import arms
+    from spacedkd_lib.lab import arms
     ed = education(replace(ED, epochs=10), (10, 26, 26))
     images = [n * e for n, e in zip((10, 36, 62), grade_lengths(ed))]
     assert arms._studied(ed) == pytest.approx(sum(images) / 62)

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from fake_cuda import fake_cuda
-from spacedkd_lib import checkpoints, graphs, records, stopping, tables, train
+from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import (
-    InputError, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced,
-    teacher_of,
+    Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
-from spacedkd_lib.train import evaluator, sweep
+from spacedkd_lib.report import tables
+from spacedkd_lib.store import records, stopping
+from spacedkd_lib.training import checkpoints, graphs, train
+from spacedkd_lib.training.train import evaluator, sweep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="none", eval_every=2)

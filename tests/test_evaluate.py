@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from spacedkd_lib.evaluate import eval_mode, scores
+from spacedkd_lib.models.scoring import eval_mode, scores
 
 
 def test_scores_of_known_logits():

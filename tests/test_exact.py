@@ -12,7 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import data, exact, recipes, train
+from spacedkd_lib import recipes
+from spacedkd_lib.data import datasets
+from spacedkd_lib.store import exact
+from spacedkd_lib.training import train
 
 COMMITTED = json.loads((Path(__file__).parent / "fixtures" / "exact.json").read_text())
 WHY_NOT = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
@@ -50,7 +53,7 @@ def test_runs_have_the_committed_bits(name):
     """Weights, batches, updates and evaluation of whole runs."""
     base, arm = name.split()
     recipe = ARMS[arm](BASES[base])
-    _, summary, origin, weights, _ = train.train(recipe, data.load(recipe.dataset, seed=recipe.seed), "cpu")
+    _, summary, origin, weights, _ = train.train(recipe, datasets.load(recipe.dataset, seed=recipe.seed), "cpu")
     found = {"accuracy": summary["test_accuracy"], "weights": digest(*(weights[key] for key in sorted(weights)))}
     assert found == COMMITTED["runs"][name] and origin["exact"]
 
@@ -68,10 +71,10 @@ SAY = "import torch; print(torch.backends.cpu.get_cpu_capability(), exact.why_no
 
 @pytest.mark.skipif(not exact.caps(), reason="no x86, or EXACT=0")
 def test_what_stands_in_the_way_is_told():
-    assert python(f"from spacedkd_lib import exact; {SAY}") in ("AVX2", "DEFAULT")
-    assert "import spacedkd_lib first" in python(f"import torch; from spacedkd_lib import exact; {SAY}")
-    assert "EXACT=0 is set" in python(f"from spacedkd_lib import exact; {SAY}", EXACT="0")
-    told = python(f"from spacedkd_lib import exact; {SAY}", ATEN_CPU_CAPABILITY="default")
+    assert python(f"from spacedkd_lib.store import exact; {SAY}") in ("AVX2", "DEFAULT")
+    assert "import spacedkd_lib first" in python(f"import torch; from spacedkd_lib.store import exact; {SAY}")
+    assert "EXACT=0 is set" in python(f"from spacedkd_lib.store import exact; {SAY}", EXACT="0")
+    told = python(f"from spacedkd_lib.store import exact; {SAY}", ATEN_CPU_CAPABILITY="default")
     assert "ATEN_CPU_CAPABILITY=default is set" in told
     assert "AVX2" in exact.why_not("DEFAULT", 1) and "4 threads" in exact.why_not("AVX2", 4)
 

@@ -10,9 +10,11 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from test_tables import accuracies, synthetic, tidy
 
-from spacedkd_lib import claims, figures, schedule, study, tables
-from spacedkd_lib.arms import CONTROLS
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib import schedule
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import claims, study
+from spacedkd_lib.lab.arms import CONTROLS
+from spacedkd_lib.report import figures, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_difference
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spacedkd_lib.bench.gpu_checks import checks, side_by_side_is_alone
-from spacedkd_lib.executors import LocalProcesses
+from spacedkd_lib.cluster.executors import LocalProcesses
 
 CHECKS = checks("cuda")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -7,13 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import distillers, losses, models
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build, losses
+from spacedkd_lib.models import resnet
 from spacedkd_lib.recipes import (
-    InputError, Recipe, attention_transfer, baseline, education, factor_transfer, ie_kd, mutual, offline, online_kd,
-    spaced, teacher_of,
+    Recipe, attention_transfer, baseline, education, factor_transfer, ie_kd, mutual, offline, online_kd, spaced,
+    teacher_of,
 )
 from spacedkd_lib.schedule import spaced_schedule
-from spacedkd_lib.train import assemble, optimizers, recipe_schedule, sweep, train, walk
+from spacedkd_lib.training.train import assemble, optimizers, recipe_schedule, sweep, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -22,7 +24,7 @@ INTERVALS = (0.0, 0.5, 1.0, 1.5, 3.0)
 
 
 def made(recipe, classes=5, size=8):
-    return distillers.make(recipe, 3, classes, size)
+    return build.make(recipe, 3, classes, size)
 
 
 def pictures(count=6, size=8):
@@ -40,19 +42,19 @@ def same_weights(one, other, prefix):
 
 
 def test_coders_have_the_released_programs_parameters():
-    count = models.parameters
-    assert count(models.Paraphraser(64, 32)) == 129_600 and count(models.Coder(64, 32)) == 64_768
-    assert count(models.Paraphraser(32, 32)) == 55_680 and count(models.Coder(32, 32)) == 27_840
+    count = resnet.parameters
+    assert count(resnet.Paraphraser(64, 32)) == 129_600 and count(resnet.Coder(64, 32)) == 64_768
+    assert count(resnet.Paraphraser(32, 32)) == 55_680 and count(resnet.Coder(32, 32)) == 27_840
     x = torch.zeros(2, 64, 8, 8)
-    assert models.Coder(64, 32)(x).shape == (2, 32, 8, 8)
+    assert resnet.Coder(64, 32)(x).shape == (2, 32, 8, 8)
 
 
 def test_released_pair_and_its_factor():
     ie = ie_kd(Recipe(dataset="cifar100", model="resnet20", teacher_model="resnet56"))
-    d = distillers.make(ie, 3, 100, 32)
-    assert models.parameters(d.teacher) == 861_620 and models.parameters(d.student) == 278_324
+    d = build.make(ie, 3, 100, 32)
+    assert resnet.parameters(d.teacher) == 861_620 and resnet.parameters(d.student) == 278_324
     x = torch.randn(2, 3, 32, 32)
-    factor = distillers.ie_kd.target(ie, d.paraphraser, d.look(x).map)
+    factor = build.ie_kd.target(ie, d.paraphraser, d.look(x).map)
     assert factor.shape == (2, 32, 8, 8) and d.map_loss.halves(d.student(x).map)["inherit"].shape == factor.shape
 
 
@@ -102,7 +104,7 @@ def test_what_each_side_minimises_points_where_it_says():
     for explore in ("neg_lp", "abs_cos", "cka"):
         d = made(replace(IE, explore_metric=explore))
         x, _ = pictures()
-        factor = distillers.ie_kd.target(d.recipe, d.paraphraser, d.look(x).map)
+        factor = build.ie_kd.target(d.recipe, d.paraphraser, d.look(x).map)
         last = d.student(x).map.detach().requires_grad_()  # the map itself moves, its encoders do not
         d.map_loss.requires_grad_(False)
         sgd, seen = torch.optim.SGD([last], lr=1.0), []
@@ -242,8 +244,8 @@ def test_what_a_method_does_not_read_is_reset(toy):
 def test_a_mutual_networks_cost_counts_its_coders():
     plain, factors = made(mutual(BASE)).cost, made(mutual(IE)).cost
     d = made(IE)
-    assert factors["teach"] - plain["teach"] == d.cost["teach"] - 3 * models.macs(d.teacher, 3, 8) + 3 * sum(
-        models.macs(coder, 8, 2) for coder in (d.map_loss.inherit, d.map_loss.explore))
+    assert factors["teach"] - plain["teach"] == d.cost["teach"] - 3 * resnet.macs(d.teacher, 3, 8) + 3 * sum(
+        resnet.macs(coder, 8, 2) for coder in (d.map_loss.inherit, d.map_loss.explore))
 
 
 # Mutual learning
@@ -320,8 +322,8 @@ def test_maps_that_do_not_match_are_refused(change, said):
 
 def test_an_odd_channel_count_is_refused():
     with pytest.raises(InputError, match="cannot be split into halves"):
-        distillers.MapLoss(IE, 15, 8)
-    whole = distillers.MapLoss(replace(IE, split="whole", explore_weight=0.0), 15, 8)
+        build.MapLoss(IE, 15, 8)
+    whole = build.MapLoss(replace(IE, split="whole", explore_weight=0.0), 15, 8)
     assert set(whole(torch.rand(2, 15, 2, 2), torch.rand(2, 8, 2, 2))) == {"inherit"}
 
 

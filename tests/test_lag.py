@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import distillers, recipes
-from spacedkd_lib.distillers.online_kd import ask
-from spacedkd_lib.models import ResNet
-from spacedkd_lib.recipes import InputError, Recipe, baseline, behind, online_kd, past_self, spaced, teacher_of
+from spacedkd_lib import recipes
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build
+from spacedkd_lib.methods.online_kd import ask
+from spacedkd_lib.models.resnet import ResNet
+from spacedkd_lib.recipes import Recipe, baseline, behind, online_kd, past_self, spaced, teacher_of
 from spacedkd_lib.schedule import interval_batches, lockstep, snapshots, spaced_schedule
-from spacedkd_lib.train import Run, sweep, train
+from spacedkd_lib.training.train import Run, sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=4, batch_size=8, lr=0.05, augment="none")
 ONLINE = online_kd(BASE)
@@ -85,7 +87,7 @@ def test_the_past_is_a_copy_or_an_average(toy):
 
 def test_a_step_of_sam_by_hand():
     recipe = replace(baseline(BASE), optimizer="sam", sam_rho=0.1, momentum=0.0)
-    run = Run(recipe, distillers.make(recipe, 1, 3, 8))
+    run = Run(recipe, build.make(recipe, 1, 3, 8))
     net, x, y = run.distiller.student.double(), torch.randn(8, 1, 8, 8).double(), torch.arange(8) % 3
     start = [p.detach().clone() for p in net.parameters()]
 
@@ -106,7 +108,7 @@ def test_a_step_of_sam_by_hand():
 
 def test_label_smoothing_is_that_of_the_loss():
     recipe = replace(baseline(BASE), label_smoothing=0.2)
-    distiller, x, y = distillers.make(recipe, 1, 3, 8), torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+    distiller, x, y = build.make(recipe, 1, 3, 8), torch.randn(8, 1, 8, 8), torch.arange(8) % 3
     loss = distiller.learn(x, y)["loss"]
     assert torch.equal(loss, F.cross_entropy(distiller.student.train()(x).logits, y, label_smoothing=0.2))
 

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from spacedkd_lib import landscape, models, stopping
-from spacedkd_lib.evaluate import eval_mode, scores
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.analysis import landscape
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.models import resnet
+from spacedkd_lib.models.scoring import eval_mode, scores
+from spacedkd_lib.store import stopping
 
 
 @pytest.fixture(scope="module")
 def net():
     """A small ResNet whose statistics have seen pictures, in a mixture of modes."""
     torch.manual_seed(0)
-    net = models.ResNet("resnet8", 5, 1, 4)
+    net = resnet.ResNet("resnet8", 5, 1, 4)
     for _ in range(3):
         net(torch.randn(32, 1, 8, 8))
     net.to(memory_format=torch.channels_last).train().trunk.stages[0].eval()
@@ -110,7 +112,7 @@ def test_directions_have_the_sizes_of_the_weights(net, size):
 
 
 def test_recomputed_statistics_are_those_of_the_pictures(net, pictures):
-    own = models.ResNet("resnet8", 5, 1, 4)
+    own = resnet.ResNet("resnet8", 5, 1, 4)
     own.load_state_dict(net.state_dict())
     x = pictures[0][:300]
     landscape.recompute_statistics(own, x)
@@ -122,11 +124,11 @@ def test_recomputed_statistics_are_those_of_the_pictures(net, pictures):
 
 def test_the_way_between_two_networks(net, pictures):
     torch.manual_seed(5)
-    other = models.ResNet("resnet8", 5, 1, 4)
+    other = resnet.ResNet("resnet8", 5, 1, 4)
     got = landscape.between(net, other, *pictures, [0, 0.5, 1], pictures[0])
     ends = []
     for end in (net, other):
-        own = models.ResNet("resnet8", 5, 1, 4)
+        own = resnet.ResNet("resnet8", 5, 1, 4)
         own.load_state_dict(end.state_dict())
         landscape.recompute_statistics(own, pictures[0])
         ends.append(evaluation(own, *pictures))
@@ -193,7 +195,7 @@ def test_interrupted_planes_go_on(net, pictures, monkeypatch):
     (lambda net, x, y: landscape.line(net, x, y, {"head.weight": torch.zeros(2, 2)}, [0]), "same architecture"),
     (lambda net, x, y: landscape.plane(net, x, y, landscape.direction(net, 0), landscape.direction(net, 1), [0, 1],
                                        {"loss": np.zeros((3, 3))}), "begun with"),
-    (lambda net, x, y: landscape.between(net, models.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "one architecture"),
+    (lambda net, x, y: landscape.between(net, resnet.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "one architecture"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [-0.1], 1), "from 0 on"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [], 1), "from 0 on"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [0.1], 0), "at least one"),
@@ -207,7 +209,7 @@ def test_bad_input_is_one_clear_sentence(net, pictures, call, sentence):
 
 
 def test_weights_that_are_no_numbers(pictures):
-    broken = models.ResNet("resnet8", 5, 1, 4)
+    broken = resnet.ResNet("resnet8", 5, 1, 4)
     with torch.no_grad():
         broken.head.weight[0, 0] = math.nan
     with pytest.raises(InputError, match="head.weight"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import losses
+from spacedkd_lib.methods import losses
 
 CASES = json.loads((Path(__file__).parent / "fixtures/losses.json").read_text())
 LOGITS = {

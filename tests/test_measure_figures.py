@@ -6,7 +6,7 @@ import pytest
 from test_figures import check_legible, said
 from test_tables import tidy
 
-from spacedkd_lib import measure_figures
+from spacedkd_lib.report import measure_figures
 from spacedkd_lib.statistics import correlation, mean_interval
 
 FRAME = pd.concat([tidy({"baseline": [1, 2, 3], "online KD": [2, 3, 5]}), tidy({"baseline": [1, 4]}, setting="digits")])

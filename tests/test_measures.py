@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from spacedkd_lib import data, measures, records, recipes, study, train
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib import recipes
+from spacedkd_lib.analysis import measures
+from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.store import records
+from spacedkd_lib.training import train
 
 SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict(images=20, products=3, repeats=2),
          "plane": dict(images=20, points=3, reach=0.5), "path": dict(images=20, points=3, statistics_images=60),
@@ -23,7 +28,7 @@ def trained(tmp_path_factory):
     base = replace(study.PROFILES["smoke"].settings[0].base, width=1, train_images=120)
     made = recipes.baseline(base), recipes.spaced(recipes.online_kd(base), 1.0)
     for recipe in made:
-        records.save(recipe, *train.train(recipe, data.load(recipe.dataset, seed=recipe.seed), "cpu"), runs=folder)
+        records.save(recipe, *train.train(recipe, datasets.load(recipe.dataset, seed=recipe.seed), "cpu"), runs=folder)
     return folder, made
 
 
@@ -46,8 +51,8 @@ def count(monkeypatch, name):
 
 def test_the_stored_student_is_the_one_that_was_scored(trained):
     run = measures.Trained(trained[1][1])
-    dataset = data.load("digits")
-    x = train.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[data.split(
+    dataset = datasets.load("digits")
+    x = train.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[datasets.split(
         dataset, 120, run.recipe.val_fraction, 0)[0]]))
     with torch.no_grad():
         accuracy = 100 * (run.student(x).logits.argmax(1) == dataset.test_labels).float().mean().item()

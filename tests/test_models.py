@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from spacedkd_lib.models import ARCHITECTURES, MultiExitResNet, ResNet, in_mode, initialise, macs, parameters, projector
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.models.resnet import (
+    ARCHITECTURES, MultiExitResNet, ResNet, in_mode, initialise, macs, parameters, projector,
+)
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
 

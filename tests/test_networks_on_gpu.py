@@ -16,13 +16,18 @@ from torch import nn
 from torch._subclasses import FakeTensor
 
 from fake_cuda import Counts, fake_cuda, real
-from spacedkd_lib import distillers, distributed, models, recipes
-from spacedkd_lib.distillers.online_kd import BatchNorm, batch_statistics
-from spacedkd_lib.evaluate import eval_mode, named_scores, scores
-from spacedkd_lib.lessons import School
-from spacedkd_lib.recipes import Recipe, attention_transfer, baseline, education, ema, ie_kd, mutual, offline_kd
-from spacedkd_lib.recipes import online_kd, past_self, preset, self_kd, spaced
-from spacedkd_lib.train import assemble, recipe_schedule, walk
+from spacedkd_lib import recipes
+from spacedkd_lib.data.curriculum import School
+from spacedkd_lib.methods import build as making
+from spacedkd_lib.methods.online_kd import BatchNorm, batch_statistics
+from spacedkd_lib.models import resnet
+from spacedkd_lib.models.scoring import eval_mode, named_scores, scores
+from spacedkd_lib.recipes import (
+    Recipe, attention_transfer, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset,
+    self_kd, spaced,
+)
+from spacedkd_lib.training import distributed
+from spacedkd_lib.training.train import assemble, recipe_schedule, walk
 from test_education import ED, WHOLE, six  # noqa: F401
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, val_fraction=0.2)
@@ -89,10 +94,10 @@ def bf16(enabled):
 def on_gpu(recipe, size=32):
     """A recipe's distiller on a fake GPU, and a batch there."""
     with fake_cuda(), repeatable():
-        distiller = real(distillers.make)(recipe, 3, 6, size)
+        distiller = real(making.make)(recipe, 3, 6, size)
         for module in distiller.modules.values():
             module.to("cuda", memory_format=torch.channels_last)
-            for place in models.dropouts(module):
+            for place in resnet.dropouts(module):
                 place.rate = recipe.dropout
         x = torch.empty(8, 3, size, size, device="cuda").contiguous(memory_format=torch.channels_last)
         yield distiller, x, torch.zeros(8, dtype=torch.int64, device="cuda")
@@ -112,7 +117,7 @@ def predicted(distiller, x):
 
 def asked_of(distiller, x, y):
     """What the loop asks a method to do with a batch."""
-    kinds = ["learn"] if isinstance(distiller, distillers.Baseline) else ["teach", "learn"]
+    kinds = ["learn"] if isinstance(distiller, making.Baseline) else ["teach", "learn"]
     return [*(lambda kind=kind: getattr(distiller, kind)(x, y) for kind in kinds), lambda: predicted(distiller, x)]
 
 
@@ -153,7 +158,7 @@ def bilinear(x, size):
     (F.adaptive_avg_pool2d, 24, 4), (F.adaptive_avg_pool2d, 14, 4), (F.adaptive_avg_pool2d, 7, 4),
     (F.adaptive_avg_pool2d, 2, 4), (F.adaptive_avg_pool2d, 8, 1)])
 def test_matrices_are_the_operation(operation, before, after):
-    layer, results = models.Separable(operation), []
+    layer, results = resnet.Separable(operation), []
     for work in (operation, layer.by_matrices):
         draw = torch.Generator().manual_seed(0)
         x = torch.randn(2, 3, before, 5, dtype=torch.float64, generator=draw).requires_grad_()
@@ -165,7 +170,7 @@ def test_matrices_are_the_operation(operation, before, after):
 
 
 def test_matrices_are_made_once_and_leave_no_name():
-    layer, x = models.Separable(bilinear), torch.randn(2, 3, 4, 4)
+    layer, x = resnet.Separable(bilinear), torch.randn(2, 3, 4, 4)
     layer.by_matrices(x, (8, 8))
     first = dict(layer.named_buffers())
     layer.by_matrices(x, (8, 8))
@@ -177,7 +182,7 @@ def test_matrices_are_made_once_and_leave_no_name():
 
 
 def test_matrices_of_a_gradient_transform_end_with_it():
-    layer, x = models.Separable(bilinear), torch.randn(2, 3, 4, 4)
+    layer, x = resnet.Separable(bilinear), torch.randn(2, 3, 4, 4)
     for _ in range(2):
         slope = torch.func.grad(lambda x: layer.by_matrices(x, (8, 8)).square().sum())(x)
     assert slope.shape == x.shape and not dict(layer.named_buffers())
@@ -185,12 +190,12 @@ def test_matrices_of_a_gradient_transform_end_with_it():
 
 def test_updates_by_matrices_are_updates_by_the_operation(monkeypatch):
     x, y = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
-    ways = models.Separable.forward, models.Separable.by_matrices
+    ways = resnet.Separable.forward, resnet.Separable.by_matrices
     for recipe in (self_kd(EXITS), SCHOOLS):
         gradients = []
         for work in ways:
-            monkeypatch.setattr(models.Separable, "forward", work)
-            distiller = distillers.make(recipe, 3, 6, 16)
+            monkeypatch.setattr(resnet.Separable, "forward", work)
+            distiller = making.make(recipe, 3, 6, 16)
             modules = nn.ModuleDict(distiller.modules).double()
             distiller.learn(x, y)["loss"].backward()
             gradients.append({name: p.grad for name, p in modules.named_parameters() if p.grad is not None})
@@ -200,10 +205,10 @@ def test_updates_by_matrices_are_updates_by_the_operation(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_on_the_cpu_networks_enlarge_and_pool_as_torch_does(dtype):
-    for layer, plain in ((models.Pool(4), nn.AdaptiveAvgPool2d(4)), (models.Pool(1), nn.AdaptiveAvgPool2d(1))):
+    for layer, plain in ((resnet.Pool(4), nn.AdaptiveAvgPool2d(4)), (resnet.Pool(1), nn.AdaptiveAvgPool2d(1))):
         xs = [torch.randn(4, 3, 14, 14, dtype=dtype).contiguous(memory_format=torch.channels_last)] * 2
         same(layer, plain, xs)
-    net = models.MultiExitResNet("resnet10", 3, 3, 4).to(dtype)
+    net = resnet.MultiExitResNet("resnet10", 3, 3, 4).to(dtype)
     x = torch.randn(2, 4, 14, 14, dtype=dtype)
     same(lambda x: net.gate(0, x), lambda x: torch.sigmoid(bilinear(net.gates[0](x), (14, 14))), [x, x])
 
@@ -235,13 +240,13 @@ def by_momentum(net):
 
 
 def plain(parts=1):
-    net = models.ResNet("resnet8", 3, width=4)
-    models.split_batch_norm(net, parts)
+    net = resnet.ResNet("resnet8", 3, width=4)
+    resnet.split_batch_norm(net, parts)
     return net
 
 
 def of_timm(name):
-    return distillers.make(METHODS[name], 3, 3, 32).student
+    return making.make(METHODS[name], 3, 3, 32).student
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -298,17 +303,17 @@ def recalibrated(distiller, batches, by_hand=False):
             layer.reset_running_stats()
             layer.momentum = None
         with torch.no_grad():
-            for i in range(distillers.ema.LOOKS):
+            for i in range(making.ema.LOOKS):
                 distiller.student(batches[i % len(batches)])
     return [value.clone() for value in distiller.student.buffers()]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_statistics_of_an_average_are_torchs_means_without_waiting(parts, monkeypatch):
-    monkeypatch.setattr(distillers.ema, "LOOKS", 9)
+    monkeypatch.setattr(making.ema, "LOOKS", 9)
     recipe = replace(ema(BASE), batch_norm_parts=parts)
     batches = list(torch.randn(7, 8, 3, 16, 16))
-    distiller = distillers.make(recipe, 3, 6, 16)
+    distiller = making.make(recipe, 3, 6, 16)
     momenta = [layer.momentum for layer in distiller.student.modules() if isinstance(layer, BatchNorm)]
     got = recalibrated(distiller, batches)
     assert momenta == [layer.momentum for layer in distiller.student.modules() if isinstance(layer, BatchNorm)]
@@ -330,7 +335,7 @@ def asked(y, groups, classes=6):
 
 @pytest.mark.parametrize("schools", [(2, 1, 3), ((5, 0), (3,), (1, 2, 4))])
 def test_pictures_of_groups_are_found_as_by_asking_for_each(schools):
-    distiller = distillers.make(education(BASE, schools), 3, 6, 8)
+    distiller = making.make(education(BASE, schools), 3, 6, 8)
     for y in (torch.tensor([5, 0, 3, 0, 2, 5, 1]), torch.tensor([3, 3]), torch.tensor([0, 5, 4])):
         wanted = asked(y, distiller.groups)
         for sizes in (None, [len(wanted.get(k, ())) for k in range(3)]):
@@ -362,7 +367,7 @@ def test_the_loop_tells_the_sizes_of_groups(recipe, six):  # noqa: F811
 
 @pytest.mark.parametrize("schools", [(2, 1, 3), ((5, 0), (3,), (1, 2, 4)), ((5,), (0, 1, 2, 3, 4))])
 def test_answers_and_scores_of_groups_are_those_of_each_group_alone(schools):
-    distiller = distillers.make(education(BASE, schools), 3, 6, 8)
+    distiller = making.make(education(BASE, schools), 3, 6, 8)
     x, labels = torch.randn(40, 3, 8, 8), torch.tensor([5, 3, 0, 1] * 10)
     for grade in range(1, len(schools) + 1):
         distiller.growing.grade = grade

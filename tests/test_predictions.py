@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spacedkd_lib.records import Record
 from spacedkd_lib.recipes import (
     Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
-from spacedkd_lib.train import sweep, train
+from spacedkd_lib.store.records import Record
+from spacedkd_lib.training.train import sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 METHODS = {

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pandas as pd
 from test_layers import LAYERS
 
-from spacedkd_lib import recipes, study, tables
+from spacedkd_lib import recipes
+from spacedkd_lib.lab import study
+from spacedkd_lib.report import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, LIBRARY = ((ROOT / place / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from spacedkd_lib import recipes
-from spacedkd_lib.recipes import InputError, Recipe, baseline, from_dict, offline_kd, online_kd, preset, self_kd, spaced
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import Recipe, baseline, from_dict, offline_kd, online_kd, preset, self_kd, spaced
 
 
 def test_same_fields_same_id_and_any_field_changes_it():

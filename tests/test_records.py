@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from spacedkd_lib import records, stopping
-from spacedkd_lib.recipes import InputError, Recipe
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import Recipe
+from spacedkd_lib.store import records, stopping
 
 RECIPE = Recipe(seed=3)
 

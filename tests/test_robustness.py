@@ -10,13 +10,14 @@ import torch
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 
-from spacedkd_lib import robustness
-from spacedkd_lib.batches import channel_statistics, generator, normalised
-from spacedkd_lib.evaluate import scores
-from spacedkd_lib.models import MultiExitResNet, Outputs, ResNet
-from spacedkd_lib.recipes import InputError
-from spacedkd_lib.robustness import (ATTACKS, CORRUPTIONS, bim, corrupt, fgsm, load_corrupted, pgd, predict,
-                                     robust_scores)
+from spacedkd_lib.analysis import robustness
+from spacedkd_lib.analysis.robustness import (
+    ATTACKS, CORRUPTIONS, bim, corrupt, fgsm, load_corrupted, pgd, predict, robust_scores,
+)
+from spacedkd_lib.data.batches import channel_statistics, generator, normalised
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.models.resnet import MultiExitResNet, Outputs, ResNet
+from spacedkd_lib.models.scoring import scores
 
 SHAPES = [(3, 32, 32), (1, 16, 16), (3, 24, 40), (1, 8, 8), (3, 64, 64)]
 MADE_WITH = {  # make_cifar_c.py's parameters at severities 1 to 5
@@ -384,7 +385,8 @@ def test_rows_and_their_numbers(task):
 
 
 def test_clean_is_what_the_evaluation_of_a_training_says(toy):
-    from spacedkd_lib import recipes, train
+    from spacedkd_lib import recipes
+    from spacedkd_lib.training import train
 
     recipe = recipes.Recipe(dataset="toy", model="resnet8", width=4, batch_size=8, augment="none", epochs=1)
     (run,), batches, evaluate = train.assemble([recipe], toy, "cpu")

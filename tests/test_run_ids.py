@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spacedkd_lib import study
+from spacedkd_lib.lab import study
 
 IDS = json.loads((Path(__file__).parent / "fixtures/run_ids.json").read_text(encoding="utf-8"))
 

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from spacedkd_lib import runner
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.notebook import runner
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1))\nplt.plot([1, times])\nplt.show()"
 
@@ -112,7 +112,7 @@ def test_a_cell_that_was_never_run_is_a_failure(tmp_path):
 
 def test_any_command_runs_in_the_notebooks_environment(tmp_path):
     show = "import os; print(*map(os.environ.get, ['MPLBACKEND', 'OMP_NUM_THREADS', 'TQDM_DISABLE']))"
-    command = [sys.executable, "-m", "spacedkd_lib.runner", sys.executable, "-c", show]
+    command = [sys.executable, "-m", "spacedkd_lib.notebook.runner", sys.executable, "-c", show]
     done = subprocess.run(command, capture_output=True, text=True, cwd=runner.ROOT,
                           env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "7"})
     assert done.stdout.split() == ["module://matplotlib_inline.backend_inline", "1", "1"], done.stderr

@@ -21,10 +21,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spacedkd_lib import __main__, curvature, data, distillers, landscape, measures, models, records, recipes, study, train
-from spacedkd_lib.executors import LocalProcesses, SharedCard, within_memory
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib import __main__, recipes
+from spacedkd_lib.analysis import curvature, landscape, measures
+from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, within_memory
+from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.methods import build
+from spacedkd_lib.models import resnet
 from spacedkd_lib.statistics import paired_by_seed
+from spacedkd_lib.store import records
+from spacedkd_lib.training import train
 
 SMOKE = study.profile("smoke").settings[0]
 ONLINE = recipes.online_kd(SMOKE.base, interval=1.0)
@@ -172,7 +179,7 @@ os.kill(os.getpid(), 9)
 
 def test_the_service_ends_with_a_process_that_is_killed(mps):
     log = mps()
-    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1])))
+    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2])))
     deadline = time.monotonic() + 20
     while "quit" not in log.read_text():
         assert time.monotonic() < deadline
@@ -196,14 +203,14 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
     counts passes through networks."""
     recipe = study.as_measured(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
     kinds, labels, precise, drawn = [], set(), [], []
-    step, forward, draw = train.Run.step, models.ResNet.forward, train.Batches.pictures
+    step, forward, draw = train.Run.step, resnet.ResNet.forward, train.Batches.pictures
 
     def watched(run, kind, x, y, rate):
         kinds.append(kind)
         labels.update(y.tolist())
         return step(run, kind, x, y, rate)
     monkeypatch.setattr(train.Run, "step", watched)
-    monkeypatch.setattr(models.ResNet, "forward", lambda net, x: precise.append(
+    monkeypatch.setattr(resnet.ResNet, "forward", lambda net, x: precise.append(
         not torch.is_autocast_enabled("cpu")) or forward(net, x))
     monkeypatch.setattr(train.Batches, "pictures", lambda batches, which, i: drawn.append(i) or draw(batches, which, i))
     monkeypatch.setattr(study, "now", lambda device: len(precise))
@@ -211,7 +218,7 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
     assert kinds == 2 * ["teach", "teach", "learn", "learn"] and labels == set(range(10))
     assert drawn == [0, 1, 0, 1, 2, 3, 2, 3] and not any(precise[-9:])  # the first ones count multiply-accumulates
     assert cost.update == {"teach": 1 / 16, "learn": 2 / 16} and (cost.look, cost.more) == (2 / 32, 1 / 32)
-    assert cost.first == 0 and (cost.train, cost.test) == data.shape("digits")[3:]
+    assert cost.first == 0 and (cost.train, cost.test) == datasets.shape("digits")[3:]
 
 
 def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
@@ -308,7 +315,7 @@ def measured_on_gpu(monkeypatch):
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
     monkeypatch.setattr(measures, "channel_statistics", lambda images: ((0.5,), (0.2,)))
-    for module, name in ((distillers, "make"), (data, "split"), (measures, "_some")):
+    for module, name in ((build, "make"), (datasets, "split"), (measures, "_some")):
         monkeypatch.setattr(module, name, real(getattr(module, name)))
     monkeypatch.setattr(torch.autograd, "grad", zero_gradients)
     monkeypatch.setattr(FakeTensor, "numpy", on_the_cpu, raising=False)

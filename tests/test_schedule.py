@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.errors import InputError
 from spacedkd_lib.schedule import counts, interval_batches, leads, spaced, spaced_schedule
 
 STEP_COUNTS = json.loads((Path(__file__).parent / "fixtures/step_counts.json").read_text())

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from spacedkd_lib import slurm, stopping
-from spacedkd_lib.recipes import InputError
+from spacedkd_lib.cluster import slurm
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.store import stopping
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install submitit")
 

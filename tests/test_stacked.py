@@ -7,10 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import __main__ as cli, batches, checkpoints, losses, records, stacked, stopping, study, train
-from spacedkd_lib.recipes import (
-    InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
-)
+from spacedkd_lib import __main__ as cli
+from spacedkd_lib.data import batches
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.methods import losses
+from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of
+from spacedkd_lib.store import records, stopping
+from spacedkd_lib.training import checkpoints, stacked, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)

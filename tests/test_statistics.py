@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from spacedkd_lib.recipes import InputError
-from spacedkd_lib.statistics import (MOST, Interval, correlation, coverage, holm, mean_interval, paired_by_seed,
-                                     paired_difference, power, seeds_needed)
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.statistics import (
+    MOST, Interval, correlation, coverage, holm, mean_interval, paired_by_seed, paired_difference, power, seeds_needed,
+)
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,10 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from test_batches import from_pil, noise, one_by_one, smooth, to_pil
 
-from spacedkd_lib import strong
-from spacedkd_lib.batches import STATISTICS, Batches, generator
-from spacedkd_lib.recipes import AUGMENTATIONS, InputError
+from spacedkd_lib.data import rand_augment
+from spacedkd_lib.data.batches import STATISTICS, Batches, generator
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import AUGMENTATIONS
 
 TIMM = {"autocontrast": "AutoContrast", "equalize": "Equalize", "invert": "Invert", "rotate": "Rotate",
         "posterize": "PosterizeIncreasing", "solarize": "SolarizeIncreasing", "solarize_add": "SolarizeAdd",
@@ -57,8 +58,8 @@ def seeded():
 
 
 def operated(name, images, values):
-    matrices = {"rotate": strong.MATRICES["rotate"]}
-    return test_batches.operated(name, images, values.tolist(), matrices, strong.OPERATIONS)
+    matrices = {"rotate": rand_augment.MATRICES["rotate"]}
+    return test_batches.operated(name, images, values.tolist(), matrices, rand_augment.OPERATIONS)
 
 
 def assert_alike(ours, theirs):
@@ -71,13 +72,13 @@ def assert_alike(ours, theirs):
 # Pixels
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (3, 24, 40)], ids=str)
-@pytest.mark.parametrize("name", strong.NAMES)
+@pytest.mark.parametrize("name", rand_augment.NAMES)
 def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
     from timm.data import auto_augment
 
     options = dict(fillcolor=(124, 116, 104), resample=Image.Resampling.BICUBIC)
     cases = [(level, sign) for level in LEVELS for sign in (1, -1)]
-    values = torch.tensor([strong.magnitude(name, *case) for case in cases], dtype=torch.float64)
+    values = torch.tensor([rand_augment.magnitude(name, *case) for case in cases], dtype=torch.float64)
 
     def theirs(picture, b):
         level, sign = cases[b]
@@ -95,13 +96,13 @@ def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
 def test_operations_are_timms_increasing_ones():
     from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS
 
-    assert sorted(TIMM[name] for name in strong.NAMES) == sorted(_RAND_INCREASING_TRANSFORMS)
+    assert sorted(TIMM[name] for name in rand_augment.NAMES) == sorted(_RAND_INCREASING_TRANSFORMS)
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_grey_images_are_those_of_a_colour_image_of_equal_channels_and_its_luma_beyond(name):
     images = smooth(10, (1, 24, 40))
-    values = torch.tensor([strong.magnitude(name, level) for level in LEVELS], dtype=torch.float64)
+    values = torch.tensor([rand_augment.magnitude(name, level) for level in LEVELS], dtype=torch.float64)
     ours = operated(name, images, values)
     colour = operated(name, images.repeat(1, 3, 1, 1), values)
     beyond = (operated(name, torch.zeros(10, 3, 24, 40, dtype=torch.uint8), values) == torch.tensor(
@@ -115,7 +116,7 @@ def test_grey_images_are_those_of_a_colour_image_of_equal_channels_and_its_luma_
 def test_a_resized_part_is_pils_to_the_bit(shape, size):
     """PIL asked for the columns and then for the rows: where a part shrinks, PIL 13 may begin with the rows."""
     count, bicubic = 80, Image.Resampling.BICUBIC
-    box = strong._draw_box(count, *shape[1:], generator(4, "box"))
+    box = rand_augment._draw_box(count, *shape[1:], generator(4, "box"))
     box[0] = torch.tensor([0, 0, *shape[1:]])
 
     def theirs(picture, b):
@@ -126,24 +127,24 @@ def test_a_resized_part_is_pils_to_the_bit(shape, size):
             assert steps == part.resize((size, size), bicubic)
         return steps
     for images in (noise(count, shape), 255 * (noise(count, shape) > 127).to(torch.uint8), smooth(count, shape)):
-        assert torch.equal(strong.resized(images, box, (size, size)), one_by_one(images, theirs))
+        assert torch.equal(rand_augment.resized(images, box, (size, size)), one_by_one(images, theirs))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (1, 3, 7), (3, 4, 30)], ids=str)
 @pytest.mark.parametrize("size", [0, 5])
 def test_small_and_narrow_images(shape, size):
     images = noise(60, shape)
-    drawn = strong.draw("strong", 60, *shape[1:], generator(0), size)
-    got = strong.augmented(images, drawn)
+    drawn = rand_augment.draw("strong", 60, *shape[1:], generator(0), size)
+    got = rand_augment.augmented(images, drawn)
     assert got.shape == (60, shape[0], *((size, size) if size else shape[1:])) and got.dtype == torch.uint8
-    assert torch.isfinite(strong.erased(got.float(), drawn)).all()
+    assert torch.isfinite(rand_augment.erased(got.float(), drawn)).all()
 
 
 # Erasing
 
 def test_noise_fills_the_holes_and_nothing_else():
-    drawn = strong.draw("strong", 2000, 12, 20, generator(2))
-    x = strong.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    drawn = rand_augment.draw("strong", 2000, 12, 20, generator(2))
+    x = rand_augment.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
     inside = torch.zeros(2000, 12, 20, dtype=torch.bool)
     for b, (top, left, height, width) in enumerate(drawn["hole"].tolist()):
         inside[b, top:top + height, left:left + width] = True
@@ -151,15 +152,15 @@ def test_noise_fills_the_holes_and_nothing_else():
     assert (x.transpose(0, 1)[:, ~inside] == 9).all() and (values != 9).all()
     assert values.mean().abs() < 0.02 and values.std() == pytest.approx(1, abs=0.02)
     assert torch.corrcoef(values).triu(1).abs().max() < 0.03  # a number of its own for each channel
-    again = strong.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    again = rand_augment.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
     assert torch.equal(again, x)
 
 
 def test_noise_takes_the_type_of_the_images():
-    drawn = strong.draw("strong", 40, 8, 8, generator(2))
-    x = strong.erased(torch.zeros(40, 1, 8, 8, dtype=torch.bfloat16), drawn)
+    drawn = rand_augment.draw("strong", 40, 8, 8, generator(2))
+    x = rand_augment.erased(torch.zeros(40, 1, 8, 8, dtype=torch.bfloat16), drawn)
     assert x.dtype == torch.bfloat16
-    assert torch.equal(x, strong.erased(torch.zeros(40, 1, 8, 8), drawn).bfloat16())
+    assert torch.equal(x, rand_augment.erased(torch.zeros(40, 1, 8, 8), drawn).bfloat16())
 
 
 # Draws
@@ -171,7 +172,7 @@ def test_parts_are_drawn_as_timm_draws_them(height, width):
     picture = Image.new("RGB", (width, height))
     theirs = np.array([RandomResizedCropAndInterpolation.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3))
                        for _ in range(8000)])
-    ours = strong._draw_box(20_000, height, width, generator(1)).numpy()
+    ours = rand_augment._draw_box(20_000, height, width, generator(1)).numpy()
     for sample in (0, 1, 2, 3):
         assert_alike(ours[:, sample], theirs[:, sample])
     assert_alike(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3])
@@ -187,7 +188,7 @@ def test_holes_are_drawn_as_timm_draws_them(height, width):
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
         return [rows[0], columns[0], len(rows), len(columns)] if len(rows) else [0] * 4
     theirs = np.array([hole(RandomErasing(0.25, mode="pixel", max_count=1, device="cpu")) for _ in range(3000)])
-    ours = strong.draw("strong", 20_000, height, width, generator(1))["hole"].numpy()
+    ours = rand_augment.draw("strong", 20_000, height, width, generator(1))["hole"].numpy()
     assert (ours[:, 2] > 0).mean() == pytest.approx(0.25, abs=0.016)
     assert (theirs[:, 2] > 0).mean() == pytest.approx(0.25, abs=0.04)
     ours, theirs = ours[ours[:, 2] > 0], theirs[theirs[:, 2] > 0]
@@ -205,9 +206,9 @@ def test_operations_and_values_are_drawn_as_timm_draws_them(monkeypatch):
         op.aug_fn = lambda picture, *value, kept=seen[names[op.name]], **_: kept.append(value[0] if value else 0.0)
     for _ in range(8000):
         theirs(None)
-    count, got = 15_000, {name: [] for name in strong.NAMES}
-    drawn = strong.draw("strong", count, 4, 4, generator(3))
-    for slot in strong.chosen(drawn):
+    count, got = 15_000, {name: [] for name in rand_augment.NAMES}
+    drawn = rand_augment.draw("strong", count, 4, 4, generator(3))
+    for slot in rand_augment.chosen(drawn):
         for name, value in slot:
             if name:
                 got[name].append(value)
@@ -221,7 +222,7 @@ def test_operations_and_values_are_drawn_as_timm_draws_them(monkeypatch):
 
 
 def test_levels_flips_and_the_upright_kind():
-    drawn, upright = (strong.draw(name, 20_000, 8, 8, generator(1)) for name in ("strong", "strong_upright"))
+    drawn, upright = (rand_augment.draw(name, 20_000, 8, 8, generator(1)) for name in ("strong", "strong_upright"))
     assert drawn["level"].min() > 6 and drawn["level"].max() == 10
     assert drawn["level"].median() == pytest.approx(9, abs=0.03)
     assert (drawn["level"] == 10).double().mean() == pytest.approx(0.0228, abs=0.0055)  # P(z > 2)
@@ -234,9 +235,9 @@ def test_levels_flips_and_the_upright_kind():
 
 def test_every_second_image_is_flipped_and_nothing_else():
     images = smooth(60, (3, 16, 16))
-    drawn = strong.draw("strong", 60, 16, 16, generator(1)) | {"applies": torch.zeros(60, 2, dtype=torch.bool)}
-    upright = strong.resized(images, drawn["box"], (16, 16))
-    got, flip = strong.augmented(images, drawn), drawn["flip"]
+    drawn = rand_augment.draw("strong", 60, 16, 16, generator(1)) | {"applies": torch.zeros(60, 2, dtype=torch.bool)}
+    upright = rand_augment.resized(images, drawn["box"], (16, 16))
+    got, flip = rand_augment.augmented(images, drawn), drawn["flip"]
     assert torch.equal(got[flip], upright[flip].flip(-1)) and torch.equal(got[~flip], upright[~flip])
 
 
@@ -258,15 +259,15 @@ def test_the_whole_pipeline_is_timms_in_distribution():
 
 def test_an_image_does_not_depend_on_its_neighbours():
     images, others = noise(90, (3, 16, 16)), noise(90, (3, 16, 16), seed=1)
-    drawn = strong.draw("strong", 90, 16, 16, generator(7), 24)
-    whole = strong.augmented(images, drawn)
+    drawn = rand_augment.draw("strong", 90, 16, 16, generator(7), 24)
+    whole = rand_augment.augmented(images, drawn)
     for b in (0, 37, 89):
         others[b] = images[b]
         alone = {key: value[b:b + 1] if torch.is_tensor(value) else value for key, value in drawn.items()}
-        assert torch.equal(strong.augmented(images[b:b + 1], alone)[0], whole[b])
-    again = strong.augmented(others, drawn)
+        assert torch.equal(rand_augment.augmented(images[b:b + 1], alone)[0], whole[b])
+    again = rand_augment.augmented(others, drawn)
     for b in (0, 37, 89):
-        assert torch.equal(strong.erased(again.float(), drawn)[b], strong.erased(whole.float(), drawn)[b])
+        assert torch.equal(rand_augment.erased(again.float(), drawn)[b], rand_augment.erased(whole.float(), drawn)[b])
 
 
 @pytest.mark.parametrize("size", [0, 12, 40])

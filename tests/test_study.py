@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from spacedkd_lib import arms, data, distillers, records, study
-from spacedkd_lib.recipes import InputError, baseline, ie_kd, offline_kd, online_kd, teacher_of
-from spacedkd_lib.train import recipe_schedule
+from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import arms, study
+from spacedkd_lib.methods import build
+from spacedkd_lib.recipes import baseline, ie_kd, offline_kd, online_kd, teacher_of
+from spacedkd_lib.store import records
+from spacedkd_lib.training.train import recipe_schedule
 
 SMOKE = study.profile("smoke").settings[0]
 
@@ -87,8 +91,8 @@ def test_arms_take_the_values_of_their_family(monkeypatch):
 
 def multiply_accumulates(recipe, batches=63):
     """Of a run's training, up to a factor: what `train.summarise` counts."""
-    channels, size, classes, *_ = data.shape(recipe.dataset)
-    cost = distillers.make(recipe, channels, classes, size).cost
+    channels, size, classes, *_ = datasets.shape(recipe.dataset)
+    cost = build.make(recipe, channels, classes, size).cost
     return sum(cost.get(kind, 0) * n for kind, n in Counter(e.kind for e in recipe_schedule(recipe, batches)).items())
 
 
@@ -167,7 +171,7 @@ LocalProcesses(1).submit(print).result()
 def test_a_script_without_a_main_guard_is_told(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                          env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1])))
+                          env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2])))
     assert done.returncode != 0
     assert done.stderr.count('put its call of run_all under if __name__ == "__main__":.') == 1
 
@@ -197,7 +201,7 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
     """kill -9 of the parent while runs are in flight: the workers end, what was finished is kept as it is, the rest is
     trained, and all numbers agree."""
     (tmp_path / "script.py").write_text(KILLED)
-    environment = dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[1]))
+    environment = dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2]))
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment,
                                start_new_session=True, stdout=subprocess.DEVNULL)
     while not list(runs.glob("*/result.json")) and process.poll() is None:
@@ -267,8 +271,8 @@ def test_plan_needs_no_data_for_public_sets(runs):
 
 def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
     """Seed 202 leaves out DejaVu, as seed 1; the measures of the finished run read the same pictures."""
-    from spacedkd_lib import measures
+    from spacedkd_lib.analysis import measures
     recipe = replace(baseline(study.profile("quick").settings[0].base), seed=202, width=1, epochs=1, train_images=124)
-    dejavu = data.load("glyphs", seed=1).sha256
-    assert study.run(recipe).provenance["data_sha256"] == dejavu != data.load("glyphs", seed=201).sha256
+    dejavu = datasets.load("glyphs", seed=1).sha256
+    assert study.run(recipe).provenance["data_sha256"] == dejavu != datasets.load("glyphs", seed=201).sha256
     assert measures._dataset(recipe).sha256 == dejavu

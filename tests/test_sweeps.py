@@ -6,10 +6,12 @@ from itertools import product
 import pytest
 import torch
 
-from spacedkd_lib import records, study
-from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, teacher_of
 from spacedkd_lib.schedule import lockstep, spaced_schedule
-from spacedkd_lib.train import assemble, sweep, train, walk
+from spacedkd_lib.store import records
+from spacedkd_lib.training.train import assemble, sweep, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)

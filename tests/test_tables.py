@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spacedkd_lib import arms, claims, records, study, tables, train
-from spacedkd_lib.recipes import InputError
-from spacedkd_lib.records import Record
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import arms, claims, study
+from spacedkd_lib.report import tables
 from spacedkd_lib.statistics import paired_difference
+from spacedkd_lib.store import records
+from spacedkd_lib.store.records import Record
+from spacedkd_lib.training import train
 
 PROVENANCE = {"dataset": "glyphs", "data_sha256": "ab" * 32, "device": "cpu", "device_name": "AVX2",
               "threads": 1, "seconds": 1.5, "cpu": "Test CPU", "torch": "2.11.0", "python": "3.11.9",

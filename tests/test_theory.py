@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
-from spacedkd_lib.recipes import InputError
-from spacedkd_lib.schedule import spaced_schedule
-from spacedkd_lib.theory import (
+from spacedkd_lib.analysis.theory import (
     Regression, constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate,
     stationary, student_variance,
 )
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.schedule import spaced_schedule
 
 LR, ALPHA = 0.2, 0.3
 PROBLEM = Regression(curvature=(4.0, 1.0, 0.3), noise=1.5, batch_size=4)  # eta lambda: 0.8, 0.2, 0.06

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import distillers, losses
-from spacedkd_lib.batches import Batches
-from spacedkd_lib.recipes import InputError, Recipe, baseline, offline_kd, online_kd, preset, self_kd
-from spacedkd_lib.train import Run, learning_rate, optimizers, recipe_schedule, train, walk
+from spacedkd_lib.data.batches import Batches
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build, losses
+from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd
+from spacedkd_lib.training.train import Run, learning_rate, optimizers, recipe_schedule, train, walk
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
 INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)
@@ -27,7 +28,7 @@ def same(a, b):
 
 
 def parts(recipe, toy):
-    distiller = distillers.make(recipe, 3, 3, 8)
+    distiller = build.make(recipe, 3, 3, 8)
     for module in distiller.modules.values():
         module.to(memory_format=torch.channels_last)
     return distiller, Batches(toy.train_images, toy.train_labels, recipe.batch_size, recipe.seed, recipe.augment)
@@ -135,12 +136,12 @@ def test_clean_self_kd_teacher_step_leaves_idle_exits_alone(toy):
 
 def test_arms_of_one_seed_start_from_the_same_student():
     recipes = [baseline(BASE), online_kd(BASE), online_kd(BASE, interval=1.0, teacher_width=8)]
-    made = [distillers.make(r, 3, 3, 8).modules["student"].state_dict() for r in recipes]
+    made = [build.make(r, 3, 3, 8).modules["student"].state_dict() for r in recipes]
     assert same(made[0], made[1]) and same(made[0], made[2])
     wide = replace(BASE, model="resnet10")
-    plain, exits = (distillers.make(r(wide), 3, 3, 8).modules["student"] for r in (baseline, self_kd))
+    plain, exits = (build.make(r(wide), 3, 3, 8).modules["student"] for r in (baseline, self_kd))
     assert same(plain.trunk.state_dict(), exits.trunk.state_dict())
-    other = distillers.make(replace(BASE, seed=1), 3, 3, 8).modules["student"].state_dict()
+    other = build.make(replace(BASE, seed=1), 3, 3, 8).modules["student"].state_dict()
     assert not same(made[0], other)
 
 
@@ -172,7 +173,7 @@ def test_rows_and_summary(toy):
     assert summary["best_on_test_accuracy"] == max(row["test_accuracy"] for row in rows)
     best = max(rows, key=lambda row: row["val_accuracy"])
     assert summary["best_on_val_accuracy"] == best["test_accuracy"] and summary["best_on_val_epoch"] == best["epoch"]
-    cost = distillers.make(recipe, 3, 3, 8).cost
+    cost = build.make(recipe, 3, 3, 8).cost
     images = 3 * 24
     assert summary["train_gmacs"] == pytest.approx((cost["teach"] + cost["learn"]) * images / 1e9, rel=0.01)
     assert provenance["data_sha256"] == toy.sha256 and provenance["threads"] == 1

@@ -8,16 +8,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spacedkd_lib import distillers, idle, losses, stopping, study, train
-from spacedkd_lib.batches import derive_seed
+from spacedkd_lib.analysis import adamw_idle
+from spacedkd_lib.data.batches import derive_seed
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study
+from spacedkd_lib.methods import build, losses
+from spacedkd_lib.models.transformers import no_decay
 from spacedkd_lib.recipes import (
-    RELEASED as PRESETS, InputError, Recipe, baseline, defaults, education, ema, mutual, offline_kd, online_kd, preset,
-    self_kd, spaced, teacher_of, transformer,
+    RELEASED as PRESETS, Recipe, baseline, defaults, education, ema, mutual, offline_kd, online_kd, preset, self_kd,
+    spaced, teacher_of, transformer,
 )
+from spacedkd_lib.recipes.deviations import turn
+from spacedkd_lib.recipes.transformer_deviations import TRANSFORMER_DEVIATIONS
 from spacedkd_lib.schedule import counts, spaced_schedule
-from spacedkd_lib.deviations import turn
-from spacedkd_lib.transformer_deviations import TRANSFORMER_DEVIATIONS
-from spacedkd_lib.vits import no_decay
+from spacedkd_lib.store import stopping
+from spacedkd_lib.training import train
 
 RELEASED_ALL = PRESETS["transformers"]
 DEIT = "timm/deit_tiny_patch16_224"
@@ -28,7 +33,7 @@ RELEASED = {s: replace(preset(online_kd(BASE, interval=s), "released"), augment=
 
 
 def made(recipe, classes=3):
-    return distillers.make(recipe, 3, classes, 8)
+    return build.make(recipe, 3, classes, 8)
 
 
 def weights(recipe, toy):
@@ -121,10 +126,10 @@ def test_drift_in_closed_form():
         optimizer.step()
     start, told = weight.item(), {}
     for count in range(1, 101):
-        idle._step(optimizer)
+        adamw_idle._step(optimizer)
         told[count] = (start - weight.item()) / 1e-3
-    assert told[1] == pytest.approx(idle.coasting(1), rel=1e-2) and told[100] == pytest.approx(9.05, rel=1e-2)
-    sizes = idle.update_sizes(200)
+    assert told[1] == pytest.approx(adamw_idle.coasting(1), rel=1e-2) and told[100] == pytest.approx(9.05, rel=1e-2)
+    sizes = adamw_idle.update_sizes(200)
     v = 0.5
     for turn_number in range(40):
         measured = []
@@ -133,13 +138,13 @@ def test_drift_in_closed_form():
             measured.append(v**-0.5)
     assert sizes == pytest.approx(measured[:200], rel=1e-6)
     recipe = replace(baseline(BASE), dataset="digits", train_images=100, drop_path=0.0, patch_size=8)
-    frame = idle.drift(recipe, 40, [1, 30]).set_index(["part", "idle"])
+    frame = adamw_idle.drift(recipe, 40, [1, 30]).set_index(["part", "idle"])
     assert (frame.xs(0, level="idle")[["distance", "divergence"]] == 0).all().all()
     assert frame.loc[("all", 30), "distance"] > 3 * frame.loc[("decay", 30), "distance"] > 0
-    lengths = idle.resumed(recipe, 40, 20, 3)
+    lengths = adamw_idle.resumed(recipe, 40, 20, 3)
     assert lengths["length"][0] == pytest.approx(lengths["predicted"][0], rel=0.02) and lengths["predicted"][0] > 1
     with pytest.raises(InputError, match="shows no drift"):
-        idle.drift(baseline(Recipe(dataset="toy")), 40, [1])
+        adamw_idle.drift(baseline(Recipe(dataset="toy")), 40, [1])
 
 
 def test_released_counts_of_batches_and_updates(toy):

@@ -8,8 +8,11 @@ import pandas
 import pytest
 from test_cli import command
 
-from spacedkd_lib import data, records, study, tuning
-from spacedkd_lib.recipes import InputError, Recipe, baseline, online_kd
+from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
+from spacedkd_lib.lab import study, tuning
+from spacedkd_lib.recipes import Recipe, baseline, online_kd
+from spacedkd_lib.store import records
 
 BASE = Recipe(dataset="toy", val_fraction=0.25, model="resnet8", width=2, epochs=1, batch_size=8, lr=0.1,
               augment="none")
@@ -201,7 +204,7 @@ def test_no_validation_pictures_are_refused():
 
 def test_real_runs_are_trained_once_and_given_up_once(monkeypatch, toy, place):
     """Sweeps of the package on the toy data, one learning rate of which diverges."""
-    monkeypatch.setattr(data, "load", lambda name, seed: toy)
+    monkeypatch.setattr(datasets, "load", lambda name, seed: toy)
     monkeypatch.setattr(tuning, "WIDER", {"lr": (), "temperature": ()})  # no probes
     trained = []
 

@@ -16,8 +16,9 @@ from dataclasses import asdict, replace
 import pandas as pd
 import torch
 
-from .. import records, tables
-from ..recipes import InputError
+from ..errors import InputError
+from ..report import tables
+from ..store import records
 from .accuracy import accuracy
 from .analysis import analysis
 from .memory import growth, memory

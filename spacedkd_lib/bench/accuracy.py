@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from .. import study
+from ..lab import study
 from ..recipes import baseline, online_kd, spaced
 from ..statistics import paired_difference
 

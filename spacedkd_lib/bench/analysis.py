@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .. import curvature, landscape
-from ..models import ResNet
+from ..analysis import curvature, landscape
+from ..models.resnet import ResNet
 from .speed import Case, compared
 from .work import Size
 

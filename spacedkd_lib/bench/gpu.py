@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
-from .. import records
-from ..recipes import InputError, nearest
+from ..errors import InputError, nearest
+from ..store import records
 from .work import Place
 
 # Seconds. All but the last take fewer, only fast always has something left to compile.

@@ -17,12 +17,17 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from .. import distillers, graphs, landscape, measures, robustness, stopping, train
-from ..batches import STATISTICS, Batches, normalised
-from ..data import Dataset
-from ..recipes import (AUGMENTATIONS, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset,
-                       self_kd, spaced, transformer)
-from ..records import Record
+from ..analysis import landscape, measures, robustness
+from ..data.batches import STATISTICS, Batches, normalised
+from ..data.datasets import Dataset
+from ..methods import build
+from ..recipes import (
+    AUGMENTATIONS, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced,
+    transformer,
+)
+from ..store import stopping
+from ..store.records import Record
+from ..training import graphs, train
 from .work import Place, Size, digest, pictures
 
 # The last batch is smaller.
@@ -165,7 +170,7 @@ def measures_run(device: str) -> str:
     data, found = pictures_on(device), {}
     images, labels, statistics = data.train_images[:32], data.train_labels[:32], STATISTICS["cifar100"]
     for where in ("cpu", device):
-        net = distillers.make(TINY.recipe(8, 1), 3, 100, data.image_size).modules["student"].to(where).eval()
+        net = build.make(TINY.recipe(8, 1), 3, 100, data.image_size).modules["student"].to(where).eval()
         there = images.to(where), labels.to(where)
         with exact_convolutions():
             found[where] = _measured(net, normalised(there[0], statistics), there[1])

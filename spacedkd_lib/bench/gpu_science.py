@@ -14,10 +14,13 @@ from typing import Iterable, Iterator
 
 import pandas as pd
 
-from .. import data, records, tables
-from ..recipes import InputError, Recipe, baseline, nearest, offline_kd, online_kd, spaced, teacher_of
-from ..records import Record
-from ..train import sweep
+from ..data import datasets
+from ..errors import InputError, nearest
+from ..recipes import Recipe, baseline, offline_kd, online_kd, spaced, teacher_of
+from ..report import tables
+from ..store import records
+from ..store.records import Record
+from ..training.train import sweep
 from .work import Place, pictures
 
 PROFILE = "gpu"  # folder under results/
@@ -68,13 +71,13 @@ def missing(plans: dict[str, dict[str, Recipe]], done: Iterable[str]) -> Iterato
                     yield plan, seed, left
 
 
-def pictures_of(place: Place) -> data.Dataset:
+def pictures_of(place: Place) -> datasets.Dataset:
     """Raises:
         InputError: what is called cifar100 is not all of it.
     """
     if place.dry:
         return pictures(20, 16)
-    dataset = data.load(place.data)
+    dataset = datasets.load(place.data)
     if place.data == "cifar100" and dataset.sha256 != SHA256:
         raise InputError(f"The pictures of cifar100 have the SHA-256 {dataset.sha256[:12]} and the whole set has "
                          f"{SHA256[:12]}: mend the data folder, or give a part of it as a folder with --data.")
@@ -104,7 +107,7 @@ def science(place: Place) -> None:
         taken[recipe.model] = (time.monotonic() - began) / recipe.epochs
 
 
-def _seed(place: Place, plan: str, recipes: dict[str, Recipe], dataset: data.Dataset) -> None:
+def _seed(place: Place, plan: str, recipes: dict[str, Recipe], dataset: datasets.Dataset) -> None:
     """Train what is missing of a seed; each sweep's records are written when it ends."""
     shared = {arm: recipe for arm, recipe in recipes.items() if teacher_of(recipe)}
     alone = [{arm: recipe} for arm, recipe in recipes.items() if arm not in shared]

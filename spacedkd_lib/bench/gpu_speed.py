@@ -20,10 +20,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .. import records, runner, train
-from ..batches import STATISTICS
-from ..executors import LocalProcesses, SharedCard
+from ..cluster.executors import LocalProcesses, SharedCard
+from ..data.batches import STATISTICS
+from ..notebook import runner
 from ..recipes import Recipe, online_kd, spaced
+from ..store import records
+from ..training import train
 from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
 from .speed import Case, cpu_seconds, gpu_seconds, measure

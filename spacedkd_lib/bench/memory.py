@@ -18,10 +18,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import figures, records, train
-from ..batches import STATISTICS, Batches
+from ..data.batches import STATISTICS, Batches
 from ..recipes import Recipe, online_kd
+from ..report import figures
 from ..schedule import interval_batches, lockstep
+from ..store import records
+from ..training import train
 from .plain import plain_loader
 from .speed import Case, measure
 from .work import Size, pictures

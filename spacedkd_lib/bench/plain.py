@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from .. import distillers, losses
-from ..batches import STATISTICS
-from ..data import Dataset
-from ..distillers.online_kd import ask
+from ..data.batches import STATISTICS
+from ..data.datasets import Dataset
+from ..methods import build, losses
+from ..methods.online_kd import ask
 from ..recipes import Recipe
 
 
@@ -91,7 +91,7 @@ def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callab
 def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None,
                 device: str = "cpu") -> dict[str, nn.Module]:
     """A baseline, or online KD at any interval; returns the trained networks by name."""
-    r, nets = recipe, distillers.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules
+    r, nets = recipe, build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules
     nets = {name: net.to(device) for name, net in nets.items()}
     student, teacher, projector = (nets.get(name) for name in ("student", "teacher", "projector"))
     update_student = updater(r, [net for net in (student, projector) if net])

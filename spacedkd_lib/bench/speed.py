@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .. import train
-from ..batches import STATISTICS, Batches
-from ..models import ResNet
+from ..data.batches import STATISTICS, Batches
+from ..models.resnet import ResNet
 from ..recipes import Recipe, baseline, online_kd, spaced
+from ..training import train
 from .plain import plain_loader, plain_train
 from .work import Size, pictures
 

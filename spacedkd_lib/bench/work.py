@@ -15,9 +15,9 @@ from typing import Iterator
 
 import torch
 
-from ..data import Dataset
+from ..data.datasets import Dataset
 from ..recipes import Recipe
-from ..train import sweep
+from ..training.train import sweep
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is measured of finished runs: landscape, curvature, robustness; and a linear theory."""

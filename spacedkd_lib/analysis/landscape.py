@@ -1,0 +1,280 @@
+"""The loss around a solution: lines, planes, the way to another solution, weight noise, and the worst step nearby.
+
+The network that is given is never moved: each point is evaluated with weights of its own, and its weights, mode,
+statistics and gradients are afterwards as before. All scores are those of `evaluate.scores` in eval mode, so the point
+at the centre of a slice is what evaluation says, to the bit.
+
+Shapes: x [N, C, H, W] normalised images, y [N] labels; n points on an axis. Losses are mean cross-entropies in nats,
+accuracies in percent. A point that was not computed is NaN. Taught in notebooks/06_loss_landscape.ipynb.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..data.batches import generator
+from ..errors import InputError, nearest
+from ..models.resnet import headline
+from ..models.scoring import eval_mode, scores
+from ..store import stopping
+
+Direction = dict[str, Tensor]  # name of a parameter -> its displacement, shaped like it
+Slice = dict[str, np.ndarray]  # "loss", "accuracy" -> values
+SIZES = ("filter", "weight")
+BATCH = 500  # images, as in training's own evaluation
+
+
+def moved(net: nn.Module) -> Direction:
+    """The parameters that directions move: weights of convolutions and linear layers. Biases and normalisation layers
+    are left alone (Li et al. 2018, section 4).
+
+    Raises:
+        InputError: the network has none, or they are not floating-point numbers.
+    """
+    found = {name: p.detach() for name, p in net.named_parameters() if p.dim() > 1 and p.is_floating_point()}
+    if not found:
+        raise InputError(f"{type(net).__name__} has no weights of convolutions or linear layers, so nothing can be "
+                         "moved: give a torch.nn.Module that has.")
+    return found
+
+
+def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
+    """A random Gaussian direction, as large as the network's own weights.
+
+    Args:
+        net: whose sizes are taken.
+        seed: whole numbers and words that name the direction; the same names give networks of one architecture the
+            same draws.
+        size: "filter": each filter (each row of a linear layer) has the norm of the network's filter (Li et al. 2018).
+            "weight": each entry is multiplied by the size of its weight, so that the noise at step sigma has sigma
+            times that as its standard deviation (ours; unchanged if a ReLU network is rescaled without a change of
+            its function).
+
+    Raises:
+        InputError: another size, a network without weights, or weights that are no finite numbers.
+    """
+    if size not in SIZES:
+        raise InputError(nearest("size of a direction", size, SIZES))
+    drawn, found = generator("direction", *seed), {}
+    for name, weight in moved(net).items():
+        if not weight.isfinite().all():
+            raise InputError(f"The weights {name} are not all finite numbers: give a network whose training succeeded.")
+        noise = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=drawn))
+        found[name] = noise.mul_(weight.abs() if size == "weight" else _filter_norms(weight) / _filter_norms(noise))
+    return found
+
+
+def _filter_norms(weight: Tensor) -> Tensor:
+    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+
+
+def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[float, float]]:
+    """A function of displaced weights: (loss, accuracy) on these images, in eval mode.
+
+    Raises:
+        InputError: no images, labels that do not fit them, or what is not a network.
+    """
+    _check(net, x, y)
+    parts = x.split(BATCH)
+
+    def score(weights: Direction) -> tuple[float, float]:
+        with eval_mode(net):
+            logits = torch.cat([headline(functional_call(net, weights, (part,))) for part in parts])
+        got = scores(logits, y)
+        return got["nll"], got["accuracy"]
+    return score
+
+
+def _check(net, x: Tensor, y: Tensor) -> None:
+    if not isinstance(net, nn.Module):
+        raise InputError(f"A {type(net).__name__} cannot be analysed: give a torch.nn.Module that maps images to "
+                         "Outputs or logits.")
+    if len(x) == 0 or y.shape != (len(x),):
+        raise InputError(f"{len(x)} images with labels of shape {list(y.shape)} cannot be scored: give at least one "
+                         "image and one label each.")
+
+
+def axis(reach: float, points: int) -> np.ndarray:
+    """Steps from -reach to reach, an odd number of them, so that the solution itself is one.
+
+    Raises:
+        InputError: fewer than three points, an even number, or a reach that is not positive.
+
+    >>> axis(1.0, 3).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    if points < 3 or points % 2 == 0:
+        raise InputError(f"{points} points make no axis around a solution: give an odd number from 3 on.")
+    if not 0 < reach < math.inf:
+        raise InputError(f"A reach of {reach} makes no axis: give a positive number, for example 1.")
+    half = reach * np.arange(1, points // 2 + 1) / (points // 2)
+    return np.concatenate([-half[::-1], [0.0], half])  # exactly symmetric, and exactly zero at the centre
+
+
+def line(net: nn.Module, x: Tensor, y: Tensor, along: Direction, steps: Sequence[float]) -> Slice:
+    """Loss and accuracy [n] at weights + steps[i] * along.
+
+    Raises:
+        InputError: as `scorer`; a direction of another network.
+    """
+    score, weights = scorer(net, x, y), _start(net, along)
+    return _slice([score(_shifted(weights, along, step)) for step in steps], len(steps))
+
+
+def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direction, steps: Sequence[float],
+          known: Slice | None = None) -> Slice:
+    """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second.
+
+    Args:
+        known: what an interrupted call returned; only its NaN points are computed. Asked to stop (`stopping`), the
+            call ends after its row.
+
+    Raises:
+        InputError: as `line`; a known plane of another number of points.
+    """
+    score, weights = scorer(net, x, y), _start(net, first)
+    _start(net, second)
+    found = {name: np.array(values) for name, values in (known or _slice([], len(steps), len(steps))).items()}
+    if found["loss"].shape != (len(steps),) * 2:
+        raise InputError(f"The known plane has {found['loss'].shape} points and {len(steps)} steps were given: give "
+                         "the steps that it was begun with.")
+    for i, step in enumerate(steps):
+        if stopping.requested():
+            break
+        row = _shifted(weights, first, step)
+        for j in np.flatnonzero(np.isnan(found["loss"][i])):
+            found["loss"][i, j], found["accuracy"][i, j] = score(_shifted(row, second, steps[j]))
+    return found
+
+
+def _slice(points: list[tuple[float, float]], *shape: int) -> Slice:
+    """Values in their order; NaN where there are none yet."""
+    values = np.full((math.prod(shape), 2), np.nan)
+    values[:len(points)] = np.reshape(points, (-1, 2))
+    return {name: values[:, k].reshape(shape).copy() for k, name in enumerate(("loss", "accuracy"))}
+
+
+def _start(net: nn.Module, along: Direction) -> Direction:
+    weights = dict(net.named_parameters())
+    if wrong := [name for name in along if name not in weights or along[name].shape != weights[name].shape]:
+        raise InputError(f"The direction's {wrong[0]} does not fit this network: draw it with direction(net, ...) from "
+                         "a network of the same architecture.")
+    return {name: weights[name].detach() for name in along}
+
+
+def _shifted(weights: Direction, along: Direction, step: float) -> Direction:
+    return {name: torch.add(weight, along[name], alpha=float(step)) for name, weight in weights.items()}
+
+
+def between(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
+            training: Tensor) -> Slice:
+    """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics recomputed at each point.
+
+    Statistics that were collected along the way to one end fit no point between the two (Izmailov et al. 2018).
+
+    Args:
+        training: [M, C, H, W] normalised images for the statistics.
+
+    Raises:
+        InputError: as `scorer`; networks of two architectures.
+    """
+    _check(second, x, y)
+    goal, weights = dict(second.named_parameters()), dict(first.named_parameters())
+    if {n: p.shape for n, p in goal.items()} != {n: p.shape for n, p in weights.items()}:
+        raise InputError("Only networks of one architecture can be joined by a line: give two of one recipe's model.")
+    point, found = copy.deepcopy(first), []
+    for t in steps:
+        with torch.no_grad():
+            for name, p in point.named_parameters():
+                p.copy_(torch.lerp(weights[name], goal[name], float(t)))
+        recompute_statistics(point, training)
+        found.append(scorer(point, x, y)({}))
+    return _slice(found, len(steps))
+
+
+def recompute_statistics(net: nn.Module, x: Tensor) -> None:
+    """Set the running statistics of all batch norms to their means over x [N, C, H, W], in batches of `BATCH`."""
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    with eval_mode(net):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean of what is seen
+            norm.train()
+        for part in x.split(BATCH):
+            net(part)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
+def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], draws: int, seed: int = 0) -> Slice:
+    """Loss and accuracy [len(sigmas), draws] under Gaussian noise of sigma times each weight's own size.
+
+    A flat minimum keeps its loss. The same draws serve every sigma, and every network of one architecture. (The paper
+    tests flatness by Gaussian noise on the weights; how it sets the noise's size is not public, this is ours.)
+
+    Raises:
+        InputError: as `scorer`; a negative sigma, or no draw.
+    """
+    if min(sigmas, default=-1) < 0:
+        raise InputError(f"Noise of sizes {list(sigmas)} is not possible: give numbers from 0 on.")
+    if draws < 1:
+        raise InputError(f"{draws} draws give no mean: give at least one.")
+    lines = [line(net, x, y, direction(net, seed, "noise", draw, size="weight"), sigmas) for draw in range(draws)]
+    return {name: np.stack([values[name] for values in lines], axis=1) for name in lines[0]}
+
+
+def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int = 1, relative: bool = False) -> float:
+    """By how many nats the loss rises at the worst point found in a ball around the weights.
+
+    Args:
+        radius: of the ball, L2. 0.05 is SAM's (Foret et al. 2021).
+        steps: of gradient ascent; one is SAM's own, a first-order answer (0 where the gradient is).
+        relative: each weight in units of its own size (Kwon et al. 2021, adaptive SAM; radius 0.5 there), which does
+            not change if a ReLU network is rescaled without a change of its function.
+
+    Raises:
+        InputError: as `scorer`; a radius that is not positive, or no step.
+    """
+    if not 0 < radius < math.inf or steps < 1:
+        raise InputError(f"A radius of {radius} with {steps} steps finds no worst point: give a positive radius and at "
+                         "least one step.")
+    score, start = scorer(net, x, y), {name: p.detach() for name, p in net.named_parameters()}
+    unit = {name: p.abs() if relative else torch.ones_like(p) for name, p in start.items()}
+    offset = {name: torch.zeros_like(p) for name, p in start.items()}  # in those units
+    rises = []
+    for _ in range(steps):
+        point = {name: start[name] + unit[name] * offset[name] for name in start}
+        slope = {name: unit[name] * g for name, g in gradient(net, x, y, point).items()}
+        stride = 2 * radius / steps / max(_norm(slope), 1e-30)
+        offset = {name: offset[name] + stride * slope[name] for name in offset}
+        shrink = min(1.0, radius / max(_norm(offset), 1e-30))  # back into the ball
+        offset = {name: shrink * value for name, value in offset.items()}
+        rises.append(score({name: start[name] + unit[name] * offset[name] for name in start})[0])
+    return max(rises) - score({})[0]
+
+
+def gradient(net: nn.Module, x: Tensor, y: Tensor, weights: Direction) -> Direction:
+    """Gradient of the mean cross-entropy at displaced weights, in eval mode; nothing is left in the network."""
+    point = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    total = {name: torch.zeros_like(value) for name, value in point.items()}
+    with eval_mode(net):
+        for part, labels in zip(x.split(BATCH), y.split(BATCH)):
+            with torch.enable_grad():
+                logits = headline(functional_call(net, point, (part,)))
+                loss = F.cross_entropy(logits, labels, reduction="sum") / len(x)
+            for name, g in zip(point, torch.autograd.grad(loss, list(point.values()), allow_unused=True)):
+                total[name] += 0 if g is None else g
+    return total
+
+
+def _norm(values: Direction) -> float:
+    return math.sqrt(sum(float(value.square().sum()) for value in values.values()))

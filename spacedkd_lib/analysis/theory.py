@@ -1,0 +1,382 @@
+"""Spaced KD where everything can be computed: SGD with label noise on linear regression.
+
+This is our model, not the paper's theorem. Labels are y = <x, w*> + noise with inputs x ~ N(0, H). All weights here
+are errors, that is minus w*, in the eigenbasis of H: the optimum is 0, and direction i has curvature lambda_i. From
+one batch, with h its mean of x x^T, g its mean of x times the label noise, and steps of size eta:
+
+    teacher    theta <- theta - eta (h theta - g)
+    student    w     <- w - eta (h w - (1 - alpha) g - alpha h theta'),    theta': the teacher as it is then
+
+Over an interval of s batches the teacher's steps compound to theta <- P theta + N, where P is the product of
+I - eta h. The student replays the same batches while the teacher, theta', rests; its steps telescope to
+
+    w <- P w + (1 - alpha) N + alpha (I - P) theta'
+
+for every sequence of batches: at the ends of its intervals spaced KD is online KD with P in place of one step's
+I - eta h. A teacher that is behind rests at its state before the block and learns the block after the student, so theta
+takes the place of theta'. All second moments follow. They are exact for two designs: "additive" (h = H in every batch,
+g normal with variance sigma^2 lambda / B, each direction for itself) and "gaussian" (random design) in one direction;
+in more, random matrices do not commute, and `simulate` has the word.
+
+Shapes: d directions, R repeats of a simulation, T batches, B examples of a batch. Taught in notebooks/08_theory.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Iterable, Iterator, NamedTuple, Sequence
+
+import numpy as np
+
+from ..errors import InputError, nearest
+
+DESIGNS = ("additive", "gaussian")
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The problem. All defaults are ours.
+
+    curvature: eigenvalues of H, [d]. noise: standard deviation sigma of a label. batch_size: B. design: see above.
+
+    Raises:
+        InputError: a curvature that is not above 0, negative noise, an empty batch, an unknown design.
+    """
+
+    curvature: tuple[float, ...] = (1.0,)
+    noise: float = 1.0
+    batch_size: int = 8
+    design: str = "additive"
+
+    def __post_init__(self):
+        if self.design not in DESIGNS:
+            raise InputError(nearest("design", self.design, DESIGNS))
+        if not (len(self.curvature) and all(0 < v < math.inf for v in self.curvature)):
+            raise InputError(f"curvature = {self.curvature} is no list of eigenvalues: give at least one, all above 0.")
+        if not (0 <= self.noise < math.inf and self.batch_size >= 1):
+            raise InputError(f"noise = {self.noise} in batches of {self.batch_size} is out of range: give a standard "
+                             "deviation of at least 0, and at least one example a batch.")
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        return np.asarray(self.curvature, dtype=float)
+
+    def curvature_moment(self, k: int) -> np.ndarray:
+        """E[h^k] of a batch, [d]; in the Gaussian design h is lambda / B times a chi-square of B degrees of freedom."""
+        spread = self.design == "gaussian"
+        return self.eigenvalues ** k * math.prod(1 + spread * 2 * i / self.batch_size for i in range(k))
+
+
+class Moments(NamedTuple):
+    """E[w^2], E[w theta] and E[theta^2] of each direction; [d], or [K, d] at K moments of a training."""
+
+    student: np.ndarray
+    cross: np.ndarray
+    teacher: np.ndarray
+
+
+# At rest, in closed form
+
+def sgd_variance(problem: Regression, lr: float) -> np.ndarray:
+    """Stationary variance of plain SGD, hence of the teacher, [d]: eta sigma^2 / (B (2 - eta lambda)) if additive.
+
+    In the Gaussian design, in any number of directions, the teacher's own error adds to the label noise.
+
+    Raises:
+        InputError: a step size at which SGD diverges.
+
+    >>> sgd_variance(Regression(curvature=(1.0,), noise=1.0, batch_size=1), lr=0.5).round(4)
+    array([0.3333])
+    """
+    _check(problem, lr)
+    slack, feedback = _stability(problem, lr)
+    return lr * problem.noise ** 2 / problem.batch_size / slack / (1 - feedback)
+
+
+def student_variance(problem: Regression, lr: float, alpha: float, interval: int, done: int | None = None,
+                     fresh: bool = False) -> np.ndarray:
+    """Stationary variance of the spaced student, [d], additive design.
+
+    Args:
+        lr: step size eta.
+        alpha: weight of the teacher's predictions, 1 - alpha that of the labels.
+        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is
+            behind, as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
+        done: batches of the replay that the student has learned, 0 to s; None: all, the end of an interval.
+        fresh: the replay shows other batches than the teacher's.
+
+    Raises:
+        InputError: alpha outside [0, 1], an interval of 0, `done` outside the interval, a step size at which SGD
+            diverges, a Gaussian design.
+
+    >>> problem = Regression(curvature=(1.0,), noise=1.0, batch_size=1)
+    >>> (student_variance(problem, 0.001, 0.3, interval=1) / sgd_variance(problem, 0.001)).round(3)
+    array([0.745])
+    """
+    _check(problem, lr, alpha)
+    _check_additive(problem)
+    _check_interval(interval)
+    length = abs(interval)
+    done = length if done is None else done
+    if not 0 <= done <= length:
+        raise InputError(f"done = {done} lies outside an interval of {length} batches: give 0 to {length}.")
+    step, rest = 1 - lr * problem.eigenvalues, sgd_variance(problem, lr)
+    whole, part = step ** length, step ** done
+    shared = 0.0 if fresh else 1.0  # whether label noise reaches the student twice, by the labels and by the teacher
+    if interval < 0:
+        return rest * _behind(alpha, shared, whole, part)
+    end = _mixture(alpha, shared / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
+    cross = (1 - alpha) * shared + alpha / (1 + whole)  # E[w theta] at the end of an interval
+    overlap = shared * (1 - part) * step ** (length - done) * (1 - part ** 2)
+    now = (1 - alpha) ** 2 * (1 - part ** 2) + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * (1 - part) ** 2
+    return rest * (part ** 2 * end + 2 * alpha * part * (1 - part) * whole * cross + now)
+
+
+def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The student's variance over the teacher's, [d], where the teacher is behind. Since the last block the teacher has
+    learned it, and the student has learned a part of the next one."""
+    end = _mixture(alpha, shared * whole / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
+    cross = (1 - alpha) * shared + alpha * whole / (1 + whole)  # E[w theta] at the end of an interval
+    new = (1 - alpha) ** 2 * (1 - part ** 2)
+    return part ** 2 * end + 2 * alpha * part * (1 - part) * cross + alpha ** 2 * (1 - part) ** 2 + new
+
+
+def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
+    """Stationary variance of a student whose teacher is always `lead` updates ahead, [d], additive design.
+
+    lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and
+    errors as in `student_variance`.
+    """
+    _check(problem, lr, alpha)
+    _check_additive(problem)
+    step = 1 - lr * problem.eigenvalues
+    seen = lead * step ** (lead - 1) if lead > 0 else 0.0  # by the teacher, of the student's last batches
+    overlap = 0.0 if fresh else (1 - step) * (seen + step ** (abs(lead) + 1) / (1 - step ** 2))
+    return sgd_variance(problem, lr) * _mixture(alpha, overlap, (1 + step ** 2) / (1 + step) ** 2)
+
+
+def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int], moving: bool = False,
+             fresh: bool = False) -> np.ndarray:
+    """The law of lead and lag in this model: the student's variance over its teacher's at rest, by offset, [K, d].
+
+    Args:
+        offsets: of the teacher in batches, [K]; negative where it is behind, 0 for online KD.
+        moving: the teacher is always so far away; otherwise it rests while the student learns a block.
+        lr, alpha, fresh: as in `student_variance`.
+
+    Raises:
+        InputError: as `constant_lead_variance` if moving, else as `stationary`.
+
+    >>> lead_lag(Regression(), 0.02, 0.3, [-60, -20, 0, 20, 60]).round(2).ravel()
+    array([0.64, 0.7 , 0.75, 0.79, 0.87])
+    """
+    if moving:
+        found = [constant_lead_variance(problem, lr, alpha, offset or 1, fresh) for offset in offsets]
+    else:
+        found = [stationary(problem, lr, alpha, offset or 1, fresh).student for offset in offsets]
+    return np.array(found) / sgd_variance(problem, lr)
+
+
+def one_example_variance(load: float, alpha: float, before: bool = False) -> float:
+    """Stationary variance of online KD's student over its teacher's, where each batch is one example x of a Gaussian
+    design with very many equal directions (d to infinity, eta lambda d fixed).
+
+    Args:
+        load: eta |x|^2, the share of its own residual that a step removes: at 1 it fits the example, at 2 it diverges.
+        alpha: as in `student_variance`.
+        before: the teacher is asked before its update (A7).
+
+    >>> [round(one_example_variance(load, 0.3), 3) for load in (0.001, 0.5, 1.0, 1.5)]
+    [0.745, 0.82, 1.0, 1.78]
+    """
+    _check(Regression(), load, alpha)
+    kept = 1 if before else 1 - load  # the teacher's answer: `kept` of its old one, the rest is the label
+    trust, label = alpha * kept, 1 - alpha * kept
+    pull = trust * (1 - load) / (2 - load)
+    return 2 * pull * (pull + label) + load * trust ** 2 / (2 - load) + label ** 2
+
+
+def _mixture(alpha: float, overlap, imitation) -> np.ndarray:
+    """Variance of (1 - alpha) a + alpha b, where a has 1, b has `imitation` and their covariance is `overlap`."""
+    return (1 - alpha) ** 2 + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * imitation
+
+
+# Interval by interval: both designs, any rates
+
+def moments(problem: Regression, rates: Sequence[float], alpha: float, interval: int, start: float = 0.0,
+            fresh: bool = False) -> Moments:
+    """Second moments at the start and at each interval's end, [K + 1, d]; a last, partial interval is replayed too.
+
+    Args:
+        rates: step size of each batch, [T].
+        start: standard deviation of the initial weights about the optimum; teacher's and student's are independent.
+            With problem.noise = 0 the moments are what is left of the start (squared bias); with start = 0, variance.
+        alpha, interval, fresh: as in `student_variance`.
+
+    Raises:
+        InputError: as in `student_variance`; a Gaussian design of several directions.
+    """
+    rates = np.asarray(rates, dtype=float)
+    _check(problem, rates, alpha)
+    _check_exact(problem)
+    _check_interval(interval)
+    now = np.stack([np.full(len(problem.curvature), value) for value in (start ** 2, 0.0, start ** 2)], axis=1)
+    path = [now]
+    for first in range(0, len(rates), abs(interval)):
+        matrix, shift = _interval_map(problem, rates[first:first + abs(interval)], alpha, fresh, interval < 0)
+        path.append(np.einsum("dij,dj->di", matrix, path[-1]) + shift)
+    return Moments(*np.moveaxis(np.array(path), -1, 0))
+
+
+def stationary(problem: Regression, lr: float, alpha: float, interval: int, fresh: bool = False) -> Moments:
+    """Second moments at the ends of intervals after endless training at a constant rate, [d]: the fixed point of the
+    interval's map. Arguments and errors as in `moments`."""
+    _check(problem, lr, alpha)
+    _check_exact(problem)
+    _check_interval(interval)
+    matrix, shift = _interval_map(problem, np.full(abs(interval), lr), alpha, fresh, interval < 0)
+    return Moments(*np.linalg.solve(np.eye(3) - matrix, shift[..., None])[..., 0].T)
+
+
+def excess_risk(problem: Regression, second_moment: np.ndarray) -> np.ndarray:
+    """Expected loss above that of the optimum, half the sum of lambda_i E[w_i^2]: [..., d] -> [...].
+
+    The noise in the weights, weighted by the Hessian, is twice this.
+    """
+    return second_moment @ problem.eigenvalues / 2
+
+
+def _interval_map(problem: Regression, rates: np.ndarray, alpha: float, fresh: bool,
+                  behind: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The affine map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3]."""
+    (_, p1, p2, p3, p4), (n0, n1, n2) = _propagator(problem, rates)
+    zero = np.zeros_like(p1)
+    if behind:  # w <- P w + alpha (1 - P) theta + (1 - alpha) N
+        cross = (zero, p1 ** 2, alpha * (1 - p1) * p1) if fresh else (zero, p2, alpha * (p1 - p2))
+        rows = [(p2, 2 * alpha * (p1 - p2), alpha ** 2 * (1 - 2 * p1 + p2)), cross, (zero, zero, p2)]
+        shift = [(1 - alpha) ** 2 * n0, zero if fresh else (1 - alpha) * n0, n0]
+    elif fresh:  # P and N of the student are drawn apart from the teacher's
+        pull = alpha ** 2 * (1 - 2 * p1 + p2)
+        rows = [(p2, 2 * alpha * (p1 - p2) * p1, pull * p2), (zero, p1 ** 2, alpha * (1 - p1) * p2), (zero, zero, p2)]
+        shift = [(1 - alpha) ** 2 * n0 + pull * n0, alpha * (1 - p1) * n0, n0]
+    else:  # w <- P w + alpha (1 - P) P theta + (1 - alpha P) N
+        rows = [(p2, 2 * alpha * (p2 - p3), alpha ** 2 * (p2 - 2 * p3 + p4)), (zero, p2, alpha * (p2 - p3)),
+                (zero, zero, p2)]
+        shift = [n0 - 2 * alpha * n1 + alpha ** 2 * n2, n0 - alpha * n1, n0]
+    return np.moveaxis(np.array(rows), -1, 0), np.array(shift).T
+
+
+def _propagator(problem: Regression, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E[P^k] for k = 0 ... 4, [5, d], and E[N^2 P^k] for k = 0 ... 2, [3, d], over batches with these rates."""
+    eta = rates[:, None]
+    h = [problem.curvature_moment(k) for k in range(5)]
+
+    def expected(power: int, extra: int) -> np.ndarray:
+        """E[h^extra (1 - eta h)^power], [T, d]."""
+        return sum(math.comb(power, j) * (-eta) ** j * h[j + extra] for j in range(power + 1))
+    steps = np.stack([expected(k, 0) for k in range(5)], axis=1)
+    kicks = np.stack([eta ** 2 * problem.noise ** 2 / problem.batch_size * expected(k, 1) for k in range(3)], axis=1)
+    p, n = np.ones(steps.shape[1:]), np.zeros(kicks.shape[1:])
+    for step, kick in zip(steps, kicks):
+        n = step[2:] * n + kick * p[:3]
+        p = step * p
+    return p, n
+
+
+# By brute force
+
+def simulate(problem: Regression, rates: Sequence[float], alpha: float, events: Iterable, repeats: int, seed: int,
+             start: float = 0.0, fresh: bool = False) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Train teachers and students, many at a time; after each update (kind of event, students [R, d], teachers [R, d]).
+
+    Knows nothing of the formulas above: it walks the events of schedule.py, as the training of networks does.
+
+    Args:
+        rates: step size of each batch, [T].
+        events: as from `schedule.spaced_schedule`, of batches 0 to T - 1; those other than teach and learn are passed
+            over.
+        repeats: R independent trainings.
+        seed: of batches and initial weights. A batch is a function of the seed and its number, so a replay sees it
+            again.
+        alpha, start, fresh: as in `moments`.
+
+    Raises:
+        InputError: a step size at which SGD diverges, alpha outside [0, 1], no repeats, a batch without a rate.
+    """
+    events = [(kind, index) for kind, index, *_ in events if kind in ("teach", "learn")]
+    _check(problem, rates, alpha)
+    if repeats < 1 or max(index for _, index in events) >= len(rates):
+        raise InputError(f"{repeats} repeats with {len(rates)} rates cannot be simulated: give at least one repeat, "
+                         "and a rate for each batch of the events.")
+    return _walk(problem, rates, alpha, events, repeats, seed, start, fresh)
+
+
+def _walk(problem, rates, alpha, events, repeats, seed, start, fresh):
+    draw = np.random.default_rng([seed, 0]).standard_normal
+    student, teacher = start * draw((2, repeats, len(problem.curvature)))
+    for kind, index in events:
+        x, g = _batch(problem, repeats, [seed, 1 + (fresh and kind == "learn"), index])
+        if kind == "teach":
+            teacher = teacher - rates[index] * (_curved(problem, x, teacher) - g)
+        else:
+            pull = _curved(problem, x, student - alpha * teacher)
+            student = student - rates[index] * (pull - (1 - alpha) * g)
+        yield kind, student, teacher
+
+
+def _batch(problem: Regression, repeats: int, seed: list[int]) -> tuple[np.ndarray | None, np.ndarray]:
+    """Inputs [R, B, d], or None where h is H, and the batch's mean of input times label noise, [R, d]."""
+    rng, root = np.random.default_rng(seed), np.sqrt(problem.eigenvalues)
+    if problem.design == "additive":
+        scale = problem.noise / math.sqrt(problem.batch_size)
+        return None, scale * root * rng.standard_normal((repeats, len(root)))
+    x = root * rng.standard_normal((repeats, problem.batch_size, len(root)))
+    return x, np.einsum("rbd,rb->rd", x, problem.noise * rng.standard_normal(x.shape[:2])) / problem.batch_size
+
+
+def _curved(problem: Regression, x: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
+    """h times weights, [R, d] -> [R, d]."""
+    if x is None:
+        return problem.eigenvalues * weights
+    return np.einsum("rbd,rb->rd", x, np.einsum("rbd,rd->rb", x, weights)) / problem.batch_size
+
+
+# When it works
+
+def _stability(problem: Regression, lr: float) -> tuple[np.ndarray, float]:
+    """2 - eta lambda (1 + 1/B), [d], and how much of its own squared error SGD feeds back through random inputs (the
+    additive design has no 1/B and no feedback). SGD comes to rest while all of the first are above 0 and the second,
+    infinite otherwise, is below 1."""
+    spread = (problem.design == "gaussian") / problem.batch_size
+    slack = 2 - lr * problem.eigenvalues * (1 + spread)
+    feedback = lr * spread * float(np.sum(problem.eigenvalues / slack)) if np.all(slack > 0) else math.inf
+    return slack, feedback
+
+
+def _check(problem: Regression, rates: float | Sequence[float], alpha: float = 0.0) -> None:
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha = {alpha} is out of range: give the weight of the teacher, from 0 to 1.")
+    if not (np.min(rates) >= 0 and 0 < np.max(rates) < math.inf):
+        raise InputError("These step sizes do not train: give numbers of at least 0, not all of them 0.")
+    if not _stability(problem, np.max(rates))[1] < 1:
+        raise InputError(f"A step size of {np.max(rates):g} lets SGD diverge: give less than 2 / "
+                         f"{max(problem.curvature):g}, and far less for small batches of a Gaussian design.")
+
+
+def _check_interval(interval: int) -> None:
+    if interval == 0:
+        raise InputError("interval = 0 is out of range: give a whole number of batches, 1 for online KD, below 0 for a "
+                         "teacher that is behind.")
+
+
+def _check_additive(problem: Regression) -> None:
+    if problem.design != "additive":
+        raise InputError(f'No closed form is known for design = "{problem.design}": give "additive", or ask '
+                         "`stationary`.")
+
+
+def _check_exact(problem: Regression) -> None:
+    if problem.design == "gaussian" and len(problem.curvature) > 1:
+        raise InputError(f"The student's moments in a Gaussian design of {len(problem.curvature)} directions are not "
+                         "known: give one eigenvalue, or simulate.")

@@ -1,0 +1,1 @@
+"""Pictures: data sets, and batches that are a pure function of seed and number."""

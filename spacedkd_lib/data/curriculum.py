@@ -1,0 +1,176 @@
+"""Which images Education Distillation learns from: a school for each group of classes, and grades that join them.
+
+A `School` takes the place of `batches.Batches` in the loop: by its number it gives a batch to the teachers, and through
+`learned` one to a student. Nothing is copied: every part is a list of image numbers.
+Taught in notebooks/11_education_distillation.ipynb.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..recipes import Recipe, grade_lengths, partition
+from ..schedule import Course
+from .batches import Batches
+
+
+class Dealt:
+    """Batches of several parts, an epoch of each within an epoch: one part after the other, or evenly mixed.
+
+    >>> images = torch.zeros(6, 1, 1, 1, dtype=torch.uint8); images[0] = 1
+    >>> all_of = Batches(images, torch.arange(6), 2, seed=0)
+    >>> parts = [all_of.of(torch.arange(4), "a"), all_of.of(torch.arange(4, 6), "b")]
+    >>> [k for k, _ in Dealt(parts).places], [k for k, _ in Dealt(parts, mixed=True).places]
+    ([0, 0, 1], [0, 1, 0])
+    """
+
+    def __init__(self, parts: list[Batches], mixed: bool = False):
+        self.parts = parts
+        self.places = [(k, j) for k, part in enumerate(parts) for j in range(len(part))]
+        if mixed:
+            self.places.sort(key=lambda place: (place[1] + 0.5) / len(parts[place[0]]))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        part, j = self._locate(i)
+        return part[j]
+
+    def indices(self, i: int) -> Tensor:
+        """Which images batch i holds: int64 [B], on the CPU."""
+        part, j = self._locate(i)
+        return part.indices(j)
+
+    def _locate(self, i: int) -> tuple[Batches, int]:
+        epoch, position = divmod(i, len(self))
+        k, j = self.places[position]
+        return self.parts[k], epoch * len(self.parts[k]) + j
+
+    @property
+    def count(self) -> int:
+        return sum(part.count for part in self.parts)
+
+    def fresh(self, what: str) -> Dealt:
+        dealt = Dealt([part.fresh(what) for part in self.parts])
+        dealt.places = self.places
+        return dealt
+
+
+class Grades:
+    """A student's batches over all its grades, by their number in the run."""
+
+    def __init__(self, parts: list, course: Course):
+        self.parts, self.course = parts, course
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        grade, local = self.course.locate(i)
+        return self.parts[grade][local]
+
+    def indices(self, i: int) -> Tensor:
+        grade, local = self.course.locate(i)
+        return self.parts[grade].indices(local)
+
+
+class School:
+    """The batches of Education Distillation.
+
+    Args:
+        batches: of all training images.
+        recipe: its schools, and how its teachers learn.
+        classes: K.
+
+    Raises:
+        InputError: groups that are no partition of the classes, or one without training images.
+    """
+
+    def __init__(self, batches: Batches, recipe: Recipe, classes: int):
+        self.batches, self.recipe = batches, recipe
+        groups = partition(recipe, classes)
+        lost = {group[0] for group in groups[1:]} if recipe.school_bounds == "strict" else set()
+        of_class = torch.tensor([-1 if c in lost else next(k for k, group in enumerate(groups) if c in group)
+                                 for c in range(classes)])
+        self.of_image = of_class[batches.labels.cpu()]
+        self.where = [(self.of_image == k).nonzero().flatten() for k in range(len(groups))]
+        self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
+        self.lessons = Dealt(self.own, mixed=True)
+        self.shared = self.learned(replace(recipe, replay="same")) if recipe.teacher_batches == "shared" else None
+
+    @property
+    def images(self) -> Tensor:
+        return self.batches.images
+
+    def __len__(self) -> int:
+        """The teachers' batches an epoch (of the last grade, where they are the student's)."""
+        return len(self.lessons) if self.shared is None else self.course(self.recipe).grades[-1][1]
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Batch i of the teachers."""
+        if self.shared is None:
+            return self.lessons[i]
+        x, y = self.shared[i]
+        idle = [self.own[k].pictures(share, i) for k, share in self._idle(i)]
+        return tuple(torch.cat(parts) for parts in zip((x, y), *idle)) if idle else (x, y)
+
+    def indices(self, i: int) -> Tensor:
+        """Which images the teachers' batch i holds: int64 [B], on the CPU."""
+        if self.shared is None:
+            return self.lessons.indices(i)
+        return torch.cat([self.shared.indices(i), *(share for _, share in self._idle(i))])
+
+    def sizes(self, batches: School | Grades, i: int) -> list[int]:
+        """How many pictures of each group batch i of the teachers or of a student holds."""
+        return torch.bincount(self.of_image[batches.indices(i)], minlength=len(self.own)).tolist()
+
+    def course(self, recipe: Recipe) -> Course:
+        """How long a recipe's grades are, in epochs and batches."""
+        parts = self._parts(recipe)
+        return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), 0 if self.shared else len(self.lessons))
+
+    def learned(self, recipe: Recipe) -> Grades:
+        """The batches of a recipe's student."""
+        parts = [part if recipe.replay == "same" else part.fresh(recipe.replay) for part in self._parts(recipe)]
+        return Grades(parts, Course(tuple(zip(grade_lengths(recipe), map(len, parts)))))
+
+    def images_seen(self, recipe: Recipe) -> tuple[list[int], list[int]]:
+        """Images that a student is trained on, grade by grade, and each teacher, over the whole run."""
+        epochs = grade_lengths(recipe)
+        student = [part.count * length for part, length in zip(self._parts(recipe), epochs)]
+        first = 0 if recipe.teacher_batches == "own" or recipe.teacher_start == "run" or recipe.growth == "none" else 1
+        return student, [len(chosen) * sum(epochs[k * first:]) for k, chosen in enumerate(self.where)]
+
+    def _parts(self, recipe: Recipe) -> list:
+        """An epoch's batches in each grade; a student that does not grow has one grade, of all groups."""
+        last, parts = len(self.where), []
+        for grade in range(1, last + 1) if recipe.growth == "grow" else [last]:
+            chosen = torch.cat(self.where[:grade]).sort().values
+            if recipe.grade_batches == "sequential":
+                parts.append(Dealt([self.batches.of(part, f"grade {grade}, school {k + 1}")
+                                    for k, part in enumerate(self.where[:grade])]))
+            else:
+                all_images = len(chosen) == len(self.images)
+                parts.append(self.batches if all_images else self.batches.of(chosen, f"grade {grade}"))
+        return parts
+
+    def _reached(self, i: int) -> int:
+        """How many groups a student of the teachers' batch i has reached."""
+        return self.shared.course.locate(i)[0] + 1 if self.recipe.growth == "grow" else len(self.own)
+
+    def _idle(self, i: int) -> list[tuple[int, Tensor]]:
+        """The groups that are not reached yet and learn beside batch i, and which images of theirs."""
+        waiting = range(self._reached(i), len(self.own)) if self.recipe.teacher_start == "run" else ()
+        return [(k, self._share(k, i)) for k in waiting]
+
+    def _share(self, k: int, i: int) -> Tensor:
+        """What a teacher whose group is not reached yet learns beside batch i: its images, dealt evenly over the
+        batches of an epoch."""
+        grade, local = self.shared.course.locate(i)
+        batches = self.shared.course.grades[grade][1]
+        epoch, position = divmod(local, batches)
+        order = self.own[k]._order(sum(e for e, _ in self.shared.course.grades[:grade]) + epoch)
+        pairs = len(order) // 2  # dealt in twos, as a teacher needs two (batch norm); the last may be three
+        begin, end = (2 * (at * pairs // batches) for at in (position, position + 1))
+        return order[begin:end if end < 2 * pairs else None]

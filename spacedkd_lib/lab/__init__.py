@@ -1,0 +1,1 @@
+"""What is compared: profiles, arms, tuning and claims. No torch here."""

@@ -1,0 +1,283 @@
+"""What is compared: the arms of each notebook, name -> recipe, for one setting and seed 0.
+
+Every arm of a setting with tuned values takes those of its family from results/tuning, see tuning.py; the other
+settings take their recipe's. An arm that no question needs is not here. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Callable
+
+from ..methods.dropout_ema import equal_horizon
+from ..recipes import (
+    Recipe, baseline, ema, grade_lengths, mutual, offline, offline_kd, online_kd, past_self, preset, self_kd, spaced,
+)
+from ..recipes.deviations import switches, turn
+from ..recipes.transformer_deviations import TRANSFORMER_DEVIATIONS
+from ..schedule import interval_batches
+from .tuning import tuned
+
+CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
+SPACED_AVERAGE = 0.1  # epochs between two steps of an average: the released README's
+MAIN = ("02_baselines", "03_online_kd", "05_spaced_kd", "06_loss_landscape", "07_robustness")
+LABELS_FIRST = 4.0  # epochs of labels alone in all arms of the lead-lag law: the longest lag
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set with its networks and training, before a method is chosen.
+
+    label: how tables and figures name it. tuned: the label of results/tuning whose values its arms take; "": none.
+    base: for the methods with plain networks; None: transformers only. exits: the network of self KD; "": none.
+    intervals, self_intervals: s of online and of self KD, epochs. seeds: how many in the notebooks of `MAIN`; 0: the
+    profile's, as in the others. controls: also
+    the arms of `CONTROLS` by name. lags: whether the arms of the lead-lag law belong to it, and nothing else. audit,
+    self_audit: ids of deviations.py whose switches are turned alone. factors: for IE-KD and mutual learning. schools:
+    for Education Distillation. transformer: for transformers. dropout: the largest rate in notebook 13, which has
+    averages too; 0: neither.
+    """
+
+    label: str
+    base: Recipe | None
+    tuned: str = ""
+    exits: str = ""
+    intervals: tuple[float, ...] = (CONTROL_INTERVAL,)
+    self_intervals: tuple[float, ...] = ()
+    seeds: int = 0
+    controls: tuple[str, ...] = ()
+    lags: bool = False
+    audit: tuple[str, ...] = ()
+    self_audit: tuple[str, ...] = ()
+    factors: Recipe | None = None
+    schools: Recipe | None = None
+    transformer: Recipe | None = None
+    dropout: float = 0.0
+
+
+def _of_family(setting: Setting, family: str) -> Recipe:
+    """A family's recipe, with its tuned values."""
+    recipe = FAMILIES[family](setting.base)
+    return replace(recipe, **tuned(setting.tuned, family)) if setting.tuned else recipe
+
+
+def family_of(arm: str) -> str:
+    """Whose tuned values an arm takes."""
+    return "spaced KD" if arm.startswith("spaced KD") else arm
+
+
+# What is tuned, each by the same budget: name -> recipe, of a setting's base
+FAMILIES: dict[str, Callable[[Recipe], Recipe]] = {
+    "baseline": baseline,
+    "label smoothing": lambda base: replace(baseline(base), label_smoothing=0.1),
+    "SAM": lambda base: replace(baseline(base), optimizer="sam"),
+    "baseline, equal compute": lambda base: replace(baseline(base), epochs=equal_compute(base)),
+    "online KD": online_kd,
+    "online KD, asked before": lambda base: online_kd(base, zero_target="pre_update"),  # the released form (A7)
+    "spaced KD": lambda base: spaced(online_kd(base), min(CONTROL_INTERVAL, base.epochs)),
+    "offline KD": offline_kd,
+    "exits, labels only": lambda base: self_kd(base, alpha=0.0, beta=0.0),
+    "self KD": self_kd,
+}
+
+
+def equal_compute(base: Recipe) -> int:
+    """Epochs of labels alone for the cost of spaced KD: an update costs 3 forward passes of the teacher, 1 to ask it
+    and 3 of the student, so 7 for the baseline's 3."""
+    return round(7 / 3 * base.epochs)
+
+
+# What stands beside spaced KD besides its rivals, by what it isolates. All take the values of online KD.
+CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
+    "online KD, eval mode": lambda online: replace(online, teacher_mode="eval"),
+    "spaced KD, eval mode": lambda online: spaced(online, CONTROL_INTERVAL, teacher_mode="eval"),
+    "shuffled teacher": lambda online: replace(online, soft_loss="kl_shuffled", beta=0.0),
+    "EMA teacher": lambda online: past_self(online, 0.0, 0.99),
+    "own last epoch": lambda online: past_self(online, 1.0, distil_start=1.0),  # near PS-KD
+    "own last update": lambda online: past_self(online),  # near DLB
+}
+
+
+def baseline_arms(setting: Setting) -> dict[str, Recipe]:
+    """02_baselines: labels alone, and two ways to do better without a teacher."""
+    if setting.lags:
+        return {}
+    return {name: _of_family(setting, name) for name in ("baseline", "label smoothing", "SAM")}
+
+
+def online_arms(setting: Setting) -> dict[str, Recipe]:
+    """03_online_kd: the teacher learns beside the student, or before it; and how it is asked."""
+    if setting.lags:
+        return {}
+    arms = {name: _of_family(setting, name)
+            for name in ("baseline", "online KD", "online KD, asked before", "offline KD")}
+    if "online KD, eval mode" in setting.controls:
+        arms["online KD, eval mode"] = CONTROLS["online KD, eval mode"](arms["online KD"])
+    return arms
+
+
+def self_arms(setting: Setting) -> dict[str, Recipe]:
+    """04_self_kd: a multi-exit network's deepest exit. "exits, labels only" has the same exits, updates and cost as
+    self KD but no distillation."""
+    if not setting.exits:
+        return {}
+    with_exits = replace(setting, base=replace(setting.base, model=setting.exits))
+    own = _of_family(with_exits, "self KD")
+    return {"baseline": baseline(_of_family(with_exits, "exits, labels only")),
+            "exits, labels only": _of_family(with_exits, "exits, labels only"), "self KD": own,
+            **{f"spaced self KD s={s:g}": spaced(own, s) for s in setting.self_intervals}}
+
+
+def spaced_arms(setting: Setting) -> dict[str, Recipe]:
+    """05_spaced_kd: the rivals of the primary family, the intervals from online KD to offline KD, the controls; or the
+    lead-lag law."""
+    if setting.lags:
+        return lag_arms(setting)
+    ahead, online = _of_family(setting, "spaced KD"), _of_family(setting, "online KD")
+    rivals = ("baseline", "label smoothing", "baseline, equal compute", "online KD, asked before")
+    return {**{name: _of_family(setting, name) for name in rivals}, "online KD": online,
+            **{f"spaced KD s={s:g}": spaced(ahead, s) for s in setting.intervals},
+            "offline KD": _of_family(setting, "offline KD"),
+            **{name: CONTROLS[name](online) for name in setting.controls}}
+
+
+def lag_arms(setting: Setting) -> dict[str, Recipe]:
+    """The lead-lag law: accuracy against the teacher's offset, negative where it is behind; frozen for a block, or
+    moving; asked by batch statistics or in eval mode; the student's own data or other batches; at the tuned weight of
+    online KD, which favours no offset, and at 0.9, where the teacher weighs most. All learn from labels alone at
+    first."""
+    start = min(LABELS_FIRST, setting.base.epochs / 2)
+    online = replace(_of_family(setting, "online KD"), distil_start=start)
+    offsets = [s for s in (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0) if abs(s) <= start]
+    few = [s for s in (-4.0, -1.5, 0.0, 1.5, 4.0) if abs(s) <= start]
+    strong = replace(online, alpha=0.9)
+    arms = {"baseline": baseline(online)}
+    arms |= {lag_name(s, "alpha tuned"): spaced(online, s) for s in offsets}
+    arms |= {lag_name(s): spaced(strong, s) for s in offsets}
+    for kind, changes in (("moving", dict(rule="constant")), ("eval mode", dict(teacher_mode="eval")),
+                          ("other batches", dict(replay="fresh_batch"))):
+        arms |= {lag_name(s, kind): spaced(strong, s, **changes) for s in few if s or kind != "moving"}
+    return arms
+
+
+def lag_name(offset: float, kind: str = "") -> str:
+    """As in "teacher +1.5, moving"."""
+    return ", ".join(filter(None, (f"teacher {offset:+g}", kind)))
+
+
+def measured_arms(setting: Setting) -> dict[str, Recipe]:
+    """06_loss_landscape and 07_robustness: the runs that the question of flatness compares, with SAM, which is known to
+    flatten, as positive control; none is new but that."""
+    if setting.lags:
+        return {}
+    arms = baseline_arms(setting) | spaced_arms(setting)
+    return {arm: recipe for arm, recipe in arms.items() if arm not in CONTROLS}
+
+
+# What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
+AUDIT = tuple(id for id in switches("online_kd") if id != "A19")
+SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
+
+
+def audit_arms(setting: Setting) -> dict[str, Recipe]:
+    """09_released_code_audit: each switch of the released programs turned alone, from the clean, tuned side."""
+    clean = {}
+    if setting.audit:
+        clean[""] = _of_family(setting, "spaced KD"), _of_family(setting, "online KD"), setting.audit
+    if setting.self_audit:
+        own = self_arms(setting)["self KD"]
+        clean["self: "] = spaced(own, setting.self_intervals[0]), own, setting.self_audit
+    arms = {}
+    for name, (ahead, beside, ids) in clean.items():
+        arms |= {f"{name}clean": ahead, f"{name}clean, s=0": beside}
+        for id in ids:
+            at, recipe = (", s=0", beside) if id == "A7" else ("", ahead)  # it acts there only
+            arms[f"{name}clean + {id}{at}"] = turn(recipe, id)
+    return arms
+
+
+def _labels(setting: Setting, recipe: Recipe) -> Recipe:
+    """A recipe with the learning rate and weight decay that labels alone were tuned to."""
+    own = _of_family(setting, "baseline")
+    return replace(recipe, lr=own.lr, weight_decay=own.weight_decay)
+
+
+def ie_arms(setting: Setting) -> dict[str, Recipe]:
+    """10_ie_kd: inheritance and exploration, and mutual learning, both spaced; mutual learning in eval mode too, whose
+    gain from spacing is that of how a peer is asked."""
+    if setting.factors is None:
+        return {}
+    ie = _labels(setting, setting.factors)
+    s, peers = min(CONTROL_INTERVAL, ie.epochs), mutual(baseline(ie))
+    by_running = replace(peers, teacher_mode="eval")
+    return {"baseline": baseline(ie), "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s), "offline IE-KD": offline(ie),
+            "DML": peers, f"spaced DML s={s:g}": spaced(peers, s),
+            "DML, eval mode": by_running, f"spaced DML, eval mode s={s:g}": spaced(by_running, s)}
+
+
+def education_arms(setting: Setting) -> dict[str, Recipe]:
+    """11_education_distillation: spacing x growth, and labels alone for as many pictures. A student that grows sees
+    fewer pictures in its lower grades, so it makes fewer updates."""
+    if setting.schools is None:
+        return {}
+    ed = _labels(setting, setting.schools)
+    s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
+    return {"baseline": baseline(ed), "baseline, images of ED": replace(baseline(ed), epochs=round(_studied(ed))),
+            "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
+            "growth without KD": replace(ed, alpha=0.0),
+            "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s)}
+
+
+def _studied(ed: Recipe) -> float:
+    """A growing student's images, in epochs of a whole one: each grade knows so many of all classes."""
+    sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
+    known = [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
+    return sum(epochs * share for epochs, share in zip(grade_lengths(ed), known))
+
+
+def transformer_arms(setting: Setting) -> dict[str, Recipe]:
+    """12_vision_transformers: clean and released, with and without idle updates. Idle updates without KD have a teacher
+    that nobody asks. The data's own augmentation stays."""
+    base = setting.transformer
+    if base is None:
+        return {}
+    s = min(CONTROL_INTERVAL, base.epochs)
+    online = online_kd(base)
+    clean = spaced(online, s)
+    released = replace(preset(clean, "released"), interval=s)  # but for V3
+    if base.epochs < 100:  # at its teacher's rate (V21) a short run would give it 12% more, and no warm-up; 300, 0.3%
+        released = replace(released, student_clock="own", extra_step=False)
+    return {"baseline": baseline(base), "online KD": online, f"spaced KD s={s:g}": clean, "offline KD": offline_kd(base),
+            "released online KD": preset(online, "released"), f"released spaced KD s={s:g}": released,
+            f"released, no idle updates s={s:g}": turn(released, TRANSFORMER_DEVIATIONS["V1"], "clean"),
+            f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
+
+
+def beyond_arms(setting: Setting) -> dict[str, Recipe]:
+    """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
+    beside what is equal to it in the mean. All networks make as many updates. All but the baseline, which 02 has too,
+    are scored once: an average takes long to score."""
+    if not setting.dropout:
+        return {}
+    base, mean = _of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
+    at_end, each = replace(base, eval_every=base.epochs), interval_batches(batches_per_epoch(base), SPACED_AVERAGE)
+    plain, dense = replace(at_end, dropout=setting.dropout), ema(at_end)
+    return {"baseline": base, "dropout": plain, "spaced dropout": replace(plain, dropout_rule="sine"),
+            "dropout, equal mean": replace(plain, dropout=mean * setting.dropout),
+            "EMA's network": replace(at_end, start="teacher"), "EMA": dense,
+            f"spaced EMA s={SPACED_AVERAGE:g}": spaced(dense, SPACED_AVERAGE),
+            "EMA, equal horizon": replace(dense, ema_decay=equal_horizon(dense.ema_decay, max(each, 1)))}
+
+
+def batches_per_epoch(recipe: Recipe) -> int:
+    """L, as `data.split` and `batches.Batches` make it, of a set of 50,000 where all are taken."""
+    images = recipe.train_images or 50_000
+    return -(-(images - round(recipe.val_fraction * images)) // recipe.batch_size)
+
+
+ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
+    "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
+    "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
+    "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms,
+    "12_vision_transformers": transformer_arms, "13_spacing_beyond_kd": beyond_arms}

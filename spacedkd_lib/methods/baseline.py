@@ -1,0 +1,57 @@
+"""Labels alone: what every other method is compared with."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.resnet import Outputs, in_mode, macs
+from ..recipes import Recipe
+
+
+class Baseline:
+    """Cross-entropy on the student; there is no teacher.
+
+    With the recipe's `start` = "teacher" the network is online KD's very teacher, and trained on its turns.
+    """
+
+    own_statistics = staticmethod(nullcontext)
+
+    def __init__(self, recipe: Recipe, student: nn.Module, channels: int, size: int):
+        self.recipe, self.student = recipe, student
+        self.modules = {"student": student}
+        self.trained = {"teach": [student], "learn": [student]}
+        passes = 6 if recipe.optimizer == "sam" else 3
+        self.cost = {"learn": passes * macs(student, channels, size)}
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return learn_labels(in_mode(self.student)(x), y, self.recipe.label_smoothing)
+
+    teach = learn
+
+    def adopt(self, first) -> None:
+        """Be the teacher of another distiller."""
+        self.student = self.modules["student"] = first.teacher
+        self.trained = {"teach": [first.teacher], "learn": [first.teacher]}
+        self.teach, self.views = first.teach, first.views
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        return {"student": once(memo, self.student, x)}
+
+
+def learn_labels(outputs: Outputs, y: Tensor, smoothing: float = 0.0) -> dict[str, Tensor]:
+    """Cross-entropy; of a class token and a distillation token the mean of both heads', as both are used in a test."""
+    loss = F.cross_entropy(outputs.logits, y, label_smoothing=smoothing)
+    if outputs.distilled is not None:
+        loss = (loss + F.cross_entropy(outputs.distilled, y, label_smoothing=smoothing)) / 2
+    return {"loss": loss, "correct": (outputs.logits.argmax(1) == y).sum()}
+
+
+def once(memo: dict | None, net: nn.Module, x: Tensor) -> Tensor:
+    """Logits [B, K] of a network on x; looked up in `memo`, where those who share the network leave them."""
+    memo = {} if memo is None else memo
+    if net not in memo:
+        memo[net] = net(x).logits
+    return memo[net]

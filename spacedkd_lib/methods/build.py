@@ -1,0 +1,154 @@
+"""What a teacher's step and a student's step are, method by method; the loop in train.py knows none of them.
+
+A distiller offers
+
+- ``teach(x, y)`` and ``learn(x, y)``: the loss of one update on images x [B, C, H, W] and labels y [B], as a dict
+  of named scalar tensors with the key "loss" to be minimised and "correct", the hits among the B images;
+- ``trained``: for "teach" and "learn", the modules that the update changes;
+- ``modules``: name -> module, what a record keeps of the run;
+- ``predict(x, memo)``: name -> logits [B, K], what is evaluated; the first name is the headline; `memo` holds what
+  another distiller has already got from a shared network on the same x;
+- ``own_statistics()``: a context in which `modules` hold what a run alone would have;
+- ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
+
+and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
+``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
+``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; ``before_scores()``: called before it is
+scored; ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block; and
+``sizes``, which it sets to how many pictures of each group the batch of an update has, where a `School` knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from ..data.batches import derive_seed
+from ..errors import InputError
+from ..models.resnet import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
+from ..models.transformers import Vision
+from ..recipes import Recipe, is_transformer, partition, teacher_shape
+from . import ie_kd
+from .baseline import Baseline
+from .education import Education, GrowingResNet
+from .ema import Average
+from .ie_kd import FactorTransfer, MapLoss, check_maps, factor_channels, last_map, paraphraser_of
+from .mutual import Mutual
+from .online_kd import OnlineKD
+from .past_self import PastSelf
+from .self_kd import SelfKD
+
+
+def make(recipe: Recipe, channels: int, classes: int, size: int):
+    """The recipe's networks, initialised from its seed, in their distiller.
+
+    The student's initial weights depend on the seed and its architecture alone, so that arms of one seed are
+    paired; a multi-exit network starts from the very trunk and deepest head of the plain one.
+
+    Args:
+        channels: of the images, 1 or 3.
+        classes: K.
+        size: height (= width) of the images, pixels.
+    """
+    def seeded(role, build):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(recipe.seed, role))
+            net = initialise(build(), recipe.init)
+        split_batch_norm(net, recipe.batch_norm_parts)
+        for place in dropouts(net):
+            place.kind, place.random = recipe.dropout_kind, recipe.dropout_rule == "random"
+            place.always = recipe.dropout_at_test != "off"
+        return net
+
+    network = partial(_network, recipe, classes, channels, size)
+    student = seeded(recipe.start, lambda: network("student"))
+    features = student.feature_size
+    if recipe.method == "baseline":
+        return Baseline(recipe, student, channels, size)
+    if recipe.method == "self_kd":
+        net = seeded("exits", lambda: MultiExitResNet(recipe.model, classes, channels, recipe.width, recipe.gate))
+        net.trunk, net.heads[3] = student.trunk, student.head
+        adapters = seeded("projector", lambda: torch.nn.ModuleList(torch.nn.Linear(features, features)
+                                                                   for _ in range(3)))
+        return SelfKD(recipe, net, adapters, channels, size)
+    if recipe.method == "education":
+        return _education(recipe, student, seeded, channels, classes, size)
+    if recipe.method == "past_self":
+        between = seeded("projector", lambda: projector(features, features))
+        return PastSelf(recipe, student, between, channels, size)
+    teacher = seeded("teacher", lambda: network("teacher"))
+    if recipe.method == "mutual":
+        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, network, channels, size)
+    if recipe.method == "ema":
+        return Average(recipe, teacher, channels, size)
+    between = seeded("projector", lambda: projector(features, teacher.feature_size))
+    if recipe.method == "ie_kd":
+        maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
+        paraphraser = seeded("paraphraser", lambda: paraphraser_of(recipe, maps["teacher"][0]) or torch.nn.Identity())
+        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0],
+                                                      factor_channels(recipe, maps["teacher"][0])))
+        return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss,
+                              paraphraser if recipe.map_loss == "factor" else None)
+    return OnlineKD(recipe, teacher, student, between, channels, size)
+
+
+def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) -> torch.nn.Module:
+    """The plain network of "student" (any but the teacher) or "teacher"."""
+    teaches = role == "teacher"
+    own = replace(recipe, **teacher_shape(recipe) | dict(teacher_model="", teacher_width=0)) if teaches else recipe
+    if not is_transformer(own.model):
+        return ResNet(own.model, classes, channels, own.width)
+    token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
+                                              recipe.method in ("online_kd", "offline_kd"))
+    return Vision(own.model, classes, channels, size, own.image_size, own.patch_size, own.width, own.depth, own.heads,
+                  own.drop_path, own.head_init, token, own.eval_heads if token else "mean")
+
+
+def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
+    maps = {name: last_map(net, channels, size) for name, net in networks.items()}
+    check_maps(maps["student"], maps["teacher"], recipe)
+    return maps
+
+
+def _mutual(recipe: Recipe, networks: dict, seeded, network, channels: int, size: int) -> Mutual:
+    for k in range(2, recipe.peers):
+        networks[f"peer{k}"] = seeded(f"peer{k}", lambda: network("student"))
+    map_losses, paraphrasers = {}, {}
+    if recipe.map_loss != "none":
+        maps = _maps(recipe, networks, channels, size)
+        if recipe.peers > 2 and len(set(maps.values())) > 1:
+            raise InputError(f"{recipe.peers} peers compare factors of one size and {recipe.teacher_model} leads "
+                             f"{recipe.model}: choose equal networks, or peers = 2.")
+        for name in networks:
+            peer = "student" if name == "teacher" else "teacher"
+            map_losses[name] = seeded(f"{name} map_loss",
+                                      lambda: MapLoss(recipe, maps[name][0], factor_channels(recipe, maps[peer][0])))
+            if recipe.map_loss == "factor":
+                paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(recipe, maps[name][0]))
+    return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)
+
+
+def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: int, size: int) -> Education:
+    groups = partition(recipe, classes)
+    known = [sum(map(len, groups[:grade + 1])) for grade in range(len(groups))]
+    growing = seeded("references", lambda: GrowingResNet(
+        student, known if recipe.growth == "grow" else known[-1:], recipe.reference_relu,
+        recipe.final_head == "batch_norm"))
+    teachers = torch.nn.ModuleList(
+        seeded(f"teacher {k + 1}" if k else "teacher", lambda: ResNet(
+            recipe.teacher_model or recipe.model, len(group), channels, recipe.teacher_width or recipe.width))
+        for k, group in enumerate(groups))
+    return Education(recipe, student, growing, teachers, groups, channels, size)
+
+
+def share_teacher(distillers: list) -> None:
+    """Let distillers of one `recipes.teacher_of` work with one teacher: whichever teaches, teaches for all.
+
+    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a look at it
+    changes (A13) is kept for each student apart.
+    """
+    first = next(distiller for distiller in distillers if not isinstance(distiller, Baseline))
+    for distiller in distillers:
+        distiller.adopt(first)

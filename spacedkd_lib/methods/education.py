@@ -1,0 +1,269 @@
+"""Education Distillation: each group of classes has a teacher of its own, and the student grows from grade to grade.
+
+In grade g a student of the first stages, under a reference head, learns the first g groups of classes; each picture's
+own teacher speaks of its own group's logits alone. At the last grade it is the plain network of its architecture.
+Taught in notebooks/11_education_distillation.ipynb.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.resnet import ResNet, macs, reference_head
+from ..models.scoring import named_scores
+from ..recipes import Recipe
+from .baseline import once
+from .losses import kl
+from .online_kd import ask
+
+
+class GrowingResNet(nn.Module):
+    """A plain ResNet of which a lower grade uses the first stages, under a head of its own.
+
+    All of it exists from the start, drawn like any other; growing brings more of it into use, so what was in use stays
+    as it is, bit for bit.
+
+    Args:
+        net: the plain network, for all classes.
+        classes: how many each grade knows; the last is the network's own number.
+        relu, batch_norm: in the reference heads; before the last head (E30).
+    """
+
+    def __init__(self, net: ResNet, classes: list[int], relu: bool = False, batch_norm: bool = False):
+        super().__init__()
+        stages, grades = len(net.trunk.stages), len(classes)
+        self.net, self.grade = net, 1
+        self.depths = [max(stages - (grades - grade), 1) for grade in range(1, grades + 1)]
+        width = net.trunk.out_channels
+        inputs = [net.trunk.stages[depth - 1][-1].residual[-1].num_features for depth in self.depths]
+        self.references = nn.ModuleList(
+            reference_head(before, width, known, 4 if grade == 0 else 1, relu)
+            for grade, (before, known) in enumerate(zip(inputs[:-1], classes)))
+        if batch_norm:
+            self.references.append(nn.BatchNorm2d(width))
+
+    @property
+    def in_use(self) -> list[nn.Module]:
+        """The modules of the present grade."""
+        if self.grade < len(self.depths):
+            trunk = self.net.trunk
+            return [trunk.stem, *trunk.stages[:self.depths[self.grade - 1]], self.references[self.grade - 1]]
+        return [self.net, *self.references[self.grade - 1:]]
+
+    def body(self, x: Tensor) -> Tensor:
+        """The map that the present grade's head sees."""
+        x = self.net.trunk.stem(x)
+        for stage in self.net.trunk.stages[:self.depths[self.grade - 1]]:
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, classes known in the present grade], in float32 at least."""
+        if self.grade == len(self.depths) == len(self.references) + 1:
+            return self.net(x).logits
+        x, head = self.body(x), self.references[self.grade - 1]
+        logits = head(x) if self.grade < len(self.depths) else self.net.head(head(x).mean(dim=(2, 3)))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class Tables(NamedTuple):
+    """Whole numbers about the classes of all groups, for one grade."""
+
+    group_of: Tensor  # [K], each class's group
+    local: Tensor  # [K], its number within the group
+    columns: list[Tensor]  # where the student's head has each group it knows
+    place: Tensor  # [K], where it has each class; one column after its last for those it does not know
+    classes: list[Tensor]  # of each group
+    taught: Tensor  # [K], where each class is among all teachers' outputs side by side
+
+    @classmethod
+    def of(cls, groups: list[list[int]], known: int, whole: bool, device: torch.device) -> Tables:
+        """A whole network's outputs are in the classes' own order, a growing one's in the groups'."""
+        order = [c for group in groups for c in group]
+        taught, width = [order.index(c) for c in range(len(order))], sum(map(len, groups[:known]))
+        group_of = [next(k for k, group in enumerate(groups) if c in group) for c in range(len(order))]
+        local = [groups[k].index(c) for c, k in enumerate(group_of)]
+        place = list(range(width)) if whole else [min(where, width) for where in taught]
+        columns = [[place[c] for c in group] for group in groups[:known]]
+        tensor = partial(torch.tensor, device=device)
+        return cls(tensor(group_of), tensor(local), list(map(tensor, columns)), tensor(place),
+                   list(map(tensor, groups)), tensor(taught))
+
+
+class Education:
+    """Teacher k: cross-entropy on group k, with labels of its own. Student: (1 - alpha) CE over all classes it knows +
+    alpha T^2 KL(own teacher || own slice of the logits), mean over the batch.
+
+    Args:
+        groups: classes of each group; see `recipes.partition`.
+        teachers: one a group, with as many outputs as it has classes.
+
+    Raises:
+        InputError: a teacher with another number of outputs.
+    """
+
+    own_statistics = staticmethod(nullcontext)
+    images = None  # (student's of each grade, teachers' of each group) over the whole run; set by train.assemble
+    sizes = None  # pictures of each group in the next batch; set by the loop, which need not ask the device for them
+
+    def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
+                 groups: list[list[int]], channels: int, size: int):
+        for k, (teacher, group) in enumerate(zip(teachers, groups, strict=True), start=1):
+            if teacher.head.out_features != len(group):
+                raise InputError(f"Teacher {k} has {teacher.head.out_features} outputs and its group has {len(group)} "
+                                 "classes: give it one output a class.")
+        self.recipe, self.growing, self.teachers, self.groups = recipe, growing, teachers, groups
+        self.grades = len(growing.depths)
+        self.modules = {"student": student, "references": growing.references, "teachers": teachers}
+        self.tables = {}  # device, grade -> `Tables`
+        self.macs = []  # of a forward pass, grade by grade
+        for growing.grade in range(1, self.grades + 1):
+            self.macs.append(macs(student, channels, size, lambda x: growing(x)))
+        growing.grade = 1
+        self.teacher_macs = [macs(teacher, channels, size) for teacher in teachers]
+
+    @property
+    def trained(self) -> dict[str, list[nn.Module]]:
+        return {"teach": [self.teachers], "learn": self.growing.in_use}
+
+    @property
+    def cost(self) -> dict[str, int]:
+        return {"teach": 3 * self.teacher_macs[0], "learn": self._work(self.growing.grade - 1)}
+
+    def _work(self, grade: int) -> int:
+        """Of an update of the student, and of asking its teachers, for one image in a grade counted from 0."""
+        known = len(self.groups) if self.grades == 1 else grade + 1
+        asked = (known if self.recipe.kd_scope == "all_teachers" else 1) if self.recipe.alpha else 0
+        return 3 * self.macs[grade] + asked * self.teacher_macs[0]
+
+    @property
+    def known(self) -> list[list[int]]:
+        """The groups that the student has reached."""
+        return self.groups if self.grades == 1 else self.groups[:self.growing.grade]
+
+    def look_up(self, device: torch.device) -> Tables:
+        """The tables of the present grade. They are copied to a device once, as a copy makes a GPU wait."""
+        key = device, self.growing.grade
+        if key not in self.tables:
+            self.tables[key] = Tables.of(self.groups, len(self.known), self.growing.grade == self.grades, device)
+        return self.tables[key]
+
+    def grow(self) -> None:
+        """Bring the next grade's stage and head into use; the old head is dropped."""
+        self.growing.grade += 1
+
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """Each teacher on its own pictures of the batch; one with fewer than two waits (batch norm)."""
+        loss, correct = 0.0, 0
+        for k, rows in self._rows(y, len(self.groups)).items():
+            if len(rows) > 1:
+                logits = self.teachers[k].train()(_only(x, rows)).logits
+                labels = self.look_up(y.device).local[_only(y, rows)]
+                loss, correct = loss + F.cross_entropy(logits, labels), correct + (logits.argmax(1) == labels).sum()
+        return {"loss": loss, "correct": correct} if isinstance(loss, Tensor) else None
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        r, tables = self.recipe, self.look_up(y.device)
+        columns = tables.columns
+        rows, targets = self._rows(y, len(columns)), {}
+        if r.alpha and r.kd_scope == "all_teachers":
+            targets = {k: self.look(k, x) for k in range(len(columns))}
+        elif r.alpha:
+            targets = {k: self.look(k, _only(x, own)) for k, own in rows.items()}
+        logits = self.growing.train()(x)
+        labels = tables.place[y]
+        terms = {"hard": F.cross_entropy(logits, labels)}
+        terms["loss"] = (1 - r.alpha) * terms["hard"]
+        if r.alpha:
+            terms["soft"] = self._soft(logits, targets, rows, columns)
+            terms["loss"] = terms["loss"] + r.alpha * (r.temperature**2 if r.t_squared else 1.0) * terms["soft"]
+        return terms | {"correct": (logits.argmax(1) == labels).sum()}
+
+    def _soft(self, logits: Tensor, targets: dict[int, Tensor], rows: dict[int, Tensor], columns) -> Tensor:
+        """Mean over the batch of the divergence between each picture's own teacher and the student's own slice, or one
+        of the two controls: "padded" asks the student for the teacher's probabilities over all classes, with zeros
+        outside of the group; "all_teachers" asks every teacher about every picture."""
+        r, soft = self.recipe, 0.0
+        for k, teacher in targets.items():
+            if r.kd_scope == "all_teachers":
+                soft = soft + kl(logits[:, columns[k]], teacher, r.temperature) / len(targets)
+                continue
+            own, share = _only(logits, rows[k]), len(rows[k]) / len(logits)
+            if r.kd_scope == "padded":
+                wanted = torch.zeros_like(own).index_copy_(1, columns[k], F.softmax(teacher / r.temperature, dim=1))
+                found = F.kl_div(F.log_softmax(own / r.temperature, dim=1), wanted, reduction="batchmean")
+            else:
+                found = kl(own if len(columns[k]) == own.shape[1] else own[:, columns[k]], teacher, r.temperature)
+            soft = soft + (found if share == 1 else share * found)
+        return soft
+
+    def _rows(self, y: Tensor, groups: int) -> dict[int, Tensor]:
+        """Group -> which pictures are of it; of the first groups, those that the batch has."""
+        group = self.look_up(y.device).group_of[y]
+        sizes = self.sizes or torch.bincount(group, minlength=len(self.groups)).tolist()
+        self.sizes = None  # which the next batch does not have
+        found = group.argsort(stable=True).split(sizes)
+        return {k: rows for k, rows in enumerate(found[:groups]) if len(rows)}
+
+    @torch.no_grad()
+    def look(self, k: int, x: Tensor) -> Tensor:
+        """Teacher k's logits as the student sees them."""
+        return ask(self.teachers[k], x, self.recipe.teacher_mode).logits
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        """The student's logits over all classes, where one it does not know yet gets the picture's lowest logit; and
+        all teachers' side by side, each in its own group's columns."""
+        student = logits = self.growing(x)
+        tables = self.look_up(x.device)
+        if self.growing.grade < self.grades:
+            least = logits.amin(dim=1, keepdim=True) - float(logits.shape[1] == 1)  # one class alone must still be chosen
+            student = torch.cat([logits, least], dim=1)[:, tables.place]
+        teachers = torch.cat([once(memo, teacher, x) for teacher in self.teachers], dim=1)
+        return {"student": student, "teachers": teachers[:, tables.taught]}
+
+    def scored(self, split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+        """The student's scores; its accuracy on the classes seen so far and on each group; each teacher's on its own
+        group, among its own classes. All in percent."""
+        row = named_scores(split, {"student": outputs["student"]}, labels)
+        tables = self.look_up(labels.device)
+        hit, group = outputs["student"].argmax(dim=1) == labels, tables.group_of[labels]
+        hits = {f"{split}_seen_accuracy": (hit, group < len(self.known))}
+        for k, classes in enumerate(tables.classes):
+            own = outputs["teachers"][:, classes].argmax(dim=1) == tables.local[labels]
+            hits |= {f"{split}_group{k + 1}_accuracy": (hit, group == k),
+                     f"teacher{k + 1}_{split}_accuracy": (own, group == k)}
+        return row | _percents(hits)
+
+    def summary(self, rows: list[dict]) -> dict[str, float]:
+        """Accuracies at the end of each grade, how much of a group was forgotten since its own grade, in points, and
+        the multiply-accumulates of the whole run, which depend on the grade."""
+        kept = {key: value for row in rows for key, value in row.items() if key.startswith("grade")}
+        for k in range(1, self.grades):
+            kept[f"forgotten_group{k}"] = kept[f"grade{k}_test_group{k}_accuracy"] - rows[-1][f"test_group{k}_accuracy"]
+        students, teachers = self.images
+        work = sum(n * self._work(grade) for grade, n in enumerate(students))
+        taught = sum(3 * n * each for n, each in zip(teachers, self.teacher_macs)) if self.recipe.alpha else 0
+        return kept | {"train_gmacs": (work + taught) / 1e9, "student_images": sum(students)}
+
+    def adopt(self, first: Education) -> None:
+        """Use equal teachers that serve other students too."""
+        self.teachers = self.modules["teachers"] = first.teachers
+
+
+def _only(x: Tensor, rows: Tensor) -> Tensor:
+    """These rows; of all rows the tensor itself, which computes the same bits as without groups."""
+    return x if len(rows) == len(x) else x[rows]
+
+
+def _percents(hits: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Name -> (hits, which pictures count), bool [N] each -> percent; NaN of no picture. All are read together, since a
+    GPU waits for each reading."""
+    counts = torch.stack([torch.stack([hit & which, which]).sum(dim=1) for hit, which in hits.values()]).tolist()
+    return {name: 100 * (right / of) if of else float("nan") for name, (right, of) in zip(hits, counts)}

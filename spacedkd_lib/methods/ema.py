@@ -1,0 +1,82 @@
+"""EMA: the student is the exponential moving average of a network's weights, and never sees a gradient.
+
+The network is trained on labels, like a teacher; spaced, its average makes one step at the end of each interval. So the
+network of one seed serves averages of all kinds. Taught in notebooks/13_spacing_beyond_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..models.transformers import one_answer
+from ..recipes import Recipe
+from .baseline import once
+from .dropout_ema import average_step
+from .online_kd import BatchNorm, OnlineKD, batch_statistics
+
+LOOKS = 20  # training batches from which an average's running statistics are computed (ours)
+
+
+class Average(OnlineKD):
+    """Teacher: cross-entropy. Student: student + share (teacher - student), see `beyond.average_step`.
+
+    It starts as a copy of the network at its initialisation. Running statistics of the average: "recalibrate" computes
+    them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights,
+    "stale" leaves them as they were at the start; "batch" needs none: both networks are scored by those of each test
+    batch.
+    """
+
+    batches = None  # of an own stream, for "recalibrate"; set by train.assemble
+    block = 0  # of the present step; set by the loop
+
+    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int):
+        super().__init__(recipe, network, copy.deepcopy(network), nn.Identity(), channels, size)
+        del self.modules["projector"]
+        self.student.requires_grad_(False)
+        self.own, self.followed = list(self.student.parameters()), list(network.parameters())
+        self.trained = {"teach": [network]}
+        self.cost = {"teach": self.cost["teach"]}
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """A step of the average; the batch is not looked at."""
+        share = average_step(self.recipe.ema_decay, self.recipe.ema_debias, self.block + 1)
+        torch._foreach_lerp_(self.own, self.followed, share)
+        if self.recipe.ema_statistics in ("copy", "average"):
+            for own, new in zip(self.student.buffers(), self.teacher.buffers()):
+                own.lerp_(new, share) if self.recipe.ema_statistics == "average" and own.is_floating_point() else \
+                    own.copy_(new)
+
+    def adopt(self, first: OnlineKD) -> None:
+        super().adopt(first)
+        self.followed = list(self.teacher.parameters())
+
+    @torch.no_grad()
+    def before_scores(self) -> None:
+        """Running statistics of "recalibrate": plain means over the batches' own."""
+        if self.recipe.ema_statistics != "recalibrate":
+            return
+        layers = [layer.train() for layer in self.student.eval().modules() if isinstance(layer, BatchNorm)]
+        if not layers:
+            return  # nothing to compute
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+        for i in range(LOOKS):
+            for layer in layers:
+                layer.momentum = 1 / (i + 1)  # what torch makes of None, for which it reads a number from the device
+            self.student(self.batches.pictures(self.batches.indices(i), i)[0])  # and keep none
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        if self.recipe.ema_statistics != "batch":
+            return {"student": self.student(x).logits, "teacher": once(memo, self.teacher, x)}
+        both = nn.ModuleDict({"student": self.student, "teacher": self.teacher}).train()
+        with batch_statistics(both):
+            seen = {name: net(x) for name, net in both.items()}
+        both.eval()  # the network may serve other averages
+        return {name: one_answer(of.logits, of.distilled, self.recipe.eval_heads) for name, of in seen.items()}

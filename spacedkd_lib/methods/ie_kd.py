@@ -1,0 +1,216 @@
+"""Inheritance and exploration (IE-KD, Huang et al., CVPR 2021), and what it is made of: factor and attention transfer.
+
+A paraphraser, an auto-encoder of the teacher's last map, gives the teacher's factor. One half of the student's last map
+is drawn towards it (inheritance), the other half is pushed away from it (exploration), each through an encoder of its
+own. The teacher learns beside the student, as in online KD, and so does the paraphraser; spacing lets both run ahead.
+Taught in notebooks/10_ie_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batches import generator
+from ..errors import InputError
+from ..models.resnet import Coder, Outputs, Paraphraser, macs
+from ..recipes import Recipe
+from . import losses
+from .baseline import learn_labels
+from .online_kd import OnlineKD
+
+
+class MapLoss(nn.Module):
+    """What a teacher's last map asks of a student's: its halves, their encoders, and their losses.
+
+    Args:
+        recipe: split, metrics and weights.
+        student_channels: C of the student's map [B, C, H, W].
+        factor_channels: of what the teacher's map is turned into.
+
+    Raises:
+        InputError: halves of an odd number of channels.
+    """
+
+    def __init__(self, recipe: Recipe, student_channels: int, factor_channels: int):
+        super().__init__()
+        self.recipe = recipe
+        for name, channels in self._channels(student_channels).items():
+            self.register_buffer(f"{name}_channels", channels)
+        whole_attention = recipe.split == "whole" and recipe.map_loss == "attention"
+        self.inherit, self.explore = nn.Identity(), None
+        if not whole_attention:
+            self.inherit = Coder(len(self.inherit_channels), factor_channels)
+        if recipe.split != "whole":
+            self.explore = Coder(len(self.explore_channels), factor_channels)
+            self.explore.requires_grad_(recipe.explore_encoder == "joint")
+        distance = partial(losses.factor_distance, p=recipe.factor_p, reduction=recipe.factor_reduction)
+        self.inheritance = {"lp": distance, "squared": losses.squared_distance, "cosine": losses.inheritance_cosine,
+                            "cka": lambda s, t: 1 - losses.linear_cka(s, t.detach())}[recipe.inherit_metric]
+        self.exploration = {"neg_lp": lambda s, t: -distance(s, t), "abs_cos": losses.exploration_cosine,
+                            "cka": lambda s, t: losses.linear_cka(s, t.detach())}[recipe.explore_metric]
+
+    def _channels(self, channels: int) -> dict[str, Tensor]:
+        r = self.recipe
+        if r.split == "whole":
+            return {"inherit": torch.arange(channels)}
+        if channels % 2:
+            raise InputError(f"{channels} channels of {r.model} (width {r.width}) cannot be split into halves: choose "
+                             'a network with an even number, or split = "whole".')
+        order = {"halves": torch.arange(channels),
+                 "interleaved": torch.arange(channels).view(-1, 2).T.flatten(),
+                 "random": torch.randperm(channels, generator=generator(r.seed, "split"))}[r.split]
+        return dict(zip(("inherit", "explore"), order.split(channels // 2)))
+
+    def halves(self, last: Tensor) -> dict[str, Tensor]:
+        """The parts of a student's map as the losses see them: "inherit" and "explore", encoded."""
+        encode = {"inherit": self.inherit} | ({"explore": self.explore} if self.explore else {})
+        see = losses.attention if self.recipe.map_loss == "attention" else lambda x: x
+        return {name: see(coder(self.part(last, name))) for name, coder in encode.items()}
+
+    def part(self, last: Tensor, name: str) -> Tensor:
+        return last.index_select(1, getattr(self, f"{name}_channels"))
+
+    def forward(self, last: Tensor, factor: Tensor) -> dict[str, Tensor]:
+        """Terms "inherit" and "explore", without their weights; those of weight 0 are left out."""
+        r, seen = self.recipe, self.halves(last)
+        terms = {"inherit": self.inheritance(seen["inherit"], factor)} if r.inherit_weight else {}
+        if r.explore_weight and "explore" in seen:
+            terms["explore"] = self.exploration(seen["explore"], factor)
+        return terms
+
+    def weighted(self, last: Tensor, factor: Tensor, epoch: float) -> tuple[dict[str, Tensor], Tensor | float]:
+        """The terms, and their weighted sum after `epoch` epochs of the student's data (ramp)."""
+        r = self.recipe
+        ramp = min(max((epoch - r.distil_start) / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else epoch >= r.distil_start
+        weights = {"inherit": r.inherit_weight, "explore": r.explore_weight}
+        if not ramp or not any(weights.values()):
+            return {}, 0.0
+        terms = self(last, factor)
+        return terms, sum(ramp * weights[name] * value for name, value in terms.items())
+
+
+def paraphraser_of(recipe: Recipe, channels: int) -> Paraphraser | None:
+    """For a teacher's last map of so many channels; None where no factor is asked for."""
+    return Paraphraser(channels, factor_channels(recipe, channels)) if recipe.map_loss == "factor" else None
+
+
+def factor_channels(recipe: Recipe, channels: int) -> int:
+    """Of the factor of a teacher's last map of so many channels."""
+    return max(round(recipe.factor_rate * channels), 1)
+
+
+def target(recipe: Recipe, paraphraser: nn.Module | None, last: Tensor) -> Tensor:
+    """What a teacher's last map says: its factor, by the paraphraser in eval mode, or its attention."""
+    if recipe.map_loss == "attention":
+        return losses.attention(last)
+    return paraphraser.eval().encoder(last)
+
+
+def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recipe) -> None:
+    """Raises:
+        InputError: last maps of another height or width.
+    """
+    if student[1:] != teacher[1:]:
+        other = recipe.teacher_model or recipe.model
+        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} "
+                         f"in {teacher[1]} x {teacher[2]}; choose networks of as many stages.")
+
+
+class FactorTransfer(OnlineKD):
+    """Teacher: cross-entropy, and its paraphraser the mean absolute error of the reconstructed map, from the same
+    forward pass. Student: online KD's loss + inherit_weight inheritance + explore_weight exploration.
+
+    With both weights 0 it is online KD, bit for bit. `recipe.refit_passes` trains the paraphraser on each block once
+    more, with the newest teacher, before the student learns from it.
+    """
+
+    def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
+                 size: int, map_loss: MapLoss, paraphraser: Paraphraser | None):
+        super().__init__(recipe, teacher, student, projector, channels, size)
+        self.looks = self.looks or bool(recipe.inherit_weight or recipe.explore_weight)
+        self.map_loss, self.paraphraser = map_loss, paraphraser
+        self.modules |= {"map_loss": map_loss} | ({"paraphraser": paraphraser} if paraphraser else {})
+        self.trained["learn"] = [student, self.projector, map_loss]
+        forward, high = macs(teacher, channels, size), last_map(student, channels, size)[1]
+        self.cost = {"teach": 3 * forward, "learn": 3 * (macs(student, channels, size) + coders_macs(map_loss, high))
+                     + forward * self.looks}
+        if paraphraser:
+            self.trained |= {"teach": [teacher, paraphraser], "fit": [paraphraser]}
+            whole = 3 * coders_macs(paraphraser, high)
+            self.cost["learn"] += coders_macs(paraphraser.encoder, high) + recipe.refit_passes * (forward + whole)
+            self.cost["teach"] += whole
+
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        outputs = self.teacher.train()(x)
+        hard = F.cross_entropy(outputs.logits, y)
+        terms = {"loss": hard, "correct": (outputs.logits.argmax(1) == y).sum()}
+        return terms | self._reconstruct(outputs.map, hard) if self.paraphraser else terms
+
+    def fit(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """An update of the paraphraser alone, on the newest teacher's maps."""
+        return self._reconstruct(self.look(x).map, 0.0)
+
+    def _reconstruct(self, last: Tensor, other: Tensor | float) -> dict[str, Tensor]:
+        error = losses.reconstruction_l1(self.paraphraser.train()(last.detach()), last)
+        return {"loss": other + error, "reconstruction": error}
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        if self.epoch < self.recipe.distil_start:
+            return learn_labels(self.student.train()(x), y)
+        seen = self.look(x) if self.looks else None
+        outputs = self.student.train()(x)
+        terms = self.distilled(outputs, seen, y)
+        with torch.no_grad():
+            factor = target(self.recipe, self.paraphraser, seen.map) if seen else None
+        more, weighted = self.map_loss.train().weighted(outputs.map, factor, self.epoch)
+        return terms | more | {"loss": terms["loss"] + weighted}
+
+    def diagnose(self, x: Tensor) -> dict[str, float]:
+        """How near the halves are to the teacher on pictures x, in eval mode: cosine of the encoded half and the
+        factor, and linear CKA (Kornblith et al. 2019) of the maps themselves. An exploration encoder can move its own
+        cosine without the student's help (I21); CKA does not see encoders, but is above zero for unrelated maps too,
+        the more so the more elements they have for each picture: compare it between arms, not with zero."""
+        with self.own_statistics():
+            mine, theirs = self.student(x).map, self.teacher(x).map
+        factor = target(self.recipe, self.paraphraser, theirs)
+        row = {}
+        for name, half in self.map_loss.halves(mine).items():
+            row[f"probe_{name}_cosine"] = F.cosine_similarity(half.flatten(1), factor.flatten(1)).mean()
+            row[f"probe_{name}_cka"] = losses.linear_cka(self.map_loss.part(mine, name), theirs)
+        if len(row) == 4:
+            halves = [self.map_loss.part(mine, name) for name in ("inherit", "explore")]
+            row["probe_halves_cka"] = losses.linear_cka(*halves)
+        if self.paraphraser:
+            row["probe_reconstruction"] = F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()
+        return dict(zip(row, torch.stack([*row.values()]).tolist()))  # a GPU waits once
+
+    def adopt(self, first: FactorTransfer) -> None:
+        super().adopt(first)
+        if self.paraphraser:
+            self.paraphraser = self.modules["paraphraser"] = first.paraphraser
+            self.trained["teach"] = [first.teacher, first.paraphraser]
+
+
+def coders_macs(module: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one map of size x size through each `Coder` of a module."""
+    return sum(macs(coder, coder[1].in_channels, size) for coder in module.modules() if isinstance(coder, Coder))
+
+
+def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
+    """C, H and W of a network's last map, for images of so many channels and pixels.
+
+    Raises:
+        InputError: a network that ends in something else.
+    """
+    was_training, weight = net.training, next(net.parameters())
+    with torch.no_grad():
+        seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
+    net.train(was_training)
+    if seen.map is None:
+        raise InputError(f"{net.name} does not end in a map [C, H, W], which factors and attention maps "
+                         "compare: choose a ResNet, or a transformer with maps, as timm/pvt_v2_b0.")
+    return tuple(seen.map.shape[1:])

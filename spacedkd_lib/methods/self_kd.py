@@ -1,0 +1,93 @@
+"""Self KD: the deepest exit of one network teaches its shallow exits ("Be your own teacher", Zhang et al. 2019).
+
+Taught in notebooks/04_self_kd.ipynb.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.resnet import MultiExitResNet, Outputs, macs
+from ..recipes import Recipe
+from .losses import FEATURE, SOFT
+
+
+class SelfKD:
+    """Teacher: cross-entropy of the deepest exit. Students: exits 1 to 3, each with
+    (1 - alpha) CE + alpha soft(T) [T^2] + beta feature, the deepest exit's outputs being their target.
+
+    The trunk belongs to both, so a student's step moves the teacher too. What it moves is `recipe.self_update`:
+
+    - "alternate" (clean): trunk and shallow exits follow the shallow exits' losses; each batch makes one update of
+      the teacher and one of the students, at every interval.
+    - "everything" (released, A3): the deepest exit's cross-entropy is in the student's step once more, so a spaced
+      run makes almost twice the updates of its baseline; the teacher's step runs the idle exits as well, which
+      moves their running statistics (A21).
+    - "exits_only": the trunk is left alone; the deepest exit is then the plain baseline, bit for bit.
+
+    With `recipe.idle_exits` = "decay" the teacher's step moves the idle exits by weight decay and what is left of
+    their momentum, as the released program does on two GPUs or with a torch before 2.0 (A12).
+    """
+
+    own_statistics = staticmethod(nullcontext)
+
+    def __init__(self, recipe: Recipe, net: MultiExitResNet, adapters: nn.ModuleList, channels: int, size: int):
+        self.recipe, self.net, self.adapters = recipe, net, adapters  # adapters: for exits 3, 2, 1
+        self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
+        self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
+        self.modules = {"student": net, "projector": adapters}
+        self.idle = [net.scale, net.gates, *net.heads[:3]]  # while the deepest exit learns alone
+        self.trained = {"teach": [net, adapters], "learn": [net, adapters]}
+        trunk = macs(net, channels, size, net.deepest)
+        exits = macs(net, channels, size) - trunk
+        self.cost = {"teach": 3 * trunk + (exits if recipe.self_update == "everything" else 0),
+                     "learn": (1 if recipe.self_update == "exits_only" else 3) * trunk + 3 * exits}
+
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.net.train()
+        logits = (self.net(x)[0] if self.recipe.self_update == "everything" else self.net.deepest(x)).logits
+        loss = F.cross_entropy(logits, y)
+        if self.recipe.idle_exits == "decay":  # gradients of zero where there would be none
+            loss = loss + 0.0 * sum(p.sum() for module in self.idle for p in module.parameters())
+        return {"loss": loss, "correct": (logits.argmax(1) == y).sum()}
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        """See a batch without learning from it: the batch statistics move (released program)."""
+        self.net.train()(x)
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        r = self.recipe
+        self.net.train()
+        teacher, *exits = self.net(x, frozen_trunk=r.self_update == "exits_only")  # exits 3, 2, 1
+        terms = {"hard": sum(F.cross_entropy(exit.logits, y) for exit in exits)}
+        terms["loss"] = (1 - r.alpha) * terms["hard"]
+        if r.self_update == "everything":
+            terms["deepest"] = F.cross_entropy(teacher.logits, y)
+            terms["loss"] = terms["loss"] + terms["deepest"]
+        if r.alpha and self.soft:
+            terms["soft"] = sum(self.soft(exit.logits, teacher.logits, r.temperature) for exit in exits)
+            terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
+        if r.beta and r.feature_exits:
+            terms["feature"] = sum(self.feature(adapt(exit.features), teacher.features)
+                                   for number, adapt, exit in zip((3, 2, 1), self.adapters, exits)
+                                   if number in r.feature_exits)
+            terms["loss"] = terms["loss"] + r.beta * terms["feature"]
+        return terms | {("correct" if name == "student" else f"{name}_correct"): (logits.argmax(1) == y).sum()
+                        for name, logits in self.named(teacher, *exits).items()}
+
+    def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
+        """The deepest exit alone is the headline: it costs what the plain network costs. The ensemble, the mean of
+        all four exits' logits, is what the released program reports (A22)."""
+        return self.named(*self.net(x))
+
+    @staticmethod
+    def named(*outputs: Outputs) -> dict[str, Tensor]:
+        """Four exits' outputs, deepest first -> name -> logits [B, K]."""
+        logits = [out.logits.detach() for out in outputs]
+        return {"student": logits[0], "ensemble": torch.stack(logits).mean(dim=0),
+                "exit3": logits[1], "exit2": logits[2], "exit1": logits[3]}

@@ -1,0 +1,414 @@
+"""Networks for small images: CIFAR ResNets, the multi-exit ResNet of self KD, and the student's projector.
+
+Every network is called as ``net(x)`` with images x [B, C, H, W] and returns `Outputs`: logits [B, K] before the
+softmax and features [B, D] after pooling. The multi-exit network returns one `Outputs` an exit, deepest first.
+
+Two families: `resnet10/18/34/50/101` with four stages (the released programs; `resnet10` is ours, one block a
+stage) and the small `resnet8/14/20/32/56/110` with three (He et al. 2016, section 4.2). Neither has a max-pool.
+Taught in notebooks/02_baselines.ipynb (networks) and notebooks/04_self_kd.ipynb (exits).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError, nearest
+from ..recipes import RESNETS
+
+
+class Outputs(NamedTuple):
+    logits: Tensor  # [B, K]
+    features: Tensor  # [B, D]
+    map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
+    distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
+
+    def detach(self) -> Outputs:
+        """The same without gradients."""
+        return Outputs(*(value if value is None else value.detach() for value in self))
+
+
+def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
+    """Logits [B, K] of what a network returned; of several exits the deepest one's."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
+
+
+def exact(x: Tensor) -> Tensor:
+    """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _outputs(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
+    return Outputs(exact(head(features)), exact(features), last_map if last_map is None else exact(last_map))
+
+
+class PartBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a batch in parts, each by its own statistics; the running ones are the first part's.
+
+    It is what DataParallel makes of a batch on several GPUs (released programs, A12), here on one device.
+    """
+
+    parts = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        first, *others = x.chunk(self.parts)
+        return torch.cat([super().forward(first), *(F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0,
+                                                                 self.eps) for part in others)])
+
+
+def split_batch_norm(net: nn.Module, parts: int) -> None:
+    """Make every batch norm of a network a `PartBatchNorm`; of one part, leave all as it is."""
+    for layer in net.modules():
+        if parts > 1 and isinstance(layer, nn.BatchNorm2d):
+            layer.__class__, layer.parts = PartBatchNorm, parts
+
+
+class Dropout(nn.Module):
+    """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
+
+    kind: "elementwise" (each element to zero with the probability `rate`, the others divided by 1 - rate), or "max"
+    (MaxDropout, do Santos et al. 2020, as released: elements above 1 - rate of the tensor's range to zero, no
+    rescaling). random: each call draws a share U(0, 1) of the rate. always: in eval mode too (B1).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rate, self.kind, self.random, self.always = 0.0, "elementwise", False, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.rate or not (self.training or self.always):
+            return x
+        rate = self.rate * torch.rand(()).item() if self.random else self.rate
+        if self.kind == "elementwise":
+            return F.dropout(x, rate, training=True)
+        low, high = x.detach().amin(), x.detach().amax()
+        return x.masked_fill(x.detach() - low > (1 - rate) * (high - low), 0.0)
+
+
+def dropouts(net: nn.Module) -> list[Dropout]:
+    """The places of a network where it may drop something."""
+    return [module for module in net.modules() if isinstance(module, Dropout)]
+
+
+class NarrowShortcut(nn.Conv2d):
+    """A 1x1 convolution with a stride, computed as one without on every stride-th pixel: the same sums.
+
+    For fewer input channels than a vector register holds, oneDNN's own strided kernel writes past its workspace in the
+    backward pass (its issue 6035; torch 2.15 and earlier on CPUs): wrong gradients, or a crash.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight)
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if size == 1 and stride > 1 and inputs < 16:
+        return NarrowShortcut(inputs, outputs, 1, stride, bias=False)
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
+
+
+class PadShortcut(nn.Module):
+    """He et al.'s option A: every second pixel, new channels filled with zeros, no parameters."""
+
+    def __init__(self, new_channels: int):
+        super().__init__()
+        self.new_channels = new_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.new_channels // 2
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels at its end."""
+
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, pad_shortcut: bool = False):
+        super().__init__()
+        outputs = width * (4 if bottleneck else 1)
+        if bottleneck:
+            self.residual = nn.Sequential(
+                _conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, outputs, 1), nn.BatchNorm2d(outputs))
+        else:
+            self.residual = nn.Sequential(
+                _conv(inputs, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                _conv(width, outputs, 3), nn.BatchNorm2d(outputs))
+        if stride == 1 and inputs == outputs:
+            self.shortcut = nn.Identity()
+        elif pad_shortcut:
+            self.shortcut = PadShortcut(outputs - inputs)
+        else:
+            self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+# name: (blocks of each stage, width of the first stage, bottleneck blocks)
+ARCHITECTURES = {f"resnet{6 * n + 2}": ((n, n, n), 16, False) for n in (1, 2, 3, 5, 9, 18)} | {
+    "resnet10": ((1, 1, 1, 1), 64, False), "resnet18": ((2, 2, 2, 2), 64, False),
+    "resnet34": ((3, 4, 6, 3), 64, False), "resnet50": ((3, 4, 6, 3), 64, True),
+    "resnet101": ((3, 4, 23, 3), 64, True)}
+assert set(ARCHITECTURES) == set(RESNETS)
+
+
+class Trunk(nn.Module):
+    """Stem and stages: x [B, C, H, W] -> one map a stage, each later one half as large and twice as wide."""
+
+    def __init__(self, name: str, channels: int, width: int, pad_shortcut: bool):
+        super().__init__()
+        if name not in ARCHITECTURES:
+            raise InputError(nearest("model", name, ARCHITECTURES))
+        blocks, own_width, bottleneck = ARCHITECTURES[name]
+        width = width or own_width
+        self.stem = nn.Sequential(_conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stages, inputs = nn.ModuleList(), width
+        for stage, count in enumerate(blocks):
+            layers = []
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(Block(inputs, width << stage, stride, bottleneck, pad_shortcut))
+                inputs = (width << stage) * (4 if bottleneck else 1)
+            self.stages.append(nn.Sequential(*layers))
+        self.dropouts = nn.ModuleList(Dropout() for _ in blocks)  # idle unless a recipe sets their rate
+        self.out_channels = inputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, maps = self.stem(x), []
+        for stage, dropout in zip(self.stages, self.dropouts):
+            x = dropout(stage(x))
+            maps.append(x)
+        return maps
+
+
+class ResNet(nn.Module):
+    """CIFAR ResNet: trunk, global average pooling, linear head.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        classes: K.
+        channels: of the images, 1 or 3.
+        width: channels of the first stage; 0 = the architecture's own.
+        pad_shortcut: parameter-free shortcuts (option A) in place of 1x1 convolutions (option B, the default of
+            the released programs).
+
+    Raises:
+        InputError: a name that does not exist.
+
+    >>> ResNet("resnet8", classes=10, width=4)(torch.zeros(2, 3, 32, 32)).features.shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, pad_shortcut: bool = False):
+        super().__init__()
+        self.trunk = Trunk(name, channels, width, pad_shortcut)
+        self.head = nn.Linear(self.trunk.out_channels, classes)
+        self.feature_size = self.head.in_features  # D
+
+    def forward(self, x: Tensor) -> Outputs:
+        last = self.trunk(x)[-1]
+        return _outputs(self.head, last.mean(dim=(2, 3)), last)
+
+
+class Separable(nn.Module):
+    """A linear operation on the rows and on the columns of a map [B, C, H, W], such as to enlarge it or to pool it.
+
+    On the CPU it is torch's own. On a GPU that one's backward pass is not deterministic, or sorts indices for it. So
+    there it is a product with a matrix of each side, which the operation itself makes of unit vectors, once a length.
+
+    Args:
+        operation: (x, (rows, columns)) -> x of so many rows and columns.
+    """
+
+    def __init__(self, operation: Callable[[Tensor, tuple[int, int]], Tensor]):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.operation(x, size) if x.device.type == "cpu" else self.by_matrices(x, size)
+
+    def by_matrices(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same as products, in the memory format channels_last and, under autocast too, in the type of x."""
+        rows, columns = (self._matrix(*lengths, x.device).to(x.dtype) for lengths in zip(x.shape[2:], size))
+        channels = x.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            x = rows @ x.permute(0, 2, 3, 1).flatten(2)  # [B, rows, W C]
+            return (columns @ x.unflatten(2, (-1, channels))).permute(0, 3, 1, 2)
+
+    def _matrix(self, before: int, after: int, device: torch.device) -> Tensor:
+        """[after, before], in double precision."""
+        name = f"from_{before}_to_{after}"
+        if name in self._buffers:
+            return self._buffers[name]
+        unit = torch.eye(before, dtype=torch.float64, device=device)[None, :, None]
+        matrix = self.operation(unit, (1, after))[0, :, 0].T.contiguous()
+        if not torch._C._functorch.is_functorch_wrapped_tensor(matrix):  # what torch.func wraps ends with its call
+            self.register_buffer(name, matrix, persistent=False)
+        return matrix
+
+
+class SepConv(nn.Sequential):
+    """Two depthwise-separable convolutions; the first halves the image."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(
+            _conv(inputs, inputs, 3, stride=2, groups=inputs), _conv(inputs, inputs, 1),
+            nn.BatchNorm2d(inputs), nn.ReLU(inplace=True),
+            _conv(inputs, inputs, 3, groups=inputs), _conv(inputs, outputs, 1),
+            nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class MultiExitResNet(nn.Module):
+    """A four-stage ResNet with an exit after each stage ("Be your own teacher", Zhang et al. 2019).
+
+    Exits 1 to 3 see their stage through an attention gate, then shrink it to the deepest stage's shape with
+    `SepConv`s. The next stage receives the map without the gate.
+
+    Args:
+        gate: "signed" feeds the sigmoid a batch-normalised map (ours); "rectified" puts a ReLU before it, which
+            keeps the gate at 1/2 or above (released program, A16).
+
+    Returns (forward): four `Outputs`, deepest exit first, features [B, D] of equal D.
+
+    Raises:
+        InputError: an architecture without four stages, or an unknown name.
+    """
+
+    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, gate: str = "signed"):
+        super().__init__()
+        self.trunk = Trunk(name, channels, width, pad_shortcut=False)
+        if len(self.trunk.stages) != 4:
+            raise InputError(f'"{name}" has three stages and self KD needs the four of a multi-exit network: choose '
+                             "resnet10, resnet18, resnet34, resnet50 or resnet101.")
+        deepest = self.trunk.out_channels
+        widths = [deepest >> 3, deepest >> 2, deepest >> 1]
+        self.scale = nn.ModuleList(
+            nn.Sequential(*(SepConv(w, 2 * w) for w in (deepest >> k for k in range(3 - exit, 0, -1))))
+            for exit in range(3))
+        self.gates = nn.ModuleList(nn.Sequential(SepConv(w, w), nn.BatchNorm2d(w)) for w in widths)
+        self.enlarge = Separable(partial(F.interpolate, mode="bilinear"))
+        self.rectified = gate == "rectified"
+        self.heads = nn.ModuleList(nn.Linear(deepest, classes) for _ in range(4))  # shallowest first
+
+    def gate(self, exit: int, x: Tensor) -> Tensor:
+        """The attention map of exit 0, 1 or 2 (shallowest first), in (0, 1), shaped like its stage's map."""
+        logit = self.gates[exit](x)
+        if self.rectified:
+            logit = F.relu(logit)
+        return torch.sigmoid(self.enlarge(logit, x.shape[2:]))
+
+    def forward(self, x: Tensor, frozen_trunk: bool = False) -> tuple[Outputs, ...]:
+        """With `frozen_trunk` the trunk and the deepest head work in eval mode and without gradients: only the
+        shallow exits can learn from what follows."""
+        if frozen_trunk:
+            self.trunk.eval()
+        maps, gradients = [], torch.is_grad_enabled() and not frozen_trunk
+        for k, stage in enumerate(self.trunk.stages):
+            with torch.set_grad_enabled(gradients):
+                x = stage(self.trunk.stem(x) if k == 0 else x)
+            # Gated as the stage comes, as in the released program: autograd then adds a map's gradients in its
+            # order, and a recorded run is met to the last bit.
+            maps.append(self.gate(k, x) * x if k < 3 else x)
+        shallow = [scale(x) for scale, x in zip(self.scale, maps)]
+        features = [m.mean(dim=(2, 3)) for m in (*shallow, maps[3])]
+        return tuple(_outputs(head, f) for head, f in zip(self.heads, features))[::-1]
+
+    def deepest(self, x: Tensor) -> Outputs:
+        """The trunk and its own head alone: what is left after training, with the cost of the plain ResNet."""
+        features = self.trunk(x)[-1].mean(dim=(2, 3))
+        return _outputs(self.heads[3], features)
+
+
+def projector(student_features: int, teacher_features: int) -> nn.Sequential:
+    """Maps student features [B, Ds] to the teacher's [B, Dt]; read by the feature loss only (released program)."""
+    hidden = (student_features + teacher_features) // 2
+    return nn.Sequential(nn.Linear(student_features, hidden), nn.ReLU(), nn.Linear(hidden, teacher_features))
+
+
+class Coder(nn.Sequential):
+    """Three 3x3 convolutions that keep the size of a map: [B, Ci, H, W] -> [B, Co, H, W] (released IE-KD program).
+
+    It is the paraphraser's encoder and decoder, a factor transfer's translator, and each half's encoder in IE-KD.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        layers = [nn.LeakyReLU(0.1)]
+        for before, after in ((inputs, inputs), (inputs, outputs), (outputs, outputs)):
+            layers += [_conv(before, after, 3), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+            nn.init.normal_(layers[-3].weight, std=(2 / (9 * after)) ** 0.5)
+        super().__init__(*layers)
+
+
+class Paraphraser(nn.Module):
+    """An auto-encoder of a teacher's last map; what it encodes is the factor (Kim et al. 2018).
+
+    >>> Paraphraser(64, 32)(torch.zeros(2, 64, 8, 8)).shape
+    torch.Size([2, 64, 8, 8])
+    """
+
+    def __init__(self, channels: int, factor_channels: int):
+        super().__init__()
+        self.encoder, self.decoder = Coder(channels, factor_channels), Coder(factor_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+class Pool(Separable):
+    """Means of `points` x `points` parts of a map, as `nn.AdaptiveAvgPool2d` cuts it."""
+
+    def __init__(self, points: int):
+        super().__init__(F.adaptive_avg_pool2d)
+        self.size = points, points
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, self.size)
+
+
+def reference_head(inputs: int, outputs: int, classes: int, points: int, relu: bool = False) -> nn.Sequential:
+    """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
+    convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
+    return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU() if relu else nn.Identity(),
+                         Pool(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
+
+
+def initialise(net: nn.Module, init: str) -> nn.Module:
+    """"torch" keeps PyTorch's defaults (released online program); "kaiming" redraws every convolution with
+    kaiming-normal, fan-out (released self-KD program)."""
+    if init == "kaiming":
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
+    """`net.train(training)` where any layer is in the other mode: to set it costs more than to look."""
+    return net if all(layer.training == training for layer in net.modules()) else net.train(training)
+
+
+def parameters(net: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
+    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions, linear layers
+    and attention, `size` pixels high and wide."""
+    from torch.utils.flop_counter import FlopCounterMode
+    was_training = net.training
+    weight = next(net.parameters())
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
+        net.eval()
+        (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
+    net.train(was_training)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,1 @@
+"""What notebooks use: a session, the runner, exercises. No torch here."""

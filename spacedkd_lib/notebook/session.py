@@ -1,0 +1,160 @@
+"""What only notebooks need: their records, where their tables and figures go, their exercises."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..lab import study
+from ..report import figures, tables
+from ..store import records
+
+
+def show(table: pd.DataFrame) -> None:
+    """A table as a reader sees it: numbers formatted, differences with their intervals."""
+    from IPython.display import Markdown, display
+    display(Markdown(tables.markdown(table)))
+
+
+def show_results(summary: pd.DataFrame) -> None:
+    """A table of results in two parts: accuracies with their differences, then all that qualifies them."""
+    table = tables.formatted(summary)
+    outcome = [name for name in table if name == "n" or name.startswith(("Test accuracy", "vs "))]
+    keys = ["Setting", "Arm"]
+    show(table[keys + outcome])
+    show(table[keys + [name for name in table if name not in keys + outcome]])
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a notebook's result section shows.
+
+    profiles: whose records. rows: the grid. records: run id -> record. runs, epochs: tidy frames, see tables.
+    """
+
+    profiles: tuple[str, ...]
+    rows: list[study.Row]
+    records: dict[str, records.Record]
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return tables.runs(self.rows, self.records)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        return tables.epochs(self.rows, self.records)
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(row.recipe.run_id for row in self.rows if row.recipe.run_id in self.records)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A notebook and the profile it runs in; made in the cell after the parameters.
+
+    name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: as `study.run_all`.
+
+    Raises:
+        InputError: an unknown name or profile, or a number out of range.
+    """
+
+    name: str
+    profile: str = "smoke"
+    seeds: int = 0
+    workers: int | str = 0
+
+    def __post_init__(self):
+        study.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
+        study.check_workers(self.workers)
+        figures.style()
+
+    @property
+    def rows(self) -> list[study.Row]:
+        return study.grid(self.profile, self.name, self.seeds)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder for this session's tables and figures: with a number of seeds other than the profile's,
+        one of its own, so that published results are not overwritten by a trial."""
+        return study.folder(self.profile, self.seeds)
+
+    def train(self) -> Results:
+        """Every run of this notebook: loaded if it is finished, else trained now. A person sees a progress bar; an
+        executed copy shows nothing of it, so that it is the same each time."""
+        found = study.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
+        return Results((self.profile,), self.rows, {record.run_id: record for record in found})
+
+    def results(self, measured: bool = False) -> Results:
+        """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
+        use, the largest profile's. In every other profile, or if nothing is published: what was just run.
+
+        Args:
+            measured: only profiles whose measures are published too.
+        """
+        published = [name for name in tables.published_profiles()
+                     if not measured or records.published_file(name, "measures.npz").exists()]
+        if self.profile != "smoke" or not published:
+            return self.train()
+        return self._published(published, self.name)
+
+    def series(self) -> Results:
+        """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
+        profile's. Trains nothing."""
+        if self.profile == "smoke":
+            return self._published(tables.published_profiles(), None)
+        rows = study.grid(self.profile, seeds=self.seeds)
+        return Results((self.profile,), rows, tables.local_records(rows))
+
+    def _published(self, profiles: list[str], name: str | None) -> Results:
+        """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
+        used, rows, found, seen = [], [], {}, set()
+        for profile in profiles:
+            if here := [row for row in study.grid(profile, name) if row.setting not in seen]:
+                used.append(profile)
+                rows += here
+                seen |= {row.setting for row in here}
+                found |= records.read_published(profile)
+        return Results(tuple(used), rows, found)
+
+    def measures(self, shown: Results, name: str) -> dict[str, dict]:
+        """Run id -> values of a measure (`measures.MEASURES`) of the runs shown: as they are stored, else computed now;
+        in smoke the published ones."""
+        from ..analysis import measures  # brings torch
+        if shown.profiles == (self.profile,):
+            asked = [(recipe, which) for recipe, which in measures.wanted(shown.rows) if which == name]
+            found = measures.measure_all(asked, self.workers)
+        else:
+            found = dict(ChainMap(*map(measures.read_published, shown.profiles)))
+        return {run_id: values for (run_id, which), values in found.items()
+                if which == name and run_id in shown.records}
+
+    def source(self, shown: Results) -> None:
+        """Print whose numbers follow. Smoke's own runs name no machine or commit: the kept copy stays the same."""
+        for name in shown.profiles:
+            of = [shown.records[r.recipe.run_id].provenance for r in study.grid(name, self.name)
+                  if r.recipe.run_id in shown.ids]
+            if of and name == "smoke":
+                print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which say nothing about methods.")
+            elif of:
+                kind = "just run" if name == self.profile else "published"
+                print(f"Profile {name}, {kind}: {len(of)} runs. {tables.hardware_and_versions(of)}.")
+
+    def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
+        """Keep a figure in build/<profile>/figures/ with the ids of the records it shows; in smoke nothing is kept."""
+        if self.profile != "smoke":
+            path = records.built(self.folder) / "figures" / f"{self.name}-{name}.png"
+            figures.save(fig, path, shown.ids if shown else [])
+
+    def record(self, table: pd.DataFrame) -> None:
+        """Keep this notebook's numbers as CSV in build/<profile>/tables/; in smoke nothing is kept."""
+        if self.profile == "smoke":
+            print(f"{len(table)} rows; the smoke profile keeps none.")
+            return
+        path = records.built(self.folder) / "tables" / f"{self.name}.csv"
+        tables.write(table, path)
+        print(f"Recorded {len(table)} rows in {path.relative_to(records.ROOT)}.")

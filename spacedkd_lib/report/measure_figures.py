@@ -1,0 +1,224 @@
+"""Measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training; and what
+idle updates do to a network.
+
+In the style of `figures`; nothing here needs torch. Each function takes what `Session.measures` returns, beside the
+runs they belong to. Taught in notebooks/06_loss_landscape.ipynb and (idle updates)
+notebooks/12_vision_transformers.ipynb.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ..statistics import correlation, mean_interval
+from .figures import PAGE, _panels, _say_n, _settings, colour, look, style
+
+Values = Mapping[str, np.ndarray]
+
+
+def _logarithmic(axis: Axis) -> None:
+    """A logarithmic scale in plain numbers; more ticks on a short one. What is drawn must be drawn before."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 7)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
+    """Filter-normalised planes side by side: above the surfaces, below their contours; one scale for all.
+
+    Args:
+        titled: title -> "steps" [n], "loss" [n, n] in nats.
+        highest: losses above it are drawn as it, nats.
+    """
+    style()
+    fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / max(len(titled), 1)), layout="constrained")
+    levels = np.linspace(0, highest, 17)
+    for k, (title, values) in enumerate(titled.items()):
+        a, b = np.meshgrid(values["steps"], values["steps"], indexing="ij")
+        loss = np.clip(values["loss"], None, highest)
+        ax = fig.add_subplot(2, len(titled), k + 1, projection="3d")
+        ax.plot_surface(a, b, loss, cmap="viridis", vmin=0, vmax=highest, lw=0, rcount=41, ccount=41)
+        ends = [values["steps"][0], 0, values["steps"][-1]]
+        ax.set(title=title, zlim=(0, highest), xticks=ends, yticks=ends)
+        flat = fig.add_subplot(2, len(titled), len(titled) + k + 1)
+        drawn = flat.contourf(a, b, loss, levels, cmap="viridis")
+        flat.contour(a, b, loss, levels[1:-1:2], colors="white", linewidths=0.4)
+        flat.plot(0, 0, "+", color="red")
+        flat.set(aspect="equal", xlabel="first direction", ylabel="second direction" if k == 0 else "")
+    if titled:
+        fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {highest:g})", shrink=0.8)
+    return fig
+
+
+def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labels: tuple[str, str],
+          pick=lambda values: values) -> Figure:
+    """A curve for each arm: mean over seeds, its 95% t interval as a band.
+
+    Args:
+        frame: from `tables.runs`, of one notebook.
+        found: run id -> values.
+        x, y: names of the values; y may have further axes, over which the mean is taken.
+        labels: of the two axes.
+        pick: chooses among a run's values first.
+    """
+    settings = _settings(frame[frame["run_id"].isin(list(found))])
+    fig, axes = _panels(settings, [2.1] * len(settings))
+    counts, drawn = {ax: [] for ax in axes}, {}
+    for ax, setting in zip(axes, settings):
+        for arm, part in frame[frame["setting"] == setting].groupby("arm", sort=False):
+            values = [pick(found[run]) for run in part["run_id"] if run in found]
+            if not values:
+                continue
+            curves = np.array([np.reshape(v[y], (len(v[x]), -1)).mean(axis=1) for v in values])  # [seeds, points]
+            mean, low, high = np.array([mean_interval(column)[:3] for column in curves.T]).T
+            shade, marker = look(arm)
+            ax.fill_between(values[0][x], low, high, color=shade, alpha=0.12, lw=0)
+            drawn[arm], = ax.plot(values[0][x], mean, color=shade, marker=marker, markevery=len(mean) // 8 + 1)
+            counts[ax].append(len(values))
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+        ax.grid(axis="y")
+    if drawn:
+        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2,
+                   title=f"mean over seeds; {_say_n(counts)}")
+    return fig
+
+
+def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
+    """Test accuracy against a measure, each run a point, arms in their looks; the correlation over all runs.
+
+    Args:
+        frame: a line a run: setting, arm, test_accuracy and the measure.
+        x: column of the measure, drawn on a logarithmic scale.
+        label: of the axis.
+    """
+    settings, drawn = _settings(frame), {}
+    fig, axes = _panels(settings, [2.4] * len(settings))
+    for ax, setting in zip(axes, settings):
+        part = frame[frame["setting"] == setting]
+        for arm, runs in part.groupby("arm", sort=False):
+            shade, marker = look(arm)
+            drawn[arm], = ax.plot(runs[x], runs["test_accuracy"], marker, color=shade, mec="white", mew=0.4)
+        r = correlation(np.log(part[x]), part["test_accuracy"])
+        _logarithmic(ax.xaxis)
+        ax.set(xlabel=label, ylabel="test accuracy (%)")
+        ax.set_title(f"{setting}\nr = {r:.2f}, {len(part)} runs")
+        ax.grid()
+    if drawn:
+        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def spectra(titled: Mapping[str, Values]) -> Figure:
+    """Spectral densities of Hessians, one line each, on a logarithmic scale."""
+    fig, (ax,) = _panels([""], [2.1])
+    for arm, values in titled.items():
+        ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
+    ax.set(yscale="log", ylim=(1e-7, 1), xlabel="eigenvalue of the Hessian", ylabel="density")
+    ax.legend()
+    return fig
+
+
+def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
+    """Curvature of student and teacher along training, a panel for each measure; bars of two standard errors where
+    there are some ("<measure>_se").
+
+    Args:
+        titled: arm -> "role", "epoch" and the measures, one entry a point.
+        columns: measure -> label.
+    """
+    fig, axes = _panels(list(columns.values()), [1.9] * len(columns))
+    for ax, name in zip(axes, columns):
+        for arm, values in titled.items():
+            for role, dashes in (("student", "-"), ("teacher", ":")):
+                of = values["role"] == role
+                error = 2 * values[f"{name}_se"][of] if f"{name}_se" in values else None
+                ax.errorbar(values["epoch"][of], values[name][of], error, fmt=dashes + look(arm)[1], color=colour(arm),
+                            elinewidth=0.6, label=f"{arm}, {role}")
+        _logarithmic(ax.yaxis)
+        ax.set(xlabel="epochs of its own updates")
+        ax.grid(axis="y")
+    if titled:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
+    return fig
+
+
+def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure:
+    """A group of bars for each condition, a bar for each arm: mean over seeds and 95% t interval.
+
+    Args:
+        frame: a line a run and condition: setting, arm, seed, the condition and the column.
+        condition: column that names the groups.
+        column, label: what is drawn, and the axis.
+    """
+    settings = _settings(frame)
+    many = frame[condition].nunique() > 5  # then their names stand upright
+    fig, axes = _panels(settings, [2.1 + 0.7 * many] * len(settings))
+    counts = {}
+    fig.set_figwidth(PAGE)
+    for ax, setting in zip(axes, settings):
+        part = frame[frame["setting"] == setting]
+        arms, groups = list(dict.fromkeys(part["arm"])), list(dict.fromkeys(part[condition]))
+        for k, arm in enumerate(arms):
+            at = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * 0.8 / len(arms)
+            of = part[part["arm"] == arm].groupby([condition, "seed"])[column].mean()
+            found = [mean_interval(of.get(group, [])) for group in groups]
+            ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found],
+                   color=colour(arm), error_kw={"lw": 0.7}, label=arm)
+            counts.setdefault(ax, []).extend(i.n for i in found)
+        ax.set_xticks(range(len(groups)), [str(group).replace("_", " ") for group in groups], rotation=90 * many)
+        ax.set_ylabel(label)
+        ax.grid(axis="y")
+    if settings:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                   title=f"mean over seeds; {_say_n(counts)}")
+    return fig
+
+
+IDLE_PARTS = {"all": ("as released", "#D55E00", "-"), "momentum": ("momentum only", "#0072B2", "--"),
+              "decay": ("decay only", "#009E73", "-.")}
+
+
+def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figure:
+    """A network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what it
+    still knows.
+
+    Args:
+        moved: from `idle.drift`.
+        resumed: from `idle.resumed`; lengths are shown one by one and as a mean that runs over a tenth of them.
+        limit: how far momentum alone carries it, in updates: `idle.coasting()`.
+    """
+    style()
+    fig, (far, long, known) = plt.subplots(1, 3, figsize=(PAGE, 2.9), layout="constrained")
+    for part, (name, shade, dashes) in IDLE_PARTS.items():
+        of = moved[moved["part"] == part]
+        far.plot(of["idle"], of["distance"], dashes, color=shade, label=name)
+        known.plot(of["idle"], of["test_accuracy"], dashes, color=shade)
+    far.axhline(limit, color="black", lw=0.8, ls=":", label=f"momentum, closed form: {limit:.2f}")
+    long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
+    smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
+    long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
+    long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted, second moment alone")
+    long.axhline(1, color="#999999", lw=0.8)
+    for ax in (far, known):
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(0, None)
+        ax.set_xticks([k for k in (0, 1, 10, 100, 1000) if k <= moved["idle"].max()])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("idle updates (log from 1)")
+    far.set(title="distance from where it stopped", ylabel="in usual updates")
+    long.set(title="when it learns again", xlabel="updates after idling", ylabel="length, never idle = 1",
+             ylim=(0, None))
+    known.set(title="what it still knows", ylabel="test accuracy (%)")
+    fig.legend(*(a + b for a, b in zip(far.get_legend_handles_labels(), long.get_legend_handles_labels())),
+               loc="outside lower center", ncols=3)
+    return fig

@@ -1,0 +1,1 @@
+"""Files: records, clean stops, and the caps that make bits repeat. No torch here."""

@@ -1,0 +1,331 @@
+"""One directory a run: recipe.json first, result.json last. No torch, except where weights are read or written.
+
+A record is complete when its result.json exists, and never changes after that. Local runs live in runs/ (ignored
+by git); what is published lives in results/<profile>/records.jsonl.gz, one record a line, and only `make publish`
+writes there.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import gzip
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Callable, Iterable, Iterator
+
+import numpy as np
+
+from .. import __version__
+from ..errors import InputError
+from ..recipes import Recipe, from_dict
+from . import stopping
+
+ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parents[2]).resolve()
+
+
+def runs_folder() -> Path:
+    """Where local runs live: $SPACEDKD_RUNS, or runs/ beside the package."""
+    return Path(os.environ.get("SPACEDKD_RUNS") or ROOT / "runs").resolve()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run left behind.
+
+    recipe: what was asked for. epochs: one dict of numbers an epoch. summary: the numbers of the whole run, among
+    them the headline "test_accuracy" (percent, last epoch). provenance: data, code, versions, hardware, duration.
+    predictions: what `predicted` reads; empty in records from before there were any.
+    """
+
+    recipe: Recipe
+    epochs: list[dict]
+    summary: dict
+    provenance: dict
+    predictions: str = ""
+
+    @property
+    def run_id(self) -> str:
+        return self.recipe.run_id
+
+    def numbers(self) -> list[dict]:
+        """The epochs without what depends on the clock: equal for equal runs, bit for bit."""
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.epochs]
+
+    def predicted(self) -> np.ndarray:
+        """The class of each test picture by the headline network at the last epoch, int64 [N].
+
+        Raises:
+            InputError: the record holds none.
+        """
+        if not self.predictions:
+            raise InputError(f"The record of run {self.run_id} is from before predictions were kept: delete "
+                             f"{runs_folder() / self.run_id} and run it again.")
+        kind, content = self.predictions.split(" ")
+        return np.frombuffer(zlib.decompress(base64.b64decode(content)), kind).astype(np.int64)
+
+    def to_json(self) -> str:
+        """Canonical JSON with a checksum of itself, so that a flipped byte is noticed."""
+        values = {"run_id": self.run_id, "recipe": json.loads(self.recipe.to_json()), "summary": self.summary,
+                  "provenance": self.provenance, "epochs": self.epochs}
+        if self.predictions:  # a record from before there were any keeps its bytes
+            values["predictions"] = self.predictions
+        return json.dumps(values | {"sha256": _checksum(values)}, sort_keys=True)
+
+
+def packed(predicted: np.ndarray) -> str:
+    """Class numbers [N] as a short text: NumPy's name of a byte each, or of two beyond class 255, and their bytes,
+    compressed, in base64."""
+    kind = np.dtype("u1" if predicted.max() < 256 else "<u2")
+    return f"{kind.str} {base64.b64encode(zlib.compress(predicted.astype(kind).tobytes(), 9)).decode()}"
+
+
+def _checksum(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def from_json(text: str | bytes, where: str) -> Record:
+    """The inverse of `Record.to_json`.
+
+    Raises:
+        InputError: not a record, a record of another recipe version, or one that was altered or damaged.
+    """
+    try:
+        values = json.loads(text)
+        if values.pop("sha256") != _checksum(values):
+            raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
+        return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"],
+                      values.get("predictions", ""))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raises:
+        InputError: nothing can be written into `folder`.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, "")
+    probe.unlink()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The whole content or nothing, under `path`, and on the disk when this returns.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; what was under `path` is still there.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with open(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise InputError(f"{path} cannot be written ({error.strerror}): " + (
+            "free some space and give the same command again; what is finished is kept." if full else
+            "make its folder writable, or set SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is."
+        )) from None
+    if hasattr(os, "O_DIRECTORY"):  # the name too must survive a loss of power; Windows opens no folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
+    """The finished local record of a recipe, or None.
+
+    Raises:
+        InputError: it was altered or damaged.
+    """
+    path = (runs or runs_folder()) / recipe.run_id / "result.json"
+    return from_json(path.read_bytes(), str(path)) if path.exists() else None
+
+
+def diverged(recipe: Recipe) -> str:
+    """Why this machine gave up a run of the recipe; empty if it did not."""
+    path = _note(recipe)
+    return path.read_text() if path.exists() else ""
+
+
+def note_divergence(recipe: Recipe, why: str) -> None:
+    write_atomically(_note(recipe), why)
+
+
+def _note(recipe: Recipe) -> Path:
+    return runs_folder() / ".diverged" / recipe.run_id / "why.txt"
+
+
+def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,
+         predictions: str = "", runs: Path | None = None) -> Record:
+    """Write a finished run: recipe, weights, and last of all the result that makes it complete.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    from safetensors.torch import save as to_bytes
+    folder = (runs or runs_folder()) / recipe.run_id
+    content = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    record = Record(recipe, epochs, summary, provenance | {"weights_sha256": hashlib.sha256(content).hexdigest()},
+                    predictions)
+    write_atomically(folder / "recipe.json", recipe.to_json())
+    write_atomically(folder / "weights.safetensors", content)
+    write_atomically(folder / "result.json", record.to_json())
+    return record
+
+
+@contextmanager
+def locked(recipes: Iterable[Recipe], runs: Path | None = None,
+           say: Callable[[str], None] = print) -> Iterator[None]:
+    """Hold these runs for this process; another process that wants one waits until it is free. The operating system
+    frees the runs of a process that ends, however it ends.
+
+    Raises:
+        Stopped: asked to stop while waiting.
+    """
+    told = []
+    folder = (runs or runs_folder()) / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
+            file = held.enter_context(open(folder / name, "w"))
+            while not _taken(file):
+                if file not in told:
+                    say(f"Run {name} is being trained by another process: waiting for it.")
+                    told.append(file)
+                if stopping.requested():
+                    raise stopping.Stopped(f"on request, while waiting for run {name}")
+                time.sleep(0.5)
+        yield
+
+
+def _taken(file) -> bool:
+    import fcntl
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
+    """Final weights of a local run: "student.<name>", "teacher.<name>", "projector.<name>" -> tensor.
+
+    Raises:
+        InputError: the run is not on this machine (weights are not published), or its file was damaged.
+    """
+    from safetensors.torch import load as from_bytes
+    path = (runs or runs_folder()) / recipe.run_id / "weights.safetensors"
+    record = load(recipe, runs)
+    if record is None or not path.exists():
+        raise InputError(f"The weights of run {recipe.run_id} are not on this machine ({path}): run its recipe first.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != record.provenance.get("weights_sha256"):
+        raise InputError(f"{path} was altered or damaged (its checksum does not hold): delete {path.parent} and run "
+                         "again.")
+    return from_bytes(content)
+
+
+def built(folder: str) -> Path:
+    """Where `make reproduce` leaves tables, figures and notebooks of a profile; ignored by git."""
+    return ROOT / "build" / folder
+
+
+def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
+    return ROOT / "results" / profile / name
+
+
+def read_published(profile: str) -> dict[str, Record]:
+    """Run id -> published record of a profile; empty if there are none."""
+    path = published_file(profile)
+    if not path.exists():
+        return {}
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    records = [from_json(line, f"{path.name} of results/{profile}, line {i + 1}") for i, line in enumerate(lines)]
+    return {record.run_id: record for record in records}
+
+
+def publish(records: Iterable[Record], profile: str) -> Path:
+    """Write the records as the published ones of a profile, one JSON line each, ordered by run id; compressed. Equal
+    records give equal bytes."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    path = published_file(profile)
+    lines = "".join(record.to_json() + "\n" for record in ordered)
+    write_atomically(path, gzip.compress(lines.encode(), mtime=0))
+    return path
+
+
+def restore(published: Iterable[Record]) -> None:
+    """Lay published records, without their weights, into the runs folder where they are missing."""
+    for record in published:
+        folder = runs_folder() / record.run_id
+        if not (folder / "result.json").exists():
+            write_atomically(folder / "recipe.json", record.recipe.to_json())
+            write_atomically(folder / "result.json", record.to_json())
+
+
+# Provenance
+
+@cache
+def environment() -> dict:
+    """Code and software identity: git commit, whether the library differed from it, versions, processor. Unknown is
+    None: where git does not answer, SPACEDKD_COMMIT may name the commit."""
+    changes = _git("status", "--porcelain", "--", "spacedkd_lib")
+    return {"git_commit": _git("rev-parse", "HEAD") or os.environ.get("SPACEDKD_COMMIT") or None,
+            "git_dirty": None if changes is None else bool(changes),
+            "python": platform.python_version(), "cpu": _cpu_name(),
+            "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the folder of the package; None where it does not answer."""
+    return answer(["git", *arguments], ROOT)
+
+
+def answer(command: list[str], folder: Path | None = None) -> str | None:
+    """What a program prints; None if it is missing, fails or takes too long."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or sys.platform
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

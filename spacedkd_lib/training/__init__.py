@@ -1,0 +1,1 @@
+"""The loop, checkpoints, and ways to run it faster."""

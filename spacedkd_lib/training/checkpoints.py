@@ -1,0 +1,216 @@
+"""Checkpoints: tensors and counters in one file, whole or not at all, verified before they are believed.
+
+A folder holds the last two, named by progress: `000000123.safetensors` with its SHA-256 beside it in
+`000000123.sha256`. The checksum is written second, so a file without one is one that was being written. The format
+is safetensors: reading it executes nothing. The order is that of the names, never of the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..store import stopping
+from ..store.records import runs_folder, write_atomically
+from . import distributed
+
+FORMAT = 1  # raised when the content's meaning changes; checkpoints of another format are not read
+KEPT = 2
+TOGETHER = 20  # events after which several processes agree whether to stop: each time costs a message
+
+
+def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) -> Path:
+    """Write a checkpoint and drop all but the last two.
+
+    Args:
+        progress: grows from one checkpoint to the next; becomes the name.
+        tensors: name -> tensor, from any device.
+        meta: what JSON can hold; numbers come back exactly.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; older checkpoints are untouched.
+    """
+    from safetensors.torch import save as to_bytes
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = to_bytes(held, {"spacedkd": json.dumps({"format": FORMAT} | meta)})
+    path = folder / f"{progress:09d}.safetensors"
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".sha256"), hashlib.sha256(content).hexdigest())
+    for old in sorted(folder.glob("*.safetensors"))[:-KEPT]:
+        old.with_suffix(".sha256").unlink(missing_ok=True)  # first: what is left is then no checkpoint
+        old.unlink()
+    return path
+
+
+def latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict] | None:
+    """The newest checkpoint that is whole: its path, tensors (on the CPU) and meta; None if there is none.
+
+    One that is damaged, or of another format, is passed over with a line on stderr.
+    """
+    from safetensors.torch import load as from_bytes
+    for path in sorted(folder.glob("*.safetensors"), reverse=True):
+        content, checksum = path.read_bytes(), path.with_suffix(".sha256")
+        if not checksum.exists() or checksum.read_text() != hashlib.sha256(content).hexdigest():
+            print(f"Checkpoint {path} is damaged or incomplete: using an older one, if there is one.", file=sys.stderr)
+            continue
+        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+        meta = json.loads(header["__metadata__"]["spacedkd"])
+        if meta["format"] != FORMAT:
+            print(f"Checkpoint {path} has format {meta['format']} and this package reads {FORMAT}: not used.",
+                  file=sys.stderr)
+            continue
+        return path, from_bytes(content), meta
+    return None
+
+
+class Keeper:
+    """Saves the runs of a sweep to a folder from time to time, and brings them back from there.
+
+    A checkpoint holds networks, optimizers, sums of the epoch so far, rows, positions and torch's generator; batches
+    need none, they follow from their number. It may be taken between any two events.
+
+    Args:
+        folder: where; None keeps nothing.
+        runs: of train.Run. They continue from the last checkpoint in `folder` that knows them all.
+        made_by: what must agree for the same bits to follow; a checkpoint made by something else is not used.
+    """
+
+    def __init__(self, folder: Path | None, runs: list, made_by: dict):
+        self.folder, self.all, self.runs, self.made_by = folder, runs, runs, made_by
+        self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
+        self.started = self.saved = time.monotonic()
+        self.number, self.path, self.events = 0, None, 0
+        if folder:
+            self._restore()
+
+    def seconds(self) -> float:
+        """Of training, those before an interruption included."""
+        return time.monotonic() - self.started
+
+    def after(self, event) -> None:
+        """Called after each event; saves when it is time, or when asked to stop.
+
+        Raises:
+            Stopped: asked to stop; what was done is saved.
+        """
+        self._mark_failed()
+        self.events += 1
+        together = distributed.processes() == 1 or self.events % TOGETHER == 0
+        stop = together and distributed.any_process(stopping.requested())
+        if self.folder and distributed.rank() == 0 and (stop or time.monotonic() - self.saved >= self.every):
+            self._save()
+        if stop:
+            raise stopping.Stopped("on request")
+
+    def _mark_failed(self) -> None:
+        """The last checkpoint from before a run failed is put aside, and named."""
+        for run in self.runs:
+            if run.failed and self.path:
+                aside = runs_folder() / ".diverged" / run.recipe.run_id / self.path.name
+                write_atomically(aside, self.path.read_bytes())
+                run.failed = f"{run.failed.removesuffix('.')}; the last good checkpoint is {aside}."
+        self.runs = [run for run in self.runs if not run.failed]
+
+    def _save(self) -> None:
+        if distributed.processes() == 1:  # several must find a failure together, at the end of the epoch
+            for run in self.runs:
+                run.check()  # so that every checkpoint is a good one
+            self._mark_failed()
+        started = time.monotonic()
+        tensors, alias, first = {"generator": torch.get_rng_state()}, {}, {}
+        for run in self.runs:
+            for key, tensor in _tensors(run).items():
+                name = f"{run.recipe.run_id}/{key}"
+                same = first.setdefault((tensor.data_ptr(), tensor.shape), name)
+                if same == name:
+                    tensors[name] = tensor
+                else:
+                    alias[name] = same  # the shared teacher's
+        self.saved = time.monotonic()
+        try:
+            self.path = save(self.folder, self.number + 1, tensors, {
+                "made_by": self.made_by, "alias": alias, "seconds": self.seconds(),
+                "runs": {run.recipe.run_id: _numbers(run) for run in self.runs},
+                "failed": {run.recipe.run_id: run.failed for run in self.all if run.failed}})
+            self.number += 1
+            self.every = max(self.every, 20 * (time.monotonic() - started))  # at most a twentieth of the time
+        except InputError as error:  # no reason to end the training: there may be space again when it is over
+            print(f"No checkpoint: {error}", file=sys.stderr)
+
+    def _restore(self) -> None:
+        self.number = max((int(path.stem) for path in self.folder.glob("*.safetensors")), default=0)
+        found = latest(self.folder)
+        if found is None:
+            return
+        path, tensors, meta = found
+        known = meta["runs"].keys() | meta["failed"].keys()
+        if meta["made_by"] != self.made_by or not {run.recipe.run_id for run in self.runs} <= known:
+            print(f"Checkpoint {path} is of other runs, data, software or hardware: starting anew.", file=sys.stderr)
+            return
+        for run in self.runs:
+            run.failed = meta["failed"].get(run.recipe.run_id, "")
+        self.runs = [run for run in self.runs if not run.failed]
+        torch.set_rng_state(tensors["generator"])
+        for run in self.runs:
+            prefix = f"{run.recipe.run_id}/"
+            own = {name.removeprefix(prefix): tensors[meta["alias"].get(name, name)]
+                   for name in (*tensors, *meta["alias"]) if name.startswith(prefix)}
+            _put_back(run, own, meta["runs"][run.recipe.run_id])
+        self.path, self.started = path, self.started - meta["seconds"]
+
+
+def _tensors(run) -> dict[str, Tensor]:
+    """All tensors that a run's future depends on."""
+    held = {f"module/{name}": tensor for name, tensor in run.weights().items()}
+    for kind, optimizer in run.optimizer.items():
+        for i, p in enumerate(_parameters(optimizer)):
+            held |= {f"optimizer/{kind}/{i}/{key}": value for key, value in optimizer.state[p].items()
+                     if isinstance(value, Tensor)}
+    held |= {f"view/{key}": value for key, value in getattr(run.distiller, "views", {}).items()}
+    held |= {f"predicted/{key}": value for key, value in run.predicted.items()}
+    held |= {f"sum/{key}": value for key, value in run.tally.sums.items()}
+    return held | {f"diverged/{kind}": value for kind, value in run.tally.diverged.items()}
+
+
+def _numbers(run) -> dict:
+    tally = run.tally
+    return {"position": run.position, "rows": run.rows, "grade": run.grade, "told": run.told, "images": tally.images,
+            "updates": tally.updates, "seconds": time.perf_counter() - tally.started}
+
+
+def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
+    run.position, run.rows, run.told = numbers["position"], numbers["rows"], numbers["told"]
+    while run.grade < numbers["grade"]:
+        run.grow()
+    run.tally.images, run.tally.updates = numbers["images"], numbers["updates"]
+    run.tally.started = time.perf_counter() - numbers["seconds"]
+    weights = run.weights()
+    device = next(iter(weights.values())).device
+    for name, saved in tensors.items():
+        what, key = name.split("/", 1)
+        if what == "module":
+            weights[key].copy_(saved)
+        elif what == "optimizer":
+            kind, i, key = key.split("/")
+            p = _parameters(run.optimizer[kind])[int(i)]
+            # As the optimizer itself would have made it: in the parameter's memory format, and a count of updates where
+            # the step runs, which is on the parameter's device if it is one kernel.
+            at = p.device if run.optimizer[kind].defaults["fused"] else saved.device
+            like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved, device=at)
+            run.optimizer[kind].state[p][key] = like.detach().copy_(saved)
+        else:
+            held = {"view": getattr(run.distiller, "views", {}), "predicted": run.predicted, "sum": run.tally.sums,
+                    "diverged": run.tally.diverged}
+            held[what][key] = saved.to(device, copy=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,174 @@
+"""Several seeds at once: runs whose recipes are equal but for the seed, updated together by `torch.func.vmap`.
+
+What S runs hold lies in tensors of one more dimension, [S, ...], and each run's own parameters, buffers and optimizer
+states are parts of them. So a run is evaluated, saved and continued like any other, while an update of all launches
+about as many kernels as an update of one. For a large GPU and small networks, which keep it waiting for its next
+kernel.
+
+Promised: each run makes the updates that it makes alone, as many, on the same batches, at the same rates. Its numbers
+are those of the run alone up to rounding, since kernels for several networks add in another order: after two epochs
+weights and losses agree to 1e-9 in double precision, while in single precision rounding grows with training. The same
+seeds together give the same bits each time, also when stopped and continued. A record's provenance holds the number of
+them, "seeds_together".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ..data import datasets
+from ..errors import InputError
+from ..models.resnet import ResNet, parameters
+from ..recipes import Recipe, is_transformer, stochastic, teacher_shape
+from . import distributed
+
+LARGEST = 1_000_000  # parameters of a network (ours): a larger one fills a GPU by itself
+
+
+def fits(recipes: Iterable[Recipe]) -> bool:
+    """Whether a sweep can be trained together with those of other seeds: small networks of convolutions, updates that
+    draw nothing, schedules that do not depend on the seed, and a shared teacher with one set of batch statistics."""
+    recipes = list(recipes)
+    return all(map(_fits, recipes)) and (len(recipes) == 1 or all(recipe.teacher_mode != "train" for recipe in recipes))
+
+
+def _fits(recipe: Recipe) -> bool:
+    teacher = teacher_shape(recipe)
+    return (recipe.method in ("baseline", "online_kd", "offline_kd", "self_kd") and not stochastic(recipe) and
+            recipe.rule != "random" and recipe.idle_update == "skip" and recipe.optimizer != "sam" and
+            recipe.accumulate == recipe.batch_norm_parts == distributed.processes() == 1 and
+            _small(recipe.model, recipe.width) and _small(teacher["model"], teacher["width"]))
+
+
+@cache
+def _small(model: str, width: int) -> bool:
+    if is_transformer(model):
+        return False
+    with torch.device("meta"):
+        return parameters(ResNet(model, classes=100, width=width)) <= LARGEST
+
+
+def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
+    """A list for each seed.
+
+    Raises:
+        InputError: the lists differ in more than the seed, are not of one fold, or hold recipes that do not fit.
+    """
+    groups: dict[int, list[Recipe]] = {}
+    for recipe in recipes:
+        groups.setdefault(recipe.seed, []).append(recipe)
+    first, *others = ([replace(recipe, seed=0) for recipe in group] for group in groups.values())
+    folds = {datasets.fold(recipe.dataset, recipe.seed) for recipe in recipes}
+    if others and not (all(group == first for group in others) and len(folds) == 1 and fits(first)):
+        raise InputError(f"These {len(recipes)} recipes of {len(groups)} seeds cannot be trained together "
+                         "(stacked.fits): give lists that are equal but for the seed and test on the same "
+                         "pictures, or train one seed after the other.")
+    return list(groups.values())
+
+
+class _Whole(nn.Module):
+    """A distiller's networks as one module, whose call is one of its steps."""
+
+    def __init__(self, distiller):
+        super().__init__()
+        self.parts, self.steps = nn.ModuleDict(distiller.modules), (distiller,)
+
+    def forward(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return getattr(self.steps[0], kind)(x, y) or {}
+
+
+class Stack:
+    """S distillers as one: x [S, B, C, H, W], y [S, B] -> terms, "each" their losses [S] and "loss" the sum.
+
+    Args:
+        runs: of train.Run, one a seed; their tensors become parts of the stack's.
+        known: the first run's tensors and optimizers -> the stack's. Stacks whose students share their teachers share
+            this too.
+    """
+
+    trained: dict = {}  # the optimizers are made here, from those of the runs
+
+    def __init__(self, runs: list, known: dict):
+        self.runs = runs
+        wholes = [_Whole(run.distiller) for run in runs]
+        self.whole = wholes[0]
+        self.parameters = _stacked([dict(whole.named_parameters()) for whole in wholes], known)
+        self.buffers = _stacked([dict(whole.named_buffers()) for whole in wholes], known)
+        self.own_views = [getattr(run.distiller, "views", {}) for run in runs]
+        some = next(filter(None, self.own_views), {})  # also for a run that has failed, and has none
+        self.views = known.setdefault("views", {})
+        self.views |= {key: torch.stack([(own or some)[key] for own in self.own_views]) for key in some}
+        self.view_before_update = getattr(runs[0].distiller, "view_before_update", False)
+        self.optimizer = {}
+        for kind in runs[0].optimizer:
+            own = [run.optimizer[kind] for run in runs]
+            if own[0] not in known:
+                known[own[0]] = _optimizer(own, known)
+            self.optimizer[kind] = known[own[0]]
+
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return self._terms("teach", x, y)
+
+    def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return self._terms("learn", x, y)
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        self._terms("forward", x, y)
+
+    def _terms(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        seen = self.own_views[0]  # within vmap they are every distiller's
+
+        def of_one(parameters, buffers, views, x, y):
+            seen.update(views)
+            terms = functional_call(self.whole, (parameters, buffers), (kind, x, y))
+            return terms, dict(seen) if kind == "teach" else {}
+
+        views = self.views if kind == "learn" and self.view_before_update else {}
+        terms, said = vmap(of_one)(self.parameters, self.buffers, views, x, y)
+        self.views |= said
+        return terms and terms | {"each": terms["loss"], "loss": terms["loss"].sum()}
+
+    def share_views(self) -> None:
+        """Let what each distiller has seen of its teacher be a part of what all have."""
+        for i, own in enumerate(self.own_views):
+            own.update({key: value[i] for key, value in self.views.items()})
+
+
+def _stacked(tensors: list[dict[str, Tensor]], known: dict) -> dict[str, Tensor]:
+    """Name -> the tensors of all runs as one, of which each run's becomes a part."""
+    for name, first in tensors[0].items():
+        if first not in known:
+            whole = torch.stack([own[name].detach() for own in tensors])
+            for own, part in zip(tensors, whole):
+                own[name].data = part
+            known[first] = whole.requires_grad_(first.requires_grad)
+    return {name: known[first] for name, first in tensors[0].items()}
+
+
+def _optimizer(own: list[torch.optim.Optimizer], known: dict) -> torch.optim.Optimizer:
+    """One optimizer of all runs' parameters, in the state that theirs are in; their states become parts of its."""
+    groups = own[0].param_groups
+    made = type(own[0])([group | {"params": [known[p] for p in group["params"]]} for group in groups])
+    parameters = list(zip(*[[p for group in optimizer.param_groups for p in group["params"]] for optimizer in own]))
+    for ps in parameters:
+        states = [optimizer.state.pop(p, None) for optimizer, p in zip(own, ps)]
+        if any(states):
+            some = next(filter(None, states))  # also for a run that has failed, and has none
+            made.state[known[ps[0]]] = {key: torch.stack([(state or some)[key] for state in states])
+                                        if value.shape == ps[0].shape else value for key, value in some.items()}
+
+    def share(*_) -> None:
+        if len(made.state) > len(own[0].state):  # a parameter's state begins with its first update
+            for ps in [ps for ps in parameters if known[ps[0]] in made.state]:
+                for i, p in enumerate(ps):
+                    own[i].state[p] = {key: value[i] if value.dim() > p.dim() else value
+                                       for key, value in made.state[known[ps[0]]].items()}
+    share()
+    made.register_step_post_hook(share)
+    return made
