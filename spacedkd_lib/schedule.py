@@ -19,17 +19,17 @@ from typing import Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
 
-RULES = ("fixed", "expanding", "random", "constant", "head_start")
+RULES = ("fixed", "expanding", "random", "constant")
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
 
 class Event(NamedTuple):
-    kind: str  # "teach", "learn", "epoch"; "forward" (see `spaced_schedule`, teach_last), "fit" (refit), "grow"
+    kind: str  # "teach", "learn", "epoch"; "forward" (see `spaced_schedule`, teach_last), "grow"
     index: int  # the batch, counted from 0 over the whole run; for "epoch" the epochs completed
     block: int  # the block that the batch belongs to, counted from 0
 
 
-ALONE = ("learn", "forward", "fit", "grow")  # what each of several students who share a teacher does by itself
+ALONE = ("learn", "forward", "grow")  # what each of several students who share a teacher does by itself
 
 
 class Counts(NamedTuple):
@@ -76,7 +76,7 @@ def _increasing(ends: Iterable[int]) -> Iterator[int]:
 
 
 def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
-                    tail: str = "replay", counter: str = "one", teach_last: bool = True, refit: int = 0,
+                    tail: str = "replay", counter: str = "one", teach_last: bool = True,
                     extra_step: bool = False, seed: int = 0) -> Iterator[Event]:
     """Events of one run, in order.
 
@@ -87,15 +87,13 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             learns a block and then the teacher; with "constant" the teacher has always made int(L |s|) updates fewer.
         rule: "fixed", "expanding" or "random" block lengths, see `block_ends`; "constant": no blocks, the student
             learns each batch when the teacher has made int(L s) more updates than itself, until the teacher has come
-            to its end; or "head_start": the teacher first learns int(L s) batches more than the student ever will,
-            then both learn the same batches side by side. The last two are ours, controls for A6.
+            to its end (ours, a control for A6).
         tail: "replay" learns the last, partial block too (ours); "drop" loses it (released programs, A11).
         counter: "one", or "epoch_early" for the released self-KD program (A4).
         teach_last: False leaves out the teacher's update on the batch that starts a replay, as the released
             self-KD program does: its replay updates the teacher on that batch anyway. In its place comes, for
             blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
             statistics, without an update.
-        refit: so many times "fit b" for each batch of a block comes before its replay (blocks only).
         extra_step: a replay of whole epochs is followed by one more "learn", of the next batch
             (released transformer programs, V10; blocks only).
         seed: of the random rule.
@@ -111,11 +109,9 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
                          "cannot be made: give at least one of each, and an interval up to the number of epochs.")
     if interval < 0:
         return _behind(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1), rule)
-    if rule == "head_start":
-        return _head_start(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval))
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
-    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, extra_step, seed)
+    return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, extra_step, seed)
 
 
 class Course(NamedTuple):
@@ -243,15 +239,7 @@ def snapshots(epochs: int, batches_per_epoch: int, interval: float) -> Iterator[
             yield Event("epoch", (batch + 1) // batches_per_epoch, batch // length)
 
 
-def _head_start(epochs: int, batches_per_epoch: int, ahead: int) -> Iterator[Event]:
-    """Online KD with a teacher that is not new; what it learnt before are the batches after the student's last, so
-    that the student's are those of every other schedule."""
-    total = epochs * batches_per_epoch
-    yield from (Event("teach", total + earlier, 0) for earlier in range(ahead))
-    yield from _delayed(epochs, batches_per_epoch, 0, "replay")
-
-
-def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, refit, extra_step, seed
+def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, extra_step, seed
             ) -> Iterator[Event]:
     total = epochs * batches_per_epoch
     length = interval_batches(batches_per_epoch, interval)
@@ -264,8 +252,6 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
         elif length:
             yield Event("forward", batch, block)
         if replay or (tail == "replay" and batch + 1 == total):
-            for _ in range(refit):
-                yield from (Event("fit", earlier, block) for earlier in range(start, batch + 1))
             more = extra_step and replay and (batch + 1 - start) % batches_per_epoch == 0
             for earlier in range(start, batch + 1 + more):
                 yield Event("learn", earlier, block)

@@ -7,7 +7,6 @@ Taught in notebooks/11_education_distillation.ipynb.
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,29 +96,22 @@ class School:
         self.where = [(self.of_image == k).nonzero().flatten() for k in range(len(groups))]
         self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
         self.lessons = Dealt(self.own, mixed=True)
-        self.shared = self.learned(replace(recipe, replay="same")) if recipe.teacher_batches == "shared" else None
 
     @property
     def images(self) -> Tensor:
         return self.batches.images
 
     def __len__(self) -> int:
-        """The teachers' batches an epoch (of the last grade, where they are the student's)."""
-        return len(self.lessons) if self.shared is None else self.course(self.recipe).grades[-1][1]
+        """The teachers' batches an epoch."""
+        return len(self.lessons)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Batch i of the teachers."""
-        if self.shared is None:
-            return self.lessons[i]
-        x, y = self.shared[i]
-        idle = [self.own[k].pictures(share, i) for k, share in self._idle(i)]
-        return tuple(torch.cat(parts) for parts in zip((x, y), *idle)) if idle else (x, y)
+        return self.lessons[i]
 
     def indices(self, i: int) -> Tensor:
         """Which images the teachers' batch i holds: int64 [B], on the CPU."""
-        if self.shared is None:
-            return self.lessons.indices(i)
-        return torch.cat([self.shared.indices(i), *(share for _, share in self._idle(i))])
+        return self.lessons.indices(i)
 
     def sizes(self, batches: School | Grades, i: int) -> list[int]:
         """How many pictures of each group batch i of the teachers or of a student holds."""
@@ -128,7 +120,7 @@ class School:
     def course(self, recipe: Recipe) -> Course:
         """How long a recipe's grades are, in epochs and batches."""
         parts = self._parts(recipe)
-        return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), 0 if self.shared else len(self.lessons))
+        return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self.lessons))
 
     def learned(self, recipe: Recipe) -> Grades:
         """The batches of a recipe's student."""
@@ -139,8 +131,7 @@ class School:
         """Images that a student is trained on, grade by grade, and each teacher, over the whole run."""
         epochs = grade_lengths(recipe)
         student = [part.count * length for part, length in zip(self._parts(recipe), epochs)]
-        first = 0 if recipe.teacher_batches == "own" or recipe.teacher_start == "run" or recipe.growth == "none" else 1
-        return student, [len(chosen) * sum(epochs[k * first:]) for k, chosen in enumerate(self.where)]
+        return student, [len(chosen) * sum(epochs) for chosen in self.where]
 
     def _parts(self, recipe: Recipe) -> list:
         """An epoch's batches in each grade; a student that does not grow has one grade, of all groups."""
@@ -154,23 +145,3 @@ class School:
                 all_images = len(chosen) == len(self.images)
                 parts.append(self.batches if all_images else self.batches.of(chosen, f"grade {grade}"))
         return parts
-
-    def _reached(self, i: int) -> int:
-        """How many groups a student of the teachers' batch i has reached."""
-        return self.shared.course.locate(i)[0] + 1 if self.recipe.growth == "grow" else len(self.own)
-
-    def _idle(self, i: int) -> list[tuple[int, Tensor]]:
-        """The groups that are not reached yet and learn beside batch i, and which images of theirs."""
-        waiting = range(self._reached(i), len(self.own)) if self.recipe.teacher_start == "run" else ()
-        return [(k, self._share(k, i)) for k in waiting]
-
-    def _share(self, k: int, i: int) -> Tensor:
-        """What a teacher whose group is not reached yet learns beside batch i: its images, dealt evenly over the
-        batches of an epoch."""
-        grade, local = self.shared.course.locate(i)
-        batches = self.shared.course.grades[grade][1]
-        epoch, position = divmod(local, batches)
-        order = self.own[k]._order(sum(e for e, _ in self.shared.course.grades[:grade]) + epoch)
-        pairs = len(order) // 2  # dealt in twos, as a teacher needs two (batch norm); the last may be three
-        begin, end = (2 * (at * pairs // batches) for at in (position, position + 1))
-        return order[begin:end if end < 2 * pairs else None]

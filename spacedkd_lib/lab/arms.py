@@ -12,10 +12,9 @@ from typing import Callable
 
 from ..methods.dropout_ema import equal_horizon
 from ..recipes import (
-    Recipe, baseline, ema, grade_lengths, mutual, offline, offline_kd, online_kd, past_self, preset, self_kd, spaced,
+    Recipe, baseline, ema, grade_lengths, mutual, offline, offline_kd, online_kd, past_self, preset, self_kd,
+    set_deviation, spaced, switches,
 )
-from ..recipes.deviations import switches, turn
-from ..recipes.transformer_deviations import TRANSFORMER_DEVIATIONS
 from ..schedule import interval_batches
 from .tuning import tuned
 
@@ -193,7 +192,7 @@ def audit_arms(setting: Setting) -> dict[str, Recipe]:
         arms |= {f"{name}clean": ahead, f"{name}clean, s=0": beside}
         for id in ids:
             at, recipe = (", s=0", beside) if id == "A7" else ("", ahead)  # it acts there only
-            arms[f"{name}clean + {id}{at}"] = turn(recipe, id)
+            arms[f"{name}clean + {id}{at}"] = set_deviation(recipe, id)
     return arms
 
 
@@ -250,7 +249,7 @@ def transformer_arms(setting: Setting) -> dict[str, Recipe]:
         released = replace(released, student_clock="own", extra_step=False)
     return {"baseline": baseline(base), "online KD": online, f"spaced KD s={s:g}": clean, "offline KD": offline_kd(base),
             "released online KD": preset(online, "released"), f"released spaced KD s={s:g}": released,
-            f"released, no idle updates s={s:g}": turn(released, TRANSFORMER_DEVIATIONS["V1"], "clean"),
+            f"released, no idle updates s={s:g}": set_deviation(released, "V1", "clean"),
             f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
 
 

@@ -65,10 +65,10 @@ SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="r
 _MINIATURE = replace(GLYPHS, epochs=10)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
 _CIFAR_BF16 = replace(_CIFAR, precision="bf16")  # ours, to be fast; on a GPU "fp32" would be TF32 in convolutions
-_CIFAR_FACTORS = ie_kd(replace(_CIFAR_BF16, model="resnet20", teacher_model="resnet56", epochs=160, lr=0.1),
+_CIFAR_FACTORS = ie_kd(replace(_CIFAR_BF16, model="resnet20", epochs=160, lr=0.1), teacher_model="resnet56",
                        ramp_epochs=5.0)
-_CIFAR_SCHOOLS = education(replace(_CIFAR_BF16, model="resnet20", teacher_model="resnet110", epochs=240, lr=0.05,
-                                   lr_schedule="late_steps"), (33, 33, 34))
+_CIFAR_SCHOOLS = education(replace(_CIFAR_BF16, model="resnet20", epochs=240, lr=0.05, lr_schedule="late_steps"),
+                           (33, 33, 34), teacher_model="resnet110")
 _CIFAR_TRANSFORMER = transformer(_CIFAR_BF16, image_size=32, patch_size=4)
 _TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
 # Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: the largest rate at which so
@@ -241,7 +241,7 @@ class Sweep:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
         each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
-                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 7 if r.rule == "head_start" else 4)
+                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 4)
                    for r in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
@@ -681,7 +681,7 @@ def as_measured(recipe: Recipe) -> Recipe:
                    lr_schedule="cosine", interval=float((recipe.interval > 0) - (recipe.interval < 0)),
                    method="online_kd" if recipe.method == "offline_kd" else recipe.method,
                    zero_target="post_update" if recipe.interval else recipe.zero_target,
-                   refit_passes=min(recipe.refit_passes, 1), distil_start=float(recipe.interval < 0), ramp_epochs=0.0, growth="none",
+                   distil_start=float(recipe.interval < 0), ramp_epochs=0.0, growth="none",
                    grade_epochs=(), dropout_period=1.0, ema_decay=0.99)
 
 
@@ -691,7 +691,7 @@ def _seconds(recipe: Recipe, cost: Cost, shares: bool = False) -> float:
         return 0.0  # it is the teacher
     images = recipe.train_images or cost.train
     held_out = recipe.val_fraction * images
-    passes = {"teach": float(not shares), "fit": recipe.refit_passes}
+    passes = {"teach": float(not shares)}
     if recipe.method == "ema" and recipe.interval:  # an average makes one step a block
         passes["learn"] = 1 / max(interval_batches(batches_per_epoch(recipe), recipe.interval), 1)
     training = (images - held_out) * sum(passes.get(kind, 1) * each for kind, each in cost.update.items())
@@ -728,7 +728,7 @@ def _assembled(recipe: Recipe, device):
     from ..training import train
     pictures = _random_pictures(recipe, BATCHES[device.type] * recipe.batch_size * max(len(recipe.schools), 1))
     (run,), batches, evaluate = train.assemble([recipe], pictures, device)
-    fewest = 2 * recipe.batch_norm_parts * recipe.accumulate
+    fewest = 2 * recipe.batch_norm_parts
     affordable = max(fewest, int(5e9 / max(run.distiller.cost.values())))  # about half a second's work
     if device.type == "cpu" and affordable < recipe.batch_size:
         return _assembled(replace(recipe, batch_size=affordable), device)

@@ -13,7 +13,7 @@ A distiller offers
 
 and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
 ``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
-``fit(x, y)``: an update besides the two; ``grow()``: enter the next grade; ``before_scores()``: called before it is
+``grow()``: enter the next grade; ``before_scores()``: called before it is
 scored; ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block; and
 ``sizes``, which it sets to how many pictures of each group the batch of an update has, where a `School` knows.
 """
@@ -26,11 +26,9 @@ from functools import partial
 import torch
 
 from ..data.batches import derive_seed
-from ..errors import InputError
 from ..models.resnet import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, teacher_shape
-from . import ie_kd
 from .baseline import Baseline
 from .education import Education, GrowingResNet
 from .ema import Average
@@ -58,7 +56,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
             net = initialise(build(), recipe.init)
         split_batch_norm(net, recipe.batch_norm_parts)
         for place in dropouts(net):
-            place.kind, place.random = recipe.dropout_kind, recipe.dropout_rule == "random"
+            place.random = recipe.dropout_rule == "random"
             place.always = recipe.dropout_at_test != "off"
         return net
 
@@ -86,11 +84,9 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
     if recipe.method == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
-        paraphraser = seeded("paraphraser", lambda: paraphraser_of(recipe, maps["teacher"][0]) or torch.nn.Identity())
-        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0],
-                                                      factor_channels(recipe, maps["teacher"][0])))
-        return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss,
-                              paraphraser if recipe.map_loss == "factor" else None)
+        paraphraser = seeded("paraphraser", lambda: paraphraser_of(maps["teacher"][0]))
+        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], factor_channels(maps["teacher"][0])))
+        return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss, paraphraser)
     return OnlineKD(recipe, teacher, student, between, channels, size)
 
 
@@ -103,7 +99,7 @@ def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) 
     token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
                                               recipe.method in ("online_kd", "offline_kd"))
     return Vision(own.model, classes, channels, size, own.image_size, own.patch_size, own.width, own.depth, own.heads,
-                  own.drop_path, own.head_init, token, own.eval_heads if token else "mean")
+                  own.drop_path, own.head_init, token)
 
 
 def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
@@ -113,20 +109,14 @@ def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str,
 
 
 def _mutual(recipe: Recipe, networks: dict, seeded, network, channels: int, size: int) -> Mutual:
-    for k in range(2, recipe.peers):
-        networks[f"peer{k}"] = seeded(f"peer{k}", lambda: network("student"))
     map_losses, paraphrasers = {}, {}
     if recipe.map_loss != "none":
         maps = _maps(recipe, networks, channels, size)
-        if recipe.peers > 2 and len(set(maps.values())) > 1:
-            raise InputError(f"{recipe.peers} peers compare factors of one size and {recipe.teacher_model} leads "
-                             f"{recipe.model}: choose equal networks, or peers = 2.")
         for name in networks:
             peer = "student" if name == "teacher" else "teacher"
             map_losses[name] = seeded(f"{name} map_loss",
-                                      lambda: MapLoss(recipe, maps[name][0], factor_channels(recipe, maps[peer][0])))
-            if recipe.map_loss == "factor":
-                paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(recipe, maps[name][0]))
+                                      lambda: MapLoss(recipe, maps[name][0], factor_channels(maps[peer][0])))
+            paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(maps[name][0]))
     return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)
 
 
@@ -134,7 +124,7 @@ def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: 
     groups = partition(recipe, classes)
     known = [sum(map(len, groups[:grade + 1])) for grade in range(len(groups))]
     growing = seeded("references", lambda: GrowingResNet(
-        student, known if recipe.growth == "grow" else known[-1:], recipe.reference_relu,
+        student, known if recipe.growth == "grow" else known[-1:],
         recipe.final_head == "batch_norm"))
     teachers = torch.nn.ModuleList(
         seeded(f"teacher {k + 1}" if k else "teacher", lambda: ResNet(

@@ -33,10 +33,10 @@ class GrowingResNet(nn.Module):
     Args:
         net: the plain network, for all classes.
         classes: how many each grade knows; the last is the network's own number.
-        relu, batch_norm: in the reference heads; before the last head (E30).
+        batch_norm: before the last head (E30).
     """
 
-    def __init__(self, net: ResNet, classes: list[int], relu: bool = False, batch_norm: bool = False):
+    def __init__(self, net: ResNet, classes: list[int], batch_norm: bool = False):
         super().__init__()
         stages, grades = len(net.trunk.stages), len(classes)
         self.net, self.grade = net, 1
@@ -44,7 +44,7 @@ class GrowingResNet(nn.Module):
         width = net.trunk.out_channels
         inputs = [net.trunk.stages[depth - 1][-1].residual[-1].num_features for depth in self.depths]
         self.references = nn.ModuleList(
-            reference_head(before, width, known, 4 if grade == 0 else 1, relu)
+            reference_head(before, width, known, 4 if grade == 0 else 1)
             for grade, (before, known) in enumerate(zip(inputs[:-1], classes)))
         if batch_norm:
             self.references.append(nn.BatchNorm2d(width))
@@ -138,10 +138,8 @@ class Education:
         return {"teach": 3 * self.teacher_macs[0], "learn": self._work(self.growing.grade - 1)}
 
     def _work(self, grade: int) -> int:
-        """Of an update of the student, and of asking its teachers, for one image in a grade counted from 0."""
-        known = len(self.groups) if self.grades == 1 else grade + 1
-        asked = (known if self.recipe.kd_scope == "all_teachers" else 1) if self.recipe.alpha else 0
-        return 3 * self.macs[grade] + asked * self.teacher_macs[0]
+        """Of an update of the student, and of asking its teacher, for one image in a grade counted from 0."""
+        return 3 * self.macs[grade] + self.teacher_macs[0] * bool(self.recipe.alpha)
 
     @property
     def known(self) -> list[list[int]]:
@@ -173,9 +171,7 @@ class Education:
         r, tables = self.recipe, self.look_up(y.device)
         columns = tables.columns
         rows, targets = self._rows(y, len(columns)), {}
-        if r.alpha and r.kd_scope == "all_teachers":
-            targets = {k: self.look(k, x) for k in range(len(columns))}
-        elif r.alpha:
+        if r.alpha:
             targets = {k: self.look(k, _only(x, own)) for k, own in rows.items()}
         logits = self.growing.train()(x)
         labels = tables.place[y]
@@ -187,20 +183,12 @@ class Education:
         return terms | {"correct": (logits.argmax(1) == labels).sum()}
 
     def _soft(self, logits: Tensor, targets: dict[int, Tensor], rows: dict[int, Tensor], columns) -> Tensor:
-        """Mean over the batch of the divergence between each picture's own teacher and the student's own slice, or one
-        of the two controls: "padded" asks the student for the teacher's probabilities over all classes, with zeros
-        outside of the group; "all_teachers" asks every teacher about every picture."""
-        r, soft = self.recipe, 0.0
+        """Mean over the batch of the divergence between each picture's own teacher and the student's own slice."""
+        soft = 0.0
         for k, teacher in targets.items():
-            if r.kd_scope == "all_teachers":
-                soft = soft + kl(logits[:, columns[k]], teacher, r.temperature) / len(targets)
-                continue
             own, share = _only(logits, rows[k]), len(rows[k]) / len(logits)
-            if r.kd_scope == "padded":
-                wanted = torch.zeros_like(own).index_copy_(1, columns[k], F.softmax(teacher / r.temperature, dim=1))
-                found = F.kl_div(F.log_softmax(own / r.temperature, dim=1), wanted, reduction="batchmean")
-            else:
-                found = kl(own if len(columns[k]) == own.shape[1] else own[:, columns[k]], teacher, r.temperature)
+            own = own if len(columns[k]) == own.shape[1] else own[:, columns[k]]
+            found = kl(own, teacher, self.recipe.temperature)
             soft = soft + (found if share == 1 else share * found)
         return soft
 

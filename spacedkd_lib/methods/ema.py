@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..models.transformers import one_answer
+from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from .baseline import once
 from .dropout_ema import average_step
@@ -79,4 +79,4 @@ class Average(OnlineKD):
         with batch_statistics(both):
             seen = {name: net(x) for name, net in both.items()}
         both.eval()  # the network may serve other averages
-        return {name: one_answer(of.logits, of.distilled, self.recipe.eval_heads) for name, of in seen.items()}
+        return {name: combine_heads(of.logits, of.distilled) for name, of in seen.items()}

@@ -40,14 +40,11 @@ class MapLoss(nn.Module):
         self.recipe = recipe
         for name, channels in self._channels(student_channels).items():
             self.register_buffer(f"{name}_channels", channels)
-        whole_attention = recipe.split == "whole" and recipe.map_loss == "attention"
-        self.inherit, self.explore = nn.Identity(), None
-        if not whole_attention:
-            self.inherit = Coder(len(self.inherit_channels), factor_channels)
+        self.inherit, self.explore = Coder(len(self.inherit_channels), factor_channels), None
         if recipe.split != "whole":
             self.explore = Coder(len(self.explore_channels), factor_channels)
             self.explore.requires_grad_(recipe.explore_encoder == "joint")
-        distance = partial(losses.factor_distance, p=recipe.factor_p, reduction=recipe.factor_reduction)
+        distance = partial(losses.factor_distance, p=recipe.factor_p)
         self.inheritance = {"lp": distance, "squared": losses.squared_distance, "cosine": losses.inheritance_cosine,
                             "cka": lambda s, t: 1 - losses.linear_cka(s, t.detach())}[recipe.inherit_metric]
         self.exploration = {"neg_lp": lambda s, t: -distance(s, t), "abs_cos": losses.exploration_cosine,
@@ -68,8 +65,7 @@ class MapLoss(nn.Module):
     def halves(self, last: Tensor) -> dict[str, Tensor]:
         """The parts of a student's map as the losses see them: "inherit" and "explore", encoded."""
         encode = {"inherit": self.inherit} | ({"explore": self.explore} if self.explore else {})
-        see = losses.attention if self.recipe.map_loss == "attention" else lambda x: x
-        return {name: see(coder(self.part(last, name))) for name, coder in encode.items()}
+        return {name: coder(self.part(last, name)) for name, coder in encode.items()}
 
     def part(self, last: Tensor, name: str) -> Tensor:
         return last.index_select(1, getattr(self, f"{name}_channels"))
@@ -93,21 +89,14 @@ class MapLoss(nn.Module):
         return terms, sum(ramp * weights[name] * value for name, value in terms.items())
 
 
-def paraphraser_of(recipe: Recipe, channels: int) -> Paraphraser | None:
-    """For a teacher's last map of so many channels; None where no factor is asked for."""
-    return Paraphraser(channels, factor_channels(recipe, channels)) if recipe.map_loss == "factor" else None
+def paraphraser_of(channels: int) -> Paraphraser:
+    """For a teacher's last map of so many channels."""
+    return Paraphraser(channels, factor_channels(channels))
 
 
-def factor_channels(recipe: Recipe, channels: int) -> int:
-    """Of the factor of a teacher's last map of so many channels."""
-    return max(round(recipe.factor_rate * channels), 1)
-
-
-def target(recipe: Recipe, paraphraser: nn.Module | None, last: Tensor) -> Tensor:
-    """What a teacher's last map says: its factor, by the paraphraser in eval mode, or its attention."""
-    if recipe.map_loss == "attention":
-        return losses.attention(last)
-    return paraphraser.eval().encoder(last)
+def factor_channels(channels: int) -> int:
+    """Of the factor of a teacher's last map of so many channels: half of them (released IE-KD program)."""
+    return max(round(0.5 * channels), 1)
 
 
 def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recipe) -> None:
@@ -124,39 +113,26 @@ class FactorTransfer(OnlineKD):
     """Teacher: cross-entropy, and its paraphraser the mean absolute error of the reconstructed map, from the same
     forward pass. Student: online KD's loss + inherit_weight inheritance + explore_weight exploration.
 
-    With both weights 0 it is online KD, bit for bit. `recipe.refit_passes` trains the paraphraser on each block once
-    more, with the newest teacher, before the student learns from it.
+    With both weights 0 it is online KD, bit for bit.
     """
 
     def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
-                 size: int, map_loss: MapLoss, paraphraser: Paraphraser | None):
+                 size: int, map_loss: MapLoss, paraphraser: Paraphraser):
         super().__init__(recipe, teacher, student, projector, channels, size)
         self.looks = self.looks or bool(recipe.inherit_weight or recipe.explore_weight)
         self.map_loss, self.paraphraser = map_loss, paraphraser
-        self.modules |= {"map_loss": map_loss} | ({"paraphraser": paraphraser} if paraphraser else {})
-        self.trained["learn"] = [student, self.projector, map_loss]
+        self.modules |= {"map_loss": map_loss, "paraphraser": paraphraser}
+        self.trained = {"teach": [teacher, paraphraser], "learn": [student, self.projector, map_loss]}
         forward, high = macs(teacher, channels, size), last_map(student, channels, size)[1]
-        self.cost = {"teach": 3 * forward, "learn": 3 * (macs(student, channels, size) + coders_macs(map_loss, high))
-                     + forward * self.looks}
-        if paraphraser:
-            self.trained |= {"teach": [teacher, paraphraser], "fit": [paraphraser]}
-            whole = 3 * coders_macs(paraphraser, high)
-            self.cost["learn"] += coders_macs(paraphraser.encoder, high) + recipe.refit_passes * (forward + whole)
-            self.cost["teach"] += whole
+        self.cost = {"teach": 3 * (forward + coders_macs(paraphraser, high)),
+                     "learn": 3 * (macs(student, channels, size) + coders_macs(map_loss, high))
+                     + forward * self.looks + coders_macs(paraphraser.encoder, high)}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = self.teacher.train()(x)
         hard = F.cross_entropy(outputs.logits, y)
-        terms = {"loss": hard, "correct": (outputs.logits.argmax(1) == y).sum()}
-        return terms | self._reconstruct(outputs.map, hard) if self.paraphraser else terms
-
-    def fit(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """An update of the paraphraser alone, on the newest teacher's maps."""
-        return self._reconstruct(self.look(x).map, 0.0)
-
-    def _reconstruct(self, last: Tensor, other: Tensor | float) -> dict[str, Tensor]:
-        error = losses.reconstruction_l1(self.paraphraser.train()(last.detach()), last)
-        return {"loss": other + error, "reconstruction": error}
+        error = losses.reconstruction_l1(self.paraphraser.train()(outputs.map.detach()), outputs.map)
+        return {"loss": hard + error, "correct": (outputs.logits.argmax(1) == y).sum(), "reconstruction": error}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.epoch < self.recipe.distil_start:
@@ -165,7 +141,7 @@ class FactorTransfer(OnlineKD):
         outputs = self.student.train()(x)
         terms = self.distilled(outputs, seen, y)
         with torch.no_grad():
-            factor = target(self.recipe, self.paraphraser, seen.map) if seen else None
+            factor = self.paraphraser.eval().encoder(seen.map) if seen else None
         more, weighted = self.map_loss.train().weighted(outputs.map, factor, self.epoch)
         return terms | more | {"loss": terms["loss"] + weighted}
 
@@ -176,7 +152,7 @@ class FactorTransfer(OnlineKD):
         the more so the more elements they have for each picture: compare it between arms, not with zero."""
         with self.own_statistics():
             mine, theirs = self.student(x).map, self.teacher(x).map
-        factor = target(self.recipe, self.paraphraser, theirs)
+        factor = self.paraphraser.eval().encoder(theirs)
         row = {}
         for name, half in self.map_loss.halves(mine).items():
             row[f"probe_{name}_cosine"] = F.cosine_similarity(half.flatten(1), factor.flatten(1)).mean()
@@ -184,15 +160,13 @@ class FactorTransfer(OnlineKD):
         if len(row) == 4:
             halves = [self.map_loss.part(mine, name) for name in ("inherit", "explore")]
             row["probe_halves_cka"] = losses.linear_cka(*halves)
-        if self.paraphraser:
-            row["probe_reconstruction"] = F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()
+        row["probe_reconstruction"] = F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()
         return dict(zip(row, torch.stack([*row.values()]).tolist()))  # a GPU waits once
 
     def adopt(self, first: FactorTransfer) -> None:
         super().adopt(first)
-        if self.paraphraser:
-            self.paraphraser = self.modules["paraphraser"] = first.paraphraser
-            self.trained["teach"] = [first.teacher, first.paraphraser]
+        self.paraphraser = self.modules["paraphraser"] = first.paraphraser
+        self.trained["teach"] = [first.teacher, first.paraphraser]
 
 
 def coders_macs(module: nn.Module, size: int) -> int:
@@ -211,6 +185,6 @@ def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
         seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
     if seen.map is None:
-        raise InputError(f"{net.name} does not end in a map [C, H, W], which factors and attention maps "
+        raise InputError(f"{net.name} does not end in a map [C, H, W], which factors "
                          "compare: choose a ResNet, or a transformer with maps, as timm/pvt_v2_b0.")
     return tuple(seen.map.shape[1:])

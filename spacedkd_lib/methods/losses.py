@@ -77,7 +77,7 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
-        "kl_per_class": kl_per_class, "kl_shuffled": kl_shuffled, "none": None}
+        "kl_per_class": kl_per_class, "kl_shuffled": kl_shuffled}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
 
 
@@ -87,26 +87,18 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x.flatten(1), dim=1)
 
 
-def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0, reduction: str = "mean") -> Tensor:
-    """Mean |difference|^p of the L2-normalised factors, to the power 1/p; p = 1 in the released IE-KD program.
-
-    "mean" is over batch and elements: its largest value is 2 / sqrt(D) at p = 1. With "sum_per_sample" the elements
-    are added: then value and gradient grow like sqrt(D).
-    """
+def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
+    """Mean |difference|^p of the L2-normalised factors over batch and elements, to the power 1/p; p = 1 in the released
+    IE-KD program. At p = 1 its largest value is 2 / sqrt(D)."""
     difference = (_unit(student) - _unit(teacher.detach())).abs()
     if p > 1:  # the root has no gradient at zero
         difference = difference.clamp_min(1e-12).pow(p)
-    return (difference.mean() if reduction == "mean" else difference.sum(dim=1).mean()).pow(1 / p)
+    return difference.mean().pow(1 / p)
 
 
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the L2-normalised vectors (attention transfer, Zagoruyko and Komodakis 2017)."""
     return (_unit(student) - _unit(teacher.detach())).square().mean()
-
-
-def attention(x: Tensor) -> Tensor:
-    """Where a map is active: its squares' mean over the channels, [B, C, H, W] -> [B, H W] (the same paper)."""
-    return x.square().mean(dim=1).flatten(1)
 
 
 def inheritance_cosine(student: Tensor, teacher: Tensor) -> Tensor:

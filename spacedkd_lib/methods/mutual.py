@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..models.resnet import Outputs, macs
 from ..recipes import Recipe
 from .baseline import once
-from .ie_kd import MapLoss, coders_macs, last_map, target
+from .ie_kd import MapLoss, coders_macs, last_map
 from .losses import mutual_kl, reconstruction_l1
 from .online_kd import ask
 
@@ -76,7 +76,7 @@ class Mutual:
         if name in self.map_losses:
             for peer, view in peers.items():
                 with torch.no_grad():
-                    factor = target(r, self.paraphrasers.get(peer), view.map)
+                    factor = self.paraphrasers[peer].eval().encoder(view.map)
                 more, weighted = self.map_losses[name].train().weighted(outputs.map, factor, self.epoch)
                 terms |= {key: terms.get(key, 0.0) + value / len(peers) for key, value in more.items()}
                 loss = loss + weighted / len(peers)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.resnet import Outputs, in_mode, macs
-from ..models.transformers import one_answer
+from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from .baseline import learn_labels, once
 from .losses import FEATURE, SOFT
@@ -41,7 +41,7 @@ class OnlineKD:
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
-        self.looks = bool(recipe.beta or recipe.alpha and recipe.soft_loss != "none")
+        self.looks = bool(recipe.beta or recipe.alpha)
         self.views = {}  # the teacher's outputs from before its last update; one for all who share it
         self.statistics = None  # of a shared teacher, where looking at it would change them for the others
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
@@ -53,7 +53,7 @@ class OnlineKD:
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = in_mode(self.teacher)(x)
-        said = one_answer(outputs.logits, outputs.distilled, self.recipe.eval_heads)
+        said = combine_heads(outputs.logits, outputs.distilled)
         self.views |= {"logits": said.detach(), "features": outputs.features.detach()}
         terms = learn_labels(outputs, y)
         if self.recipe.teacher_weight != 1:
@@ -77,7 +77,7 @@ class OnlineKD:
         if target:
             terms["asked_correct"] = (target.logits.argmax(1) == y).sum()
         terms["loss"] = (1 - r.alpha) * terms["hard"]
-        if r.alpha and self.soft:
+        if r.alpha:
             own = second or outputs
             own = own.logits if own.distilled is None else own.distilled
             terms["soft"] = self.soft(own, (target or outputs).logits, r.temperature)
@@ -92,7 +92,7 @@ class OnlineKD:
         """The teacher's outputs as the student sees them: of two heads one answer, in train mode too."""
         with self.own_statistics():
             outputs = ask(self.teacher, x, self.recipe.teacher_mode)
-            return outputs._replace(logits=one_answer(outputs.logits, outputs.distilled, self.recipe.eval_heads))
+            return outputs._replace(logits=combine_heads(outputs.logits, outputs.distilled))
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         with self.own_statistics():

@@ -69,7 +69,7 @@ class SelfKD:
         if r.self_update == "everything":
             terms["deepest"] = F.cross_entropy(teacher.logits, y)
             terms["loss"] = terms["loss"] + terms["deepest"]
-        if r.alpha and self.soft:
+        if r.alpha:
             terms["soft"] = sum(self.soft(exit.logits, teacher.logits, r.temperature) for exit in exits)
             terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
         if r.beta and r.feature_exits:

@@ -74,23 +74,18 @@ def split_batch_norm(net: nn.Module, parts: int) -> None:
 class Dropout(nn.Module):
     """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
 
-    kind: "elementwise" (each element to zero with the probability `rate`, the others divided by 1 - rate), or "max"
-    (MaxDropout, do Santos et al. 2020, as released: elements above 1 - rate of the tensor's range to zero, no
-    rescaling). random: each call draws a share U(0, 1) of the rate. always: in eval mode too (B1).
+    random: each call draws a share U(0, 1) of the rate (B3). always: in eval mode too (B1).
     """
 
     def __init__(self):
         super().__init__()
-        self.rate, self.kind, self.random, self.always = 0.0, "elementwise", False, False
+        self.rate, self.random, self.always = 0.0, False, False
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.rate or not (self.training or self.always):
             return x
         rate = self.rate * torch.rand(()).item() if self.random else self.rate
-        if self.kind == "elementwise":
-            return F.dropout(x, rate, training=True)
-        low, high = x.detach().amin(), x.detach().amax()
-        return x.masked_fill(x.detach() - low > (1 - rate) * (high - low), 0.0)
+        return F.dropout(x, rate, training=True)
 
 
 def dropouts(net: nn.Module) -> list[Dropout]:
@@ -374,10 +369,10 @@ class Pool(Separable):
         return super().forward(x, self.size)
 
 
-def reference_head(inputs: int, outputs: int, classes: int, points: int, relu: bool = False) -> nn.Sequential:
+def reference_head(inputs: int, outputs: int, classes: int, points: int) -> nn.Sequential:
     """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
     convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
-    return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU() if relu else nn.Identity(),
+    return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.Identity(),
                          Pool(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError, nearest
 from .resnet import Outputs, exact
 
-HEAD_INITS, EVAL_HEADS = ("timm", "zero"), ("mean", "cls", "dist")
+HEAD_INITS = ("timm", "zero")
 OURS = {"embed_dim": "width", "num_heads": "heads", "drop_path_rate": "drop_path"}  # timm's words in ours
 CONVIT_HEADS = {"convit_tiny": 4, "convit_small": 9, "convit_base": 16}  # timm gives ConViT's width per head
 
@@ -240,10 +240,10 @@ class Vision(nn.Module):
         head_init: "timm", as timm draws a network; "zero": heads of zeros and tokens of deviation 0.02 (released).
         dist_token: a second token whose head learns from the teacher: the distilled twin of a DeiT or PiT. A distilled
             name without it is timm's own: the logits are the mean of both heads, in training too.
-        eval_heads: logits of a network with such a token in eval mode: "mean" of both heads (released), "cls", "dist".
 
     Returns (forward): `Outputs`. In train mode with a distillation token, `logits` is the class head's and `distilled`
-    the token's. Features of a network with two tokens are the mean of the two.
+    the token's; in eval mode `logits` is the mean of both (released). Features of a network with two
+    tokens are the mean of the two.
 
     Raises:
         InputError: when the network is made; what cannot be built, and how to mend it.
@@ -254,9 +254,9 @@ class Vision(nn.Module):
 
     def __init__(self, name: str, classes: int, channels: int = 3, size: int = 32, image_size: int = 0,
                  patch_size: int = 0, width: int = 0, depth: int = 0, heads: int = 0, drop_path: float = 0.0,
-                 head_init: str = "timm", dist_token: bool = False, eval_heads: str = "mean"):
+                 head_init: str = "timm", dist_token: bool = False):
         super().__init__()
-        _check_choices(drop_path, head_init, dist_token, eval_heads)
+        _check_choices(drop_path, head_init)
         self.name, self.image_size = name, image_size or size
         shape = dict(patch_size=patch_size, embed_dim=width, depth=depth, num_heads=heads)
         given = {key: value for key, value in shape.items() if value}
@@ -267,7 +267,7 @@ class Vision(nn.Module):
         else:
             _check_own(name, self.image_size, given, dist_token)
             self.net = OWN[name](classes, channels, self.image_size, drop_path)
-        self.dist_token, self.eval_heads = dist_token, eval_heads
+        self.dist_token = dist_token
         if head_init == "zero":
             _zero_heads(self.net)
         self.feature_size = self._tried(name, channels)
@@ -292,19 +292,16 @@ class Vision(nn.Module):
         if not self.dist_token:
             return self.net.forward_head(last), None
         cls, dist = self.net.head(last[:, 0]), self.net.head_dist(last[:, 1])
-        return (cls, dist) if self.training else (one_answer(cls, dist, self.eval_heads), None)
+        return (cls, dist) if self.training else (combine_heads(cls, dist), None)
 
     def _is_map(self, last: Tensor) -> bool:
         """Whether features are [B, C, H, W]; some networks of timm's return [B, H, W, C]."""
         return isinstance(last, Tensor) and last.dim() == 4 and last.shape[1] == self.net.num_features
 
 
-def one_answer(cls: Tensor, dist: Tensor | None, heads: str) -> Tensor:
-    """Logits of a network with two heads: their "mean", or those of "cls" or "dist"; without a second head the first's.
-    """
-    if dist is None:
-        return cls
-    return {"cls": cls, "dist": dist, "mean": (cls + dist) / 2}[heads]
+def combine_heads(cls: Tensor, dist: Tensor | None) -> Tensor:
+    """The mean of two heads' logits (released transformer programs); without a second head those of the first."""
+    return cls if dist is None else (cls + dist) / 2
 
 
 def resized(x: Tensor, size: int) -> Tensor:
@@ -469,13 +466,8 @@ def _check_own(name: str, image_size: int, given: dict, dist_token: bool) -> Non
     _check_divides(name, image_size, OWN[name].multiple)
 
 
-def _check_choices(drop_path: float, head_init: str, dist_token: bool, eval_heads: str) -> None:
+def _check_choices(drop_path: float, head_init: str) -> None:
     if not 0 <= drop_path < 1:
         raise InputError(f"drop_path = {drop_path} is not a probability below 1: give 0 or more, for example 0.1.")
     if head_init not in HEAD_INITS:
         raise InputError(nearest("head_init", head_init, HEAD_INITS))
-    if eval_heads not in EVAL_HEADS:
-        raise InputError(nearest("choice of eval_heads", eval_heads, EVAL_HEADS))
-    if eval_heads != "mean" and not dist_token:
-        raise InputError(f'eval_heads = "{eval_heads}" chooses between two heads and this network has one: set '
-                         "dist_token, or leave eval_heads at mean.")

@@ -15,7 +15,6 @@ from ..analysis import theory
 from ..errors import InputError, nearest
 from ..lab import study
 from ..methods import dropout_ema
-from ..recipes import deviations
 from ..schedule import counts, leads, spaced_schedule
 
 
@@ -167,8 +166,8 @@ EXERCISES = {
     "09.1": Exercise(_number(-math.log(2) - 0.5), "sum of q (log q - p) over both classes, natural logarithm."),
     "09.2": Exercise(lambda a: a == counts(spaced_schedule(interval=3.0, **_PAPER)).blocks,
                      "the student changes only in a replay: how often does int(391 x 3) fit into 80 epochs?"),
-    "09.3": Exercise(lambda a: a == deviations.turn(recipes.self_kd(recipes.Recipe(), interval=4.0), "A3"),
-                     "deviations.turn, or dataclasses.replace with the field that DEVIATIONS[\"A3\"] names."),
+    "09.3": Exercise(lambda a: a == recipes.set_deviation(recipes.self_kd(recipes.Recipe(), interval=4.0), "A3"),
+                     "set_deviation, or dataclasses.replace with the field that DEVIATIONS[\"A3\"] names."),
     "10.1": Exercise(_number(500 * (512 / 2048) ** 0.5), "a mean over D elements pulls like one over the root of D."),
     "10.2": Exercise(_agrees([([3.0, 4.0], [0.0, 2.0]), ([1.0, 1.0, 1.0], [-2.0, 0.0, 2.0]), ([5.0], [2.0])],
                              _factor_distance),

@@ -21,8 +21,7 @@ import pandas as pd
 from ..errors import InputError, nearest
 from ..lab import claims, study
 from ..lab.arms import CONTROL_INTERVAL
-from ..recipes import Recipe
-from ..recipes.deviations import DEVIATIONS
+from ..recipes import Recipe, deviations_of
 from ..statistics import FEWEST, Interval, correlation, mean_interval, paired_by_seed
 from ..store import records
 from ..store.records import Record
@@ -161,7 +160,8 @@ def audit(frame: pd.DataFrame) -> pd.DataFrame:
     """
     pairs = []
     for program, prefix in (("online KD", ""), ("self KD", "self: ")):
-        for id, deviation in DEVIATIONS.items():
+        for deviation in deviations_of("A"):
+            id = deviation.id
             at = ", s=0" if id == "A7" else ""
             pairs.append(({"Id": id, "Deviation": deviation.title, "Program": program},
                           f"{prefix}clean + {id}{at}", f"{prefix}clean{at}"))

@@ -42,7 +42,7 @@ def _fits(recipe: Recipe) -> bool:
     teacher = teacher_shape(recipe)
     return (recipe.method in ("baseline", "online_kd", "offline_kd", "self_kd") and not stochastic(recipe) and
             recipe.rule != "random" and recipe.idle_update == "skip" and recipe.optimizer != "sam" and
-            recipe.accumulate == recipe.batch_norm_parts == distributed.processes() == 1 and
+            recipe.batch_norm_parts == distributed.processes() == 1 and
             _small(recipe.model, recipe.width) and _small(teacher["model"], teacher["width"]))
 
 

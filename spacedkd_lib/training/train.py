@@ -47,7 +47,7 @@ DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay bel
 def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
     """The events of a recipe. A baseline has one kind of update only, its own (or the teacher's, where it is that
     teacher); a replay that updates everything makes the teacher's own update on its starting batch superfluous
-    (released self-KD program); where leaders alternate, the follower leads in every second block."""
+    (released self-KD program)."""
     options = dict(rule=recipe.rule, tail=recipe.tail, seed=recipe.seed)
     graded = isinstance(batches_per_epoch, Course)
     fewest = min(batches for _, batches in batches_per_epoch.grades) if graded else batches_per_epoch
@@ -61,16 +61,11 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     if recipe.method == "past_self":
         return snapshots(recipe.epochs, batches_per_epoch, recipe.interval)
     events = spaced_schedule(recipe.epochs, batches_per_epoch, recipe.interval, counter=recipe.counter,
-                             refit=recipe.refit_passes if recipe.method == "ie_kd" else 0,
                              extra_step=recipe.extra_step,
                              teach_last=not (recipe.method == "self_kd" and recipe.self_update == "everything"),
                              **options)
     if recipe.method == "ema":
         return one_a_block(events)
-    if recipe.method == "mutual" and recipe.leader == "alternate":
-        swapped = {"teach": "learn", "learn": "teach"}
-        return (event._replace(kind=swapped.get(event.kind, event.kind)) if event.block % 2 else event
-                for event in events)
     if recipe.method != "baseline":
         return events
     other = "teach" if recipe.start == "student" else "learn"
@@ -106,8 +101,6 @@ class Clock:
         self.recipe, self.course = recipe, batches_per_epoch
         if not isinstance(batches_per_epoch, Course):
             self.course = Course(((recipe.epochs, batches_per_epoch),))
-        each = self.course.grades[0][1]
-        self.ahead = interval_batches(each, recipe.interval) if recipe.rule == "head_start" else 0
         self.teacher = 0.0
         for event in past:
             self.rate(event)
@@ -117,14 +110,10 @@ class Clock:
         if event.kind == "learn" and (self.recipe.student_clock == "own" or self.recipe.method == "baseline"):
             restart = self.recipe.lr_on_growth == "restart"
             return learning_rate(self.recipe, *self.course.progress(event.index, restart))
-        if event.kind == "fit":
-            return self.recipe.lr  # constant (released IE-KD program)
         if event.kind == "teach" and self.course.lessons:
             self.teacher = learning_rate(self.recipe, event.index, self.course.lessons * self.course.epochs)
-        elif event.kind == "teach":  # after a head start's first batches, which are numbered last, come 0, 1, ...
-            done, total = self.course.progress(event.index, restart=False)
-            total += self.ahead
-            self.teacher = learning_rate(self.recipe, (done + self.ahead) % total, total)
+        elif event.kind == "teach":
+            self.teacher = learning_rate(self.recipe, *self.course.progress(event.index, restart=False))
         return self.teacher
 
     def epoch(self, event: Event) -> float:
@@ -201,28 +190,21 @@ class Run:
         return self.graphs[kind].update(self, kind, x, y) if kind in self.graphs else self.update(kind, x, y)
 
     def update(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
-        """The loss terms, their gradients, one step at the rate that is set. A batch in parts gives the gradient of the
-        whole, but for batch norm, which sees the parts."""
+        """The loss terms, their gradients, one step at the rate that is set."""
         x, y, weight = distributed.part(x, y)
-        optimizer, total = self.optimizer.get(kind), {}
-        for part_x, part_y in zip(x.chunk(self.recipe.accumulate), y.chunk(self.recipe.accumulate)):
-            with self.autocast(x.device.type):
-                terms = getattr(self.distiller, kind)(part_x, part_y)
-            if terms is None:
-                return None
-            if not total:
-                optimizer.zero_grad()
-            share = len(part_y) / len(y)  # of means over this part in those over the batch
-            (terms["loss"] * (share * weight) if share * weight != 1 else terms["loss"]).backward()
-            for name, value in terms.items():
-                part = value.detach() * (1 if name.endswith("correct") else share)
-                total[name] = total[name] + part if name in total else part
-        total = distributed.sum_up(optimizer, total, weight)
+        with self.autocast(x.device.type):
+            terms = getattr(self.distiller, kind)(x, y)
+        if terms is None:
+            return None
+        optimizer = self.optimizer[kind]
+        optimizer.zero_grad()
+        (terms["loss"] * weight if weight != 1 else terms["loss"]).backward()
+        terms = distributed.sum_up(optimizer, {name: value.detach() for name, value in terms.items()}, weight)
         if self.recipe.optimizer == "sam":
             self._step_from_uphill(kind, x, y)
         else:
             optimizer.step()
-        return total
+        return terms
 
     def autocast(self, device_type: str) -> torch.autocast:
         """The precision of forward passes."""
@@ -335,7 +317,7 @@ def requests(runs: list[Run], batches, evaluate: Callable) -> Iterator:
                 run.told |= {f"grade{event.index}_{key}": value for key, value in scored.items()}
                 run.grow()
         for run in sharing:
-            if terms and event.kind != "fit":
+            if terms:
                 run.tally.add("learn" if run.recipe.method == "baseline" else event.kind, event.index, terms, len(y))
                 if x.device.type == "cpu":  # a GPU would have to wait for the answer: once an epoch must do there
                     run.check()

@@ -1,6 +1,6 @@
-"""Where the released programs differ from the method as described: one entry a deviation, each a switch to turn.
+"""Where the released CNN programs differ from the method as described: A rows.
 
-Ids A1 to A22 are used all over this package. Lines are those of the authors' release (github.com/SunGL001/Spaced-KD,
+Lines are those of the authors' release (github.com/SunGL001/Spaced-KD,
 commit deecb4d): TS is online_KD/train_space.py, ST is self_KD/train.py, SR is self_KD/resnet.py, OU is
 online_KD/utils.py. We had the paper's abstract, the README and the programs, not the full paper: "expected" means what
 those say, or the usual definition of the named technique. Where the paper itself states the program's form there is no
@@ -9,43 +9,14 @@ deviation. Told as a story in notebooks/09_released_code_audit.ipynb. No torch h
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, replace
-
-from ..errors import InputError, nearest
-from . import Recipe, defaults
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """One difference between what the text describes and what a program does.
-
-    severity: "high" changes what is compared, "medium" changes numbers. title: in a few words. where: files and lines.
-    expected: from abstract, README or the usual definition. program: what the program does. consequence: for a reader
-    of its numbers. released: method -> recipe fields as the program sets them; their clean values are the recipe's
-    defaults. in_preset: False for what only another command line or other hardware brings, or what the preset sets at
-    s = 0 alone (V11). elsewhere: where the switch is, if it is none of the recipe's. origin: "" for this release,
-    "BYOT" for what its self-KD program inherits, unchanged, from the published code of "Be your own teacher".
-    """
-
-    id: str
-    severity: str
-    title: str
-    where: str
-    expected: str
-    program: str
-    consequence: str
-    released: dict[str, dict] = dataclasses.field(default_factory=dict)
-    in_preset: bool = True
-    elsewhere: str = ""
-    origin: str = ""
+from .deviation import Deviation
 
 
 def _both(**fields) -> dict[str, dict]:
     return {"online_kd": fields, "self_kd": fields}
 
 
-DEVIATIONS = {d.id: d for d in (
+ROWS = (
     Deviation("A1", "high", "soft loss is fed probabilities", "TS 72-73, 115-116, 286",
               "Kullback-Leibler divergence from the teacher's softened probabilities to the student's.",
               "PyTorch's KLDivLoss, which expects log-probabilities, receives probabilities. Self KD uses the "
@@ -168,41 +139,4 @@ DEVIATIONS = {d.id: d for d in (
               "Accuracy of the network.", "Accuracy of the mean of four exits' logits.",
               "A larger network than the baseline's; not to be set beside an online student.",
               elsewhere='tables.runs(..., report="best_ensemble_on_test")', origin="BYOT"),
-)}
-
-
-def turn(recipe: Recipe, id: str | Deviation, to: str = "released") -> Recipe:
-    """A recipe with one deviation turned to its released or its clean value, all else as it is. Those of IE-KD and ED
-    are given themselves: `turn(recipe, OTHER_DEVIATIONS["I5"])`.
-
-    Raises:
-        InputError: no such id or value, a deviation that the recipe's method does not have, or one whose switch is
-            not the recipe's.
-
-    >>> turn(Recipe(method="online_kd"), "A1").soft_loss
-    'probability_kl'
-    """
-    if not isinstance(id, Deviation) and id not in DEVIATIONS:
-        raise InputError(nearest("deviation", id, DEVIATIONS))
-    if to not in ("clean", "released"):
-        raise InputError(nearest("side of a switch", to, ("clean", "released")))
-    found = id if isinstance(id, Deviation) else DEVIATIONS[id]
-    fields = found.released.get(recipe.method)
-    if found.elsewhere:
-        raise InputError(f"{found.id} ({found.title}) is no switch of its own: see {found.elsewhere}.")
-    if not fields:
-        raise InputError(f"{found.id} ({found.title}) belongs to {', '.join(found.released)} and the "
-                         f"method is {recipe.method}: derive the recipe with the function of that name first.")
-    if to == "clean":
-        fields = defaults(fields)
-    return replace(recipe, **fields)
-
-
-def switches(method: str) -> list[str]:
-    """Ids whose switches the preset `released` of a method sets, in which something changes.
-
-    >>> switches("online_kd")
-    ['A1', 'A2', 'A7', 'A9', 'A11', 'A13', 'A18', 'A19']
-    """
-    return [d.id for d in DEVIATIONS.values()
-            if d.in_preset and d.released.get(method, {}) != defaults(d.released.get(method, {}))]
+)

@@ -7,7 +7,7 @@ Told in notebooks/12_vision_transformers.ipynb. No torch here.
 
 from __future__ import annotations
 
-from .deviations import Deviation
+from .deviation import Deviation
 
 
 def _kd(**fields) -> dict[str, dict]:
@@ -18,7 +18,7 @@ def _online(**fields) -> dict[str, dict]:
     return {"online_kd": fields}
 
 
-TRANSFORMER_DEVIATIONS = {d.id: d for d in (
+ROWS = (
     Deviation("V1", "high", "the network whose turn it is not moves on", "TR 138-150, 165-185; optimizer.py 79",
               "A student that rests while its teacher runs ahead, and a teacher that stands still while it teaches.",
               "One AdamW holds both. Losses times zero keep every parameter in the graph, so the idle network has "
@@ -89,4 +89,4 @@ TRANSFORMER_DEVIATIONS = {d.id: d for d in (
               "The rate at which its teacher met the batch.", "The rate of the epoch in which the turn begins; so the "
               "first turn has no warm-up.", "0.3% more learning rate over 300 epochs; much more over few.",
               _online(student_clock="teacher")),
-)}
+)

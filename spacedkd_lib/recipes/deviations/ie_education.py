@@ -11,14 +11,14 @@ Told in notebooks/10_ie_kd.ipynb and notebooks/11_education_distillation.ipynb. 
 
 from __future__ import annotations
 
-from .deviations import Deviation
+from .deviation import Deviation
 
 
 def _ed(**fields) -> dict[str, dict]:
     return {"education": fields}
 
 
-OTHER_DEVIATIONS = {d.id: d for d in (
+ROWS = (
     Deviation("I3", "high", "the small network teaches the large one", "IE_KD.py 21-56, 193-206; ie_kd.yaml 10, 18",
               "A large teacher's factor, a small student that is split.",
               "The words are exchanged: the frozen network is a ResNet-20, the one that is trained and split a "
@@ -107,4 +107,4 @@ OTHER_DEVIATIONS = {d.id: d for d in (
               elsewhere="last epoch, test pictures"),
     Deviation("E36", "high", "no seed", "everywhere", "Repeatable runs.", "None.", "Single runs.",
               elsewhere="the field seed"),
-)}
+)

@@ -10,9 +10,9 @@ Told in notebooks/13_spacing_beyond_kd.ipynb. No torch here.
 
 from __future__ import annotations
 
-from .deviations import Deviation
+from .deviation import Deviation
 
-BEYOND_DEVIATIONS = {d.id: d for d in (
+ROWS = (
     Deviation("B1", "high", "dropout is at work in tests", "DR 101-170; dropout/model/MaxDropout.py 21, 44",
               "Dropout in training only.",
               "Its modules are made anew inside the forward pass, so they are always in training mode.",
@@ -66,4 +66,4 @@ BEYOND_DEVIATIONS = {d.id: d for d in (
     Deviation("M7", "medium", "an interval below one batch", "ET 354-355", "Refusal.",
               "It is rounded to zero updates, and the average never moves.", "Accuracy of an untrained network.",
               elsewhere="a sentence for such an interval"),
-)}
+)
