@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..models.scoring import eval_mode
 from ..recipes import Recipe, stochastic
 from ..training import train
+from ..training.optimizers import zero_gradients
 
 BETAS = (0.9, 0.999)  # torch's defaults, which the released programs keep
 PARTS = ("all", "momentum", "decay")
@@ -77,7 +78,7 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
     run, test, statistics, _, lengths = _trained(recipe, active)
     rows = []
     for part in PARTS:
-        net, optimizer = copy.deepcopy((run.distiller.student, run.optimizer["learn"]))
+        net, optimizer = copy.deepcopy((run.method.student, run.optimizer["learn"]))
         _keep_only(part, optimizer)
         start, before = _vector(net), _log_probabilities(net, test[0], statistics)
         done = 0
@@ -136,15 +137,15 @@ def _trained(recipe: Recipe, active: int):
 
 def _update(run, batches, i: int) -> float:
     """One update on batch i at the full learning rate; its length."""
-    before = _vector(run.distiller.student)
+    before = _vector(run.method.student)
     if stochastic(run.recipe):
         seed_noise(before.device, run.recipe.seed, "noise", "learn", i)
     run.step("learn", *batches[i], run.recipe.lr)
-    return (_vector(run.distiller.student) - before).norm().item()
+    return (_vector(run.method.student) - before).norm().item()
 
 
 def _step(optimizer: torch.optim.Optimizer) -> None:
-    train.zero_gradients(optimizer)
+    zero_gradients(optimizer)
     optimizer.step()
 
 

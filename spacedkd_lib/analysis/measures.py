@@ -31,6 +31,9 @@ from ..models.scoring import eval_mode
 from ..recipes import Recipe, baseline
 from ..store import records, stopping
 from ..training import train
+from ..training.loop import walk
+from ..training.provenance import repeatable
+from ..training.run import ROLES
 from . import curvature, landscape, robustness
 
 Values = dict[str, np.ndarray]
@@ -172,10 +175,10 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
     is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
     for it, as only final weights are kept."""
     runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe), torch.device(run.device))
-    events = [event.kind for event in train.recipe_schedule(run.recipe, len(batches))]
+    events = [event.kind for event in build.recipe_schedule(run.recipe, len(batches))]
     updates = [kind for kind in events if kind != "epoch"]
     pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
-    for event, _, _ in train.walk(runs, batches, lambda runs: [{}]):
+    for event, _, _ in walk(runs, batches, lambda runs: [{}]):
         if event.kind == "epoch":
             due = tuple(seen) if run.recipe.interval == 0 else ()
         else:
@@ -183,8 +186,8 @@ def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Value
             next_one = updates[sum(seen.values()):][:1]
             due = (event.kind,) if run.recipe.interval and next_one != [event.kind] else ()
         for kind in due:
-            role = train.Tally.roles[kind]
-            net = runs[0].distiller.modules[role]
+            role = ROLES[kind]
+            net = runs[0].method.modules[role]
             points.append({"role": role, "epoch": seen[kind] / len(batches),
                            **curvatures(net, *pictures, products, repeats)})
     return {name: np.array([point[name] for point in points]) for name in points[0]}
@@ -280,9 +283,9 @@ def _pass_seconds(recipe: Recipe, pictures: int) -> float:
     """Of so many pictures through a baseline, the second time; on a CPU, of fewer through a large one."""
     channels, size, classes, *_ = datasets.shape(recipe.dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    distiller = build.make(recipe, channels, classes, size)
-    few = pictures if device.type == "cuda" else min(pictures, max(2, int(5e9 / distiller.cost["learn"])))
-    net = distiller.modules["student"].to(device, memory_format=torch.channels_last)
+    method = build.make(recipe, channels, classes, size)
+    few = pictures if device.type == "cuda" else min(pictures, max(2, int(5e9 / method.cost["learn"])))
+    net = method.modules["student"].to(device, memory_format=torch.channels_last)
     x = torch.rand(few, channels, size, size, device=device)
     with eval_mode(net):
         net(x)
@@ -323,7 +326,7 @@ def measure(recipe: Recipe, name: str) -> Values:
         return known
     partial = {"known": known} if known is not None else {}
     device, record = _device(recipe), records.load(recipe)
-    train.repeatable(device)
+    repeatable(device)
     values = compute(Trained(recipe, device.type), **settings, **partial)
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
             "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),

@@ -421,7 +421,7 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
         radii: of the attacks, in 1/255. 8 is Madry et al.'s; the smaller ones (ours) tell networks apart that were
             not trained against attacks.
         seed: of corruptions and random starts.
-        batch_size: images at once (500: as `train.evaluator`, so that "clean" equals it).
+        batch_size: images at once (500: as `training.evaluation`, so that "clean" equals it).
 
     Returns:
         One row each: kind ("clean", "corruption" or "attack"), name, severity (0: none), radius (0: none); accuracy

@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status 0; 1 if something failed; 2 for bad input; 130 if it was ended from outside."""
     options = parsed(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the stages start
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as train.repeatable, but before any stage begins
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as provenance.repeatable, but before any stage begins
     for number in (signal.SIGINT, signal.SIGTERM):  # a job in the background would ignore the first
         signal.signal(number, signal.default_int_handler)
     try:

@@ -21,6 +21,7 @@ from ..analysis import landscape, measures, robustness
 from ..data.batches import STATISTICS, Batches, normalised
 from ..data.datasets import Dataset
 from ..methods import build
+from ..methods.build import recipe_schedule
 from ..recipes import (
     AUGMENTATIONS, Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced,
     transformer,
@@ -119,7 +120,7 @@ def sweep_is_alone(size: Size, device: str) -> None:
 def goes_on_after_a_stop(recipe: Recipe, device: str) -> None:
     """Two stops in the middle of epochs, then to the end, and nothing is done twice."""
     size = size_on(device)
-    events = len(list(train.recipe_schedule(recipe, -(-size.pictures // size.batch))))
+    events = len(list(recipe_schedule(recipe, -(-size.pictures // size.batch))))
     first = events // 4
     with tempfile.TemporaryDirectory() as folder:
         go_on = partial(train.sweep, [recipe], pictures_on(device), device, Path(folder), engine="graph")

@@ -26,6 +26,8 @@ from ..notebook import runner
 from ..recipes import Recipe, online_kd, spaced
 from ..store import records
 from ..training import train
+from ..training.evaluation import evaluator
+from ..training.provenance import provenance
 from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
 from .speed import Case, cpu_seconds, gpu_seconds, measure
@@ -45,7 +47,7 @@ def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> floa
 
 def env(place: Place) -> None:
     """The machine and all packages."""
-    found = train.provenance(pictures(2), torch.device(place.device)) | {
+    found = provenance(pictures(2), torch.device(place.device)) | {
         "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"),
         "nvidia_smi": records.answer(["nvidia-smi", "-q"]),
         "packages": {package.metadata["Name"]: package.version for package in distributions()}}
@@ -171,7 +173,7 @@ def plain_pace(place: Place, recipe: Recipe, data) -> dict:
     epochs, passed = recipe.epochs - 1, 2 * len(data.train_images)  # by teacher and student
     seconds = (taken(recipe.epochs) - first) / epochs
     return {"seconds": seconds, "updates": 2 * len(loader), "images_s": passed / seconds, "engine": "plain",
-            "tflops": sum(run.distiller.cost.values()) * passed / seconds / 1e12}
+            "tflops": sum(run.method.cost.values()) * passed / seconds / 1e12}
 
 
 def _batches(place: Place, known: dict[str, Recipe]) -> None:
@@ -185,7 +187,7 @@ def _batches(place: Place, known: dict[str, Recipe]) -> None:
 
 def _evaluation(place: Place, known: dict[str, Recipe]) -> None:
     data = pictures(8, 16) if place.dry else pictures(10_000)
-    evaluate = train.evaluator({"test": (data.train_images, data.train_labels)}, STATISTICS["cifar100"], place.device)
+    evaluate = evaluator({"test": (data.train_images, data.train_labels)}, STATISTICS["cifar100"], place.device)
     for name, recipe in known.items():
         runs, *_ = train.assemble([replace(recipe, precision="bf16")], data, torch.device(place.device))
         _part(place, f"evaluation, {name}", len(data.train_images), seconds(place, lambda: evaluate(runs), 5))

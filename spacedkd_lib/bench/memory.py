@@ -23,6 +23,7 @@ from ..recipes import Recipe, online_kd
 from ..report import figures
 from ..schedule import interval_batches, lockstep
 from ..store import records
+from ..methods.build import recipe_schedule
 from ..training import train
 from .plain import plain_loader
 from .speed import Case, measure
@@ -123,7 +124,7 @@ def train_point(point: Point, repeats: int = 3) -> dict[str, float]:
     gc.collect()
     batches = Batches(dataset.train_images, dataset.train_labels, recipes[0].batch_size, 0, recipes[0].augment)
     live = live_bytes()
-    for event, _ in lockstep({r.run_id: train.recipe_schedule(r, len(batches)) for r in recipes}):
+    for event, _ in lockstep({r.run_id: recipe_schedule(r, len(batches)) for r in recipes}):
         if event.kind == "epoch":
             most = max(most, live_bytes() - live)
         else:

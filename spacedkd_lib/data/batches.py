@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, nearest
-from ..recipes import AUGMENTATIONS
+from ..recipes import AUGMENTATIONS, Recipe
 from .augment import constant, moved
 from .rand_augment import changed, draw, filled, ready
 
@@ -196,6 +196,19 @@ class Batches:
         "restart", in another order as well (controls for A6, V5)."""
         order = "order" if what == "fresh_augmentation" else "replay order"
         return self._copy({"order": order, "augment": "replay augment"})
+
+    def course(self, recipe: Recipe) -> int:
+        """Batches of a training epoch."""
+        return len(self)
+
+    def learned(self, recipe: Recipe) -> Batches:
+        """What a recipe's student learns from: these, or others of the same images. One whose loader restarts reads
+        along where there are no blocks."""
+        along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
+        return self if along else self.fresh(recipe.replay)
+
+    def sizes(self, i: int) -> None:
+        """Here no batch has groups."""
 
     def of(self, chosen: Tensor, name: str) -> Batches:
         """Batches of some of the images, in an order and with an augmentation of their own.

@@ -1,12 +1,13 @@
 """Which images Education Distillation learns from: a school for each group of classes, and grades that join them.
 
-A `School` takes the place of `batches.Batches` in the loop: by its number it gives a batch to the teachers, and through
-`learned` one to a student. Nothing is copied: every part is a list of image numbers.
+A `ClassGroups` takes the place of `batches.Batches` in the loop: by its number it gives a batch to the teachers, and
+through `learned` one to a student. Nothing is copied: every part is a list of image numbers.
 Taught in notebooks/11_education_distillation.ipynb.
 """
 
 from __future__ import annotations
 
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -16,13 +17,13 @@ from ..schedule import Course
 from .batches import Batches
 
 
-class Dealt:
+class Interleaved:
     """Batches of several parts, an epoch of each within an epoch: one part after the other, or evenly mixed.
 
     >>> images = torch.zeros(6, 1, 1, 1, dtype=torch.uint8); images[0] = 1
     >>> all_of = Batches(images, torch.arange(6), 2, seed=0)
     >>> parts = [all_of.of(torch.arange(4), "a"), all_of.of(torch.arange(4, 6), "b")]
-    >>> [k for k, _ in Dealt(parts).places], [k for k, _ in Dealt(parts, mixed=True).places]
+    >>> [k for k, _ in Interleaved(parts).places], [k for k, _ in Interleaved(parts, mixed=True).places]
     ([0, 0, 1], [0, 1, 0])
     """
 
@@ -53,17 +54,17 @@ class Dealt:
     def count(self) -> int:
         return sum(part.count for part in self.parts)
 
-    def fresh(self, what: str) -> Dealt:
-        dealt = Dealt([part.fresh(what) for part in self.parts])
+    def fresh(self, what: str) -> Interleaved:
+        dealt = Interleaved([part.fresh(what) for part in self.parts])
         dealt.places = self.places
         return dealt
 
 
-class Grades:
+class CurriculumBatches:
     """A student's batches over all its grades, by their number in the run."""
 
-    def __init__(self, parts: list, course: Course):
-        self.parts, self.course = parts, course
+    def __init__(self, parts: list, course: Course, count: Callable[[Tensor], list[int]]):
+        self.parts, self.course, self.count = parts, course, count
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         grade, local = self.course.locate(i)
@@ -73,8 +74,12 @@ class Grades:
         grade, local = self.course.locate(i)
         return self.parts[grade].indices(local)
 
+    def sizes(self, i: int) -> list[int]:
+        """How many pictures of each group batch i holds."""
+        return self.count(self.indices(i))
 
-class School:
+
+class ClassGroups:
     """The batches of Education Distillation.
 
     Args:
@@ -95,7 +100,7 @@ class School:
         self.of_image = of_class[batches.labels.cpu()]
         self.where = [(self.of_image == k).nonzero().flatten() for k in range(len(groups))]
         self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
-        self.lessons = Dealt(self.own, mixed=True)
+        self.lessons = Interleaved(self.own, mixed=True)
 
     @property
     def images(self) -> Tensor:
@@ -113,19 +118,24 @@ class School:
         """Which images the teachers' batch i holds: int64 [B], on the CPU."""
         return self.lessons.indices(i)
 
-    def sizes(self, batches: School | Grades, i: int) -> list[int]:
-        """How many pictures of each group batch i of the teachers or of a student holds."""
-        return torch.bincount(self.of_image[batches.indices(i)], minlength=len(self.own)).tolist()
+    def sizes(self, i: int) -> list[int]:
+        """How many pictures of each group the teachers' batch i holds."""
+        return self.count(self.indices(i))
+
+    def count(self, which: Tensor) -> list[int]:
+        """How many of these images are of each group."""
+        return torch.bincount(self.of_image[which], minlength=len(self.own)).tolist()
 
     def course(self, recipe: Recipe) -> Course:
         """How long a recipe's grades are, in epochs and batches."""
         parts = self._parts(recipe)
         return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self.lessons))
 
-    def learned(self, recipe: Recipe) -> Grades:
+    def learned(self, recipe: Recipe) -> CurriculumBatches:
         """The batches of a recipe's student."""
         parts = [part if recipe.replay == "same" else part.fresh(recipe.replay) for part in self._parts(recipe)]
-        return Grades(parts, Course(tuple(zip(grade_lengths(recipe), map(len, parts)))))
+        course = Course(tuple(zip(grade_lengths(recipe), map(len, parts))))
+        return CurriculumBatches(parts, course, self.count)
 
     def images_seen(self, recipe: Recipe) -> tuple[list[int], list[int]]:
         """Images that a student is trained on, grade by grade, and each teacher, over the whole run."""
@@ -139,7 +149,7 @@ class School:
         for grade in range(1, last + 1) if recipe.growth == "grow" else [last]:
             chosen = torch.cat(self.where[:grade]).sort().values
             if recipe.grade_batches == "sequential":
-                parts.append(Dealt([self.batches.of(part, f"grade {grade}, school {k + 1}")
+                parts.append(Interleaved([self.batches.of(part, f"grade {grade}, school {k + 1}")
                                     for k, part in enumerate(self.where[:grade])]))
             else:
                 all_images = len(chosen) == len(self.images)

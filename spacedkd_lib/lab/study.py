@@ -489,21 +489,18 @@ def check_inputs(missing: list[Recipe]) -> None:
         InputError: what is bad, and how to mend it.
     """
     from ..data import datasets
-    from ..methods import build
     from ..data.batches import STATISTICS
-    from ..data.curriculum import School
-    from ..training.train import batches_of, recipe_schedule
+    from ..methods import build
+    from ..training.train import batches_of
     records.check_writable(records.runs_folder())
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
         dataset = datasets.load(recipe.dataset, seed=recipe.seed)
         training, _ = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
         batches = batches_of(recipe, dataset.train_images[training], dataset.train_labels[training],
                              STATISTICS.get(recipe.normalise))
-        course = len(batches)
-        if recipe.method == "education":
-            course = School(batches, recipe, dataset.num_classes).course(recipe)
-        recipe_schedule(recipe, course)
-        build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size)
+        batches = build.method_class(recipe).batches(recipe, batches, dataset.num_classes)
+        build.recipe_schedule(recipe, batches.course(recipe))
+        build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
 
 
 def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None]) -> None:
@@ -704,20 +701,20 @@ def _measure(recipe: Recipe) -> Cost:
     import torch
 
     from ..data import datasets
-    from ..training import train
+    from ..training.provenance import repeatable
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train.repeatable(device)
+    repeatable(device)
     run, batches, evaluate, scored = _assembled(recipe, device)
     each, first = _updates(run, batches, device)
     images = {"teach": len(batches.images) / len(batches)}
     evaluate([run])  # a first time takes longer
-    times, prepare = [now(device)], getattr(run.distiller, "before_scores", list)
-    run.distiller.before_scores = list  # which does nothing: it is timed apart
+    times, prepare = [now(device)], run.method.before_scores
+    run.method.before_scores = list  # which does nothing: it is timed apart
     for look in (prepare, partial(evaluate, [run]), partial(evaluate, [run] * 2)):
         look()
         times.append(now(device))
     before, alone, both = (end - begin for begin, end in zip(times, times[1:]))
-    values = sum(p.numel() for module in run.distiller.modules.values() for p in module.parameters())
+    values = sum(p.numel() for module in run.method.modules.values() for p in module.parameters())
     return Cost({kind: one / images.get(kind, run.recipe.batch_size) for kind, one in each.items()}, before,
                 alone / scored, max(both - alone, 0.0) / scored, first, 4 * values / 1e6, *datasets.shape(recipe.dataset)[3:])
 
@@ -729,7 +726,7 @@ def _assembled(recipe: Recipe, device):
     pictures = _random_pictures(recipe, BATCHES[device.type] * recipe.batch_size * max(len(recipe.schools), 1))
     (run,), batches, evaluate = train.assemble([recipe], pictures, device)
     fewest = 2 * recipe.batch_norm_parts
-    affordable = max(fewest, int(5e9 / max(run.distiller.cost.values())))  # about half a second's work
+    affordable = max(fewest, int(5e9 / max(run.method.cost.values())))  # about half a second's work
     if device.type == "cpu" and affordable < recipe.batch_size:
         return _assembled(replace(recipe, batch_size=affordable), device)
     return run, batches, evaluate, len(pictures.test_images)
@@ -751,11 +748,13 @@ def _random_pictures(recipe: Recipe, count: int):
 def _updates(run, batches, device) -> tuple[dict[str, float], float]:
     """Seconds of an update by its kind, in the second half of a run; and those by which the first ones exceed them. A
     GPU is waited for only where the kind changes, as in training it hardly ever is."""
-    from ..training import graphs, train
-    course = batches.course(run.recipe) if hasattr(batches, "course") else len(batches)
-    walked, found = train.walk([run], batches, lambda runs: [{}]), {}  # kind -> [(seconds, updates)]
+    from ..methods.build import recipe_schedule
+    from ..training import graphs
+    from ..training.loop import walk
+    course = batches.course(run.recipe)
+    walked, found = walk([run], batches, lambda runs: [{}]), {}  # kind -> [(seconds, updates)]
     with closing(graphs.Graphs([run], graphs.chosen(None, device), device)):
-        for kind, events in groupby(event.kind for event in train.recipe_schedule(run.recipe, course)):
+        for kind, events in groupby(event.kind for event in recipe_schedule(run.recipe, course)):
             count, begun = len(list(events)), now(device)
             for _ in islice(walked, count):
                 pass

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from typing import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.resnet import Outputs, in_mode, macs
 from ..recipes import Recipe
+from ..schedule import Course, Event
+from .base import Method
 
 
-class Baseline:
+class Baseline(Method):
     """Cross-entropy on the student; there is no teacher.
 
     With the recipe's `start` = "teacher" the network is online KD's very teacher, and trained on its turns.
     """
 
-    own_statistics = staticmethod(nullcontext)
+    tallied = {"teach": "learn", "learn": "learn"}
+    stackable = True
 
     def __init__(self, recipe: Recipe, student: nn.Module, channels: int, size: int):
-        self.recipe, self.student = recipe, student
+        super().__init__(recipe)
+        self.student = student
         self.modules = {"student": student}
         self.trained = {"teach": [student], "learn": [student]}
         passes = 6 if recipe.optimizer == "sam" else 3
         self.cost = {"learn": passes * macs(student, channels, size)}
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+        other = "teach" if recipe.start == "student" else "learn"
+        return (event for event in super().events(recipe, course) if event.kind != other)
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return learn_labels(in_mode(self.student)(x), y, self.recipe.label_smoothing)
@@ -32,7 +41,7 @@ class Baseline:
     teach = learn
 
     def adopt(self, first) -> None:
-        """Be the teacher of another distiller."""
+        """Be the teacher of another method."""
         self.student = self.modules["student"] = first.teacher
         self.trained = {"teach": [first.teacher], "learn": [first.teacher]}
         self.teach, self.views = first.teach, first.views

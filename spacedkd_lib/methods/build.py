@@ -1,34 +1,22 @@
-"""What a teacher's step and a student's step are, method by method; the loop in train.py knows none of them.
-
-A distiller offers
-
-- ``teach(x, y)`` and ``learn(x, y)``: the loss of one update on images x [B, C, H, W] and labels y [B], as a dict
-  of named scalar tensors with the key "loss" to be minimised and "correct", the hits among the B images;
-- ``trained``: for "teach" and "learn", the modules that the update changes;
-- ``modules``: name -> module, what a record keeps of the run;
-- ``predict(x, memo)``: name -> logits [B, K], what is evaluated; the first name is the headline; `memo` holds what
-  another distiller has already got from a shared network on the same x;
-- ``own_statistics()``: a context in which `modules` hold what a run alone would have;
-- ``cost``: for "teach" and "learn", multiply-accumulates per image, a backward pass counted as two forward ones.
-
-and, where it has more to say, ``diagnose(x)``: numbers for an epoch's row, from some test images;
-``scored(split, outputs, labels)``: in place of `evaluate.named_scores`; ``summary(rows)``: numbers for the run;
-``grow()``: enter the next grade; ``before_scores()``: called before it is
-scored; ``epoch`` and ``block``, which the loop sets to the epochs of data before a student's update and its block; and
-``sizes``, which it sets to how many pictures of each group the batch of an update has, where a `School` knows.
-"""
+"""From a recipe to its method: the class, the events, and the networks, initialised from the seed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Iterator
 
 import torch
 
-from ..data.batches import derive_seed
+from ..data.batches import Batches, derive_seed
+from ..data.curriculum import ClassGroups
+from ..errors import InputError
 from ..models.resnet import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, teacher_shape
+from ..schedule import Course, Event
+from . import dropout_ema
+from .base import Method
 from .baseline import Baseline
 from .education import Education, GrowingResNet
 from .ema import Average
@@ -38,9 +26,35 @@ from .online_kd import OnlineKD
 from .past_self import PastSelf
 from .self_kd import SelfKD
 
+CLASSES: dict[str, type[Method]] = {
+    "baseline": Baseline, "online_kd": OnlineKD, "offline_kd": OnlineKD, "self_kd": SelfKD, "ie_kd": FactorTransfer,
+    "mutual": Mutual, "education": Education, "ema": Average, "past_self": PastSelf}
 
-def make(recipe: Recipe, channels: int, classes: int, size: int):
-    """The recipe's networks, initialised from its seed, in their distiller.
+
+def method_class(recipe: Recipe) -> type[Method]:
+    """The class of a recipe's method."""
+    return CLASSES[recipe.method]
+
+
+def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
+    """The events of a recipe.
+
+    Raises:
+        InputError: an interval or a period of less than one batch.
+    """
+    graded = isinstance(batches_per_epoch, Course)
+    fewest = min(batches for _, batches in batches_per_epoch.grades) if graded else batches_per_epoch
+    if 0 < abs(recipe.interval) * fewest < 1:
+        raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
+                         f"give 0, or at least {1 / fewest:.3g}, ahead or behind.")
+    if recipe.dropout_rule == "sine":
+        dropout_ema.period(recipe, fewest)
+    return method_class(recipe).events(recipe, batches_per_epoch)
+
+
+def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Batches | ClassGroups | None = None
+         ) -> Method:
+    """The recipe's method with its networks, initialised from the seed.
 
     The student's initial weights depend on the seed and its architecture alone, so that arms of one seed are
     paired; a multi-exit network starts from the very trunk and deepest head of the plain one.
@@ -49,6 +63,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
         channels: of the images, 1 or 3.
         classes: K.
         size: height (= width) of the images, pixels.
+        batches: of `method_class(recipe).batches`; EMA and Education Distillation cannot be trained without.
     """
     def seeded(role, build):
         with torch.random.fork_rng(devices=[]):
@@ -72,15 +87,15 @@ def make(recipe: Recipe, channels: int, classes: int, size: int):
                                                                    for _ in range(3)))
         return SelfKD(recipe, net, adapters, channels, size)
     if recipe.method == "education":
-        return _education(recipe, student, seeded, channels, classes, size)
+        return _education(recipe, student, seeded, channels, classes, size, batches)
     if recipe.method == "past_self":
         between = seeded("projector", lambda: projector(features, features))
         return PastSelf(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
     if recipe.method == "mutual":
-        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, network, channels, size)
+        return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, size)
     if recipe.method == "ema":
-        return Average(recipe, teacher, channels, size)
+        return Average(recipe, teacher, channels, size, batches)
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
     if recipe.method == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
@@ -108,7 +123,7 @@ def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str,
     return maps
 
 
-def _mutual(recipe: Recipe, networks: dict, seeded, network, channels: int, size: int) -> Mutual:
+def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, size: int) -> Mutual:
     map_losses, paraphrasers = {}, {}
     if recipe.map_loss != "none":
         maps = _maps(recipe, networks, channels, size)
@@ -120,7 +135,7 @@ def _mutual(recipe: Recipe, networks: dict, seeded, network, channels: int, size
     return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)
 
 
-def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: int, size: int) -> Education:
+def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: int, size: int, batches) -> Education:
     groups = partition(recipe, classes)
     known = [sum(map(len, groups[:grade + 1])) for grade in range(len(groups))]
     growing = seeded("references", lambda: GrowingResNet(
@@ -130,15 +145,16 @@ def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: 
         seeded(f"teacher {k + 1}" if k else "teacher", lambda: ResNet(
             recipe.teacher_model or recipe.model, len(group), channels, recipe.teacher_width or recipe.width))
         for k, group in enumerate(groups))
-    return Education(recipe, student, growing, teachers, groups, channels, size)
+    images = batches.images_seen(recipe) if batches else None
+    return Education(recipe, student, growing, teachers, groups, channels, size, images)
 
 
-def share_teacher(distillers: list) -> None:
-    """Let distillers of one `recipes.teacher_of` work with one teacher: whichever teaches, teaches for all.
+def share_teacher(methods: list[Method]) -> None:
+    """Let methods of one `recipes.teacher_of` work with one teacher: whichever teaches, teaches for all.
 
-    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a look at it
+    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a question to it
     changes (A13) is kept for each student apart.
     """
-    first = next(distiller for distiller in distillers if not isinstance(distiller, Baseline))
-    for distiller in distillers:
-        distiller.adopt(first)
+    first = next(method for method in methods if not isinstance(method, Baseline))
+    for method in methods:
+        method.adopt(first)

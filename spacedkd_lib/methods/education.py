@@ -7,9 +7,8 @@ Taught in notebooks/11_education_distillation.ipynb.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.resnet import ResNet, macs, reference_head
 from ..models.scoring import named_scores
+from ..data.curriculum import ClassGroups
 from ..recipes import Recipe
+from ..schedule import Course, Event, graded_schedule
+from .base import Method
 from .baseline import once
 from .losses import kl
 from .online_kd import ask
@@ -97,29 +99,31 @@ class Tables(NamedTuple):
                    list(map(tensor, groups)), tensor(taught))
 
 
-class Education:
+class Education(Method):
     """Teacher k: cross-entropy on group k, with labels of its own. Student: (1 - alpha) CE over all classes it knows +
     alpha T^2 KL(own teacher || own slice of the logits), mean over the batch.
 
     Args:
         groups: classes of each group; see `recipes.partition`.
         teachers: one a group, with as many outputs as it has classes.
+        images: the student's of each grade and the teachers' of each group, over the whole run.
 
     Raises:
         InputError: a teacher with another number of outputs.
     """
 
-    own_statistics = staticmethod(nullcontext)
-    images = None  # (student's of each grade, teachers' of each group) over the whole run; set by train.assemble
-    sizes = None  # pictures of each group in the next batch; set by the loop, which need not ask the device for them
+    irregular = "each batch divides among the groups in its own way"
+    whole_batch = "the loss of groups"
 
     def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
-                 groups: list[list[int]], channels: int, size: int):
+                 groups: list[list[int]], channels: int, size: int, images: tuple[list[int], list[int]] | None):
         for k, (teacher, group) in enumerate(zip(teachers, groups, strict=True), start=1):
             if teacher.head.out_features != len(group):
                 raise InputError(f"Teacher {k} has {teacher.head.out_features} outputs and its group has {len(group)} "
                                  "classes: give it one output a class.")
-        self.recipe, self.growing, self.teachers, self.groups = recipe, growing, teachers, groups
+        super().__init__(recipe)
+        self.growing, self.teachers, self.groups, self.images = growing, teachers, groups, images
+        self.sizes = None  # pictures of each group in the next batch, so that the device need not be asked
         self.grades = len(growing.depths)
         self.modules = {"student": student, "references": growing.references, "teachers": teachers}
         self.tables = {}  # device, grade -> `Tables`
@@ -128,6 +132,17 @@ class Education:
             self.macs.append(macs(student, channels, size, lambda x: growing(x)))
         growing.grade = 1
         self.teacher_macs = [macs(teacher, channels, size) for teacher in teachers]
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
+        return graded_schedule(course, recipe.interval, rule=recipe.rule, tail=recipe.tail, seed=recipe.seed)
+
+    @classmethod
+    def batches(cls, recipe: Recipe, batches, classes: int) -> ClassGroups:
+        return ClassGroups(batches, recipe, classes)
+
+    def before_update(self, sizes: list[int] | None) -> None:
+        self.sizes = sizes
 
     @property
     def trained(self) -> dict[str, list[nn.Module]]:
@@ -172,7 +187,7 @@ class Education:
         columns = tables.columns
         rows, targets = self._rows(y, len(columns)), {}
         if r.alpha:
-            targets = {k: self.look(k, _only(x, own)) for k, own in rows.items()}
+            targets = {k: self.teacher_logits(k, _only(x, own)) for k, own in rows.items()}
         logits = self.growing.train()(x)
         labels = tables.place[y]
         terms = {"hard": F.cross_entropy(logits, labels)}
@@ -201,7 +216,7 @@ class Education:
         return {k: rows for k, rows in enumerate(found[:groups]) if len(rows)}
 
     @torch.no_grad()
-    def look(self, k: int, x: Tensor) -> Tensor:
+    def teacher_logits(self, k: int, x: Tensor) -> Tensor:
         """Teacher k's logits as the student sees them."""
         return ask(self.teachers[k], x, self.recipe.teacher_mode).logits
 
@@ -241,7 +256,6 @@ class Education:
         return kept | {"train_gmacs": (work + taught) / 1e9, "student_images": sum(students)}
 
     def adopt(self, first: Education) -> None:
-        """Use equal teachers that serve other students too."""
         self.teachers = self.modules["teachers"] = first.teachers
 
 

@@ -7,17 +7,20 @@ network of one seed serves averages of all kinds. Taught in notebooks/13_spacing
 from __future__ import annotations
 
 import copy
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from ..models.transformers import combine_heads
+from ..data.batches import Batches
 from ..recipes import Recipe
+from ..schedule import Course, Event, one_a_block
 from .baseline import once
 from .dropout_ema import average_step
 from .online_kd import BatchNorm, OnlineKD, batch_statistics
 
-LOOKS = 20  # training batches from which an average's running statistics are computed (ours)
+RECALIBRATION_BATCHES = 20  # training batches from which an average's running statistics are computed (ours)
 
 
 class Average(OnlineKD):
@@ -29,16 +32,21 @@ class Average(OnlineKD):
     batch.
     """
 
-    batches = None  # of an own stream, for "recalibrate"; set by train.assemble
-    block = 0  # of the present step; set by the loop
+    stackable = False
+    whole_batch = "the average of running statistics"
 
-    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int):
+    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int, batches: Batches | None):
         super().__init__(recipe, network, copy.deepcopy(network), nn.Identity(), channels, size)
         del self.modules["projector"]
+        self.batches = batches and batches.of(torch.arange(len(batches.images)), "statistics of the average")
         self.student.requires_grad_(False)
         self.own, self.followed = list(self.student.parameters()), list(network.parameters())
         self.trained = {"teach": [network]}
         self.cost = {"teach": self.cost["teach"]}
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+        return one_a_block(super().events(recipe, course))
 
     @torch.no_grad()
     def learn(self, x: Tensor, y: Tensor) -> None:
@@ -65,7 +73,7 @@ class Average(OnlineKD):
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
-        for i in range(LOOKS):
+        for i in range(RECALIBRATION_BATCHES):
             for layer in layers:
                 layer.momentum = 1 / (i + 1)  # what torch makes of None, for which it reads a number from the device
             self.student(self.batches.pictures(self.batches.indices(i), i)[0])  # and keep none

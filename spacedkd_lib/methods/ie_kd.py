@@ -116,6 +116,9 @@ class FactorTransfer(OnlineKD):
     With both weights 0 it is online KD, bit for bit.
     """
 
+    stackable = False
+    whole_batch = "the loss of factors"
+
     def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
                  size: int, map_loss: MapLoss, paraphraser: Paraphraser):
         super().__init__(recipe, teacher, student, projector, channels, size)
@@ -137,9 +140,9 @@ class FactorTransfer(OnlineKD):
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.epoch < self.recipe.distil_start:
             return learn_labels(self.student.train()(x), y)
-        seen = self.look(x) if self.looks else None
+        seen = self.teacher_outputs(x) if self.looks else None
         outputs = self.student.train()(x)
-        terms = self.distilled(outputs, seen, y)
+        terms = self.student_loss(outputs, seen, y)
         with torch.no_grad():
             factor = self.paraphraser.eval().encoder(seen.map) if seen else None
         more, weighted = self.map_loss.train().weighted(outputs.map, factor, self.epoch)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from ..models.resnet import Outputs, in_mode, macs
 from ..models.transformers import combine_heads
 from ..recipes import Recipe
+from .base import Method
 from .baseline import learn_labels, once
 from .losses import FEATURE, SOFT
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's networks, of vectors
 
 
-class OnlineKD:
+class OnlineKD(Method):
     """Teacher: cross-entropy. Student: (1 - alpha) CE + alpha soft(T) [T^2] + beta feature.
 
     The teacher's logits and features come from its newest weights, without a gradient: by the statistics of the batch,
@@ -33,16 +34,16 @@ class OnlineKD:
     The teacher never learns from the student, so several students can share one, see `share_teacher`.
     """
 
-    epoch = 0.0  # of the student's data before the present update; set by the loop
+    stackable = True
 
     def __init__(self, recipe: Recipe, teacher: nn.Module, student: nn.Module, projector: nn.Module, channels: int,
                  size: int):
-        self.recipe, self.teacher, self.student, self.projector = recipe, teacher, student, projector
+        super().__init__(recipe)
+        self.teacher, self.student, self.projector = teacher, student, projector
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
         self.looks = bool(recipe.beta or recipe.alpha)
-        self.views = {}  # the teacher's outputs from before its last update; one for all who share it
         self.statistics = None  # of a shared teacher, where looking at it would change them for the others
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
         self.trained = {"teach": [teacher], "learn": [student, projector]}
@@ -63,13 +64,13 @@ class OnlineKD:
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.epoch < self.recipe.distil_start:
             return learn_labels(in_mode(self.student)(x), y)
-        target = Outputs(**self.views) if self.view_before_update else self.look(x) if self.looks else None
+        target = Outputs(**self.views) if self.view_before_update else self.teacher_outputs(x) if self.looks else None
         outputs = in_mode(self.student)(x)
         second = self.student(x) if self.recipe.student_forwards == 2 else None
-        return self.distilled(outputs, target, y, second)
+        return self.student_loss(outputs, target, y, second)
 
-    def distilled(self, outputs: Outputs, target: Outputs | None, y: Tensor, second: Outputs | None = None
-                  ) -> dict[str, Tensor]:
+    def student_loss(self, outputs: Outputs, target: Outputs | None, y: Tensor, second: Outputs | None = None
+                     ) -> dict[str, Tensor]:
         """The student's terms, from its outputs and the teacher's; a distillation token's head has the soft loss, and
         `second` outputs have it in place of the first."""
         r = self.recipe
@@ -88,7 +89,7 @@ class OnlineKD:
         return terms | {"correct": (outputs.logits.argmax(1) == y).sum()}
 
     @torch.no_grad()
-    def look(self, x: Tensor) -> Outputs:
+    def teacher_outputs(self, x: Tensor) -> Outputs:
         """The teacher's outputs as the student sees them: of two heads one answer, in train mode too."""
         with self.own_statistics():
             outputs = ask(self.teacher, x, self.recipe.teacher_mode)
@@ -100,7 +101,6 @@ class OnlineKD:
         return {"student": self.student(x).logits, "teacher": teacher}
 
     def adopt(self, first: OnlineKD) -> None:
-        """Use another distiller's equal teacher, which then serves both students."""
         self.teacher = self.modules["teacher"] = first.teacher
         self.trained["teach"], self.views = [first.teacher], first.views
         if self.recipe.teacher_mode == "train" and not self.view_before_update:

@@ -6,22 +6,30 @@ Taught in notebooks/05_spaced_kd.ipynb.
 from __future__ import annotations
 
 import copy
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from ..recipes import Recipe
+from ..schedule import Course, Event, snapshots
 from .online_kd import OnlineKD
 
 
 class PastSelf(OnlineKD):
     """Teacher: an average of the student's weights, which takes a step at the end of each block; decay 0 copies."""
 
+    stackable = False
+
     def __init__(self, recipe: Recipe, student: nn.Module, projector: nn.Module, channels: int, size: int):
         super().__init__(recipe, copy.deepcopy(student), student, projector, channels, size)
         self.teacher.requires_grad_(False)
         self.trained = {"learn": [student, projector]}
         self.cost = {"learn": self.cost["learn"]}
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+        return snapshots(recipe.epochs, course, recipe.interval)
 
     @torch.no_grad()
     def teach(self, x: Tensor, y: Tensor) -> None:

@@ -5,7 +5,7 @@ Taught in notebooks/04_self_kd.ipynb.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from typing import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from ..models.resnet import MultiExitResNet, Outputs, macs
 from ..recipes import Recipe
+from ..schedule import Course, Event, spaced_schedule
+from .base import Method
 from .losses import FEATURE, SOFT
 
 
-class SelfKD:
+class SelfKD(Method):
     """Teacher: cross-entropy of the deepest exit. Students: exits 1 to 3, each with
     (1 - alpha) CE + alpha soft(T) [T^2] + beta feature, the deepest exit's outputs being their target.
 
@@ -33,10 +35,11 @@ class SelfKD:
     their momentum, as the released program does on two GPUs or with a torch before 2.0 (A12).
     """
 
-    own_statistics = staticmethod(nullcontext)
+    stackable = True
 
     def __init__(self, recipe: Recipe, net: MultiExitResNet, adapters: nn.ModuleList, channels: int, size: int):
-        self.recipe, self.net, self.adapters = recipe, net, adapters  # adapters: for exits 3, 2, 1
+        super().__init__(recipe)
+        self.net, self.adapters = net, adapters  # adapters: for exits 3, 2, 1
         self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.modules = {"student": net, "projector": adapters}
@@ -46,6 +49,11 @@ class SelfKD:
         exits = macs(net, channels, size) - trunk
         self.cost = {"teach": 3 * trunk + (exits if recipe.self_update == "everything" else 0),
                      "learn": (1 if recipe.self_update == "exits_only" else 3) * trunk + 3 * exits}
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+        return spaced_schedule(recipe.epochs, course, recipe.interval, rule=recipe.rule, tail=recipe.tail,
+                               counter=recipe.counter, teach_last=recipe.self_update != "everything", seed=recipe.seed)
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         self.net.train()

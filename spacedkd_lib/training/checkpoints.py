@@ -22,7 +22,7 @@ from ..store import stopping
 from ..store.records import runs_folder, write_atomically
 from . import distributed
 
-FORMAT = 1  # raised when the content's meaning changes; checkpoints of another format are not read
+FORMAT = 2  # raised when the content's meaning changes; checkpoints of another format are not read
 KEPT = 2
 TOGETHER = 20  # events after which several processes agree whether to stop: each time costs a message
 
@@ -71,7 +71,7 @@ def latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict] | None:
     return None
 
 
-class Keeper:
+class Checkpointer:
     """Saves the runs of a sweep to a folder from time to time, and brings them back from there.
 
     A checkpoint holds networks, optimizers, sums of the epoch so far, rows, positions and torch's generator; batches
@@ -79,12 +79,12 @@ class Keeper:
 
     Args:
         folder: where; None keeps nothing.
-        runs: of train.Run. They continue from the last checkpoint in `folder` that knows them all.
-        made_by: what must agree for the same bits to follow; a checkpoint made by something else is not used.
+        runs: of run.Run. They continue from the last checkpoint in `folder` that knows them all.
+        fingerprint: what must agree for the same bits to follow; a checkpoint made by something else is not used.
     """
 
-    def __init__(self, folder: Path | None, runs: list, made_by: dict):
-        self.folder, self.all, self.runs, self.made_by = folder, runs, runs, made_by
+    def __init__(self, folder: Path | None, runs: list, fingerprint: dict):
+        self.folder, self.all, self.runs, self.fingerprint = folder, runs, runs, fingerprint
         self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
         self.started = self.saved = time.monotonic()
         self.number, self.path, self.events = 0, None, 0
@@ -137,7 +137,7 @@ class Keeper:
         self.saved = time.monotonic()
         try:
             self.path = save(self.folder, self.number + 1, tensors, {
-                "made_by": self.made_by, "alias": alias, "seconds": self.seconds(),
+                "fingerprint": self.fingerprint, "alias": alias, "seconds": self.seconds(),
                 "runs": {run.recipe.run_id: _numbers(run) for run in self.runs},
                 "failed": {run.recipe.run_id: run.failed for run in self.all if run.failed}})
             self.number += 1
@@ -152,7 +152,7 @@ class Keeper:
             return
         path, tensors, meta = found
         known = meta["runs"].keys() | meta["failed"].keys()
-        if meta["made_by"] != self.made_by or not {run.recipe.run_id for run in self.runs} <= known:
+        if meta["fingerprint"] != self.fingerprint or not {run.recipe.run_id for run in self.runs} <= known:
             print(f"Checkpoint {path} is of other runs, data, software or hardware: starting anew.", file=sys.stderr)
             return
         for run in self.runs:
@@ -174,24 +174,24 @@ def _tensors(run) -> dict[str, Tensor]:
         for i, p in enumerate(_parameters(optimizer)):
             held |= {f"optimizer/{kind}/{i}/{key}": value for key, value in optimizer.state[p].items()
                      if isinstance(value, Tensor)}
-    held |= {f"view/{key}": value for key, value in getattr(run.distiller, "views", {}).items()}
+    held |= {f"view/{key}": value for key, value in run.method.views.items()}
     held |= {f"predicted/{key}": value for key, value in run.predicted.items()}
-    held |= {f"sum/{key}": value for key, value in run.tally.sums.items()}
-    return held | {f"diverged/{kind}": value for kind, value in run.tally.diverged.items()}
+    held |= {f"sum/{key}": value for key, value in run.metrics.sums.items()}
+    return held | {f"diverged/{kind}": value for kind, value in run.metrics.diverged.items()}
 
 
 def _numbers(run) -> dict:
-    tally = run.tally
-    return {"position": run.position, "rows": run.rows, "grade": run.grade, "told": run.told, "images": tally.images,
-            "updates": tally.updates, "seconds": time.perf_counter() - tally.started}
+    metrics = run.metrics
+    return {"position": run.position, "rows": run.rows, "grade": run.grade, "pending": run.pending, "images": metrics.images,
+            "updates": metrics.updates, "seconds": time.perf_counter() - metrics.started}
 
 
 def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
-    run.position, run.rows, run.told = numbers["position"], numbers["rows"], numbers["told"]
+    run.position, run.rows, run.pending = numbers["position"], numbers["rows"], numbers["pending"]
     while run.grade < numbers["grade"]:
         run.grow()
-    run.tally.images, run.tally.updates = numbers["images"], numbers["updates"]
-    run.tally.started = time.perf_counter() - numbers["seconds"]
+    run.metrics.images, run.metrics.updates = numbers["images"], numbers["updates"]
+    run.metrics.started = time.perf_counter() - numbers["seconds"]
     weights = run.weights()
     device = next(iter(weights.values())).device
     for name, saved in tensors.items():
@@ -207,8 +207,8 @@ def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:
             like = torch.empty_like(p) if saved.shape == p.shape else torch.empty_like(saved, device=at)
             run.optimizer[kind].state[p][key] = like.detach().copy_(saved)
         else:
-            held = {"view": getattr(run.distiller, "views", {}), "predicted": run.predicted, "sum": run.tally.sums,
-                    "diverged": run.tally.diverged}
+            held = {"view": run.method.views, "predicted": run.predicted, "sum": run.metrics.sums,
+                    "diverged": run.metrics.diverged}
             held[what][key] = saved.to(device, copy=True)
 
 

@@ -3,7 +3,7 @@
 What makes it the run of one process with the same global batch: batches follow from their number, so each process
 draws the whole batch and keeps its rows; batch norm takes its statistics over all rows; gradients and loss terms are
 summed over all processes in one message an update. Only the order of additions differs. Gradients are summed here
-rather than by DistributedDataParallel because a distiller calls its networks more than once an update, with and
+rather than by DistributedDataParallel because a method calls its networks more than once an update, with and
 without gradients, and in part. In a process that torchrun did not start, everything here does nothing.
 """
 
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..methods.build import method_class
 from ..recipes import Recipe, stochastic
 
 
@@ -50,17 +51,15 @@ def check(recipe: Recipe, images: int) -> None:
         InputError: a loss that is no mean over the batch, batch norm by parts of it, or a last batch with too few
             images for all processes.
     """
-    if recipe.method in ("mutual", "education") or recipe.map_loss != "none":
-        raise InputError(f"{recipe.method} has losses of groups, factors or peers that are not split among "
-                         f"{processes()} processes: use one process.")
-    if stochastic(recipe) or recipe.method == "ema":
-        raise InputError(f"Noise inside a network, and the statistics of an average, are of whole batches and are not "
-                         f"split among {processes()} processes: use one process.")
+    whole = method_class(recipe).whole_batch or ("the noise inside a network" if stochastic(recipe) else "")
+    if whole:
+        raise InputError(f"{whole[0].upper()}{whole[1:]} needs whole batches, which are not split among {processes()} "
+                         f"processes, and the method is {recipe.method}: use one process.")
     if recipe.batch_norm_parts > 1:
         raise InputError(f"batch_norm_parts = {recipe.batch_norm_parts} cuts whole batches and is not split among "
                          f"{processes()} processes: leave it at 1, or use one process.")
     last = images % recipe.batch_size or recipe.batch_size
-    if recipe.feature_loss == "batch_frobenius" and recipe.beta and recipe.method != "baseline":
+    if recipe.feature_loss == "batch_frobenius" and recipe.beta:
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '
                          f'{processes()} processes: use "l2_per_sample" or "mse", or one process.')
     if last < processes():

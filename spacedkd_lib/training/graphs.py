@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, nearest
+from ..methods.build import method_class
 from ..recipes import Recipe, stochastic, teacher_of
 from . import distributed
 
@@ -44,11 +45,11 @@ def unfit(recipe: Recipe, kind: str) -> str:
         return "several processes add up their gradients"
     if stochastic(recipe):
         return f"{'dropout' if recipe.dropout else 'drop path'} draws anew in each update"
-    if recipe.method == "education":
-        return "each batch divides among the groups in its own way"
+    if method_class(recipe).irregular:
+        return method_class(recipe).irregular
     if recipe.optimizer == "sam":
         return "each update takes its gradient twice"
-    if (recipe.distil_start or recipe.ramp_epochs) and (kind == "learn" or recipe.method == "mutual"):
+    if (recipe.distil_start or recipe.ramp_epochs) and kind in method_class(recipe).ramped:
         return "the weights of its losses change with the epoch"
     return ""
 
@@ -67,13 +68,13 @@ def make_replayable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
 
 
 class Graphs:
-    """A sweep's recordings, in one pool of memory. `update` stands in for a `train.Run`'s own where that fits."""
+    """A sweep's recordings, in one pool of memory. `update` stands in for a `run.Run`'s own where that fits."""
 
     def __init__(self, runs: list, engine: str, device: torch.device):
         self.engine, self.device, self.cuda = engine, device, device.type == "cuda" and engine != "eager"
         self.side = torch.cuda.Stream(device) if self.cuda else None
         self.pool = torch.cuda.graph_pool_handle() if self.cuda else None
-        self.views = next((run.distiller.views for run in runs if hasattr(run.distiller, "views")), {})
+        self.views = runs[0].method.views
         self.seen, self.recordings, self.refused = Counter(), {}, {}
         for run in runs if engine != "eager" else ():
             for kind in run.optimizer:
@@ -81,7 +82,7 @@ class Graphs:
                     make_replayable(run.optimizer[kind], device)
                     run.graphs[kind] = self
         if engine == "compiled graph":
-            for network in {module for run in runs for module in run.distiller.modules.values()}:
+            for network in {module for run in runs for module in run.method.modules.values()}:
                 network.compile(dynamic=False)
 
     def update(self, run, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ class Graphs:
         self.seen[key] += 1
         if whose in self.refused or self.seen[key] <= WARM:
             return self._as_it_is(run, kind, x, y)
-        asks_before = kind == "learn" and getattr(run.distiller, "view_before_update", False)  # A7
+        asks_before = kind == "learn" and run.method.view_before_update  # A7
         given = {"x": x, "y": y} | (self.views if asks_before else {})
         try:
             if key not in self.recordings:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Iterable
+from itertools import chain
+from typing import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,13 @@ from torch.func import functional_call, vmap
 from ..data import datasets
 from ..errors import InputError
 from ..models.resnet import ResNet, parameters
+from ..methods.base import Method
+from ..methods.build import method_class
 from ..recipes import Recipe, is_transformer, stochastic, teacher_shape
+from ..schedule import Event, lockstep
 from . import distributed
+from .loop import Evaluate, close
+from .run import EpochMetrics, Run
 
 LARGEST = 1_000_000  # parameters of a network (ours): a larger one fills a GPU by itself
 
@@ -40,7 +46,7 @@ def fits(recipes: Iterable[Recipe]) -> bool:
 
 def _fits(recipe: Recipe) -> bool:
     teacher = teacher_shape(recipe)
-    return (recipe.method in ("baseline", "online_kd", "offline_kd", "self_kd") and not stochastic(recipe) and
+    return (method_class(recipe).stackable and not stochastic(recipe) and
             recipe.rule != "random" and recipe.idle_update == "skip" and recipe.optimizer != "sam" and
             recipe.batch_norm_parts == distributed.processes() == 1 and
             _small(recipe.model, recipe.width) and _small(teacher["model"], teacher["width"]))
@@ -72,22 +78,83 @@ def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
     return list(groups.values())
 
 
-class _Whole(nn.Module):
-    """A distiller's networks as one module, whose call is one of its steps."""
+def walk_together(seeds: list[tuple[list[Run], object, Evaluate]]) -> Iterator[tuple[Event, list[Run], None]]:
+    """`walk` for several seeds whose updates are made at once; a run that fails costs no other.
 
-    def __init__(self, distiller):
+    Args:
+        seeds: for each what `walk` takes; the runs' recipes are equal but for the seed.
+    """
+    columns = list(zip(*[runs for runs, *_ in seeds]))  # of equal recipes
+    stacks, schedules = stack(columns), {}
+    for number, runs in enumerate(columns):
+        events = [run.events(batches) for run, (_, batches, _) in zip(runs, seeds) if not run.failed]
+        schedules |= {number: events[0]} if events else {}
+    for event, numbers in lockstep(schedules):
+        alive = {seed: [runs[n] for n in numbers if not runs[n].failed] for seed, (runs, *_) in enumerate(seeds)}
+        alive = {seed: sharing for seed, sharing in alive.items() if sharing}
+        if event.kind in ("epoch", "grow"):
+            for seed, sharing in alive.items():
+                close(event, sharing, seeds[seed][2])
+        elif alive:
+            _update_together(stacks[numbers[0]], event, alive, [columns[n] for n in numbers])
+        for run in chain(*alive.values()):
+            run.position += 1
+        if alive:
+            yield event, list(chain(*alive.values())), None
+
+
+def stack(columns: list[tuple[Run]]) -> list[Run]:
+    """Of each list of equal runs one run that updates them all."""
+    made, known = [], {}
+    for runs in columns:
+        made.append(Run(runs[0].recipe, Stack(runs, known)))
+        made[-1].optimizer = made[-1].method.optimizer
+    return made
+
+
+def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], columns: list[tuple[Run]]) -> None:
+    """One update of all seeds. A seed whose runs have failed gets another one's batch: so all kernels keep their
+    shapes, and the other seeds their bits."""
+    asked = {seed: sharing[0].prepare(event) for seed, sharing in alive.items()}
+    rate = [other.clock.rate(event) for other in chain(*alive.values())][0]
+    first = next(iter(asked.values()))
+    x, y = zip(*[asked.get(seed, first) for seed in range(len(run.method.runs))])
+    terms = run.step(event.kind, torch.stack(x), torch.stack(y), rate)
+    run.method.share_views()
+    if terms:
+        terms = {name: terms["each" if name == "loss" else name] for name in terms if name != "each"}
+        for runs in columns:
+            _count_together({seed: own for seed, own in enumerate(runs) if not own.failed}, event, terms, len(y[0]))
+
+
+def _count_together(runs: dict[int, Run], event: Event, terms: dict[str, Tensor], images: int) -> None:
+    """Write down the terms [S] of an update: runs by their place in S, without those that have failed."""
+    if not runs:
+        return
+    kind = next(iter(runs.values())).method.tallied[event.kind]
+    own = {name: torch.stack([value[place] for place in runs]) for name, value in terms.items()}
+    EpochMetrics.add_together([run.metrics for run in runs.values()], kind, event.index, own, images)
+    if terms["loss"].device.type == "cpu":
+        for run in runs.values():
+            run.check()
+
+
+class _Whole(nn.Module):
+    """A method's networks as one module, whose call is one of its steps."""
+
+    def __init__(self, method):
         super().__init__()
-        self.parts, self.steps = nn.ModuleDict(distiller.modules), (distiller,)
+        self.parts, self.steps = nn.ModuleDict(method.modules), (method,)
 
     def forward(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return getattr(self.steps[0], kind)(x, y) or {}
 
 
-class Stack:
-    """S distillers as one: x [S, B, C, H, W], y [S, B] -> terms, "each" their losses [S] and "loss" the sum.
+class Stack(Method):
+    """S methods as one: x [S, B, C, H, W], y [S, B] -> terms, "each" their losses [S] and "loss" the sum.
 
     Args:
-        runs: of train.Run, one a seed; their tensors become parts of the stack's.
+        runs: of run.Run, one a seed; their tensors become parts of the stack's.
         known: the first run's tensors and optimizers -> the stack's. Stacks whose students share their teachers share
             this too.
     """
@@ -95,16 +162,17 @@ class Stack:
     trained: dict = {}  # the optimizers are made here, from those of the runs
 
     def __init__(self, runs: list, known: dict):
+        super().__init__(runs[0].recipe)
         self.runs = runs
-        wholes = [_Whole(run.distiller) for run in runs]
+        wholes = [_Whole(run.method) for run in runs]
         self.whole = wholes[0]
         self.parameters = _stacked([dict(whole.named_parameters()) for whole in wholes], known)
         self.buffers = _stacked([dict(whole.named_buffers()) for whole in wholes], known)
-        self.own_views = [getattr(run.distiller, "views", {}) for run in runs]
+        self.own_views = [run.method.views for run in runs]
         some = next(filter(None, self.own_views), {})  # also for a run that has failed, and has none
         self.views = known.setdefault("views", {})
         self.views |= {key: torch.stack([(own or some)[key] for own in self.own_views]) for key in some}
-        self.view_before_update = getattr(runs[0].distiller, "view_before_update", False)
+        self.view_before_update = runs[0].method.view_before_update
         self.optimizer = {}
         for kind in runs[0].optimizer:
             own = [run.optimizer[kind] for run in runs]
@@ -122,7 +190,7 @@ class Stack:
         self._terms("forward", x, y)
 
     def _terms(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        seen = self.own_views[0]  # within vmap they are every distiller's
+        seen = self.own_views[0]  # within vmap they are every method's
 
         def of_one(parameters, buffers, views, x, y):
             seen.update(views)
@@ -135,7 +203,7 @@ class Stack:
         return terms and terms | {"each": terms["loss"], "loss": terms["loss"].sum()}
 
     def share_views(self) -> None:
-        """Let what each distiller has seen of its teacher be a part of what all have."""
+        """Let what each method has seen of its teacher be a part of what all have."""
         for i, own in enumerate(self.own_views):
             own.update({key: value[i] for key, value in self.views.items()})
 

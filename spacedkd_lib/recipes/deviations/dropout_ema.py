@@ -37,7 +37,7 @@ ROWS = (
               "No loader of that name.", "It ends with an error.", elsewhere="data.load, which names what there is"),
     Deviation("B6", "medium", "a new best epoch keeps its learning rate", "DT 348-361",
               "A schedule that follows the epochs.", "A new best skips the scheduler's step.",
-              "Steps come later for a network that improves.", elsewhere="train.learning_rate, by batches"),
+              "Steps come later for a network that improves.", elsewhere="rates.learning_rate, by batches"),
     Deviation("B7", "medium", "no period, no seed", "DR 108; DT 85", "Refusal; repeatable runs.",
               "A period of 0 divides by zero; random rates come from a generator without a seed.",
               "Runs that nobody can repeat.", elsewhere="a sentence for such a period; the field seed"),

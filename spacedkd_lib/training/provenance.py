@@ -1,0 +1,72 @@
+"""Where numbers come from, and what must agree for the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ..data import datasets
+from ..store import exact, records
+from . import distributed
+
+# What must agree for a checkpoint to lead to the same bits.
+SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "exact",
+             "code_sha256", "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
+ENGINE = ("recipes", "data", "models", "methods", "training")
+
+
+def repeatable(device: torch.device) -> None:
+    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none. On a
+    CPU, warn if its bits are not those of every other x86."""
+    if device.type != "cuda":
+        why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+        if why_not and exact.caps():
+            warnings.warn(why_not)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for finding mistakes: hundreds of kernels an update
+    # With warn_only these kernels of attention add up their gradients in any order, so that only the plain one is left.
+    for kernel in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
+
+
+@cache
+def code_sha256() -> str:
+    """Of the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in [package / "schedule.py", *(path for room in ENGINE for path in sorted((package / room).rglob("*.py")))]:
+        if "deviations" not in path.parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
+    """Where the numbers come from."""
+    gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
+    return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
+                                    "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
+                                    "threads": threads, "processes": distributed.processes()} | more
+
+
+def gpu_environment() -> dict:
+    """What a GPU's numbers depend on besides: versions of driver and libraries; and "tf32", the operations in single
+    precision that round their factors to ten bits of mantissa (by default, as torch's, convolutions)."""
+    precisions = {"convolutions": torch.backends.cudnn.conv.fp32_precision,
+                  "matrix products": torch.backends.cuda.matmul.fp32_precision}
+    return {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+            "tf32": ", ".join(name for name, set_to in precisions.items() if set_to == "tf32") or "none"}
+
+
+@cache
+def _driver() -> str | None:
+    versions = records.answer(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return versions.split("\n")[0] if versions else None  # a line for each GPU

@@ -1,0 +1,59 @@
+"""Learning rates: of a moment of training, and of each event of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import Iterable
+
+from ..recipes import Recipe
+from ..schedule import Course, Event
+
+
+def learning_rate(recipe: Recipe, done: int, total: int) -> float:
+    """The rate after `done` of `total` batches. "cosine" falls to zero; "multistep" falls to a fifth after 30, 60 and
+    80% of the run, as settings in the released programs say that nothing reads (A9); "late_steps" to a tenth after
+    62.5, 75 and 87.5% (released ED program); "warmup_cosine" changes from epoch to epoch only, from a thousandth of
+    `lr` to the full rate, then to a hundredth (released transformer programs: timm's schedule, of which 5e-4 is the
+    full rate)."""
+    if recipe.lr_schedule == "warmup_cosine":
+        epoch, warm = done * recipe.epochs // total, recipe.warmup_epochs
+        if epoch < warm:
+            return recipe.lr * (0.001 + 0.999 * epoch / warm)
+        return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs)))
+    if recipe.lr_schedule == "late_steps":
+        return recipe.lr * 0.1 ** sum(8 * done >= eighths * total for eighths in (5, 6, 7))
+    if recipe.lr_schedule == "multistep":
+        return recipe.lr * 0.2 ** sum(10 * done >= tenths * total for tenths in (3, 6, 8))
+    return recipe.lr * (1 if recipe.lr_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * done / total)))
+
+
+class Clock:
+    """How far a run's teacher and student have come, for their learning rates.
+
+    Each follows its own progress through the data, so the student meets every batch at the rate at which the teacher
+    met it; with `student_clock` = "teacher" its rate is the one that the teacher has at that moment (A9).
+    """
+
+    def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
+        self.recipe, self.course = recipe, batches_per_epoch
+        if not isinstance(batches_per_epoch, Course):
+            self.course = Course(((recipe.epochs, batches_per_epoch),))
+        self.teacher = 0.0
+        for event in past:
+            self.rate(event)
+
+    def rate(self, event: Event) -> float:
+        """Learning rate of an event's update."""
+        if event.kind == "learn" and self.recipe.student_clock == "own":
+            restart = self.recipe.lr_on_growth == "restart"
+            return learning_rate(self.recipe, *self.course.progress(event.index, restart))
+        if event.kind == "teach" and self.course.lessons:
+            self.teacher = learning_rate(self.recipe, event.index, self.course.lessons * self.course.epochs)
+        elif event.kind == "teach":
+            self.teacher = learning_rate(self.recipe, *self.course.progress(event.index, restart=False))
+        return self.teacher
+
+    def epoch(self, event: Event) -> float:
+        """Epochs of the student's data before an event's batch."""
+        done, total = self.course.progress(event.index, restart=False)
+        return done * self.recipe.epochs / total  # one rounding, so that whole epochs are whole numbers
