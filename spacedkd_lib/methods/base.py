@@ -72,6 +72,10 @@ class Method:
     def before_update(self, sizes: list[int] | None) -> None:
         """sizes: how many pictures of each group the next batch has, where it has groups."""
 
+    def recorded(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of an update that a record tells; those with an underscore are for others who share it."""
+        return {name: value for name, value in terms.items() if not name.startswith("_")}
+
     def grow(self) -> None:
         """Enter the next grade."""
 

@@ -43,8 +43,12 @@ class Baseline(Method):
     def adopt(self, first) -> None:
         """Be the teacher of another method."""
         self.student = self.modules["student"] = first.teacher
-        self.trained = {"teach": [first.teacher], "learn": [first.teacher]}
+        self.trained = dict.fromkeys(self.trained, first.trained["teach"])  # with a paraphraser, if there is one
         self.teach, self.views = first.teach, first.views
+
+    def recorded(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As a run alone: of the labels, whatever else its update serves."""
+        return {"loss": terms.get("_labels", terms["loss"]), "correct": terms["correct"]}
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {"student": once(memo, self.student, x)}

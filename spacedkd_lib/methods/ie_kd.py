@@ -135,7 +135,8 @@ class FactorTransfer(OnlineKD):
         outputs = self.teacher.train()(x)
         hard = F.cross_entropy(outputs.logits, y)
         error = losses.reconstruction_l1(self.paraphraser.train()(outputs.map.detach()), outputs.map)
-        return {"loss": hard + error, "correct": (outputs.logits.argmax(1) == y).sum(), "reconstruction": error}
+        return {"loss": hard + error, "correct": (outputs.logits.argmax(1) == y).sum(), "reconstruction": error,
+                "_labels": hard}
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.epoch < self.recipe.distil_start:

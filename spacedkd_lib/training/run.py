@@ -137,7 +137,7 @@ class Run:
     def count(self, event: Event, terms: dict[str, Tensor] | None, images: int) -> None:
         """Write down the terms of an update."""
         if terms:
-            self.metrics.add(self.method.tallied[event.kind], event.index, terms, images)
+            self.metrics.add(self.method.tallied[event.kind], event.index, self.method.recorded(terms), images)
             if terms["loss"].device.type == "cpu":  # a GPU would have to wait: once an epoch must do there
                 self.check()
 

@@ -136,7 +136,17 @@ def assemble(recipes: list[Recipe], dataset: datasets.Dataset, device) -> tuple[
 
 
 def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, device="cpu") -> Batches:
-    """A recipe's training batches."""
+    """A recipe's training batches.
+
+    Raises:
+        InputError: parts of a batch that batch norm cannot normalise.
+    """
+    rest = 0 if recipe.drop_last else len(images) % recipe.batch_size
+    for size in filter(None, (recipe.batch_size, rest)):
+        part = -(-size // recipe.batch_norm_parts)  # as torch.chunk cuts
+        if recipe.batch_norm_parts > 1 and (size % part or part) < 2:
+            raise InputError(f"batch_norm_parts = {recipe.batch_norm_parts} leaves one picture of a batch of {size} "
+                             "alone, and batch norm needs two: give fewer parts, or another batch_size.")
     return Batches(images, labels, recipe.batch_size, recipe.seed, recipe.augment, statistics, device,
                    drop_last=recipe.drop_last, size=recipe.image_size)
 
