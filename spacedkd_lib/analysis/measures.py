@@ -57,12 +57,14 @@ class Trained:
 
     @cached_property
     def teacher(self) -> nn.Module | None:
-        """Of online and offline KD; elsewhere None."""
-        return self._network("teacher") if self.recipe.method in ("online_kd", "offline_kd") else None
+        """None where the method has none."""
+        return self._network("teacher")
 
-    def _network(self, role: str) -> nn.Module:
+    def _network(self, role: str) -> nn.Module | None:
         dataset, weights = _dataset(self.recipe), records.load_weights(self.recipe)
-        net = build.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules[role]
+        net = build.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules.get(role)
+        if net is None:
+            return None
         net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
                              if name.startswith(f"{role}.")})
         return net.eval().to(self.device, memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from ..data.batches import STATISTICS, Batches
 from ..models.resnet import ResNet
-from ..recipes import Recipe, baseline, online_kd, spaced
+from ..recipes import Recipe, baseline, online_kd, spaced, teacher_of
 from ..training import train
 from .plain import plain_loader, plain_train
 from .work import Size, pictures
@@ -95,7 +95,7 @@ def sweep_recipes(size: Size, precision: str) -> list[Recipe]:
 def forward_units(recipes: list[Recipe], shared: bool) -> int:
     """Forward passes that a batch costs: an update counts three, a look at the teacher one. Shared: one teacher for
     all, which is the baseline too."""
-    students = sum(recipe.method != "baseline" for recipe in recipes)
+    students = sum(recipe != teacher_of(recipe) for recipe in recipes)
     teachers = 1 if shared else len(recipes)
     return 3 * teachers + (1 + 3) * students
 

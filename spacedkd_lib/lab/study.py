@@ -26,7 +26,9 @@ from typing import Callable, Iterable, Iterator, NamedTuple
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
 from ..errors import InputError, nearest
-from ..recipes import Recipe, education, from_dict, ie_kd, teacher_of, transformer
+from ..recipes import (
+    Recipe, education, forward_passes, from_dict, ie_kd, one_step_a_block, short_form, teacher_of, transformer,
+)
 from ..schedule import interval_batches
 from ..store import records
 from . import tuning
@@ -240,9 +242,7 @@ class Sweep:
     def cost(self) -> float:
         """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
         only; `plan` measures."""
-        each = sum({"baseline": 0 if r.start == "teacher" and len(self.recipes) > 1 else 3,
-                    "self_kd": 9, "mutual": 8, "ema": 1}.get(r.method, 4)
-                   for r in self.recipes)
+        each = sum(forward_passes(recipe, self.recipes) for recipe in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
 
@@ -439,7 +439,7 @@ def default_workers(wanted: Iterable[Recipe]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not torch.cuda.is_available():
         return cores
-    costliest = max(map(_arithmetic, {as_measured(recipe) for recipe in wanted}), default=1)
+    costliest = max(map(_arithmetic, {short_form(recipe) for recipe in wanted}), default=1)
     memory = torch.cuda.get_device_properties(0).total_memory
     return max(1, min(cores, int(memory / SHARE), int(BUSY / costliest)))
 
@@ -646,8 +646,8 @@ def plan(rows: list[Row], workers: int | str = 0) -> Plan:
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     workers, measured = workers or default_workers(missing), cache(_measure)
     with one_thread():
-        costs = {recipe: measured(as_measured(recipe)) for recipe in missing}
-    seconds = sum(_seconds(recipe, costs[recipe], shares=i > 0 and recipe.method != "self_kd")
+        costs = {recipe: measured(short_form(recipe)) for recipe in missing}
+    seconds = sum(_seconds(recipe, costs[recipe], shares=i > 0)
                   for sweep in sweeps(missing, workers) for i, recipe in enumerate(sweep.recipes) if recipe in costs)
     megabytes = sum(cost.megabytes + 1500 * recipe.epochs / 1e6 for recipe, cost in costs.items())
     return Plan(len(wanted), len(wanted) - len(missing), seconds / workers, megabytes,
@@ -656,7 +656,7 @@ def plan(rows: list[Row], workers: int | str = 0) -> Plan:
 
 def seconds(recipe: Recipe) -> float:
     """What a run alone would take on this machine."""
-    return _seconds(recipe, _measure(as_measured(recipe)))
+    return _seconds(recipe, _measure(short_form(recipe)))
 
 
 @contextmanager
@@ -671,25 +671,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def as_measured(recipe: Recipe) -> Recipe:
-    """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of the
-    interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
-    return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
-                   lr_schedule="cosine", interval=float((recipe.interval > 0) - (recipe.interval < 0)),
-                   method="online_kd" if recipe.method == "offline_kd" else recipe.method,
-                   zero_target="post_update" if recipe.interval else recipe.zero_target,
-                   distil_start=float(recipe.interval < 0), ramp_epochs=0.0, growth="none",
-                   grade_epochs=(), dropout_period=1.0, ema_decay=0.99)
-
-
 def _seconds(recipe: Recipe, cost: Cost, shares: bool = False) -> float:
     """Of a run: of its updates, and of evaluation at the end of epochs; or of what it adds to a sweep."""
-    if shares and recipe.method == "baseline":
-        return 0.0  # it is the teacher
+    if shares and recipe == teacher_of(recipe):
+        return 0.0
     images = recipe.train_images or cost.train
     held_out = recipe.val_fraction * images
     passes = {"teach": float(not shares)}
-    if recipe.method == "ema" and recipe.interval:  # an average makes one step a block
+    if one_step_a_block(recipe) and recipe.interval:
         passes["learn"] = 1 / max(interval_batches(batches_per_epoch(recipe), recipe.interval), 1)
     training = (images - held_out) * sum(passes.get(kind, 1) * each for kind, each in cost.update.items())
     look = cost.before + (cost.test + held_out) * (cost.more if shares else cost.look)

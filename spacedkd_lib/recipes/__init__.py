@@ -1,8 +1,9 @@
 """A run described: the `Recipe`, functions that derive one from another, and the registry of deviations. No torch here."""
 
 from .derive import (
-    baseline, behind, education, ema, grade_lengths, ie_kd, mutual, offline, offline_kd, online_kd, partition,
-    past_self, self_kd, spaced, teacher_of, teacher_shape, transformer,
+    baseline, behind, education, ema, forward_passes, grade_lengths, ie_kd, mutual, offline, offline_kd,
+    one_step_a_block, online_kd, partition, past_self, self_kd, short_form, spaced, teacher_of, teacher_shape,
+    transformer,
 )
 from .deviations import DEVIATIONS, Deviation, deviations_of, set_deviation, switches
 from .recipe import (
@@ -13,7 +14,7 @@ from .released import preset, released_dropout
 
 __all__ = [
     "AUGMENTATIONS", "DEVIATIONS", "METHODS", "RESNETS", "TRANSFORMERS", "VERSION", "Deviation", "Recipe", "baseline",
-    "behind", "defaults", "describe", "deviations_of", "education", "ema", "foreign", "from_dict", "grade_lengths", "ie_kd",
-    "is_transformer", "mutual", "offline", "offline_kd", "online_kd", "partition", "past_self", "preset",
-    "released_dropout", "self_kd", "set_deviation", "spaced", "stochastic", "switches", "teacher_of",
+    "behind", "defaults", "describe", "deviations_of", "education", "ema", "foreign", "forward_passes", "from_dict", "grade_lengths", "ie_kd",
+    "is_transformer", "mutual", "offline", "offline_kd", "one_step_a_block", "online_kd", "partition", "past_self", "preset",
+    "released_dropout", "self_kd", "set_deviation", "short_form", "spaced", "stochastic", "switches", "teacher_of",
     "teacher_shape", "transformer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Sequence
 
 from ..errors import InputError
 from .recipe import DEIT, Recipe, defaults, foreign, is_transformer
@@ -98,6 +99,31 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
         model=model, head_init="zero" if model.startswith(DEIT) else "timm", image_size=224, drop_path=0.1, epochs=300,
         batch_size=128, drop_last=True, optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine",
         warmup_epochs=20, augment="strong", normalise="imagenet") | changes)
+
+
+def short_form(recipe: Recipe) -> Recipe:
+    """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of the
+    interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
+    own = dict(growth="none", grade_epochs=(), ramp_epochs=0.0, distil_start=float(recipe.interval < 0),
+               interval=float((recipe.interval > 0) - (recipe.interval < 0)),
+               zero_target="post_update" if recipe.interval else recipe.zero_target)
+    own = {name: value for name, value in own.items() if name not in foreign(recipe.method)}
+    return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
+                   lr_schedule="cosine", **defaults(("warmup_epochs", "dropout_period", "ema_decay")),
+                   method="online_kd" if recipe.method == "offline_kd" else recipe.method, **own)
+
+
+def one_step_a_block(recipe: Recipe) -> bool:
+    """Whether its student makes one step at the end of a block, and not one a batch."""
+    return recipe.method == "ema"
+
+
+def forward_passes(recipe: Recipe, together: Sequence[Recipe]) -> int:
+    """What a batch costs its student, up to a factor: an update is three passes, to ask a teacher one. The teacher
+    that a sweep shares costs nothing more."""
+    if recipe == teacher_of(recipe) and len(together) > 1:
+        return 0
+    return {"baseline": 3, "self_kd": 9, "mutual": 8, "ema": 1}.get(recipe.method, 4)
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
