@@ -21,7 +21,8 @@ _FACE = {
     "schedule": "Course Event counts leads lockstep spaced_schedule",
     "statistics": "mean_interval paired_by_seed",
     "data.batches": "Batches",
-    "models.resnet": "MultiExitResNet ResNet macs parameters",
+    "models.resnet": "MultiExitResNet ResNet",
+    "models.layers": "macs parameters",
     "models.transformers": "Vision",
     "models.scoring": "eval_mode scores",
     "methods.build": "make recipe_schedule",
@@ -41,8 +42,8 @@ _FACE = {
     "notebook.exercises": "check",
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
-    "data.augment", "data.batches", "data.datasets", "data.rand_augment", "methods.dropout_ema", "methods.losses",
-    "lab.claims", "lab.study", "analysis.adamw_idle", "analysis.curvature", "analysis.landscape", "analysis.measures",
+    "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment", "methods.dropout_ema", "methods.losses",
+    "lab.claims", "lab.study", "analysis.adamw_idle", "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
     "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
     "report.tables", "schedule", "statistics", "store.records")}
 _NAMES = {name: module for module, names in _FACE.items() for name in names.split()}

@@ -21,7 +21,7 @@ from torch.func import functional_call, jvp
 
 from ..data.batches import derive_seed
 from ..errors import InputError
-from ..models.resnet import headline
+from ..models.layers import headline
 from .landscape import scorer
 
 with warnings.catch_warnings():

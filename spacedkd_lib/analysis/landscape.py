@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from ..data.batches import generator
 from ..errors import InputError, nearest
-from ..models.resnet import headline
+from ..models.layers import headline
 from ..models.scoring import eval_mode, scores
 from ..store import stopping
 

@@ -34,7 +34,7 @@ from ..training import train
 from ..training.loop import walk
 from ..training.provenance import repeatable
 from ..training.run import ROLES
-from . import curvature, landscape, robustness
+from . import corruptions, curvature, landscape, robustness
 
 Values = dict[str, np.ndarray]
 PUBLISHED = "measures.npz"
@@ -250,7 +250,7 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
     "trajectory": lambda images, **how: {images: _curvature_passes(**how)},
     "path": lambda images, points, statistics_images: {images: points, statistics_images: points},
     "robustness": lambda images, severities, radii: {images: 24 * GRADIENT * len(radii) + 2 * (
-        1 + len(robustness.CORRUPTIONS) * len(severities) + 2 * len(radii))},
+        1 + len(corruptions.CORRUPTIONS) * len(severities) + 2 * len(radii))},
 }
 
 

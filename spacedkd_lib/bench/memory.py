@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.batches import STATISTICS, Batches
+from ..methods.build import recipe_schedule
 from ..recipes import Recipe, online_kd
 from ..report import figures
 from ..schedule import interval_batches, lockstep
 from ..store import records
-from ..methods.build import recipe_schedule
 from ..training import train
 from .plain import plain_loader
 from .speed import Case, measure

@@ -7,7 +7,7 @@ from typing import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.resnet import Outputs, in_mode, macs
+from ..models.layers import Outputs, in_mode, macs
 from ..recipes import Recipe
 from ..schedule import Course, Event
 from .base import Method

@@ -11,7 +11,9 @@ import torch
 from ..data.batches import Batches, derive_seed
 from ..data.curriculum import ClassGroups
 from ..errors import InputError
-from ..models.resnet import MultiExitResNet, ResNet, dropouts, initialise, projector, split_batch_norm
+from ..models.heads import projector
+from ..models.layers import dropouts, initialise, split_batch_norm
+from ..models.resnet import MultiExitResNet, ResNet
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, teacher_shape
 from ..schedule import Course, Event

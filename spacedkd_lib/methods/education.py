@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..models.resnet import ResNet, macs, reference_head
-from ..models.scoring import named_scores
 from ..data.curriculum import ClassGroups
+from ..errors import InputError
+from ..models.heads import reference_head
+from ..models.layers import macs
+from ..models.resnet import ResNet
+from ..models.scoring import named_scores
 from ..recipes import Recipe
 from ..schedule import Course, Event, graded_schedule
 from .base import Method

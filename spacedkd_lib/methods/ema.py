@@ -12,8 +12,8 @@ from typing import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..models.transformers import combine_heads
 from ..data.batches import Batches
+from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from ..schedule import Course, Event, one_a_block
 from .baseline import once

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..data.batches import generator
 from ..errors import InputError
-from ..models.resnet import Coder, Outputs, Paraphraser, macs
+from ..models.heads import Coder, Paraphraser
+from ..models.layers import Outputs, macs
 from ..recipes import Recipe
 from . import losses
 from .baseline import learn_labels

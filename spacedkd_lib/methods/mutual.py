@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.resnet import Outputs, macs
+from ..models.layers import Outputs, macs
 from ..recipes import Recipe
 from .base import Method
 from .baseline import once

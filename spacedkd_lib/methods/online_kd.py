@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.resnet import Outputs, in_mode, macs
+from ..models.layers import Outputs, in_mode, macs
 from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from .base import Method

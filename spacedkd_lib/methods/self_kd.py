@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.resnet import MultiExitResNet, Outputs, macs
+from ..models.layers import Outputs, macs
+from ..models.resnet import MultiExitResNet
 from ..recipes import Recipe
 from ..schedule import Course, Event, spaced_schedule
 from .base import Method

@@ -11,7 +11,7 @@ Taught in notebooks/02_baselines.ipynb (networks) and notebooks/04_self_kd.ipynb
 from __future__ import annotations
 
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,78 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, nearest
 from ..recipes import RESNETS
-
-
-class Outputs(NamedTuple):
-    logits: Tensor  # [B, K]
-    features: Tensor  # [B, D]
-    map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
-    distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
-
-    def detach(self) -> Outputs:
-        """The same without gradients."""
-        return Outputs(*(value if value is None else value.detach() for value in self))
-
-
-def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
-    """Logits [B, K] of what a network returned; of several exits the deepest one's."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
-
-
-def exact(x: Tensor) -> Tensor:
-    """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _outputs(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
-    return Outputs(exact(head(features)), exact(features), last_map if last_map is None else exact(last_map))
-
-
-class PartBatchNorm(nn.BatchNorm2d):
-    """Batch norm of a batch in parts, each by its own statistics; the running ones are the first part's.
-
-    It is what DataParallel makes of a batch on several GPUs (released programs, A12), here on one device.
-    """
-
-    parts = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        first, *others = x.chunk(self.parts)
-        return torch.cat([super().forward(first), *(F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0,
-                                                                 self.eps) for part in others)])
-
-
-def split_batch_norm(net: nn.Module, parts: int) -> None:
-    """Make every batch norm of a network a `PartBatchNorm`; of one part, leave all as it is."""
-    for layer in net.modules():
-        if parts > 1 and isinstance(layer, nn.BatchNorm2d):
-            layer.__class__, layer.parts = PartBatchNorm, parts
-
-
-class Dropout(nn.Module):
-    """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
-
-    random: each call draws a share U(0, 1) of the rate (B3). always: in eval mode too (B1).
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.rate, self.random, self.always = 0.0, False, False
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.rate or not (self.training or self.always):
-            return x
-        rate = self.rate * torch.rand(()).item() if self.random else self.rate
-        return F.dropout(x, rate, training=True)
-
-
-def dropouts(net: nn.Module) -> list[Dropout]:
-    """The places of a network where it may drop something."""
-    return [module for module in net.modules() if isinstance(module, Dropout)]
+from .layers import Dropout, Outputs, outputs_of
 
 
 class NarrowShortcut(nn.Conv2d):
@@ -104,7 +33,7 @@ class NarrowShortcut(nn.Conv2d):
         return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight)
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     if size == 1 and stride > 1 and inputs < 16:
         return NarrowShortcut(inputs, outputs, 1, stride, bias=False)
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
@@ -130,19 +59,19 @@ class Block(nn.Module):
         outputs = width * (4 if bottleneck else 1)
         if bottleneck:
             self.residual = nn.Sequential(
-                _conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-                _conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-                _conv(width, outputs, 1), nn.BatchNorm2d(outputs))
+                conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                conv(width, outputs, 1), nn.BatchNorm2d(outputs))
         else:
             self.residual = nn.Sequential(
-                _conv(inputs, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-                _conv(width, outputs, 3), nn.BatchNorm2d(outputs))
+                conv(inputs, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+                conv(width, outputs, 3), nn.BatchNorm2d(outputs))
         if stride == 1 and inputs == outputs:
             self.shortcut = nn.Identity()
         elif pad_shortcut:
             self.shortcut = PadShortcut(outputs - inputs)
         else:
-            self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.residual(x) + self.shortcut(x))
@@ -153,6 +82,8 @@ ARCHITECTURES = {f"resnet{6 * n + 2}": ((n, n, n), 16, False) for n in (1, 2, 3,
     "resnet10": ((1, 1, 1, 1), 64, False), "resnet18": ((2, 2, 2, 2), 64, False),
     "resnet34": ((3, 4, 6, 3), 64, False), "resnet50": ((3, 4, 6, 3), 64, True),
     "resnet101": ((3, 4, 23, 3), 64, True)}
+
+
 assert set(ARCHITECTURES) == set(RESNETS)
 
 
@@ -165,7 +96,7 @@ class Trunk(nn.Module):
             raise InputError(nearest("model", name, ARCHITECTURES))
         blocks, own_width, bottleneck = ARCHITECTURES[name]
         width = width or own_width
-        self.stem = nn.Sequential(_conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(conv(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.stages, inputs = nn.ModuleList(), width
         for stage, count in enumerate(blocks):
             layers = []
@@ -211,7 +142,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         last = self.trunk(x)[-1]
-        return _outputs(self.head, last.mean(dim=(2, 3)), last)
+        return outputs_of(self.head, last.mean(dim=(2, 3)), last)
 
 
 class Separable(nn.Module):
@@ -256,9 +187,9 @@ class SepConv(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(
-            _conv(inputs, inputs, 3, stride=2, groups=inputs), _conv(inputs, inputs, 1),
+            conv(inputs, inputs, 3, stride=2, groups=inputs), conv(inputs, inputs, 1),
             nn.BatchNorm2d(inputs), nn.ReLU(inplace=True),
-            _conv(inputs, inputs, 3, groups=inputs), _conv(inputs, outputs, 1),
+            conv(inputs, inputs, 3, groups=inputs), conv(inputs, outputs, 1),
             nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
@@ -315,95 +246,9 @@ class MultiExitResNet(nn.Module):
             maps.append(self.gate(k, x) * x if k < 3 else x)
         shallow = [scale(x) for scale, x in zip(self.scale, maps)]
         features = [m.mean(dim=(2, 3)) for m in (*shallow, maps[3])]
-        return tuple(_outputs(head, f) for head, f in zip(self.heads, features))[::-1]
+        return tuple(outputs_of(head, f) for head, f in zip(self.heads, features))[::-1]
 
     def deepest(self, x: Tensor) -> Outputs:
         """The trunk and its own head alone: what is left after training, with the cost of the plain ResNet."""
         features = self.trunk(x)[-1].mean(dim=(2, 3))
-        return _outputs(self.heads[3], features)
-
-
-def projector(student_features: int, teacher_features: int) -> nn.Sequential:
-    """Maps student features [B, Ds] to the teacher's [B, Dt]; read by the feature loss only (released program)."""
-    hidden = (student_features + teacher_features) // 2
-    return nn.Sequential(nn.Linear(student_features, hidden), nn.ReLU(), nn.Linear(hidden, teacher_features))
-
-
-class Coder(nn.Sequential):
-    """Three 3x3 convolutions that keep the size of a map: [B, Ci, H, W] -> [B, Co, H, W] (released IE-KD program).
-
-    It is the paraphraser's encoder and decoder, a factor transfer's translator, and each half's encoder in IE-KD.
-    """
-
-    def __init__(self, inputs: int, outputs: int):
-        layers = [nn.LeakyReLU(0.1)]
-        for before, after in ((inputs, inputs), (inputs, outputs), (outputs, outputs)):
-            layers += [_conv(before, after, 3), nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
-            nn.init.normal_(layers[-3].weight, std=(2 / (9 * after)) ** 0.5)
-        super().__init__(*layers)
-
-
-class Paraphraser(nn.Module):
-    """An auto-encoder of a teacher's last map; what it encodes is the factor (Kim et al. 2018).
-
-    >>> Paraphraser(64, 32)(torch.zeros(2, 64, 8, 8)).shape
-    torch.Size([2, 64, 8, 8])
-    """
-
-    def __init__(self, channels: int, factor_channels: int):
-        super().__init__()
-        self.encoder, self.decoder = Coder(channels, factor_channels), Coder(factor_channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.encoder(x))
-
-
-class Pool(Separable):
-    """Means of `points` x `points` parts of a map, as `nn.AdaptiveAvgPool2d` cuts it."""
-
-    def __init__(self, points: int):
-        super().__init__(F.adaptive_avg_pool2d)
-        self.size = points, points
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, self.size)
-
-
-def reference_head(inputs: int, outputs: int, classes: int, points: int) -> nn.Sequential:
-    """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
-    convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
-    return nn.Sequential(_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.Identity(),
-                         Pool(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))
-
-
-def initialise(net: nn.Module, init: str) -> nn.Module:
-    """"torch" keeps PyTorch's defaults (released online program); "kaiming" redraws every convolution with
-    kaiming-normal, fan-out (released self-KD program)."""
-    if init == "kaiming":
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return net
-
-
-def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
-    """`net.train(training)` where any layer is in the other mode: to set it costs more than to look."""
-    return net if all(layer.training == training for layer in net.modules()) else net.train(training)
-
-
-def parameters(net: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(p.numel() for p in net.parameters() if p.requires_grad)
-
-
-def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
-    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions, linear layers
-    and attention, `size` pixels high and wide."""
-    from torch.utils.flop_counter import FlopCounterMode
-    was_training = net.training
-    weight = next(net.parameters())
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
-        net.eval()
-        (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
-    net.train(was_training)
-    return counter.get_total_flops() // 2
+        return outputs_of(self.heads[3], features)

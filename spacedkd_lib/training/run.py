@@ -14,7 +14,7 @@ from ..methods import dropout_ema
 from ..methods.base import Method
 from ..methods.build import recipe_schedule
 from ..methods.online_kd import batch_statistics
-from ..models.resnet import dropouts
+from ..models.layers import dropouts
 from ..recipes import Recipe, stochastic
 from ..schedule import Event, interval_batches
 from . import distributed

@@ -25,9 +25,10 @@ from torch.func import functional_call, vmap
 
 from ..data import datasets
 from ..errors import InputError
-from ..models.resnet import ResNet, parameters
 from ..methods.base import Method
 from ..methods.build import method_class
+from ..models.layers import parameters
+from ..models.resnet import ResNet
 from ..recipes import Recipe, is_transformer, stochastic, teacher_shape
 from ..schedule import Event, lockstep
 from . import distributed

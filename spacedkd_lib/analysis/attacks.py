@@ -1,0 +1,189 @@
+"""Adversarial images: FGSM, BIM and PGD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.batches import Statistics, generator
+from ..errors import InputError
+from ..models.layers import headline
+from ..models.scoring import eval_mode
+from .corruptions import check_images
+from .robustness import predict
+
+# Attacks. Pixels are float32 [B, C, H, W] in [0, 1]; they are not rounded to 8 bits.
+
+def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0,
+         batch_size: int = 500) -> Tensor:
+    """Fast gradient sign method (Goodfellow et al. 2015): one step to the edge of the ball.
+
+    Args:
+        net: returns `Outputs`, or several, deepest first, of which the deepest is attacked.
+        images: uint8 [N, C, H, W].
+        labels: integers [N], the true ones: the attack raises their cross-entropy.
+        statistics: the mean and deviation of each channel that the network was trained with.
+        radius: of the L-infinity ball, in 1/255 (8: Madry et al. 2018).
+        batch_size: images at once (ours).
+
+    Returns:
+        Pixels in the ball and in [0, 1], float32 [N, C, H, W], on the network's device.
+
+    Raises:
+        InputError: a network, images, labels or a radius that cannot be used.
+    """
+    check_attack(radius, batch_size=batch_size)
+
+    def ascend(clean, look):
+        return _step(clean, clean, look(clean).direction, radius, radius)
+    return _attacked(net, images, labels, statistics, batch_size, ascend)
+
+
+def bim(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
+        step: float | None = None, batch_size: int = 500) -> Tensor:
+    """Basic iterative method: steps along the sign of the gradient, cut back to the ball; the last pixels count.
+
+    Args as `fgsm`, and:
+        steps: 10, what Kurakin et al. 2017 take at radius 8.
+        step: length in 1/255; None: radius / 8, theirs at radius 8.
+
+    Raises:
+        InputError: as `fgsm`, and steps that lead nowhere.
+    """
+    check_attack(radius, steps, step, batch_size=batch_size)
+
+    def ascend(clean, look):
+        x = clean
+        for _ in range(steps):
+            x = _step(x, clean, look(x).direction, radius / 8 if step is None else step, radius)
+        return x
+    return _attacked(net, images, labels, statistics, batch_size, ascend)
+
+
+def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
+        step: float | None = None, restarts: int = 2, seed: int = 0, batch_size: int = 500) -> Tensor:
+    """Projected gradient descent with restarts (Madry et al. 2018); each image's worst pixels seen count.
+
+    Worst: misclassified before correct, then by loss. The clean image and every iterate compete; the first restart
+    begins at FGSM's result, the others anywhere in the ball. So no image that FGSM breaks survives.
+
+    Args as `fgsm`, and:
+        steps: of each restart (ours; Madry et al. 7 to 20).
+        step: length in 1/255; None: radius / 4, as Madry et al. (2 at radius 8).
+        restarts: 2 (ours).
+        seed: of the random starts.
+
+    Raises:
+        InputError: as `fgsm`, steps that lead nowhere, no restart.
+    """
+    check_attack(radius, steps, step, restarts, batch_size)
+    drawn = generator(seed, "pgd")
+
+    def ascend(clean, look):
+        worst = first = look(clean)
+        for restart in range(restarts):
+            away = first.direction if restart == 0 else 2 * torch.rand(clean.shape, generator=drawn) - 1
+            x = _step(clean, clean, away.to(clean), radius, radius)
+            for _ in range(steps):
+                seen = look(x)
+                worst = _worse(worst, seen)
+                x = _step(x, clean, seen.direction, radius / 4 if step is None else step, radius)
+            worst = _worse(worst, look(x))
+        return worst.x
+    return _attacked(net, images, labels, statistics, batch_size, ascend)
+
+
+ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, bim, pgd)}
+
+
+class Look(NamedTuple):
+    x: Tensor  # pixels [B, C, H, W]
+    wrong: Tensor  # bool [B]
+    loss: Tensor  # cross-entropy [B]
+    direction: Tensor  # sign of its gradient [B, C, H, W]
+
+
+def _attacked(net, images, labels, statistics, batch_size, ascend) -> Tensor:
+    """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `Look`."""
+    labels = check_task(net, images, labels, statistics)
+    found = []
+    with eval_mode(net):
+        for part, y in zip(images.split(batch_size), labels.split(batch_size)):
+            found.append(ascend(_pixels(part.to(labels.device)), partial(_look, net, y, statistics)))
+    return torch.cat(found)
+
+
+def _look(net: nn.Module, labels: Tensor, statistics: Statistics, x: Tensor) -> Look:
+    """Only the pixels' gradient is asked for: the parameters' own stay as they are."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = headline(net(standardised(x, statistics)))
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        gradient, = torch.autograd.grad(loss.sum(), x)
+    return Look(x.detach(), logits.argmax(1) != labels, loss.detach(), gradient.sign())
+
+
+def _step(x: Tensor, clean: Tensor, direction: Tensor, length: float, radius: float) -> Tensor:
+    """x moved, then cut back to the ball round `clean` and to [0, 1]."""
+    reach = radius / 255
+    return (x + length / 255 * direction).clamp(clean - reach, clean + reach).clamp(0, 1)
+
+
+def _worse(one: Look, other: Look) -> Look:
+    """Per image the one that is misclassified; if both or none is, that with the larger loss."""
+    take = torch.where(one.wrong == other.wrong, other.loss > one.loss, other.wrong)
+    return Look(*(torch.where(take.view(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(one, other)))
+
+
+# Networks as functions of pixels
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.float().div_(torch.tensor(255.0, device=images.device))  # rounds as `batches.normalised` does
+
+
+def standardised(x: Tensor, statistics: Statistics) -> Tensor:
+    """`batches.normalised` on float pixels, bit for bit, with a gradient."""
+    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in statistics)
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def device_of(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
+def check_attack(radius: float, steps: int = 1, step: float | None = None, restarts: int = 1,
+                  batch_size: int = 1) -> None:
+    for name, value, holds, allowed in (
+            ("radius", radius, 0 <= radius <= 255, "a number of grey levels (1/255) from 0 to 255"),
+            ("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number of at least 1"),
+            ("step", step, step is None or 0 < step < math.inf, "a positive number of grey levels (1/255)"),
+            ("restarts", restarts, isinstance(restarts, int) and restarts >= 1, "a whole number of at least 1"),
+            ("batch_size", batch_size, isinstance(batch_size, int) and batch_size >= 1, "a whole number above 0")):
+        if not holds:  # NaN too
+            raise InputError(f"{name} = {value!r} is out of range: give {allowed}.")
+
+
+def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics) -> Tensor:
+    """Network, images and labels fit each other, by one image's logits; the labels, on the network's device."""
+    check_images(images)
+    if not isinstance(net, nn.Module):
+        raise InputError(f"The network is of type {type(net).__name__} and must be a torch.nn.Module that returns "
+                         "Outputs: give what models.ResNet or models.MultiExitResNet makes.")
+    maps = next((p.shape[1] for p in net.parameters() if p.dim() == 4), images.shape[1])
+    if images.shape[1] != maps:
+        raise InputError(f"Images of {images.shape[1]} channels do not fit a network of {maps}: give images of the "
+                         "data set that it was trained on.")
+    classes = predict(net, images[:1], statistics).shape[1]
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        raise InputError(f"Labels of type {labels.dtype} and shape {list(labels.shape)} do not fit {len(images)} "
+                         "images: give one label of torch.int64 an image.")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"Labels from {labels.min()} to {labels.max()} do not fit a network of {classes} classes: "
+                         f"give labels from 0 to {classes - 1}.")
+    return labels.to(device_of(net))

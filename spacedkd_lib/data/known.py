@@ -1,0 +1,31 @@
+"""The data sets that can be fetched: where from, and what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a public image set must hold, and where it comes from."""
+
+    classes: int
+    train: int  # images a class
+    test: int  # images a class
+    pixels: int  # height and width
+    archive: str  # the official file
+    folder: str  # what it unpacks to
+    address: str = ""  # of the folder that holds the official file
+    md5: str = ""  # of the official file
+
+
+KNOWN = {
+    "cifar10": Known(10, 5000, 1000, 32, "cifar-10-python.tar.gz", "cifar-10-batches-py",
+                     "https://www.cs.toronto.edu/~kriz", "c58f30108f718f92721af3b95e74349a"),
+    "cifar100": Known(100, 500, 100, 32, "cifar-100-python.tar.gz", "cifar-100-python",
+                      "https://www.cs.toronto.edu/~kriz", "eb9058c3a382ffc7106e4002c42a8d85"),
+    "tiny-imagenet": Known(200, 500, 50, 64, "tiny-imagenet-200.zip", "tiny-imagenet-200",
+                           "http://cs231n.stanford.edu", "90528d7ca1a48142e341f4ef8d21d0de"),
+    # The first 40 classes of it: for tests and short runs; a number measured on it is never "Tiny-ImageNet".
+    "tiny-imagenet-40": Known(40, 500, 50, 64, "tiny-imagenet-40.tar.gz", "tiny-imagenet-40"),
+}

@@ -1,0 +1,222 @@
+"""Read the files of a data set, in the forms that people have them: archives, folders, folders of classes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .datasets import NAMES
+from .download import download, md5_of
+from .known import KNOWN
+
+# The cache: one file a data set, replaced as a whole or not at all.
+
+
+class Damaged(Exception):
+    pass
+
+
+# Public sets: find the source, read its files, list the pictures, check the counts, decode
+
+
+def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
+    known = KNOWN[name]
+    paths = _source(name, root) or [download(name, root)]
+    if known.md5 and paths[0].name == known.archive and md5_of(paths[0]) != known.md5:
+        raise InputError(f"{paths[0]} is truncated or altered (its MD5 is not {known.md5}): delete it, or "
+                         "put the official file in its place.")
+    where = str(paths[0]) if len(paths) == 1 else f"{root / name}-*.tar.gz"
+    files = {inner: content for path in paths for inner, content in _files(path).items()}
+    official = paths[0].name in (known.archive, known.folder)
+    if official and name in _CIFAR:
+        classes, arrays = _cifar(name, files, where)
+        _check_counts(name, classes, arrays[1], arrays[3], where)
+        return classes, arrays
+    classes, listing = (_wnid_folders if official else _class_folders)(files, where)
+    _check_counts(name, classes, *([label for _, label in rows] for rows in listing), where)
+    return classes, _pictures(files, listing, where, (known.pixels, known.pixels), "RGB")
+
+
+def _source(name: str, root: Path) -> list[Path]:
+    """The first at hand: the official archive, its folder, class folders, archives of class folders."""
+    for path in (root / KNOWN[name].archive, root / KNOWN[name].folder, root / name):
+        if path.exists():
+            return [path]
+    return [*sorted(root.glob(f"{name}-train*.tar.gz")), *sorted(root.glob(f"{name}-test*.tar.gz"))]
+
+
+def _files(path: Path) -> dict[str, bytes | Path]:
+    """Path inside the top folder -> content (of an archive, which is never unpacked to disk) or file."""
+    try:
+        if path.is_dir():
+            return _walk(path)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                return {_inside(m.filename): archive.read(m) for m in archive.infolist() if not m.is_dir()}
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            files = {_inside(m.name): archive.extractfile(m).read() for m in archive if m.isfile()}
+            stream.read()  # to the very end, where gzip keeps the checksum
+            return files
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise InputError(f"{path} is truncated or damaged ({error}): fetch it again.") from None
+
+
+def _inside(member: str) -> str:
+    return "/".join(PurePosixPath(member).parts[1:])
+
+
+def _walk(folder: Path) -> dict[str, Path]:
+    found = {}
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        names = [name for name in names if not name.startswith(".")]
+        if not folders and not names:
+            raise InputError(f"{directory} is an empty folder: put pictures into it, or remove it.")
+        paths = [Path(directory, name) for name in names]
+        found |= {path.relative_to(folder).as_posix(): path for path in paths}
+    return found
+
+
+def _check_counts(name: str, classes, train_labels, test_labels, where: str) -> None:
+    known = KNOWN[name]
+    if len(classes) != known.classes:
+        raise InputError(f"{where} holds {len(classes)} classes and {name} has {known.classes}: it is "
+                         "truncated or altered; fetch it again.")
+    parts = {"training": (train_labels, known.train), "test": (test_labels, known.test)}
+    for part, (labels, expected) in parts.items():
+        for label, count in enumerate(np.bincount(labels, minlength=known.classes)):
+            if count != expected:
+                raise InputError(f'{where} holds {count} {part} images of class "{classes[label]}" and '
+                                 f"{name} has {expected}: it is truncated or altered; fetch it again.")
+
+
+# Pictures. A listing holds, for training and for test, [(path, label), ...] in the data set's order.
+
+
+def read_folder(folder: Path) -> tuple[list[str], list[np.ndarray]]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give one that holds train/<class>/ and test/<class>/, "
+                         f"or one of {', '.join(NAMES)}.")
+    where, files = str(folder), _walk(folder)
+    classes, listing = _class_folders(files, where)
+    first = _picture(files, listing[0][0][0], where)
+    modes = (_picture(files, path, where).mode for rows in listing for path, _ in rows)
+    mode = "RGB" if any(mode not in ("1", "L") for mode in modes) else "L"
+    return classes, _pictures(files, listing, where, first.size, mode)
+
+
+def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
+    """Read {train,test}/<class>/<picture>; the label is the position in the sorted class names."""
+    tops = {path.split("/")[0] for path in files}
+    test = "val" if "val" in tops and "test" not in tops else "test"
+    parts = {part: sorted(path.split("/") for path in files if path.startswith(f"{part}/"))
+             for part in ("train", test)}
+    for part, paths in parts.items():
+        if not paths:
+            raise InputError(f"{where} holds no pictures under {part}/: add {part}/<class>/<picture>.")
+        if odd := [path for path in paths if len(path) != 3]:
+            raise InputError(f"{'/'.join(odd[0])} in {where} is not at {part}/<class>/<picture>: move it "
+                             "there, or remove it.")
+    named = {part: {path[1] for path in paths} for part, paths in parts.items()}
+    if odd := sorted(named["train"] ^ named[test]):
+        present, absent = ("train", test) if odd[0] in named["train"] else (test, "train")
+        raise InputError(f'{where} has the class "{odd[0]}" in {present} and not in {absent}: add what is '
+                         "missing, so that both have the same classes.")
+    classes = sorted(named["train"])
+    return classes, [[("/".join(path), classes.index(path[1])) for path in paths] for paths in parts.values()]
+
+
+def _wnid_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
+    """Read the layout of Tiny-ImageNet; the label is the position in wnids.txt, and `val` is the test set."""
+    try:
+        classes = _content(files["wnids.txt"]).decode().split()
+        label = {wnid: k for k, wnid in enumerate(classes)}
+        images = [path for path in files if path.startswith("train/") and "/images/" in path]
+        train = [(path, label[path.split("/")[1]]) for path in images]
+        lines = _content(files["val/val_annotations.txt"]).decode().splitlines()
+        notes = dict(line.split("\t")[:2] for line in lines)  # picture -> wnid
+        images = [path for path in files if path.startswith("val/images/")]
+        test = [(path, label[notes[path.split("/")[2]]]) for path in images]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where} is truncated or altered ({type(error).__name__}: {error}): fetch it "
+                         "again.") from None
+    return classes, [sorted(rows, key=lambda row: row[::-1]) for rows in (train, test)]
+
+
+def _content(file: bytes | Path) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def _pictures(files: dict, listing: list[list], where: str, size: tuple[int, int],
+              mode: str) -> list[np.ndarray]:
+    """Decode to grey (mode "L") or colour ("RGB"), uint8 [N, C, H, W]; `size` is width and height."""
+    arrays = []
+    for rows in listing:
+        images = np.empty((len(rows), {"L": 1, "RGB": 3}[mode], size[1], size[0]), dtype=np.uint8)
+        for i, (path, _) in enumerate(rows):
+            picture = _picture(files, path, where, mode)
+            if picture.size != size:
+                raise InputError(f"{path} in {where} is {picture.size[0]} x {picture.size[1]} pixels and not "
+                                 f"{size[0]} x {size[1]} as expected: give all images one size.")
+            images[i] = np.asarray(picture).reshape(size[1], size[0], -1).transpose(2, 0, 1)
+        arrays += [images, np.array([label for _, label in rows], dtype=np.int64)]
+    return arrays
+
+
+def _picture(files: dict, path: str, where: str, mode: str = "") -> Image.Image:
+    """Open one picture; with a mode, decode it too."""
+    try:
+        picture = Image.open(io.BytesIO(_content(files[path])))
+        if picture.mode[0] in "IF":
+            raise ValueError("more than 8 bits a channel")
+        return picture.convert(mode) if mode else picture
+    except Exception as error:  # a broken file makes Pillow raise almost anything
+        raise InputError(f"{path} in {where} is not a readable image ({error}): replace it, or remove "
+                         "it.") from None
+
+
+# The official CIFAR files are pickles, and a pickle may name any function to call: only arrays pass.
+
+_FIVE = [f"data_batch_{i}" for i in range(1, 6)]
+_CIFAR = {  # files of the training set, of the test set and of the names; key of the labels, of the names
+    "cifar10": (_FIVE, ["test_batch"], "batches.meta", "labels", "label_names"),
+    "cifar100": (["train"], ["test"], "meta", "fine_labels", "fine_label_names"),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # NumPy moved it between versions; this asks NumPy where it is
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file does")
+
+
+def _cifar(name: str, files: dict, where: str) -> tuple[list[str], list[np.ndarray]]:
+    train, test, meta, labels_key, names_key = _CIFAR[name]
+    try:
+        batches = {file: _ArraysOnly(io.BytesIO(_content(files[file])), encoding="latin1").load()
+                   for file in (*train, *test, meta)}
+        arrays = [_cifar_part([batches[file] for file in part], labels_key) for part in (train, test)]
+        return list(batches[meta][names_key]), [*arrays[0], *arrays[1]]
+    except Exception as error:  # a damaged pickle makes the reader raise almost anything
+        raise InputError(f"{where} is not the official file ({type(error).__name__}: {error}): fetch it "
+                         "again.") from None
+
+
+def _cifar_part(batches: list[dict], labels_key: str) -> tuple[np.ndarray, np.ndarray]:
+    kinds = {"data": np.uint8, labels_key: np.int64, "filenames": str}
+    images, labels, names = (np.concatenate([np.asarray(batch[key], kind) for batch in batches])
+                             for key, kind in kinds.items())
+    order = np.lexsort((names, labels))  # by class, then by file name: as class folders are read
+    return images.reshape(len(order), 3, 32, 32)[order], labels[order]

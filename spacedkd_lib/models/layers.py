@@ -1,0 +1,114 @@
+"""Layers and helpers that all networks share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Outputs(NamedTuple):
+    logits: Tensor  # [B, K]
+    features: Tensor  # [B, D]
+    map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
+    distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
+
+    def detach(self) -> Outputs:
+        """The same without gradients."""
+        return Outputs(*(value if value is None else value.detach() for value in self))
+
+
+def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
+    """Logits [B, K] of what a network returned; of several exits the deepest one's."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
+
+
+def exact(x: Tensor) -> Tensor:
+    """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def outputs_of(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
+    return Outputs(exact(head(features)), exact(features), last_map if last_map is None else exact(last_map))
+
+
+class PartBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a batch in parts, each by its own statistics; the running ones are the first part's.
+
+    It is what DataParallel makes of a batch on several GPUs (released programs, A12), here on one device.
+    """
+
+    parts = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        first, *others = x.chunk(self.parts)
+        return torch.cat([super().forward(first), *(F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0,
+                                                                 self.eps) for part in others)])
+
+
+def split_batch_norm(net: nn.Module, parts: int) -> None:
+    """Make every batch norm of a network a `PartBatchNorm`; of one part, leave all as it is."""
+    for layer in net.modules():
+        if parts > 1 and isinstance(layer, nn.BatchNorm2d):
+            layer.__class__, layer.parts = PartBatchNorm, parts
+
+
+class Dropout(nn.Module):
+    """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
+
+    random: each call draws a share U(0, 1) of the rate (B3). always: in eval mode too (B1).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rate, self.random, self.always = 0.0, False, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.rate or not (self.training or self.always):
+            return x
+        rate = self.rate * torch.rand(()).item() if self.random else self.rate
+        return F.dropout(x, rate, training=True)
+
+
+def dropouts(net: nn.Module) -> list[Dropout]:
+    """The places of a network where it may drop something."""
+    return [module for module in net.modules() if isinstance(module, Dropout)]
+
+
+def initialise(net: nn.Module, init: str) -> nn.Module:
+    """"torch" keeps PyTorch's defaults (released online program); "kaiming" redraws every convolution with
+    kaiming-normal, fan-out (released self-KD program)."""
+    if init == "kaiming":
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
+    """`net.train(training)` where any layer is in the other mode: to set it costs more than to look."""
+    return net if all(layer.training == training for layer in net.modules()) else net.train(training)
+
+
+def parameters(net: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
+    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions, linear layers
+    and attention, `size` pixels high and wide."""
+    from torch.utils.flop_counter import FlopCounterMode
+    was_training = net.training
+    weight = next(net.parameters())
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
+        net.eval()
+        (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
+    net.train(was_training)
+    return counter.get_total_flops() // 2
