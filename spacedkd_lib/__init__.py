@@ -42,10 +42,11 @@ _FACE = {
     "notebook.exercises": "check",
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
-    "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment", "methods.dropout_ema", "methods.losses",
-    "lab.claims", "lab.study", "analysis.adamw_idle", "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
+    "schedule", "statistics", "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment",
+    "methods.dropout_ema", "methods.losses", "store.records", "lab.claims", "lab.study", "analysis.adamw_idle",
+    "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
     "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
-    "report.tables", "schedule", "statistics", "store.records")}
+    "report.tables")}
 _NAMES = {name: module for module, names in _FACE.items() for name in names.split()}
 __all__ = sorted([*_NAMES, *_MODULES])
 

@@ -16,7 +16,6 @@ from ..errors import InputError
 from ..models.layers import headline
 from ..models.scoring import eval_mode
 from .corruptions import check_images
-from .robustness import predict
 
 # Attacks. Pixels are float32 [B, C, H, W] in [0, 1]; they are not rounded to 8 bits.
 
@@ -187,3 +186,14 @@ def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Stati
         raise InputError(f"Labels from {labels.min()} to {labels.max()} do not fit a network of {classes} classes: "
                          f"give labels from 0 to {classes - 1}.")
     return labels.to(device_of(net))
+
+
+def predict(net: nn.Module, images: Tensor, statistics: Statistics, batch_size: int = 500) -> Tensor:
+    """Logits [N, K] in eval mode, on the network's device, of uint8 images or of float pixels in [0, 1]."""
+    device, logits = device_of(net), []
+    with eval_mode(net):
+        for part in images.split(batch_size):
+            part = part.to(device)
+            x = normalised(part, statistics) if part.dtype == torch.uint8 else standardised(part, statistics)
+            logits.append(headline(net(x)))
+    return torch.cat(logits)

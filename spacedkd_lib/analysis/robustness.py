@@ -11,26 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
-from ..data.batches import Statistics, normalised
+from ..data.batches import Statistics
 from ..errors import InputError, nearest
-from ..models.layers import headline
-from ..models.scoring import eval_mode, scores
-from .attacks import ATTACKS, check_attack, check_task, device_of, standardised
+from ..models.scoring import scores
+from .attacks import ATTACKS, check_attack, check_task, predict
 from .corruptions import CORRUPTIONS, check_corruption, corrupt
-
-
-def predict(net: nn.Module, images: Tensor, statistics: Statistics, batch_size: int = 500) -> Tensor:
-    """Logits [N, K] in eval mode, on the network's device, of uint8 images or of float pixels in [0, 1]."""
-    device, logits = device_of(net), []
-    with eval_mode(net):
-        for part in images.split(batch_size):
-            part = part.to(device)
-            x = normalised(part, statistics) if part.dtype == torch.uint8 else standardised(part, statistics)
-            logits.append(headline(net(x)))
-    return torch.cat(logits)
 
 
 # Scores

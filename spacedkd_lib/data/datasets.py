@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from . import embedded
-from .known import KNOWN
+from .known import EMBEDDED, KNOWN, NAMES
 from .sources import Damaged, read_folder, read_known
 
 FORMAT = "1"  # of the cache file; another one is rebuilt
@@ -60,8 +60,6 @@ class Dataset:
         return self.train_images.shape[2]
 
 
-EMBEDDED = ("digits", "glyphs")
-NAMES = EMBEDDED + tuple(KNOWN)
 
 
 def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed: int = 0) -> Dataset:

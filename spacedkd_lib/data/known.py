@@ -29,3 +29,6 @@ KNOWN = {
     # The first 40 classes of it: for tests and short runs; a number measured on it is never "Tiny-ImageNet".
     "tiny-imagenet-40": Known(40, 500, 50, 64, "tiny-imagenet-40.tar.gz", "tiny-imagenet-40"),
 }
+
+EMBEDDED = ("digits", "glyphs")
+NAMES = EMBEDDED + tuple(KNOWN)

@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .datasets import NAMES
 from .download import download, md5_of
-from .known import KNOWN
+from .known import KNOWN, NAMES
 
 # The cache: one file a data set, replaced as a whole or not at all.
 
