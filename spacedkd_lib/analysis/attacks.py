@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batches import Statistics, generator
+from ..data.batches import Statistics, generator, normalised
 from ..errors import InputError
 from ..models.layers import headline
 from ..models.scoring import eval_mode
