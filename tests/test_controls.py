@@ -16,7 +16,7 @@ BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, l
 CONTROLS = {
     "random": dict(rule="random"), "expanding": dict(rule="expanding"), "constant lead": dict(rule="constant"),
     "fresh augmentation": dict(replay="fresh_augmentation"), "fresh batch": dict(replay="fresh_batch"),
-    "shuffled": dict(soft_loss="kl_shuffled"), "weight only": dict(soft_loss="none", beta=0.0)}
+    "shuffled": dict(soft_loss="kl_shuffled")}
 
 
 def test_each_control_changes_the_student_and_shares_the_teacher(toy):
@@ -41,25 +41,6 @@ def test_a_constant_lead_is_constant():
     assert counts(spaced_schedule(2, 3, 2, rule="constant"))[:3] == (6, 6, 0)
 
 
-def test_a_head_start_gives_the_teacher_more_batches_and_the_student_the_same():
-    events = list(spaced_schedule(2, 4, 0.5, rule="head_start"))
-    assert [f"{e.kind} {e.index}" for e in events[:5]] == ["teach 8", "teach 9", "teach 0", "learn 0", "teach 1"]
-    assert counts(events)[:2] == (10, 8) and set(leads(events)) == {3}
-    assert [e.index for e in events if e.kind == "learn"] == list(range(8))
-    with pytest.raises(InputError, match="trained to its end"):
-        replace(online_kd(BASE), method="offline_kd", interval=3.0, rule="head_start")
-
-
-def test_a_head_start_is_online_kd_with_a_teacher_that_is_not_new(toy):
-    ahead = online_kd(BASE, interval=1.0, rule="head_start")
-    assert teacher_of(ahead) is None
-    rows, summary, *_ = train(ahead, toy)
-    assert (summary["teacher_updates"], summary["student_updates"]) == (20, 15)
-    assert rows[0]["teacher_updates"] == 10 and rows[1]["teacher_updates"] == 5
-    none, online = train(replace(ahead, interval=0.0), toy)[3], train(online_kd(BASE), toy)[3]
-    assert none.keys() == online.keys() and all(torch.equal(none[name], value) for name, value in online.items())
-
-
 def test_fresh_batches():
     images = torch.arange(64, dtype=torch.uint8).view(16, 1, 2, 2).repeat(1, 1, 4, 4)
     batches = Batches(images, torch.arange(16), 4, seed=0, augment="crop_flip")
@@ -68,15 +49,6 @@ def test_fresh_batches():
     assert not torch.equal(batches[5][1], other[5][1])
     assert sorted(torch.cat([other[i][1] for i in range(4)]).tolist()) == list(range(16))
     assert torch.equal(other[5][0], Batches(images, torch.arange(16), 4, 0, "crop_flip").fresh("fresh_batch")[5][0])
-
-
-def test_weight_only_is_the_baseline_at_a_smaller_weight(toy):
-    """(1 - alpha) CE alone: with momentum and weight decay off, the baseline at (1 - alpha) times the rate."""
-    still = replace(BASE, momentum=0.0, weight_decay=0.0, augment="none")
-    alone = train(online_kd(still, interval=1.0, alpha=0.25, soft_loss="none", beta=0.0), toy)[3]
-    slower = train(replace(baseline(still), lr=0.75 * still.lr), toy)[3]
-    for name, value in slower.items():
-        torch.testing.assert_close(alone[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_shuffled_teacher_speaks_of_the_next_picture():

@@ -1,4 +1,4 @@
-"""Every deviation of the released programs is a switch: it can be turned alone, in both directions, and does what it
+"""Every deviation of the released programs is a switch: it can be set alone, in both directions, and does what it
 says. (That all of them together are the released programs: test_conformance.py.)"""
 
 from dataclasses import replace
@@ -15,82 +15,73 @@ from spacedkd_lib.methods import build
 from spacedkd_lib.methods.online_kd import batch_statistics
 from spacedkd_lib.models import resnet
 from spacedkd_lib.recipes import (
-    RELEASED, Recipe, baseline, education, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
+    DEVIATIONS, Recipe, baseline, deviations_of, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
+    set_deviation, switches,
 )
-from spacedkd_lib.recipes.deviations import DEVIATIONS, switches, turn
-from spacedkd_lib.recipes.other_deviations import OTHER_DEVIATIONS
+from spacedkd_lib.recipes.released import RELEASED
 from spacedkd_lib.training.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
 
-ONLINE = online_kd(Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05), interval=1.5)
-SELF = self_kd(replace(ONLINE, model="resnet10"))
+BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05)
+ONLINE = online_kd(BASE, interval=1.5)
+SELF = self_kd(replace(BASE, model="resnet10"), interval=1.5)
 BASES = {"online_kd": ONLINE, "self_kd": SELF, "offline_kd": offline_kd(ONLINE)}
-TURNABLE = [(id, method) for id, d in DEVIATIONS.items() for method in d.released
-            if (id, method) != ("A1", "self_kd")]  # there another value of the same gradient
+OTHERS = {"ie_kd": ie_kd(BASE), "mutual": mutual(BASE), "ema": ema(BASE),
+          "education": education(replace(BASE, dataset="digits", train_images=200), (3, 3, 4))}
+SWITCHES = [(d.id, method) for d in deviations_of("A") for method in d.released
+            if (d.id, method) != ("A1", "self_kd")]  # there another value of the same gradient
+OTHER_SWITCHES = [(d.id, method) for d in deviations_of("IE") for method in d.released]
 
 
-def test_the_register_is_the_preset():
-    for method, values in ((method, RELEASED[method]) for method in ("online_kd", "self_kd")):
-        told = {}
-        for d in DEVIATIONS.values():
-            told |= d.released.get(method, {}) if d.in_preset else {}
-        assert told == values
-        recipe = BASES[method]
-        for id in switches(method):
-            recipe = turn(recipe, id)
-        assert recipe == preset(BASES[method], "released")
-        for id in switches(method):
-            recipe = turn(recipe, id, "clean")
-        assert recipe == replace(BASES[method], augment=recipe.augment)
+def test_all_rows_are_there_and_told_in_full():
+    assert [d.id for d in deviations_of("A")] == [f"A{i}" for i in range(1, 23)]
+    assert [d.id for d in deviations_of("BM")] == [f"{letter}{k}" for letter in "BM" for k in range(1, 8)]
+    assert {d.id[0] for d in DEVIATIONS.values()} == set("AVIEBM")
+    for id, d in DEVIATIONS.items():
+        assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
+        assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id
+    assert all(d.severity == ("high" if int(d.id[1:]) <= 10 else "medium") for d in deviations_of("A"))
 
 
-def test_all_ids_are_there_and_told_in_full():
-    assert list(DEVIATIONS) == [f"A{i}" for i in range(1, 23)]
-    for d in DEVIATIONS.values():
-        assert all((d.title, d.where, d.expected, d.program, d.consequence)), d.id
-        assert bool(d.released) != bool(d.elsewhere), d.id
-        assert d.severity == ("high" if int(d.id[1:]) <= 10 else "medium")
+@pytest.mark.parametrize("method", RELEASED)
+def test_the_registry_is_the_preset(method):
+    base = BASES.get(method) or OTHERS[method]
+    told = {}
+    for d in deviations_of("AIEM"):
+        told |= d.released.get(method, {}) if d.in_preset else {}
+    grades = dict(grade_epochs=(1, 1, 1)) if method == "education" else {}
+    assert told and preset(base, "released") == replace(base, **told, **grades)
+    assert preset(preset(base, "released"), "clean") == replace(base, augment=told.get("augment", base.augment))
+    recipe = base
+    for id in switches(method):
+        recipe = set_deviation(recipe, id)
+    assert recipe == replace(base, **told)
+    for id in switches(method):
+        recipe = set_deviation(recipe, id, "clean")
+    assert recipe == base
 
 
-SCHOOLED = education(replace(ONLINE, dataset="digits", train_images=200, interval=0.0), (3, 3, 4))
-OTHERS = {"ie_kd": ie_kd(replace(ONLINE, interval=0.0)), "mutual": mutual(replace(ONLINE, interval=0.0)),
-          "education": SCHOOLED}
-
-
-def test_the_other_registers_are_their_presets():
-    for method, recipe in OTHERS.items():
-        told = {}
-        for d in OTHER_DEVIATIONS.values():
-            told |= d.released.get(method, {}) if d.in_preset else {}
-        grades = dict(grade_epochs=(1, 1, 1)) if method == "education" else {}
-        assert told == RELEASED[method] and preset(recipe, "released") == replace(recipe, **told, **grades)
-        assert preset(preset(recipe, "released"), "clean") == recipe
-    clean = ie_kd(Recipe(model="resnet20", teacher_model="resnet56"))
+def test_the_released_pair_of_ie_kd_is_exchanged():
+    clean = ie_kd(Recipe(model="resnet20"), teacher_model="resnet56")
     pair = preset(clean, "released")  # I3
     assert (pair.model, pair.teacher_model) == ("resnet56", "resnet20")
     assert preset(pair, "released") == pair and preset(pair, "clean") == clean
-    for id, d in OTHER_DEVIATIONS.items():
-        assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
-        assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id
-    with pytest.raises(InputError, match="I12 .* see tables.runs"):
-        turn(OTHERS["ie_kd"], OTHER_DEVIATIONS["I12"])
 
 
-@pytest.mark.parametrize("id, method", [(id, method) for id, d in OTHER_DEVIATIONS.items() for method in d.released])
+@pytest.mark.parametrize("id, method", OTHER_SWITCHES)
 def test_the_other_switches_change_what_is_learnt(id, method, toy):
-    clean = OTHERS[method]
-    one = train(clean, toy if method != "education" else load("digits"))
-    other = train(turn(clean, OTHER_DEVIATIONS[id]), toy if method != "education" else load("digits"))
+    clean, data = OTHERS[method], toy if method != "education" else load("digits")
+    one, other = train(clean, data), train(set_deviation(clean, id), data)
     assert one[3].keys() != other[3].keys() or any(not torch.equal(v, other[3][k]) for k, v in one[3].items())
 
 
-@pytest.mark.parametrize("id, method", TURNABLE)
-def test_turned_alone_it_changes_what_is_learnt(id, method, toy):
+@pytest.mark.parametrize("id, method", SWITCHES)
+def test_set_alone_it_changes_what_is_learnt(id, method, toy):
     """On pictures that are trained with it; from the clean side and from the released one."""
     clean = replace(BASES[method], interval=0.0) if id == "A7" else BASES[method]
     if id == "A12":  # of the momentum that idle exits coast on, there is some after the first replay
         clean = replace(clean, epochs=4)
     base = preset(clean, "released") if method in RELEASED else clean
-    for start, end in ((clean, turn(clean, id)), (turn(base, id), turn(base, id, "clean"))):
+    for start, end in ((clean, set_deviation(clean, id)), (set_deviation(base, id), set_deviation(base, id, "clean"))):
         assert start != end
         one, other = train(start, toy), train(end, toy)
         differ = [name for name, value in one[3].items() if not torch.equal(value, other[3][name])]
@@ -98,13 +89,15 @@ def test_turned_alone_it_changes_what_is_learnt(id, method, toy):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: turn(ONLINE, "A99"), '"A99" is not a deviation'),
-    (lambda: turn(ONLINE, "A1", "both"), "clean, released"),
-    (lambda: turn(ONLINE, "A3"), "belongs to self_kd and the method is online_kd"),
-    (lambda: turn(ONLINE, "A5"), "best_on_test"),
-    (lambda: turn(baseline(ONLINE), "A1"), "method is baseline"),
+    (lambda: set_deviation(ONLINE, "A99"), '"A99" is not a deviation'),
+    (lambda: set_deviation(ONLINE, "A1", "both"), "clean, released"),
+    (lambda: set_deviation(ONLINE, "A3"), "belongs to self_kd and the method is online_kd"),
+    (lambda: set_deviation(ONLINE, "A5"), "best_on_test"),
+    (lambda: set_deviation(OTHERS["ie_kd"], "I12"), "I12 .* see tables.runs"),
+    (lambda: set_deviation(OTHERS["ema"], "M7"), "M7 .* see a sentence"),
+    (lambda: set_deviation(baseline(ONLINE), "A1"), "method is baseline"),
 ])
-def test_what_cannot_be_turned(call, message):
+def test_what_cannot_be_set(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

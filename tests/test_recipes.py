@@ -1,5 +1,6 @@
 """Recipes: identity, presets, and one clear sentence for every bad value."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -7,7 +8,18 @@ import pytest
 
 from spacedkd_lib import recipes
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.recipes import Recipe, baseline, from_dict, offline_kd, online_kd, preset, self_kd, spaced
+from spacedkd_lib.recipes import (
+    METHODS, Recipe, baseline, education, ema, foreign, from_dict, ie_kd, mutual, offline_kd, online_kd, past_self,
+    preset, self_kd, spaced,
+)
+from spacedkd_lib.recipes.deviations import released_fields
+from spacedkd_lib.store import records
+
+OF_METHOD = dict(zip(METHODS, (
+    baseline(Recipe()), online_kd(Recipe()), offline_kd(Recipe()), self_kd(Recipe()), ie_kd(Recipe()), mutual(Recipe()),
+    education(Recipe(), (2, 3)), ema(Recipe()), past_self(Recipe()))))
+WITHOUT_RANGE = {"teacher_model": "resnet8", "feature_exits": (1,), "schools": (2, 1), "grade_epochs": (1,),
+                 "interval": 1.0, "distil_start": 1.0}
 
 
 def test_same_fields_same_id_and_any_field_changes_it():
@@ -27,12 +39,62 @@ def test_a_baseline_does_not_depend_on_distillation_fields():
     assert baseline(online_kd(Recipe(), interval=2.0, alpha=0.9, temperature=1.0)) == baseline(Recipe())
 
 
+def other_value(field, value):
+    """A value that the field allows, and not this one."""
+    allowed = field.metadata["allowed"]
+    if field.name in WITHOUT_RANGE:
+        return WITHOUT_RANGE[field.name]
+    if type(value) is bool:
+        return not value
+    if hasattr(allowed, "holds"):
+        allowed = [type(value)(one) for one in (2, 1, 0.5) if allowed.holds(one)]
+    return next(one for one in allowed if one != value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_field_that_a_method_does_not_read_is_refused(method):
+    recipe, fields = OF_METHOD[method], Recipe.__dataclass_fields__
+    assert recipe.method == method and foreign(method)
+    for name, only in foreign(method).items():
+        other = other_value(fields[name], only)
+        with pytest.raises(InputError) as refused:
+            replace(recipe, **{name: other})
+        assert f"{name} = {other!r}" in str(refused.value) and method in str(refused.value), name
+
+
+@pytest.mark.parametrize("base, change", [
+    (Recipe(), dict(sam_rho=0.1)), (Recipe(optimizer="adamw"), dict(momentum=0.5)), (Recipe(), dict(warmup_epochs=5)),
+    (Recipe(), dict(dropout_rule="sine")), (Recipe(dropout=0.5), dict(dropout_period=2.0)),
+    (mutual(Recipe()), dict(inherit_weight=1.0)), (mutual(Recipe()), dict(distil_start=1.0)),
+])
+def test_a_field_that_is_read_beside_another_value_is_refused_without_it(base, change):
+    with pytest.raises(InputError, match=f"{next(iter(change))} = "):
+        replace(base, **change)
+
+
+def test_a_baseline_drops_what_every_method_has_of_its_own():
+    assert all(baseline(recipe) == Recipe() for recipe in OF_METHOD.values())
+
+
+def test_published_records_are_read_and_keep_their_run_ids():
+    lines = gzip.decompress(records.published_file("quick").read_bytes()).splitlines()
+    stored = [json.loads(line)["run_id"] for line in lines]
+    assert len(stored) > 100 and list(records.read_published("quick")) == stored
+
+
+def test_removed_fields_at_their_old_default_are_dropped():
+    values = json.loads(Recipe().to_json())
+    assert from_dict(values | dict(accumulate=1)) == Recipe()
+    with pytest.raises(InputError, match='"accumulate" is not a recipe field'):
+        from_dict(values | dict(accumulate=2))
+
+
 def test_released_differs_from_clean_in_its_switches_only_and_back():
     for method in (online_kd, self_kd):
         base = method(Recipe(), interval=1.5)
         released = preset(base, "released")
         changed = {name for name in vars(base) if getattr(base, name) != getattr(released, name)}
-        assert changed <= set(recipes.RELEASED[base.method]) and "soft_loss" in changed
+        assert changed <= released_fields(base.method, "A").keys() and "soft_loss" in changed
         assert preset(released, "clean") == replace(base, augment=released.augment)
 
 
@@ -42,9 +104,10 @@ def test_released_programs_treat_tiny_imagenet_alike():
         assert (released.augment, released.normalise) == ("crop_flip", "imagenet")
 
 
-def test_every_field_states_its_unit_and_its_source():
+def test_every_field_states_its_unit_its_source_and_its_methods():
     for row in recipes.describe():
         assert row["unit"] and row["source"], row["field"]
+        assert row["methods"] == "all" or set(row["methods"].split(", ")) < set(METHODS), row["field"]
 
 
 @pytest.mark.parametrize("change, message", [
@@ -62,7 +125,6 @@ def test_every_field_states_its_unit_and_its_source():
     (dict(batch_size=1), "batch norm needs two"),
     (dict(epochs="many"), "is a str and must be a int"),
     (dict(epochs=True), "is a bool"),
-    (dict(feature_exits=(4,)), "exits out of 1, 2 and 3"),
     (dict(seed=-1), "seed = -1"),
 ])
 def test_bad_values(change, message):
@@ -71,10 +133,10 @@ def test_bad_values(change, message):
 
 
 def test_contradictions_and_unknown_names():
+    with pytest.raises(InputError, match="exits out of 1, 2 and 3"):
+        self_kd(Recipe(), feature_exits=(4,))
     with pytest.raises(InputError, match="Offline KD is one interval"):
         replace(offline_kd(Recipe(epochs=10)), epochs=20)
-    with pytest.raises(InputError, match="A baseline has no teacher"):
-        Recipe(interval=1.0)
     with pytest.raises(InputError, match='did you mean "released"'):
         preset(online_kd(Recipe()), "relased")
     with pytest.raises(InputError, match="not for baseline"):
