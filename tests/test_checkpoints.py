@@ -34,10 +34,9 @@ GROUPS = {
     "self released": [replace(preset(self_kd(replace(BASE, model="resnet10"), interval=0.6), "released"),
                               augment="none")],
     "ie": [ie_kd(BASE), ie_kd(BASE, interval=1.5)],
-    "ie, refit": [ie_kd(BASE, interval=1.5, refit_passes=1)],
-    "mutual": [mutual(BASE, interval=0.6, map_loss="factor", peers=3)],
+    "mutual": [mutual(BASE, interval=0.6, map_loss="factor")],
     "education": [ED, spaced(ED, 0.5), offline(ED), replace(ED, growth="none")],
-    "education, shared": [replace(ED, teacher_batches="shared", interval=0.5, optimizer_on_growth="reset")],
+    "education, reset": [replace(ED, interval=0.5, optimizer_on_growth="reset")],
 }
 
 

@@ -16,7 +16,7 @@ from spacedkd_lib.methods import build
 from spacedkd_lib.methods.education import Education, GrowingResNet
 from spacedkd_lib.models import resnet
 from spacedkd_lib.recipes import (
-    Recipe, education, grade_lengths, offline, online_kd, partition, preset, spaced, teacher_of,
+    Recipe, education, grade_lengths, offline, partition, preset, spaced, teacher_of,
 )
 from spacedkd_lib.schedule import Course, graded_schedule
 from spacedkd_lib.training.train import Clock, assemble, learning_rate, recipe_schedule, sweep, train, walk
@@ -88,10 +88,7 @@ def test_what_is_no_partition_is_refused(schools, said):
 @pytest.mark.parametrize("change, said", [
     (dict(grade_epochs=(3, 3)), "one number a group"), (dict(grade_epochs=(1, 1, 1)), "add up to the epochs"),
     (dict(grade_epochs=(6, 0, 0)), "at least 1"), (dict(epochs=2), "too few for 3 grades"),
-    (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'), (dict(rule="head_start"), "one teacher"),
-    (dict(teacher_batches="shared", grade_batches="sequential"), 'teacher_start = "grade"'),
-    (dict(kd_scope="own"), 'did you mean "own_slice"'), (dict(beta=0.03), "beta = 0.03 means nothing"),
-    (dict(student_clock="teacher"), "means nothing"), (dict(soft_loss="none"), "means nothing"),
+    (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'),
 ])
 def test_contradictions_are_refused(change, said):
     with pytest.raises(InputError, match=said):
@@ -326,34 +323,17 @@ def test_teachers_are_left_alone_by_a_students_step():
     assert all(p.grad is None for p in d.teachers.parameters())
 
 
-def test_the_two_other_scopes_differ_as_named():
-    losses = {}
-    for scope in ("own_slice", "padded", "all_teachers"):
-        d = made(replace(ED, kd_scope=scope))
-        d.grow(), d.grow()
-        seen = []
-        d.look = lambda k, x, look=d.look: (seen.append((k, len(x))), look(k, x))[1]
-        losses[scope] = d.learn(*pictures([0, 1, 2, 3, 4, 5]))["soft"].item()
-        assert seen == ([(0, 6), (1, 6), (2, 6)] if scope == "all_teachers" else [(0, 2), (1, 1), (2, 3)])
-    assert len({round(loss, 6) for loss in losses.values()}) == 3
-
-
 # Training, spacing, sharing
 
-def test_one_group_without_growth_is_spaced_kd(six):
-    for s in (0.0, 1.5, 6.0):
-        kd = online_kd(BASE, interval=s, beta=0.0)
-        one = replace(education(BASE, (), alpha=kd.alpha, temperature=kd.temperature, growth="none",
-                                teacher_batches="shared"), interval=s)
-        plain, ours = train(kd, six), train(one, six)
-        student = {k: v for k, v in plain[3].items() if k.startswith("student.")}
-        assert student and all(torch.equal(v, ours[3][k]) for k, v in student.items())
-        assert plain[1]["test_accuracy"] == ours[1]["test_accuracy"]
+def test_one_group_without_growth_or_a_soft_loss_is_the_baseline(six):
+    one, alone = train(education(BASE, (), alpha=0.0, growth="none"), six), train(BASE, six)
+    assert one[1]["test_accuracy"] == alone[1]["test_accuracy"]
+    assert all(torch.equal(v, one[3][k]) for k, v in alone[3].items())
 
 
 def test_each_student_is_what_it_is_alone_and_all_share_their_teachers(six):
     recipes = [ED, spaced(ED, 0.5), spaced(ED, 1.5), offline(ED), replace(WHOLE, interval=1.0), offline(WHOLE),
-               replace(ED, alpha=0.0), replace(ED, kd_scope="padded", grade_epochs=(1, 2, 3))]
+               replace(ED, alpha=0.0), replace(ED, grade_epochs=(1, 2, 3))]
     assert len({teacher_of(recipe) for recipe in recipes}) == 1
     together = sweep(recipes, six)
     teachers = [{k: v for k, v in outcome[3].items() if k.startswith("teachers.")} for outcome in together]
@@ -369,39 +349,13 @@ def test_a_student_makes_as_many_updates_at_every_interval(six):
     assert len(counts) == 1
 
 
-@pytest.mark.parametrize("start", ["run", "grade"])
-def test_shared_batches_teach_teachers_of_reached_groups_and_idle_ones_if_asked(six, start):
-    recipe = spaced(replace(ED, teacher_batches="shared", teacher_start=start), 1.0)
-    run, school, steps = walked(recipe, six)
-    first = school.course(recipe).grades[0][1]
-    labels = torch.cat([school[i][1] for i in range(first)])
-    want = school.batches.labels
-    assert sorted(labels.tolist()) == (sorted(want.tolist()) if start == "run" else sorted(want[want < 2].tolist()))
-    assert all(school.learned(recipe)[i][1].max() < 2 for i in range(first))
-    moved = {k: v.clone() for k, v in run.distiller.teachers[2].state_dict().items()}
-    for event, *_ in steps:
-        if event.kind == "grow":
-            break
-    same = all(torch.equal(v, moved[k]) for k, v in run.distiller.teachers[2].state_dict().items())
-    assert same == (start == "grade")
-
-
-def test_idle_teachers_get_pictures_in_twos(six):
-    recipe = replace(ED, teacher_batches="shared", schools=(4, 1, 1))
-    _, school, _ = walked(recipe, six)
-    for i in range(school.course(recipe).grades[0][1]):
-        idle = school[i][1][school[i][1] >= 4]
-        assert all((idle == c).sum() != 1 for c in (4, 5))
-
-
 def test_fresh_batches_are_the_students_alone(six):
     for replay in ("fresh_augmentation", "fresh_batch"):
-        for how in ("shared", "own"):
-            recipe = replace(WHOLE, teacher_batches=how, replay=replay)
-            _, school, _ = walked(recipe, six)
-            _, plain, _ = walked(replace(recipe, replay="same"), six)
-            assert torch.equal(school[0][0], plain[0][0])
-            assert not torch.equal(school.learned(recipe)[0][0], plain.learned(plain.recipe)[0][0])
+        recipe = replace(WHOLE, replay=replay)
+        _, school, _ = walked(recipe, six)
+        _, plain, _ = walked(replace(recipe, replay="same"), six)
+        assert torch.equal(school[0][0], plain[0][0])
+        assert not torch.equal(school.learned(recipe)[0][0], plain.learned(plain.recipe)[0][0])
 
 
 def test_an_interval_of_less_than_a_batch_is_refused(six):
@@ -475,6 +429,5 @@ def test_default_grades_are_as_equal_as_can_be():
 
 
 def test_heads_of_another_kind():
-    d = made(replace(ED, reference_relu=True, final_head="batch_norm"))
-    assert isinstance(d.growing.references[0][2], torch.nn.ReLU)
+    d = made(replace(ED, final_head="batch_norm"))
     assert [name for name in d.growing.references.state_dict() if name.startswith("2.")][0] == "2.weight"

@@ -23,8 +23,7 @@ from spacedkd_lib.methods.online_kd import BatchNorm, batch_statistics
 from spacedkd_lib.models import resnet
 from spacedkd_lib.models.scoring import eval_mode, named_scores, scores
 from spacedkd_lib.recipes import (
-    Recipe, attention_transfer, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset,
-    self_kd, spaced,
+    Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset, self_kd, spaced,
 )
 from spacedkd_lib.training import distributed
 from spacedkd_lib.training.train import assemble, recipe_schedule, walk
@@ -37,16 +36,14 @@ SCHOOLS = education(BASE, (2, 1, 3))
 METHODS = {
     "baseline": baseline(BASE), "in two parts": replace(baseline(BASE), batch_norm_parts=2),
     "dropout": replace(baseline(BASE), dropout=0.2),
-    "max dropout": replace(baseline(BASE), dropout=0.2, dropout_kind="max"),
     "online": online_kd(BASE), "offline": offline_kd(BASE),
     "released": preset(online_kd(BASE), "released"), "eval": online_kd(BASE, teacher_mode="eval"),
     "self": self_kd(EXITS), "self, released": preset(self_kd(EXITS), "released"),
     "self, exits only": self_kd(EXITS, self_update="exits_only"),
     "factors": ie_kd(BASE), "factors of a random half": ie_kd(BASE, split="random", inherit_metric="cka",
                                                               explore_metric="abs_cos"),
-    "attention": attention_transfer(BASE), "mutual": mutual(BASE, peers=3), "factors of peers": mutual(ie_kd(BASE)),
-    "education": SCHOOLS, "padded": replace(SCHOOLS, kd_scope="padded"),
-    "all teachers": replace(SCHOOLS, kd_scope="all_teachers"), "education, released": preset(SCHOOLS, "released"),
+    "mutual": mutual(BASE), "factors of both": mutual(ie_kd(BASE)),
+    "education": SCHOOLS, "education, released": preset(SCHOOLS, "released"),
     "own past": past_self(BASE, 1.0), "an average": ema(BASE), "scored by the batch": replace(ema(BASE), ema_statistics="batch"),
     "transformer": baseline(DEIT),
     "distillation token": online_kd(DEIT, beta=0.0, dist_token="always"),

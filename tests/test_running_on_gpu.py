@@ -248,9 +248,6 @@ def test_seconds_count_updates_looks_and_what_a_sweep_shares():
     assert study._seconds(recipes.baseline(base), cost, shares=True) == 0
     average = recipes.ema(base, interval=1.0)  # a step every 9 batches
     assert study._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
-    refitted = cost._replace(update=cost.update | {"fit": 2.0})
-    factors = recipes.offline(recipes.ie_kd(base, refit_passes=3))
-    assert study._seconds(factors, refitted) == pytest.approx(4 * 180 * (11 + 6) + 2 * (5 + 120 * 0.1))
 
 
 def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):

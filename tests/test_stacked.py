@@ -57,7 +57,7 @@ def doubles(monkeypatch):
 
 @pytest.mark.parametrize("recipes", [
     [baseline(BASE)], SWEEP, [preset(ONLINE, "released")], [replace(ONLINE, optimizer="adamw", lr=1e-3)],
-    [spaced(ONLINE, 1.0, rule="head_start", replay="fresh_batch")], [self_kd(DEEPER)],
+    [spaced(ONLINE, 1.0, replay="fresh_batch")], [self_kd(DEEPER)],
     [preset(self_kd(DEEPER, interval=1.0), "released")], [self_kd(DEEPER, self_update="exits_only")]],
     ids=["baseline", "sweep", "released", "adamw", "fresh batches", "self", "released self", "exits"])
 def test_each_seed_is_what_it_is_alone(toy, doubles, recipes):
@@ -140,8 +140,7 @@ def test_a_checkpoint_of_other_seeds_is_not_continued(toy, tmp_path, monkeypatch
 
 def test_what_cannot_be_trained_together_is_refused(toy):
     for recipes in (of_seeds([ONLINE]) + [replace(ONLINE, seed=3, alpha=0.5)], of_seeds(SWEEP)[:-1],
-                    of_seeds([spaced(ONLINE, 1.0, rule="random")]), of_seeds([replace(ONLINE, dataset="glyphs")]),
-                    of_seeds([replace(ONLINE, accumulate=2)])):
+                    of_seeds([spaced(ONLINE, 1.0, rule="random")]), of_seeds([replace(ONLINE, dataset="glyphs")])):
         with pytest.raises(InputError, match="cannot be trained together"):
             train.sweep(recipes, toy)
 

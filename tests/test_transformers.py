@@ -15,16 +15,13 @@ from spacedkd_lib.lab import study
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.models.transformers import no_decay
 from spacedkd_lib.recipes import (
-    RELEASED as PRESETS, Recipe, baseline, defaults, education, ema, mutual, offline_kd, online_kd, preset, self_kd,
-    spaced, teacher_of, transformer,
+    Recipe, baseline, defaults, deviations_of, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
+    set_deviation, spaced, teacher_of, transformer,
 )
-from spacedkd_lib.recipes.deviations import turn
-from spacedkd_lib.recipes.transformer_deviations import TRANSFORMER_DEVIATIONS
 from spacedkd_lib.schedule import counts, spaced_schedule
 from spacedkd_lib.store import stopping
 from spacedkd_lib.training import train
 
-RELEASED_ALL = PRESETS["transformers"]
 DEIT = "timm/deit_tiny_patch16_224"
 BASE = transformer(Recipe(dataset="toy"), image_size=0, patch_size=4, width=8, depth=2, heads=2, epochs=3, batch_size=8,
                    lr=1e-2, warmup_epochs=1, augment="crop_flip", normalise="own", drop_path=0.4, head_init="timm")
@@ -194,18 +191,18 @@ def test_noise_follows_from_the_update(toy, tmp_path, monkeypatch):
     for recipe, (_, _, _, got, _) in zip(group[:3], train.sweep(group[:3], toy)):
         assert same(got, weights(recipe, toy)), recipe.in_words()
     assert not same(weights(BASE, toy), weights(replace(BASE, drop_path=0.0), toy))
-    for recipe in (RELEASED[1.5], replace(SPACED, accumulate=2)):
-        whole, left = train.train(recipe, toy), 5
-        while True:
-            asked = iter([False] * left + [True] * 1000)
-            monkeypatch.setattr(stopping, "requested", lambda: next(asked))
-            try:
-                (outcome,) = train.sweep([recipe], toy, folder=tmp_path / recipe.run_id)
-                break
-            except stopping.Stopped:
-                pass
-        monkeypatch.undo()
-        assert same(outcome[3], whole[3]) and outcome[1] == whole[1]
+    recipe = RELEASED[1.5]
+    whole, left = train.train(recipe, toy), 5
+    while True:
+        asked = iter([False] * left + [True] * 1000)
+        monkeypatch.setattr(stopping, "requested", lambda: next(asked))
+        try:
+            (outcome,) = train.sweep([recipe], toy, folder=tmp_path / recipe.run_id)
+            break
+        except stopping.Stopped:
+            pass
+    monkeypatch.undo()
+    assert same(outcome[3], whole[3]) and outcome[1] == whole[1]
 
 
 def test_what_each_switch_does():
@@ -249,24 +246,15 @@ def test_the_distillation_token_of_the_released_student():
     outputs = alone.student.train()(x)
     assert alone.learn(x, y)["loss"].item() == pytest.approx(
         (F.cross_entropy(outputs.logits, y) + F.cross_entropy(outputs.distilled, y)).item() / 2)
-    for heads in ("mean", "dist"):  # a teacher with two gives one answer, in train mode too
-        two = replace(ONLINE, dist_token="always", eval_heads=heads, drop_path=0.0)
-        clean, trains = made(two), made(replace(two, teacher_mode="train"))
-        assert torch.equal(trains.look(x).logits, clean.look(x).logits)
-        clean.teach(x, y)
-        assert torch.equal(clean.views["logits"], clean.look(x).logits)
-        averaged = made(ema(replace(two, method="baseline"), ema_statistics="batch"))
-        assert torch.equal(averaged.predict(x)["teacher"], averaged.teacher.eval()(x).logits)
+    two = replace(ONLINE, dist_token="always", drop_path=0.0)  # a teacher with two gives one answer, in train mode too
+    clean, trains = made(two), made(replace(two, teacher_mode="train"))
+    assert torch.equal(trains.look(x).logits, clean.look(x).logits)
+    clean.teach(x, y)
+    assert torch.equal(clean.views["logits"], clean.look(x).logits)
+    averaged = made(ema(two, ema_statistics="batch"))
+    assert torch.equal(averaged.predict(x)["teacher"], averaged.teacher.eval()(x).logits)
     zero = made(replace(RELEASED[1.5], head_init=transformer(Recipe()).head_init))
     assert zero.student.net.head.weight.abs().sum() == 0 == zero.teacher.net.head.weight.abs().sum()
-
-
-@pytest.mark.parametrize("heads", ["mean", "cls", "dist"])
-def test_the_heads_that_the_recipe_names_predict(heads):
-    pair = made(replace(ONLINE, dist_token="always", eval_heads=heads))
-    assert pair.student.eval_heads == pair.teacher.eval_heads == heads
-    released = made(replace(ONLINE, dist_token="released", eval_heads=heads))
-    assert (released.student.eval_heads, released.teacher.eval_heads) == (heads, "mean")  # of one head
 
 
 def test_the_preset_says_what_the_configurations_say():
@@ -284,47 +272,32 @@ def test_the_preset_says_what_the_configurations_say():
         assert preset(preset(base, "released"), "clean") == base
 
 
-def test_the_register(toy):
-    clean = weights(SPACED, toy)
-    for id, d in TRANSFORMER_DEVIATIONS.items():
-        assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
-        assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id
-        if d.released:
-            base = SPACED if id != "V10" else replace(SPACED, interval=1.0, replay="restart", student_clock="teacher")
-            turned = turn(base, d)
-            assert turn(turned, d, "clean") == base
-            if id == "V11":  # AdamW divides by the gradient's size
-                assert torch.allclose(weights(turned, toy)["teacher.net.head.weight"], clean["teacher.net.head.weight"],
-                                      atol=2e-2)
-            assert not same(weights(turned, toy), clean), id
-    told = {}
-    for d in TRANSFORMER_DEVIATIONS.values():
+def test_the_registry_and_its_preset(toy):
+    clean, told = weights(SPACED, toy), {}
+    at_zero = preset(ONLINE, "released")
+    for d in deviations_of("V"):
         told |= d.released.get("online_kd", {}) if d.in_preset else {}
-    assert told | dict(zero_target="pre_update", teacher_weight=1.0) == RELEASED_ALL  # A7, the CNN programs' too
-    for d in TRANSFORMER_DEVIATIONS.values():  # a row that is not in the preset owns up to what is, at s = 0
-        if d.released and not d.in_preset:
-            at_zero = preset(ONLINE, "released")
-            sets_it = turn(at_zero, d) == at_zero
-            assert ("The preset sets it at s = 0 alone" in d.consequence) == sets_it, d.id
+        if not d.released:
+            continue
+        base = SPACED if d.id != "V10" else replace(SPACED, interval=1.0, replay="restart", student_clock="teacher")
+        changed = set_deviation(base, d.id)
+        assert set_deviation(changed, d.id, "clean") == base and not same(weights(changed, toy), clean), d.id
+        if d.id == "V11":  # AdamW divides by the gradient's size
+            assert torch.allclose(weights(changed, toy)["teacher.net.head.weight"], clean["teacher.net.head.weight"],
+                                  atol=2e-2)
+        if not d.in_preset:  # such a row says what the preset sets at s = 0
+            assert set_deviation(at_zero, d.id) == at_zero, d.id
+    told |= dict(zero_target="pre_update", teacher_weight=1.0)  # A7, the CNN programs' too
     pit = online_kd(replace(BASE, model="timm/pit_ti_224"), interval=0.5)
-    assert preset(pit, "released") == replace(pit, **RELEASED_ALL | dict(dist_token="never"))
-    assert preset(SPACED, "released") == replace(SPACED, **RELEASED_ALL | dict(student_forwards=1))
+    assert preset(pit, "released") == replace(pit, **told | dict(dist_token="never"))
+    assert preset(SPACED, "released") == replace(SPACED, **told | dict(student_forwards=1))
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient(toy):
-    plain = replace(SPACED, drop_path=0.0, beta=0.03)
-    whole = train.train(plain, toy)
-    parts = train.train(replace(plain, accumulate=3), toy)
-    assert [row["student_updates"] for row in parts[0]] == [row["student_updates"] for row in whole[0]]
-    for name, value in whole[3].items():
-        assert torch.allclose(parts[3][name], value, atol=5e-3), name
-    assert parts[0][0]["teacher_loss"] == pytest.approx(whole[0][0]["teacher_loss"], rel=1e-4)
-    assert parts[0][0]["teacher_train_accuracy"] == whole[0][0]["teacher_train_accuracy"]
-    forwards = []
-    (run,), batches, _ = train.assemble([replace(plain, accumulate=3)], toy, torch.device("cpu"))
-    run.distiller.teacher.register_forward_hook(lambda *a: forwards.append(len(a[1][0])))
-    run.step("teach", *batches[0], 0.1)
-    assert forwards == [3, 3, 2]
+def test_only_distillation_has_a_weight_of_the_soft_loss():
+    released = dict(alpha=0.5, temperature=1.0, beta=0.0)
+    for method in (online_kd, offline_kd):
+        assert vars(method(BASE)).items() >= released.items()
+        assert method(ONLINE, alpha=0.9).alpha == 0.9 and method(replace(ONLINE, alpha=0.9)).alpha == 0.9
 
 
 @pytest.mark.parametrize("changes", [
@@ -400,27 +373,16 @@ def test_mutual_learning_of_transformers(toy):
     (lambda: replace(SPACED, replay="restart", rule="random"), 'set rule = "fixed"'),
     (lambda: replace(SPACED, extra_step=True), 'set replay = "restart"'),
     (lambda: replace(ONLINE, dist_token="always", alpha=0.0), "learns from the soft loss"),
-    (lambda: replace(BASE, idle_update="zero_grad"), "is for online KD with AdamW in turns"),
-    (lambda: replace(ONLINE, accumulate=2, zero_target="pre_update"), "asks the teacher in parts"),
-    (lambda: replace(BASE, accumulate=9), "accumulate = 9 is out of range"),
     (lambda: replace(BASE, drop_path=1.0), "drop_path = 1.0 is out of range"),
     (lambda: made(replace(BASE, model="timm/deit_tiny_patch16_225")), "deit_tiny_patch16_224"),
     (lambda: made(replace(BASE, patch_size=3)), "do not divide into the patches of timm/deit_tiny_patch16_224, 3 x 3"),
-    (lambda: mutual(BASE, dist_token="always"), "learns from the soft loss of online or offline KD, and mutual"),
-    (lambda: replace(ONLINE, dist_token="always", soft_loss="none"), "learns from the soft loss"),
-    (lambda: replace(BASE, eval_heads="cls"), "chooses between two heads"),
-    (lambda: Recipe(eval_heads="cls"), "eval_heads = 'cls' is for transformers"),
-    (lambda: replace(SPACED, idle_update="zero_grad", optimizer="sgd"), "online KD with AdamW"),
-    (lambda: replace(ema(BASE, interval=1.0), idle_update="zero_grad"), "not for ema with adamw"),
+    (lambda: replace(SPACED, idle_update="zero_grad", optimizer="sgd"), 'idle_update = "zero_grad"'),
     (lambda: replace(BASE, batch_norm_parts=2), "batch_norm_parts = 2 is for CIFAR ResNets"),
-    (lambda: replace(ONLINE, accumulate=2, beta=0.1, feature_loss="batch_frobenius"), "a loss of the whole batch"),
-    (lambda: mutual(BASE, student_forwards=2), "student_forwards = 2 is for online_kd"),
-    (lambda: replace(BASE, teacher_weight=0.5), "teacher_weight = 0.5 is for online_kd"),
     (lambda: replace(BASE, dropout=0.1), "dropout = 0.1 stands after the stages"),
     (lambda: ema(BASE, ema_statistics="batch"), "drop_path = 0.4 would disturb"),
     (lambda: made(replace(BASE, model="timm/pvt_v2_b0", patch_size=0, width=0, depth=0, heads=0, image_size=32,
                           dist_token="always")), "token"),
-    (lambda: made(replace(online_kd(BASE), method="ie_kd", map_loss="factor")), "does not end in a map"),
+    (lambda: made(ie_kd(BASE)), "does not end in a map"),
 ])
 def test_bad_input_is_refused_in_a_sentence(make, sentence):
     with pytest.raises(InputError, match=sentence) as error:
