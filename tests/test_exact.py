@@ -40,11 +40,11 @@ def test_operations_have_the_committed_bits():
     assert here == COMMITTED["operations"]
 
 
-BASE = recipes.Recipe(val_fraction=0.1, model="resnet8", width=8, lr=0.1, augment="none", teacher_mode="eval")
+BASE = recipes.Recipe(val_fraction=0.1, model="resnet8", width=8, lr=0.1, augment="none")
 BASES = {"glyphs": replace(BASE, dataset="glyphs", train_images=2232, epochs=2, batch_size=32),
          "digits": replace(BASE, dataset="digits", train_images=300, epochs=3, batch_size=16)}
-ARMS = {"labels": recipes.baseline, "online": recipes.online_kd,
-        "spaced": lambda base: recipes.spaced(recipes.online_kd(base), 1.5)}
+ARMS = {"labels": recipes.baseline, "online": lambda base: recipes.online_kd(base, teacher_mode="eval"),
+        "spaced": lambda base: recipes.online_kd(base, teacher_mode="eval", interval=1.5)}
 
 
 @promised

@@ -126,7 +126,7 @@ def grades(name):
 
 
 @pytest.mark.parametrize("name, low", [*((name, False) for name in METHODS), *(
-    (name, True) for name in ("online", "self", "padded", "distillation token", "pvt_tiny"))])
+    (name, True) for name in ("online", "self", "education", "distillation token", "pvt_tiny"))])
 def test_nothing_crosses_waits_or_is_left_to_chance(name, low):
     makes_first = METHODS[name].method in ("self_kd", "education")  # matrices and tables, which are then there
     with on_gpu(METHODS[name]) as (distiller, x, y), bf16(low):
@@ -345,9 +345,7 @@ def test_pictures_of_groups_are_found_as_by_asking_for_each(schools):
 
 @pytest.mark.parametrize("recipe", [
     spaced(ED, 0.5), WHOLE, replace(ED, grade_batches="sequential"), replace(ED, replay="fresh_batch"),
-    preset(education(BASE, (2, 2, 2)), "released"),
-    replace(ED, teacher_batches="shared"),
-    replace(ED, teacher_batches="shared", teacher_start="grade")])
+    preset(education(BASE, (2, 2, 2)), "released")])
 def test_the_loop_tells_the_sizes_of_groups(recipe, six):  # noqa: F811
     (run,), batches, _ = assemble([recipe], six, torch.device("cpu"))
     updates = sum(event.kind in ("teach", "learn") for event in recipe_schedule(recipe, batches.course(recipe)))
@@ -431,7 +429,7 @@ def read(tensor):
 def test_scores_of_all_networks_are_read_at_once():
     with fake_cuda(), mock.patch.object(FakeTensor, "tolist", read):
         logits, labels = torch.empty(50, 6, device="cuda"), torch.zeros(50, dtype=torch.int64, device="cuda")
-        counts = counted(lambda: named_scores("test", {"student": logits, "teacher": logits, "peer2": logits}, labels))
+        counts = counted(lambda: named_scores("test", {"student": logits, "teacher": logits, "exit1": logits}, labels))
     assert len(counts.to_cpu) == 1 and (counts.waits, counts.to_gpu) == ([], [])
 
 

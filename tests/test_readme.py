@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-from test_layers import LAYERS
 
 from spacedkd_lib import recipes
 from spacedkd_lib.lab import study
@@ -77,9 +76,3 @@ def test_speed_and_memory_are_those_of_the_last_benchmark():
         assert f"{words} | {first}| {second}|" in told, words
     plain, ours = table("memory")["Tensors held (MB)"]
     assert f"{ours:.1f} MB of tensors against {plain:.0f} MB of stored batches" in told
-
-
-def test_layers_are_those_of_the_test():
-    rows = re.findall(r"^\| (\d) \| (.+?) \|", LIBRARY, re.M)
-    told = {name.strip("/"): int(layer) for layer, names in rows for name in re.findall(r"`([\w/]+)`", names)}
-    assert told == {name: layer for name, layer in LAYERS.items() if name != "__main__"}

@@ -300,13 +300,17 @@ def test_only_distillation_has_a_weight_of_the_soft_loss():
         assert method(ONLINE, alpha=0.9).alpha == 0.9 and method(replace(ONLINE, alpha=0.9)).alpha == 0.9
 
 
-@pytest.mark.parametrize("changes", [
-    dict(precision="bf16"), dict(model="timm/pit_ti_224", image_size=32, patch_size=0, width=0, depth=0, heads=0),
-    dict(image_size=16, augment="strong", normalise="imagenet"), dict(model="timm/pvt_v2_b0",
-    image_size=32, patch_size=0, width=0, depth=0, heads=0), dict(teacher_model="resnet8", patch_size=0, depth=0,
-    heads=0, drop_path=0.0, image_size=0, model="timm/resnet18", width=0, teacher_width=4)])
-def test_other_networks_and_sizes_learn(toy, changes):
-    rows, summary, *_ = train.train(online_kd(replace(BASE, epochs=2, **changes), interval=0.5), toy)
+OF_ITS_OWN_SIZES = dict(patch_size=0, width=0, depth=0, heads=0)
+
+
+@pytest.mark.parametrize("changes, teacher", [
+    (dict(precision="bf16"), {}), (dict(model="timm/pit_ti_224", image_size=32, **OF_ITS_OWN_SIZES), {}),
+    (dict(image_size=16, augment="strong", normalise="imagenet"), {}),
+    (dict(model="timm/pvt_v2_b0", image_size=32, **OF_ITS_OWN_SIZES), {}),
+    (dict(model="timm/resnet18", drop_path=0.0, **OF_ITS_OWN_SIZES), dict(teacher_model="resnet8", teacher_width=4))])
+def test_other_networks_and_sizes_learn(toy, changes, teacher):
+    recipe = online_kd(replace(BASE, epochs=2, **changes), interval=0.5, **teacher)
+    rows, summary, *_ = train.train(recipe, toy)
     assert summary["student_updates"] == 8 and all(math.isfinite(row["student_loss"]) for row in rows)
 
 

@@ -186,7 +186,7 @@ EXERCISES = {
                      "in each update m becomes 0.9 m and v 0.999 v first; then the weight decays, and moves by "
                      "m / root v."),
     "12.3": Exercise(lambda a: a == replace(recipes.preset(recipes.spaced(_DEIT, 1.5), "released"), idle_update="skip"),
-                     "recipes.preset gives the released form; then set one field back, or use deviations.turn."),
+                     "recipes.preset gives the released form; then set one field back, or use set_deviation."),
     "13.1": Exercise(_number(0.3 * 2 / math.pi), "the mean of |sin| over a period."),
     "13.2": Exercise(_agrees([(0.9, 3), (0.5, 1), (0.99, 10)], lambda a, n: dropout_ema.average_weights(a, False, n)),
                      "after each step what was there counts a times as much, and the newest network 1 - a."),
