@@ -39,7 +39,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish test bench gpu soak report lock clean distclean
+.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -82,6 +82,9 @@ gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
+
+gauntlet: $(READY) ## plant faults in the engine one at a time; each must be caught by a test
+	"$(PY)" tests/gauntlet.py $(ARGS)
 
 report: $(READY) ## turn this profile's executed notebooks into pages under report/
 	@$(SPACEDKD) report --profile "$(PROFILE)"

@@ -328,14 +328,14 @@ def leads(events: Iterable[Event]) -> list[int]:
     return lead
 
 
-def spaced(loader, epochs: int, interval: float, **options) -> Iterator[tuple[str, object]]:
+def spaced_batches(loader, epochs: int, interval: float, **options) -> Iterator[tuple[str, object]]:
     """Walk any loader's batches as ("teach", batch) and ("learn", batch): your own loop, spaced.
 
     A foreign loader cannot give the same augmented batch twice, so up to int(len(loader) * interval) batches are
     held in memory; with this package's own `batches.Batches` nothing is. `options` are those of `spaced_schedule`,
     whose errors are raised here.
 
-    >>> list(spaced(["a", "b"], epochs=1, interval=1))
+    >>> list(spaced_batches(["a", "b"], epochs=1, interval=1))
     [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
     """
     return _held_back(loader, epochs, spaced_schedule(epochs, len(loader), interval, **options))

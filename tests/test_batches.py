@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib.data import augment, batches
+from spacedkd_lib.data import augment, batches, operations
 from spacedkd_lib.data.batches import (
     STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised, seed_noise,
 )
@@ -122,7 +122,7 @@ def torchvision_cutout(picture, centre):
 NAMES = sorted({name for row in augment.POLICY for name, _, _ in row})
 
 
-def operated(name, images, values, matrices=augment.MATRICES, operations=augment.OPERATIONS):
+def operated(name, images, values, matrices=operations.MATRICES, operations=operations.OPERATIONS):
     """One operation with one value an image."""
     made = augment.grouped([[(name, value) for value in values]], *images.shape[-2:], matrices)
     return augment.operated(images, made, operations)
@@ -171,12 +171,12 @@ def test_rotation_is_black_outside_the_crop_even_where_the_image_goes_on():
 
 def test_grey_images_keep_their_colour_operation():
     images = noise(4, (1, 8, 8))
-    assert torch.equal(augment.colour(images, torch.tensor([-0.9, -0.1, 0.3, 0.9])), images)
+    assert torch.equal(operations.colour(images, torch.tensor([-0.9, -0.1, 0.3, 0.9])), images)
 
 
 def test_cutout_hole_is_sixteen_pixels_and_clipped_at_the_edges():
     white = torch.full((3, 3, 32, 32), 255, dtype=torch.uint8)
-    holes = augment.cutout(white, torch.tensor([[16, 16], [0, 31], [31, 8]])) == 0
+    holes = operations.cutout(white, torch.tensor([[16, 16], [0, 31], [31, 8]])) == 0
     assert holes.sum((1, 2, 3)).tolist() == [3 * 16 * 16, 3 * 8 * 9, 3 * 9 * 16]
     assert holes[0, 0, 8:24, 8:24].all() and holes[1, 0, :8, 23:].all() and holes[2, 0, 23:, :16].all()
 
@@ -203,7 +203,7 @@ def test_magnitudes_are_the_released_ones():
         ours = [augment.magnitude(name, level) for level in range(10)]
         assert ours == pytest.approx(np.linspace(*ends, 10))
     assert [augment.magnitude("posterize", level) for level in range(10)] == [8, 8, 7, 7, 6, 6, 5, 5, 4, 4]
-    assert set(NAMES) == (augment.OPERATIONS.keys() | augment.MATRICES.keys()) - {"affine"}
+    assert set(NAMES) == (operations.OPERATIONS.keys() | operations.MATRICES.keys()) - {"affine"}
 
 
 # Distributions: 20,000 draws, each bound about five standard errors wide

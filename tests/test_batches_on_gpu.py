@@ -5,7 +5,7 @@ import torch
 from fake_cuda import Counts, fake_cuda
 from test_batches import noise, operated, smooth
 
-from spacedkd_lib.data import augment, rand_augment
+from spacedkd_lib.data import augment, operations, rand_augment
 from spacedkd_lib.data.batches import STATISTICS, Batches, generator, normalised
 from spacedkd_lib.recipes import AUGMENTATIONS
 
@@ -87,7 +87,7 @@ def test_no_augmentation_is_left_out():
 def as_on_gpu(monkeypatch):
     """What the device decides where it computes; `strong.ready` is told the device."""
     def switch():
-        monkeypatch.setattr(augment, "_below_by_counting", augment._below_by_sorting)
+        monkeypatch.setattr(operations, "_below_by_counting", operations._below_by_sorting)
         monkeypatch.setattr(rand_augment, "CHUNK", 10**6)
     return switch
 
@@ -123,7 +123,7 @@ def test_whole_batches_are_the_cpus_bit_for_bit(augmentation, shape, size, as_on
 def test_grey_levels_below_are_counted_alike_by_sorting():
     levels = torch.cat([noise(6, (1, 9, 9)), smooth(6, (1, 9, 9))]).flatten(1)
     levels[1], levels[2] = 0, 255
-    assert torch.equal(augment._below_by_counting(levels), augment._below_by_sorting(levels))
+    assert torch.equal(operations._below_by_counting(levels), operations._below_by_sorting(levels))
 
 
 def test_noise_goes_to_the_pixels_of_the_holes_in_their_order():

@@ -15,14 +15,15 @@ from spacedkd_lib.data.batches import normalised
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, study
 from spacedkd_lib.methods import build, dropout_ema, ema as average
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import batch_statistics
-from spacedkd_lib.models.resnet import Dropout, ResNet, dropouts
-from spacedkd_lib.recipes import (
-    Recipe, baseline, deviations_of, ema, offline_kd, online_kd, set_deviation, spaced,
-)
+from spacedkd_lib.models.layers import Dropout, dropouts
+from spacedkd_lib.models.resnet import ResNet
+from spacedkd_lib.recipes import Recipe, baseline, deviations_of, ema, offline_kd, online_kd, set_deviation, spaced
 from spacedkd_lib.schedule import counts
 from spacedkd_lib.store import stopping
-from spacedkd_lib.training.train import assemble, recipe_schedule, sweep, train, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.train import assemble, sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="none")  # 5 batches
 DROP = replace(BASE, dropout=0.5)
@@ -32,7 +33,7 @@ EMA = ema(BASE, ema_decay=0.8)
 
 @pytest.fixture(autouse=True)
 def few_looks(monkeypatch):
-    monkeypatch.setattr(average, "LOOKS", 4)
+    monkeypatch.setattr(average, "RECALIBRATION_BATCHES", 4)
 
 
 def walked(recipe, toy, look):
@@ -49,7 +50,7 @@ def same(one, other):
 
 def test_the_rate_is_the_sine_of_the_updates_number(toy):
     recipe = replace(SINE, dropout_period=0.6)  # int(0.6 * 5) = 3 batches
-    seen = walked(recipe, toy, lambda event, run: (event, [place.rate for place in dropouts(run.distiller.student)]))
+    seen = walked(recipe, toy, lambda event, run: (event, [place.rate for place in dropouts(run.method.student)]))
     for event, rates in seen:
         if event.kind == "learn":
             assert rates == [pytest.approx(0.5 * abs(math.sin(math.pi * event.index / 3)), abs=1e-12)] * 3
@@ -87,7 +88,7 @@ def test_the_rate_at_each_pass_of_a_run(at, numbers, toy, monkeypatch):
     monkeypatch.setattr(dropout_ema, "TEST_BATCH", 5)  # of 12 pictures
     recipe, rates = replace(SINE, epochs=2, dropout_period=2.2, dropout_at_test=at), []  # S = 11
     (run,), batches, evaluate = assemble([recipe], toy, torch.device("cpu"))
-    net = run.distiller.student
+    net = run.method.student
     net.register_forward_pre_hook(lambda *_: rates.append([place.rate for place in dropouts(net)]))
     for _ in walk([run], batches, evaluate):
         pass
@@ -171,7 +172,7 @@ def test_the_average_is_its_closed_form(debias, toy):
     recipe = spaced(replace(EMA, ema_debias=debias, ema_statistics="average"), 0.4)  # K = 2 of 15 updates: 8 steps
     first = [p.clone().double() for p in build.make(recipe, 3, 3, 8).teacher.parameters()]
     seen = walked(recipe, toy, lambda event, run: (event.kind, *(
-        [value.clone().double() for value in run.distiller.modules[name].parameters()]
+        [value.clone().double() for value in run.method.modules[name].parameters()]
         for name in ("teacher", "student"))))
     networks, steps = [first], 0
     for kind, network, average in seen:
@@ -215,14 +216,14 @@ def test_equal_horizon_and_what_is_left_of_the_initialisation():
 def test_statistics_of_the_average(statistics, toy):
     recipe = spaced(replace(EMA, ema_statistics=statistics, ema_debias=False), 1.0)  # 3 steps
     seen = walked(recipe, toy, lambda event, run: (
-        event.kind, run.distiller.teacher.trunk.stem[1].running_mean.clone()))
+        event.kind, run.method.teacher.trunk.stem[1].running_mean.clone()))
     networks = [mean for kind, mean in seen if kind == "learn"]
     weights = train(recipe, toy)[3]
     average = weights["student.trunk.stem.1.running_mean"]
     if statistics == "recalibrate":
         net = nn.Sequential(*[build.make(recipe, 3, 3, 8).student.trunk.stem[0]]).eval()
         net[0].weight.data = weights["student.trunk.stem.0.weight"]
-        batches = assemble([recipe], toy, torch.device("cpu"))[0][0].distiller.batches
+        batches = assemble([recipe], toy, torch.device("cpu"))[0][0].method.batches
         with torch.no_grad():
             wanted = torch.stack([net(batches[i][0]).mean(dim=(0, 2, 3)) for i in range(4)]).mean(dim=0)
         assert not torch.equal(batches[0][0], assemble([recipe], toy, torch.device("cpu"))[1][0][0])
@@ -238,8 +239,8 @@ def test_statistics_of_the_average(statistics, toy):
 def test_only_batch_norms_are_looked_at_again(base, looks, toy):
     (run,), *_ = assemble([ema(base)], toy, torch.device("cpu"))
     passes = []
-    run.distiller.student.register_forward_hook(lambda *_: passes.append(None))
-    run.distiller.before_scores()
+    run.method.student.register_forward_hook(lambda *_: passes.append(None))
+    run.method.before_scores()
     assert len(passes) == looks
 
 
@@ -252,8 +253,8 @@ def test_scored_by_the_statistics_of_each_test_batch(toy):
     rows = evaluate(runs)
     assert all(torch.equal(value, before[name]) for name, value in runs[0].weights().items())
     pictures = normalised(toy.test_images, batches.statistics)
-    with torch.no_grad(), batch_statistics(runs[0].distiller.student.train()):
-        logits = runs[0].distiller.student(pictures).logits
+    with torch.no_grad(), batch_statistics(runs[0].method.student.train()):
+        logits = runs[0].method.student(pictures).logits
     assert rows[0]["test_nll"] == pytest.approx(nn.functional.cross_entropy(logits, toy.test_labels).item(), rel=1e-5)
     assert rows[0]["test_nll"] != rows[1]["test_nll"]
 

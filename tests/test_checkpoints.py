@@ -21,7 +21,8 @@ from spacedkd_lib.recipes import (
 )
 from spacedkd_lib.store import records, stopping
 from spacedkd_lib.training import checkpoints
-from spacedkd_lib.training.train import Run, sweep
+from spacedkd_lib.training.run import Run
+from spacedkd_lib.training.train import sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
@@ -142,7 +143,7 @@ def test_a_subset_of_a_sweep_goes_on_from_its_checkpoint(toy, tmp_path, monkeypa
     assert interrupted(monkeypatch, 12, TRIO, toy, tmp_path) == "interrupted"
     positions = [checkpoints.latest(tmp_path)[2]["runs"][recipe.run_id]["position"] for recipe in TRIO[1:]]
     begun = []
-    monkeypatch.setattr(checkpoints.Keeper, "after", lambda keeper, event: begun or begun.extend(
+    monkeypatch.setattr(checkpoints.Checkpointer, "after", lambda keeper, event: begun or begun.extend(
         run.position for run in keeper.runs))
     assert comparable(sweep(TRIO[1:], toy, folder=tmp_path)) == comparable(sweep(TRIO, toy))[1:]
     assert min(positions) > 0 and sum(begun) in (sum(positions) + 1, sum(positions) + 2)  # one event later

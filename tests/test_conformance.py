@@ -18,11 +18,14 @@ import pytest
 import torch
 
 from spacedkd_lib import recipes
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import OnlineKD
 from spacedkd_lib.methods.self_kd import SelfKD
-from spacedkd_lib.models.resnet import MultiExitResNet, ResNet, projector
+from spacedkd_lib.models.heads import projector
+from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.store import exact, records
-from spacedkd_lib.training.train import Run, recipe_schedule, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.run import Run
 
 AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512" and "AMD" in records.environment()["cpu"]
 

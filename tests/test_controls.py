@@ -8,7 +8,7 @@ import torch
 from spacedkd_lib.data.batches import Batches
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import losses
-from spacedkd_lib.recipes import Recipe, baseline, online_kd, self_kd, teacher_of
+from spacedkd_lib.recipes import Recipe, online_kd, self_kd, teacher_of
 from spacedkd_lib.schedule import counts, leads, spaced_schedule
 from spacedkd_lib.training.train import sweep, train
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from spacedkd_lib.analysis import curvature, landscape
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.models import resnet
+from spacedkd_lib.models import layers, resnet
 from spacedkd_lib.models.scoring import eval_mode
 
 
@@ -35,7 +35,7 @@ def full_hessian(net, x, y, relative=False):
         pieces = ((u * unit) if relative else u).split([shape.numel() for shape in shapes])
         weights = {n: piece.view(shape) for n, piece, shape in zip(names, pieces, shapes)}
         out = torch.func.functional_call(net, weights, (x.double(),))
-        return nn.functional.cross_entropy(resnet.headline(out), y)
+        return nn.functional.cross_entropy(layers.headline(out), y)
     with eval_mode(net), torch.enable_grad():
         return torch.autograd.functional.hessian(loss, torch.ones_like(start) if relative else start)
 

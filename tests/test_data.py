@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib.data import datasets, embedded
+from spacedkd_lib.data import datasets, embedded, known
 from spacedkd_lib.errors import InputError
 
 CLASSES = ("ant", "bee", "cat")
@@ -25,9 +25,9 @@ CLASSES = ("ant", "bee", "cat")
 @pytest.fixture(autouse=True)
 def small_sets(monkeypatch):
     """Three classes of 4 + 2 tiny images under the public names; mirrors and addresses off."""
-    for name in datasets.KNOWN:
+    for name in known.KNOWN:
         changes = dict(classes=3, train=4, test=2, address="", md5="")
-        monkeypatch.setitem(datasets.KNOWN, name, replace(datasets.KNOWN[name], **changes))
+        monkeypatch.setitem(known.KNOWN, name, replace(known.KNOWN[name], **changes))
     monkeypatch.delenv("SPACEDKD_MIRRORS", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
@@ -161,7 +161,7 @@ def test_cifar10_joins_its_five_batches(tmp_path):
 
 @pytest.mark.parametrize("name", ["tiny-imagenet", "tiny-imagenet-40"])
 def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(datasets.KNOWN, name, replace(datasets.KNOWN[name], pixels=8))
+    monkeypatch.setitem(known.KNOWN, name, replace(known.KNOWN[name], pixels=8))
     wnids = ["n3", "n1", "n2"]  # the order of wnids.txt counts, not the alphabet
     files, notes = {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n1\tant"}, []
     for k, wnid in enumerate(wnids):
@@ -172,13 +172,13 @@ def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
             files[path] = out.getvalue()
             notes += [f"val_{3 * i + k}.JPEG\t{wnid}\t0\t0\t8\t8"] if i >= 4 else []
     files["val/val_annotations.txt"] = "\n".join(notes).encode()
-    top = datasets.KNOWN[name].folder
+    top = known.KNOWN[name].folder
     if name == "tiny-imagenet":
-        with zipfile.ZipFile(tmp_path / datasets.KNOWN[name].archive, "w") as archive:
+        with zipfile.ZipFile(tmp_path / known.KNOWN[name].archive, "w") as archive:
             for path, content in files.items():
                 archive.writestr(f"{top}/{path}", content)
     else:
-        write_tar(tmp_path / datasets.KNOWN[name].archive, files, top)
+        write_tar(tmp_path / known.KNOWN[name].archive, files, top)
     write_folder(tmp_path / "unpacked" / top, files)
     loaded = datasets.load(name, tmp_path)
     assert loaded.name == name and loaded.classes == tuple(wnids) and loaded.channels == 3
@@ -233,7 +233,7 @@ def test_a_damaged_pickle_is_refused(tmp_path):
 
 def test_an_altered_official_archive_is_refused(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "cifar-100-python.tar.gz", cifar100_files(), "cifar-100-python")
-    monkeypatch.setitem(datasets.KNOWN, "cifar100", replace(datasets.KNOWN["cifar100"], md5="0" * 32))
+    monkeypatch.setitem(known.KNOWN, "cifar100", replace(known.KNOWN["cifar100"], md5="0" * 32))
     refusal(lambda: datasets.load("cifar100", tmp_path), archive, "altered")
 
 
@@ -510,8 +510,8 @@ def mirror(tmp_path, monkeypatch):
     server.content, server.cuts, server.ranges = archive.read_bytes(), 0, []
     server.address = f"http://127.0.0.1:{server.server_port}/files"
     md5 = hashlib.md5(server.content).hexdigest()
-    monkeypatch.setitem(datasets.KNOWN, "cifar100",
-                        replace(datasets.KNOWN["cifar100"], md5=md5, address="http://127.0.0.1:9/official"))
+    monkeypatch.setitem(known.KNOWN, "cifar100",
+                        replace(known.KNOWN["cifar100"], md5=md5, address="http://127.0.0.1:9/official"))
     monkeypatch.setenv("SPACEDKD_MIRRORS", f"http://127.0.0.1:9/dead, {server.address}/")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server

@@ -12,14 +12,17 @@ from spacedkd_lib.data.batches import generator
 from spacedkd_lib.data.datasets import load
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import batch_statistics
-from spacedkd_lib.models import resnet
+from spacedkd_lib.models import layers, resnet
 from spacedkd_lib.recipes import (
     DEVIATIONS, Recipe, baseline, deviations_of, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
     set_deviation, switches,
 )
 from spacedkd_lib.recipes.released import RELEASED
-from spacedkd_lib.training.train import Clock, learning_rate, optimizers, recipe_schedule, sweep, train
+from spacedkd_lib.training.optimizers import optimizers
+from spacedkd_lib.training.rates import Clock, learning_rate
+from spacedkd_lib.training.train import sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05)
 ONLINE = online_kd(BASE, interval=1.5)
@@ -165,7 +168,7 @@ def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
     x = torch.randn(5, 3, 8, 8)
     net, whole = resnet.ResNet("resnet8", 3, width=4), resnet.ResNet("resnet8", 3, width=4)
     whole.load_state_dict(net.state_dict())
-    resnet.split_batch_norm(net, 2)
+    layers.split_batch_norm(net, 2)
     with torch.no_grad():
         parts = net.train()(x).logits
         first = whole.train()(x[:3]).logits  # DataParallel gives the first GPU the larger half

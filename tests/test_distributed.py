@@ -79,9 +79,9 @@ def test_batch_norms_that_would_see_one_process_are_refused(monkeypatch, toy, mo
     with pytest.raises(InputError, match=f"Layers of the class {layer} .* in each of 2 processes by its own rows"):
         train.assemble([recipe], toy, torch.device("cpu"))
     (run,), *_ = train.assemble([baseline(replace(BASE, dataset="toy", train_images=0))], toy, torch.device("cpu"))
-    norms = {type(layer) for layer in run.distiller.student.modules() if isinstance(layer, nn.BatchNorm2d)}
+    norms = {type(layer) for layer in run.method.student.modules() if isinstance(layer, nn.BatchNorm2d)}
     assert norms == {distributed.GlobalBatchNorm2d}
-    distributed.prepare(run.distiller.student)  # twice is as once
+    distributed.prepare(run.method.student)  # twice is as once
 
 
 @pytest.mark.parametrize("content, message", [("{", "is no recipe"), ("[1]", "is no recipe"),

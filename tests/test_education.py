@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from spacedkd_lib.data.batches import Batches
-from spacedkd_lib.data.curriculum import School
+from spacedkd_lib.data.curriculum import ClassGroups
 from spacedkd_lib.data.datasets import Dataset
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.education import Education, GrowingResNet
-from spacedkd_lib.models import resnet
-from spacedkd_lib.recipes import (
-    Recipe, education, grade_lengths, offline, partition, preset, spaced, teacher_of,
-)
+from spacedkd_lib.models import layers, resnet
+from spacedkd_lib.recipes import Recipe, education, grade_lengths, offline, partition, preset, spaced, teacher_of
 from spacedkd_lib.schedule import Course, graded_schedule
-from spacedkd_lib.training.train import Clock, assemble, learning_rate, recipe_schedule, sweep, train, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.rates import Clock, learning_rate
+from spacedkd_lib.training.train import assemble, sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -99,7 +100,7 @@ def test_a_group_without_pictures_is_refused(six):
     chosen = (six.train_labels < 5).nonzero().flatten()[:96]
     fewer = Batches(six.train_images[chosen], six.train_labels[chosen], 8, seed=0)
     with pytest.raises(InputError, match="school 2 has 0 training images"):
-        School(fewer, education(BASE, (5, 1)), 6)
+        ClassGroups(fewer, education(BASE, (5, 1)), 6)
 
 
 def test_a_teacher_with_another_number_of_outputs_is_refused():
@@ -136,11 +137,11 @@ def test_sequential_batches_hold_one_group_each(six):
 
 
 def test_strict_bounds_lose_classes_as_released(six):
-    school = School(Batches(six.train_images, six.train_labels, 8, 0),
+    school = ClassGroups(Batches(six.train_images, six.train_labels, 8, 0),
                     education(BASE, (2, 2, 2), school_bounds="strict"), 6)
     kept = set(torch.cat([six.train_labels[chosen] for chosen in school.where]).tolist())
     assert kept == {0, 1, 3, 5}  # 2 and 4 begin a group: classes 33 and 66 of the released bounds
-    hundred = School(Batches(torch.randint(0, 255, (300, 1, 2, 2), dtype=torch.uint8), torch.arange(300) % 100, 8, 0),
+    hundred = ClassGroups(Batches(torch.randint(0, 255, (300, 1, 2, 2), dtype=torch.uint8), torch.arange(300) % 100, 8, 0),
                      education(BASE, (33, 33, 34), school_bounds="strict"), 100)
     assert [len(w) // 3 for w in hundred.where] == [33, 32, 33]
 
@@ -215,7 +216,7 @@ def _learn(epochs, more):
 
 def test_the_released_grades_have_their_parameters():
     growing = made(education(Recipe(dataset="cifar100", model="resnet20"), (33, 33, 34)), 100).growing
-    trunk, count = growing.net.trunk, resnet.parameters
+    trunk, count = growing.net.trunk, layers.parameters
     bodies = [count(trunk.stem) + sum(map(count, trunk.stages[:depth])) for depth in growing.depths]
     assert bodies == [14_480, 66_128, 271_824]
     assert [count(head) for head in growing.references] == [34_977, 6_466]
@@ -237,7 +238,7 @@ def test_depths(stages, grades, depths):
 def test_growth_keeps_lower_stages_bit_for_bit_and_ends_as_the_plain_network(six):
     run, _, steps = walked(ED, six)
     x = torch.randn(4, 3, 8, 8)
-    growing, last = run.distiller.growing, None
+    growing, last = run.method.growing, None
     for event, *_ in steps:
         if event.kind == "grow":
             growing.eval()
@@ -260,7 +261,7 @@ def test_every_parameter_in_use_is_in_the_optimizer_once_and_momentum_is_kept(si
         held = {}
         for event, *_ in steps:
             mine = [p for group in run.optimizer["learn"].param_groups for p in group["params"]]
-            wanted = {id(p) for module in run.distiller.growing.in_use for p in module.parameters()}
+            wanted = {id(p) for module in run.method.growing.in_use for p in module.parameters()}
             assert len(mine) == len(wanted) and {id(p) for p in mine} == wanted
             state = run.optimizer["learn"].state
             if event.kind == "grow":
@@ -412,10 +413,10 @@ def test_costs_follow_the_grades(six):
     for event, sharing, terms in steps:
         if event.kind in ("teach", "learn"):
             x, _ = (school.learned(ED) if event.kind == "learn" else school)[event.index]
-            counted["macs"] += len(x) * run.distiller.cost[event.kind]
+            counted["macs"] += len(x) * run.method.cost[event.kind]
             counted[event.kind] += len(x)
     rows, summary, *_ = train(ED, six)
-    teacher = run.distiller.teacher_macs
+    teacher = run.method.teacher_macs
     assert summary["student_images"] == counted["learn"]
     assert summary["train_gmacs"] * 1e9 == pytest.approx(counted["macs"], rel=0.01)  # heads of teachers differ a little
     assert max(teacher) < 1.01 * min(teacher)

@@ -18,8 +18,10 @@ from spacedkd_lib.recipes import (
 )
 from spacedkd_lib.report import tables
 from spacedkd_lib.store import records, stopping
-from spacedkd_lib.training import checkpoints, graphs, train
-from spacedkd_lib.training.train import evaluator, sweep
+from spacedkd_lib.training import checkpoints, graphs, optimizers, provenance, train
+from spacedkd_lib.training.evaluation import evaluator
+from spacedkd_lib.training.run import EpochMetrics
+from spacedkd_lib.training.train import sweep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="none", eval_every=2)
@@ -234,7 +236,7 @@ def test_the_rate_is_written_to_where_a_replay_reads_it(toy):
     group, = runs[0].optimizer["teach"].param_groups
     place = group["lr"]
     for rate in (0.25, 0.125):
-        train.set_rate(runs[1].optimizer["teach"], rate)
+        optimizers.set_rate(runs[1].optimizer["teach"], rate)
         assert group["lr"] is place and place.item() == rate and group["fused"]
 
 
@@ -271,8 +273,8 @@ def put_back(optimizer_of, device):
     """The counters of a restored AdamW."""
     net = torch.nn.Linear(3, 2, device=device)
     optimizer = optimizer_of(net.parameters())
-    numbers = dict(position=0, rows=[], told={}, grade=1, images={}, updates={}, seconds=0.0)
-    run = SimpleNamespace(optimizer={"learn": optimizer}, grade=1, tally=train.Tally(),
+    numbers = dict(position=0, rows=[], pending={}, grade=1, images={}, updates={}, seconds=0.0)
+    run = SimpleNamespace(optimizer={"learn": optimizer}, grade=1, metrics=EpochMetrics(),
                           weights=lambda: {f"student.{name}": value for name, value in net.state_dict().items()})
     saved = {f"optimizer/learn/0/{key}": torch.zeros(shape) for key, shape in
              (("step", ()), ("exp_avg", (2, 3)), ("exp_avg_sq", (2, 3)))}
@@ -318,19 +320,19 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
     before = torch.backends.cudnn.conv.fp32_precision
     try:
         torch.backends.cudnn.conv.fp32_precision = "tf32"
-        told = train.provenance(toy, torch.device("cuda"))
+        told = provenance.provenance(toy, torch.device("cuda"))
         assert told["driver"] == "610.5" and told["cudnn"] == 92600 and told["tf32"] == "convolutions"
         torch.backends.cudnn.conv.fp32_precision = "ieee"
-        assert train.provenance(toy, torch.device("cuda"))["tf32"] == "none"
+        assert provenance.provenance(toy, torch.device("cuda"))["tf32"] == "none"
     finally:
         torch.backends.cudnn.conv.fp32_precision = before
     monkeypatch.setattr(records, "answer", lambda command, folder=None: None)
     train._driver.cache_clear()
-    assert train.provenance(toy, torch.device("cuda"))["driver"] is None
+    assert provenance.provenance(toy, torch.device("cuda"))["driver"] is None
     train._driver.cache_clear()
-    on_cpu = train.provenance(toy, torch.device("cpu"))
+    on_cpu = provenance.provenance(toy, torch.device("cpu"))
     assert not {"driver", "cuda", "cudnn", "tf32"} & on_cpu.keys()
-    assert {"engine", "tf32", "driver", "cuda", "cudnn"} < set(train.SAME_BITS)
+    assert {"engine", "tf32", "driver", "cuda", "cudnn"} < set(provenance.SAME_BITS)
 
 
 def test_repeatable_kernels_cost_no_fills_and_leave_no_attention_that_is_not(monkeypatch):
@@ -339,9 +341,9 @@ def test_repeatable_kernels_cost_no_fills_and_leave_no_attention_that_is_not(mon
     was = {kernel: getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")() for kernel in kernels}
     filled = settings.fill_uninitialized_memory
     try:
-        train.repeatable(torch.device("cpu"))
+        provenance.repeatable(torch.device("cpu"))
         assert not torch.are_deterministic_algorithms_enabled()
-        train.repeatable(torch.device("cuda"))
+        provenance.repeatable(torch.device("cuda"))
         assert torch.is_deterministic_algorithms_warn_only_enabled() and not settings.fill_uninitialized_memory
         assert not any(getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")() for kernel in kernels)
         assert torch.backends.cuda.math_sdp_enabled()
@@ -357,7 +359,7 @@ def test_pictures_scored_at_once(toy, device, sizes):
     """A GPU scores more of them, and is asked about the same pictures besides."""
     seen, probed = [], []
     runs, *_ = train.assemble([ONLINE], toy, torch.device("cpu"))
-    distiller = runs[0].distiller
+    distiller = runs[0].method
     distiller.predict = lambda x, memo: seen.append(len(x)) or {"student": torch.zeros(len(x), 3)}
     distiller.diagnose = lambda x: probed.append(len(x)) or {}
     images = torch.zeros(1600, 3, 8, 8, dtype=torch.uint8)

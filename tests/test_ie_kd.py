@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
-from spacedkd_lib.models import resnet
-from spacedkd_lib.recipes import (
-    Recipe, baseline, education, ie_kd, mutual, offline, online_kd, spaced, teacher_of,
-)
-from spacedkd_lib.training.train import assemble, optimizers, recipe_schedule, sweep, train, walk
+from spacedkd_lib.models import heads, layers
+from spacedkd_lib.recipes import Recipe, baseline, education, ie_kd, mutual, offline, online_kd, spaced, teacher_of
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.optimizers import optimizers
+from spacedkd_lib.training.train import assemble, sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -41,17 +41,17 @@ def same_weights(one, other, prefix):
 
 
 def test_coders_have_the_released_programs_parameters():
-    count = resnet.parameters
-    assert count(resnet.Paraphraser(64, 32)) == 129_600 and count(resnet.Coder(64, 32)) == 64_768
-    assert count(resnet.Paraphraser(32, 32)) == 55_680 and count(resnet.Coder(32, 32)) == 27_840
+    count = layers.parameters
+    assert count(heads.Paraphraser(64, 32)) == 129_600 and count(heads.Coder(64, 32)) == 64_768
+    assert count(heads.Paraphraser(32, 32)) == 55_680 and count(heads.Coder(32, 32)) == 27_840
     x = torch.zeros(2, 64, 8, 8)
-    assert resnet.Coder(64, 32)(x).shape == (2, 32, 8, 8)
+    assert heads.Coder(64, 32)(x).shape == (2, 32, 8, 8)
 
 
 def test_released_pair_and_its_factor():
     ie = ie_kd(Recipe(dataset="cifar100", model="resnet20"), teacher_model="resnet56")
     d = build.make(ie, 3, 100, 32)
-    assert resnet.parameters(d.teacher) == 861_620 and resnet.parameters(d.student) == 278_324
+    assert layers.parameters(d.teacher) == 861_620 and layers.parameters(d.student) == 278_324
     x = torch.randn(2, 3, 32, 32)
     factor = d.paraphraser.eval().encoder(d.look(x).map)
     assert factor.shape == (2, 32, 8, 8) and d.map_loss.halves(d.student(x).map)["inherit"].shape == factor.shape
@@ -158,7 +158,7 @@ def test_the_ramp_follows_the_students_data(toy):
         weights.append((total / sum(terms.values())).item() if terms else 0.0)
     assert weights == pytest.approx([0, 0, 5, 10, 10], rel=1e-3)
     runs, batches, _ = assemble([spaced(ramped, 1.0)], toy, torch.device("cpu"))
-    seen = [runs[0].distiller.epoch for event, *_ in walk(runs, batches, lambda runs: [{}]) if event.kind == "learn"]
+    seen = [runs[0].method.epoch for event, *_ in walk(runs, batches, lambda runs: [{}]) if event.kind == "learn"]
     assert seen == pytest.approx([i / len(batches) for i in range(len(seen))])
 
 
@@ -209,8 +209,8 @@ def test_what_a_method_does_not_read_is_reset(toy):
 def test_a_mutual_networks_cost_counts_its_coders():
     plain, factors = made(mutual(BASE)).cost, made(mutual(IE)).cost
     d = made(IE)
-    assert factors["teach"] - plain["teach"] == d.cost["teach"] - 3 * resnet.macs(d.teacher, 3, 8) + 3 * sum(
-        resnet.macs(coder, 8, 2) for coder in (d.map_loss.inherit, d.map_loss.explore))
+    assert factors["teach"] - plain["teach"] == d.cost["teach"] - 3 * layers.macs(d.teacher, 3, 8) + 3 * sum(
+        layers.macs(coder, 8, 2) for coder in (d.map_loss.inherit, d.map_loss.explore))
 
 
 # Mutual learning
@@ -237,7 +237,7 @@ def test_without_a_weight_peers_are_strangers(toy):
 
 def test_the_follower_sees_the_updated_leader_and_each_net_the_batch_once(toy):
     runs, batches, _ = assemble([mutual(BASE)], toy, torch.device("cpu"))
-    nets = runs[0].distiller.networks
+    nets = runs[0].method.networks
     for event, *_ in walk(runs, batches, lambda runs: [{}]):
         pass
     tracked = {name: next(b for k, b in net.named_buffers() if k.endswith("tracked")).item()
@@ -246,7 +246,7 @@ def test_the_follower_sees_the_updated_leader_and_each_net_the_batch_once(toy):
     twice, batches, _ = assemble([mutual(BASE, teacher_mode="train")], toy, torch.device("cpu"))  # I9
     for event, *_ in walk(twice, batches, lambda runs: [{}]):
         pass
-    net = twice[0].distiller.networks["student"]
+    net = twice[0].method.networks["student"]
     assert next(b for k, b in net.named_buffers() if k.endswith("tracked")).item() == 6 * len(batches)
 
 

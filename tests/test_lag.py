@@ -14,7 +14,8 @@ from spacedkd_lib.methods.online_kd import ask
 from spacedkd_lib.models.resnet import ResNet
 from spacedkd_lib.recipes import Recipe, baseline, behind, online_kd, past_self, spaced, teacher_of
 from spacedkd_lib.schedule import interval_batches, lockstep, snapshots, spaced_schedule
-from spacedkd_lib.training.train import Run, sweep, train
+from spacedkd_lib.training.run import Run
+from spacedkd_lib.training.train import sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=4, batch_size=8, lr=0.05, augment="none")
 ONLINE = online_kd(BASE)
@@ -88,7 +89,7 @@ def test_the_past_is_a_copy_or_an_average(toy):
 def test_a_step_of_sam_by_hand():
     recipe = replace(baseline(BASE), optimizer="sam", sam_rho=0.1, momentum=0.0)
     run = Run(recipe, build.make(recipe, 1, 3, 8))
-    net, x, y = run.distiller.student.double(), torch.randn(8, 1, 8, 8).double(), torch.arange(8) % 3
+    net, x, y = run.method.student.double(), torch.randn(8, 1, 8, 8).double(), torch.arange(8) % 3
     start = [p.detach().clone() for p in net.parameters()]
 
     def gradients(weights):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import spacedkd_lib as skd
 
 ROOT = Path(skd.__file__).parents[1]
@@ -28,3 +29,10 @@ def test_what_reads_records_imports_no_torch():
 def test_the_face_names_what_there_is():
     assert all(getattr(skd, name) is not None for name in skd.__all__) and dir(skd) == skd.__all__
     assert skd.train is skd.sweep.__globals__["train"]  # the function: the room is `training`
+
+
+def test_the_house_keeps_its_measures():
+    assert house.method_tests() == []  # methods are told apart in methods/ and recipes/ only
+    assert max(house.functions().values()) <= 40
+    assert len(list(house.PACKAGE.glob("*.py"))) <= 6
+    assert {house.our_imports(path) for path in (ROOT / "notebooks").glob("*.ipynb")} == {1}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.models.resnet import (
-    ARCHITECTURES, MultiExitResNet, ResNet, in_mode, initialise, macs, parameters, projector,
-)
+from spacedkd_lib.models.heads import projector
+from spacedkd_lib.models.layers import in_mode, initialise, macs, parameters
+from spacedkd_lib.models.resnet import ARCHITECTURES, MultiExitResNet, ResNet
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
 

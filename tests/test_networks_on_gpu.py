@@ -17,16 +17,18 @@ from torch._subclasses import FakeTensor
 
 from fake_cuda import Counts, fake_cuda, real
 from spacedkd_lib import recipes
-from spacedkd_lib.data.curriculum import School
+from spacedkd_lib.data.curriculum import ClassGroups
 from spacedkd_lib.methods import build as making
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import BatchNorm, batch_statistics
-from spacedkd_lib.models import resnet
+from spacedkd_lib.models import heads, layers, resnet
 from spacedkd_lib.models.scoring import eval_mode, named_scores, scores
 from spacedkd_lib.recipes import (
     Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset, self_kd, spaced,
 )
 from spacedkd_lib.training import distributed
-from spacedkd_lib.training.train import assemble, recipe_schedule, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.train import assemble
 from test_education import ED, WHOLE, six  # noqa: F401
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=6, batch_size=8, val_fraction=0.2)
@@ -94,7 +96,7 @@ def on_gpu(recipe, size=32):
         distiller = real(making.make)(recipe, 3, 6, size)
         for module in distiller.modules.values():
             module.to("cuda", memory_format=torch.channels_last)
-            for place in resnet.dropouts(module):
+            for place in layers.dropouts(module):
                 place.rate = recipe.dropout
         x = torch.empty(8, 3, size, size, device="cuda").contiguous(memory_format=torch.channels_last)
         yield distiller, x, torch.zeros(8, dtype=torch.int64, device="cuda")
@@ -202,7 +204,7 @@ def test_updates_by_matrices_are_updates_by_the_operation(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_on_the_cpu_networks_enlarge_and_pool_as_torch_does(dtype):
-    for layer, plain in ((resnet.Pool(4), nn.AdaptiveAvgPool2d(4)), (resnet.Pool(1), nn.AdaptiveAvgPool2d(1))):
+    for layer, plain in ((heads.Pool(4), nn.AdaptiveAvgPool2d(4)), (heads.Pool(1), nn.AdaptiveAvgPool2d(1))):
         xs = [torch.randn(4, 3, 14, 14, dtype=dtype).contiguous(memory_format=torch.channels_last)] * 2
         same(layer, plain, xs)
     net = resnet.MultiExitResNet("resnet10", 3, 3, 4).to(dtype)
@@ -238,7 +240,7 @@ def by_momentum(net):
 
 def plain(parts=1):
     net = resnet.ResNet("resnet8", 3, width=4)
-    resnet.split_batch_norm(net, parts)
+    layers.split_batch_norm(net, parts)
     return net
 
 
@@ -300,14 +302,14 @@ def recalibrated(distiller, batches, by_hand=False):
             layer.reset_running_stats()
             layer.momentum = None
         with torch.no_grad():
-            for i in range(making.ema.LOOKS):
+            for i in range(making.ema.RECALIBRATION_BATCHES):
                 distiller.student(batches[i % len(batches)])
     return [value.clone() for value in distiller.student.buffers()]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_statistics_of_an_average_are_torchs_means_without_waiting(parts, monkeypatch):
-    monkeypatch.setattr(making.ema, "LOOKS", 9)
+    monkeypatch.setattr(making.ema, "RECALIBRATION_BATCHES", 9)
     recipe = replace(ema(BASE), batch_norm_parts=parts)
     batches = list(torch.randn(7, 8, 3, 16, 16))
     distiller = making.make(recipe, 3, 6, 16)
@@ -352,12 +354,12 @@ def test_the_loop_tells_the_sizes_of_groups(recipe, six):  # noqa: F811
     told = []
 
     def step(kind, x, y, rate):
-        wanted = asked(y, run.distiller.groups)
-        told.append(run.distiller.sizes == [len(wanted.get(k, ())) for k in range(3)])
+        wanted = asked(y, run.method.groups)
+        told.append(run.method.sizes == [len(wanted.get(k, ())) for k in range(3)])
     run.step = step
     for _ in walk([run], batches, lambda runs: [{} for _ in runs]):
         pass
-    assert isinstance(batches, School) and len(told) == updates and all(told)
+    assert isinstance(batches, ClassGroups) and len(told) == updates and all(told)
 
 
 @pytest.mark.parametrize("schools", [(2, 1, 3), ((5, 0), (3,), (1, 2, 4)), ((5,), (0, 1, 2, 3, 4))])

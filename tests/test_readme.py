@@ -11,12 +11,12 @@ from spacedkd_lib.lab import study
 from spacedkd_lib.report import tables
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS, LIBRARY = ((ROOT / place / "README.md").read_text(encoding="utf-8")
-                            for place in ("", "results", "spacedkd_lib"))
+README, RESULTS, LIBRARY, MANUAL = ((ROOT / place).read_text(encoding="utf-8") for place in (
+    "README.md", "results/README.md", "spacedkd_lib/README.md", "spacedkd_lib/MANUAL.md"))
 
 
 def test_links_lead_somewhere():
-    for place, text in (("", README), ("results", RESULTS), ("spacedkd_lib", LIBRARY)):
+    for place, text in (("", README), ("results", RESULTS), ("spacedkd_lib", LIBRARY), ("spacedkd_lib", MANUAL)):
         targets = re.findall(r"\]\(([^)#]+)\)", text)
         assert targets
         for target in targets:
@@ -25,10 +25,10 @@ def test_links_lead_somewhere():
 
 def test_commands_exist():
     rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    for page in (README, RESULTS, LIBRARY):
+    for page in (README, RESULTS, LIBRARY, MANUAL):
         assert set(re.findall(r"(?:`|^)make ([a-z]+)", page, re.M)) <= rules
         assert set(re.findall(r"PROFILE=([a-z0-9-]+)", page)) <= set(study.PROFILES)
-    assert all(f"| `{name}` |" in LIBRARY for name in study.PROFILES)
+    assert all(f"| `{name}` |" in MANUAL for name in study.PROFILES)
 
 
 def test_code_runs(monkeypatch):
@@ -37,7 +37,7 @@ def test_code_runs(monkeypatch):
              "student_step": lambda x, y: walked.append(("learn", y))}
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
     monkeypatch.setattr(study, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
-    blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY, re.S)
+    blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY + MANUAL, re.S)
     assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
@@ -56,7 +56,7 @@ def test_results_are_those_of_the_published_records():
 def test_speed_and_memory_are_those_of_the_last_benchmark():
     def table(name, processor="avx2"):
         return pd.read_csv(ROOT / "results" / "bench" / processor / f"{name}.csv")
-    told = " ".join(LIBRARY.split("## Speed and memory")[1].split("\n## ")[0].split())
+    told = " ".join(MANUAL.split("## Speed and memory")[1].split("\n## ")[0].split())
     speed = {processor: pd.concat([table("speed", processor), table("analysis", processor)]).set_index(
         ["Work", "Way", "Against"])["Times faster"] for processor in ("avx2", "avx512")}
     interval, sweep = "spaced KD, one interval", "sweep: baseline, online KD, s = 0.5 to 2"

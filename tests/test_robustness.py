@@ -10,13 +10,14 @@ import torch
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 
-from spacedkd_lib.analysis import robustness
-from spacedkd_lib.analysis.robustness import (
-    ATTACKS, CORRUPTIONS, bim, corrupt, fgsm, load_corrupted, pgd, predict, robust_scores,
-)
+from spacedkd_lib.analysis import attacks, corruptions, robustness
+from spacedkd_lib.analysis.attacks import ATTACKS, bim, fgsm, pgd
+from spacedkd_lib.analysis.corruptions import CORRUPTIONS, corrupt, load_corrupted
+from spacedkd_lib.analysis.robustness import predict, robust_scores
 from spacedkd_lib.data.batches import channel_statistics, generator, normalised
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.models.resnet import MultiExitResNet, Outputs, ResNet
+from spacedkd_lib.models.layers import Outputs
+from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.models.scoring import scores
 
 SHAPES = [(3, 32, 32), (1, 16, 16), (3, 24, 40), (1, 8, 8), (3, 64, 64)]
@@ -132,7 +133,7 @@ def test_draws_come_from_the_seed_alone(monkeypatch):
         assert not torch.equal(first, corrupt(images, name, 2, seed=2))
     assert torch.equal(state, torch.get_rng_state())
     same = torch.cat([images[:4]] * 2)
-    monkeypatch.setattr(robustness, "AT_ONCE", 4)  # the next block has noise of its own
+    monkeypatch.setattr(corruptions, "AT_ONCE", 4)  # the next block has noise of its own
     assert not torch.equal(*corrupt(same, "gaussian_noise", 2, seed=1).split(4))
 
 
@@ -159,15 +160,15 @@ def test_a_users_own_files(folder, monkeypatch):
     with pytest.raises(InputError, match="has the SHA-256 .* and None was expected"):
         load_corrupted(folder, "fog", 4, sha256={"fog.npy": digests["fog.npy"]})
     md5 = {name: hashlib.md5(held).hexdigest() for name, held in content.items()}
-    monkeypatch.setattr(robustness, "PUBLISHED", {name: {"CIFAR-10-C": "0", "CIFAR-100-C": md5[name]} for name in md5})
+    monkeypatch.setattr(corruptions, "PUBLISHED", {name: {"CIFAR-10-C": "0", "CIFAR-100-C": md5[name]} for name in md5})
     assert load_corrupted(folder, "fog", 1).published == "CIFAR-100-C"
-    monkeypatch.setitem(robustness.PUBLISHED, "labels.npy", {"CIFAR-10-C": md5["labels.npy"], "CIFAR-100-C": "0"})
+    monkeypatch.setitem(corruptions.PUBLISHED, "labels.npy", {"CIFAR-10-C": md5["labels.npy"], "CIFAR-100-C": "0"})
     assert load_corrupted(folder, "fog", 1).published == ""
 
 
 def test_published_checksums_are_whole():
-    assert len(robustness.FILES) == 19 and set(CORRUPTIONS) < set(robustness.FILES)
-    sums = [md5 for row in robustness.PUBLISHED.values() for md5 in row.values()]
+    assert len(corruptions.FILES) == 19 and set(CORRUPTIONS) < set(corruptions.FILES)
+    sums = [md5 for row in corruptions.PUBLISHED.values() for md5 in row.values()]
     assert len(set(sums)) == 40 and all(len(bytes.fromhex(md5)) == 16 for md5 in sums)
 
 
@@ -289,9 +290,9 @@ def test_worse_is_misclassified_first_and_then_the_larger_loss():
     wrong, loss = torch.tensor([True, True, False, False]), torch.tensor([1.0, 2, 1, 2])
     for i in range(4):
         for j in range(4):
-            one, other = (robustness.Look(torch.full((1, 1, 1, 1), k), wrong[[k]], loss[[k]], torch.zeros(1, 1, 1, 1))
+            one, other = (attacks.Look(torch.full((1, 1, 1, 1), k), wrong[[k]], loss[[k]], torch.zeros(1, 1, 1, 1))
                           for k in (i, j))
-            got = robustness._worse(one, other)
+            got = attacks._worse(one, other)
             assert got.x.item() == max(i, j, key=lambda k: (wrong[k], loss[k]))
             assert (got.wrong, got.loss) == (wrong[got.x.item()], loss[got.x.item()])
 
@@ -333,7 +334,7 @@ def test_the_network_is_left_as_found(task, name):
 
 def test_pixels_are_normalised_as_in_training(task):
     _, images, _, statistics = task
-    ours = robustness._standardised(robustness._pixels(images), statistics)
+    ours = attacks.standardised(attacks._pixels(images), statistics)
     theirs = normalised(images, statistics)
     assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
 
@@ -391,7 +392,7 @@ def test_clean_is_what_the_evaluation_of_a_training_says(toy):
     recipe = recipes.Recipe(dataset="toy", model="resnet8", width=4, batch_size=8, augment="none", epochs=1)
     (run,), batches, evaluate = train.assemble([recipe], toy, "cpu")
     theirs, = evaluate([run])
-    row, = robust_scores(run.distiller.student, None, toy.test_images, toy.test_labels, batches.statistics, (), (), ())
+    row, = robust_scores(run.method.student, None, toy.test_images, toy.test_labels, batches.statistics, (), (), ())
     assert {f"test_{key}": row[key] for key in ("accuracy", "nll", "ece")} == theirs
 
 

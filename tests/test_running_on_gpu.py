@@ -31,7 +31,7 @@ from spacedkd_lib.methods import build
 from spacedkd_lib.models import resnet
 from spacedkd_lib.statistics import paired_by_seed
 from spacedkd_lib.store import records
-from spacedkd_lib.training import train
+from spacedkd_lib.training import run, train
 
 SMOKE = study.profile("smoke").settings[0]
 ONLINE = recipes.online_kd(SMOKE.base, interval=1.0)
@@ -203,13 +203,13 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
     counts passes through networks."""
     recipe = study.as_measured(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
     kinds, labels, precise, drawn = [], set(), [], []
-    step, forward, draw = train.Run.step, resnet.ResNet.forward, train.Batches.pictures
+    step, forward, draw = run.Run.step, resnet.ResNet.forward, train.Batches.pictures
 
     def watched(run, kind, x, y, rate):
         kinds.append(kind)
         labels.update(y.tolist())
         return step(run, kind, x, y, rate)
-    monkeypatch.setattr(train.Run, "step", watched)
+    monkeypatch.setattr(run.Run, "step", watched)
     monkeypatch.setattr(resnet.ResNet, "forward", lambda net, x: precise.append(
         not torch.is_autocast_enabled("cpu")) or forward(net, x))
     monkeypatch.setattr(train.Batches, "pictures", lambda batches, which, i: drawn.append(i) or draw(batches, which, i))

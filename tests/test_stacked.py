@@ -81,13 +81,13 @@ def test_in_single_precision_too(toy, precision, near):
 
 def interrupted(recipes, dataset, folder, monkeypatch, events):
     """A sweep that is stopped after so many events, and continued."""
-    after, seen = checkpoints.Keeper.after, []
+    after, seen = checkpoints.Checkpointer.after, []
 
     def counted(self, event):
         seen.append(event)
         monkeypatch.setattr(stopping, "requested", lambda: len(seen) == events)
         after(self, event)
-    monkeypatch.setattr(checkpoints.Keeper, "after", counted)
+    monkeypatch.setattr(checkpoints.Checkpointer, "after", counted)
     with pytest.raises(stopping.Stopped):
         train.sweep(recipes, dataset, folder=folder)
     return train.sweep(recipes, dataset, folder=folder)
@@ -110,7 +110,7 @@ def exploding(monkeypatch):
         runs, *others = assemble(recipes, *rest)
         if recipes[0].seed == 1:
             with torch.no_grad():
-                next(run for run in runs if run.recipe.method != "baseline").distiller.student.head.weight.mul_(1e30)
+                next(run for run in runs if run.recipe.method != "baseline").method.student.head.weight.mul_(1e30)
         return runs, *others
     return lambda: monkeypatch.setattr(train, "assemble", changed)
 

@@ -8,7 +8,7 @@ import test_batches
 import torch
 from PIL import Image
 from scipy.stats import ks_2samp
-from test_batches import from_pil, noise, one_by_one, smooth, to_pil
+from test_batches import noise, one_by_one, smooth, to_pil
 
 from spacedkd_lib.data import rand_augment
 from spacedkd_lib.data.batches import STATISTICS, Batches, generator

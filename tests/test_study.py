@@ -15,9 +15,9 @@ from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, study
 from spacedkd_lib.methods import build
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import baseline, ie_kd, offline_kd, online_kd, teacher_of
 from spacedkd_lib.store import records
-from spacedkd_lib.training.train import recipe_schedule
 
 SMOKE = study.profile("smoke").settings[0]
 

@@ -8,10 +8,11 @@ import torch
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import study
-from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.recipes import Recipe, baseline, ie_kd, offline_kd, online_kd, preset, self_kd, teacher_of
 from spacedkd_lib.schedule import lockstep, spaced_schedule
 from spacedkd_lib.store import records
-from spacedkd_lib.training.train import assemble, sweep, train, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.train import assemble, sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -41,7 +42,7 @@ def test_the_teacher_is_trained_once(toy):
     runs, batches, _ = assemble([online_kd(BASE, interval=s) for s in INTERVALS], toy, torch.device("cpu"))
     events = [event.kind for event, _, _ in walk(runs, batches, lambda runs: [{}] * len(runs))]
     assert events.count("teach") == 3 * len(batches) and events.count("learn") == 5 * 3 * len(batches)
-    assert len({id(run.distiller.teacher) for run in runs}) == 1
+    assert len({id(run.method.teacher) for run in runs}) == 1
 
 
 def test_a_bf16_teacher_is_another_one():
@@ -53,12 +54,12 @@ def test_a_bf16_teacher_is_another_one():
 def test_precision_is_that_of_the_layers_not_of_the_losses(toy):
     run, = assemble([online_kd(BASE, precision="bf16")], toy, torch.device("cpu"))[0]
     seen = []
-    run.distiller.student.head.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    run.method.student.head.register_forward_hook(lambda *a: seen.append(a[2].dtype))
     x, y = torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
     run.step("teach", x, y, 0.1)
     terms = run.step("learn", x, y, 0.1)
     assert seen == [torch.bfloat16] and terms["loss"].dtype == terms["soft"].dtype == torch.float32
-    assert all(p.dtype == torch.float32 for p in run.distiller.student.parameters())
+    assert all(p.dtype == torch.float32 for p in run.method.student.parameters())
 
 
 def test_bf16_changes_the_numbers_a_little(toy):
@@ -168,3 +169,18 @@ def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):
         monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
         alone = records.load_weights(recipe)
         assert all(torch.equal(alone[name], swept[name]) for name in alone | swept)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_order_of_a_sweep_does_not_matter(toy, order):
+    """IE-KD's teacher has a paraphraser, whichever recipe comes first; and the baseline's record tells of labels."""
+    factors = ie_kd(BASE, inherit_weight=10.0, explore_weight=10.0)
+    recipes = [factors, teacher_of(factors)]
+    together = sweep([recipes[k] for k in order], toy)
+    assert all(same(got, train(recipes[k], toy)) for k, got in zip(order, together))
+
+
+@pytest.mark.parametrize("changes", [dict(batch_size=8, train_images=21), dict(batch_size=7, train_images=21)])
+def test_parts_of_one_picture_are_refused_before_training(toy, changes):
+    with pytest.raises(InputError, match="batch_norm_parts = 3"):
+        assemble([replace(BASE, batch_norm_parts=3, **changes)], toy, torch.device("cpu"))

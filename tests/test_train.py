@@ -12,8 +12,13 @@ import torch.nn.functional as F
 from spacedkd_lib.data.batches import Batches
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
+from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd
-from spacedkd_lib.training.train import Run, learning_rate, optimizers, recipe_schedule, train, walk
+from spacedkd_lib.training.loop import walk
+from spacedkd_lib.training.optimizers import optimizers
+from spacedkd_lib.training.rates import learning_rate
+from spacedkd_lib.training.run import Run
+from spacedkd_lib.training.train import train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
 INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)

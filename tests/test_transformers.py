@@ -20,7 +20,7 @@ from spacedkd_lib.recipes import (
 )
 from spacedkd_lib.schedule import counts, spaced_schedule
 from spacedkd_lib.store import stopping
-from spacedkd_lib.training import train
+from spacedkd_lib.training import loop, optimizers, rates, run, train
 
 DEIT = "timm/deit_tiny_patch16_224"
 BASE = transformer(Recipe(dataset="toy"), image_size=0, patch_size=4, width=8, depth=2, heads=2, epochs=3, batch_size=8,
@@ -44,17 +44,17 @@ def same(one, other):
 def test_the_released_learning_rates():
     recipe, told = transformer(Recipe()), {}
     for epoch in (0, 1, 10, 19, 20, 150, 299):
-        told[epoch] = train.learning_rate(recipe, epoch * 390 + 389, 300 * 390)
-        assert told[epoch] == train.learning_rate(recipe, epoch * 390, 300 * 390)  # once an epoch
+        told[epoch] = rates.learning_rate(recipe, epoch * 390 + 389, 300 * 390)
+        assert told[epoch] == rates.learning_rate(recipe, epoch * 390, 300 * 390)  # once an epoch
     assert told == pytest.approx({0: 5e-7, 1: 2.5475e-5, 10: 2.5025e-4, 19: 4.7503e-4, 20: 4.9459e-4, 150: 2.525e-4,
                                   299: 5.0136e-6}, rel=1e-4)
-    assert 390 * 0.05 * sum(train.learning_rate(recipe, e, 300) for e in range(300)) == pytest.approx(1.380, abs=1e-3)
+    assert 390 * 0.05 * sum(rates.learning_rate(recipe, e, 300) for e in range(300)) == pytest.approx(1.380, abs=1e-3)
 
 
 def test_adamw_decays_matrices_only():
     net = made(baseline(BASE)).student
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    optimizer = train.optimizer_of(BASE, net)
+    optimizer = optimizers.optimizer_of(BASE, net)
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -71,15 +71,15 @@ def test_idle_updates_are_those_of_one_optimizer_over_both_networks(toy):
     (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
     pair = made(recipe)
     both = torch.nn.ModuleList([pair.teacher, pair.student])
-    optimizer = train.optimizer_of(recipe, both)
-    for event, _, _ in train.walk([run], batches, evaluate):
+    optimizer = optimizers.optimizer_of(recipe, both)
+    for event, _, _ in loop.walk([run], batches, evaluate):
         if event.kind == "epoch":
             continue
         x, y = batches[event.index]
         # The student's rate is that of the epoch in which its block comes, which is its teacher's.
         teacher_batch = event.index if event.kind == "teach" else (event.block + 1) * 6 - 1
         for group in optimizer.param_groups:
-            group["lr"] = train.learning_rate(recipe, min(teacher_batch, 11), 12)
+            group["lr"] = rates.learning_rate(recipe, min(teacher_batch, 11), 12)
         torch.manual_seed(derive_seed(0, "noise", event.kind, event.index))
         if event.kind == "teach":
             loss, still = F.cross_entropy(pair.teacher.train()(x).logits, y), pair.student
@@ -92,7 +92,7 @@ def test_idle_updates_are_those_of_one_optimizer_over_both_networks(toy):
         (loss + 0.0 * sum(p.sum() for p in still.parameters())).backward()
         optimizer.step()
     for name in ("teacher", "student"):
-        got = run.distiller.modules[name].state_dict()
+        got = run.method.modules[name].state_dict()
         for key, value in getattr(pair, name).state_dict().items():
             assert torch.allclose(value, got[key], atol=1e-6), (name, key)
 
@@ -100,8 +100,8 @@ def test_idle_updates_are_those_of_one_optimizer_over_both_networks(toy):
 def test_an_idle_network_rests_unless_told_to_move(toy):
     for recipe, moves in ((SPACED, False), (replace(SPACED, idle_update="zero_grad"), True)):
         (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
-        walk, moved = train.walk([run], batches, evaluate), {"teach": [], "learn": []}
-        held = {name: module.state_dict() for name, module in run.distiller.modules.items()}
+        walk, moved = loop.walk([run], batches, evaluate), {"teach": [], "learn": []}
+        held = {name: module.state_dict() for name, module in run.method.modules.items()}
         before = {name: {k: v.clone() for k, v in state.items()} for name, state in held.items()}
         for event, *_ in walk:
             if event.kind in moved:
@@ -159,13 +159,13 @@ def test_released_counts_of_batches_and_updates(toy):
 def test_a_second_loader_starts_anew_with_each_block(toy):
     def drawn(s, blocks=2):
         recipe = replace(RELEASED[1.0], interval=s, extra_step=False, epochs=4)
-        events = [e for e in train.recipe_schedule(recipe, 4) if e.kind == "learn"]
-        return [[train.batch_of(recipe, e, 4) for e in events if e.block == block] for block in range(blocks)]
+        events = [e for e in build.recipe_schedule(recipe, 4) if e.kind == "learn"]
+        return [[run.batch_of(recipe, e, 4) for e in events if e.block == block] for block in range(blocks)]
     assert drawn(0.5) == [[0, 1], [4, 5]]  # half of an order, then half of another
     assert drawn(1.0) == [[0, 1, 2, 3], [8, 9, 10, 11]]
     assert drawn(1.5) == [[0, 1, 2, 3, 4, 5], [8, 9, 10, 11, 12, 13]]  # a whole order, and half of another
-    last = [e for e in train.recipe_schedule(replace(RELEASED[1.0], epochs=4), 4) if e.kind == "learn" and e.block == 0]
-    assert [train.batch_of(RELEASED[1.0], e, 4) for e in last] == [0, 1, 2, 3, 4]  # V10: one of the next order
+    last = [e for e in build.recipe_schedule(replace(RELEASED[1.0], epochs=4), 4) if e.kind == "learn" and e.block == 0]
+    assert [run.batch_of(RELEASED[1.0], e, 4) for e in last] == [0, 1, 2, 3, 4]  # V10: one of the next order
     batches = train.assemble([SPACED], toy, torch.device("cpu"))[1]
     assert not torch.equal(batches.fresh("restart").indices(0), batches.indices(0))
     assert train.train(RELEASED[1.0], toy)[1]["student_updates"] == 3 * 5
@@ -175,11 +175,11 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
 def test_a_walk_teaches_from_the_second_loader(toy, s):
     recipe, learnt, wanted = RELEASED[s], [], []
     (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
-    second, learn = batches.fresh("restart"), run.distiller.learn
-    run.distiller.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
-    for event, *_ in train.walk([run], batches, evaluate):
+    second, learn = batches.fresh("restart"), run.method.learn
+    run.method.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
+    for event, *_ in loop.walk([run], batches, evaluate):
         if event.kind == "learn":
-            wanted.append(second[train.batch_of(recipe, event, len(batches))])
+            wanted.append(second[run.batch_of(recipe, event, len(batches))])
     assert len(learnt) == len(wanted) == {1.0: 3 * 5, 1.5: 12}[s]
     for (x, y), (pixels, labels) in zip(learnt, wanted):
         assert torch.equal(x, pixels) and torch.equal(y, labels)

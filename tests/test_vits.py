@@ -10,8 +10,10 @@ import torchvision.transforms.v2.functional as vision
 from torch import nn
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.models.resnet import ResNet, macs, parameters
-from spacedkd_lib.models.transformers import Attention, DropPath, Performer, Vision, no_decay, sinusoids
+from spacedkd_lib.models.layers import macs, parameters
+from spacedkd_lib.models.own_transformers import Attention, DropPath, Performer, sinusoids
+from spacedkd_lib.models.resnet import ResNet
+from spacedkd_lib.models.transformers import Vision, no_decay
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())["timm_100_classes_224"]
 OWN = {"pvt_tiny": 12767588, "t2t_vit_7": 4024394}
