@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensor
 from fake_cuda import Counts, fake_cuda, real
 from spacedkd_lib import recipes
 from spacedkd_lib.data.curriculum import ClassGroups
-from spacedkd_lib.methods import build as making
+from spacedkd_lib.methods import build as making, ema as average
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import BatchNorm, batch_statistics
 from spacedkd_lib.models import heads, layers, resnet
@@ -302,14 +302,14 @@ def recalibrated(distiller, batches, by_hand=False):
             layer.reset_running_stats()
             layer.momentum = None
         with torch.no_grad():
-            for i in range(making.ema.RECALIBRATION_BATCHES):
+            for i in range(average.RECALIBRATION_BATCHES):
                 distiller.student(batches[i % len(batches)])
     return [value.clone() for value in distiller.student.buffers()]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_statistics_of_an_average_are_torchs_means_without_waiting(parts, monkeypatch):
-    monkeypatch.setattr(making.ema, "RECALIBRATION_BATCHES", 9)
+    monkeypatch.setattr(average, "RECALIBRATION_BATCHES", 9)
     recipe = replace(ema(BASE), batch_norm_parts=parts)
     batches = list(torch.randn(7, 8, 3, 16, 16))
     distiller = making.make(recipe, 3, 6, 16)
