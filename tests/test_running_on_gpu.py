@@ -170,7 +170,7 @@ def test_no_service_where_none_is_wanted_or_possible(mps, gpu, monkeypatch, case
 
 KILLED = """
 import os
-from spacedkd_lib.executors import SharedCard
+from spacedkd_lib.cluster.executors import SharedCard
 SharedCard.TRIAL = ""
 SharedCard()
 os.kill(os.getpid(), 9)
