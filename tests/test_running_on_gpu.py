@@ -201,7 +201,7 @@ def test_small_networks_run_side_by_side_on_a_gpu(gpu, recipe, memory, workers):
 def test_a_plan_times_the_loop_itself(monkeypatch):
     """Augmented batches of all kinds of labels, in the recipe's precision, and evaluation; here, with a clock that
     counts passes through networks."""
-    recipe = study.as_measured(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
+    recipe = recipes.short_form(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
     kinds, labels, precise, drawn = [], set(), [], []
     step, forward, draw = run.Run.step, resnet.ResNet.forward, train.Batches.pictures
 
@@ -223,7 +223,7 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
 
 def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
     base = replace(study.profile("core").settings[0].base, model="resnet20", width=64)
-    run, batches, _, scored = study._assembled(study.as_measured(base), torch.device("cpu"))
+    run, batches, _, scored = study._assembled(recipes.short_form(base), torch.device("cpu"))
     assert 2 <= run.recipe.batch_size < base.batch_size and scored == 2 * run.recipe.batch_size == 2 * len(batches[0][1])
 
 
@@ -233,7 +233,7 @@ def test_a_gpu_is_waited_for_only_between_kinds_of_updates(monkeypatch):
     now(torch.device("cuda"))
     assert waits == [1]
     monkeypatch.setattr(study, "now", lambda device: waits.append(1) or now(device))
-    run, batches, _, _ = study._assembled(study.as_measured(ONLINE), torch.device("cpu"))
+    run, batches, _, _ = study._assembled(recipes.short_form(ONLINE), torch.device("cpu"))
     study._updates(run, batches, torch.device("cpu"))
     assert len(waits) == 1 + 2 * 6  # both ends of two kinds and an epoch's end, twice
 

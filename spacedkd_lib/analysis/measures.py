@@ -28,7 +28,7 @@ from ..errors import InputError, nearest
 from ..lab import study
 from ..methods import build
 from ..models.scoring import eval_mode
-from ..recipes import Recipe, baseline
+from ..recipes import Recipe, baseline, short_form
 from ..store import records, stopping
 from ..training import train
 from ..training.loop import walk
@@ -273,7 +273,7 @@ def plan(rows: Iterable[study.Row], workers: int = 0) -> tuple[int, float]:
     passing, total = cache(_pass_seconds), 0.0
     with study.one_thread():
         for recipe, name in asked:
-            student, settings = baseline(study.as_measured(recipe)), MEASURES[name].settings
+            student, settings = baseline(short_form(recipe)), MEASURES[name].settings
             here = sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
             points = 2 * recipe.epochs / (recipe.interval or 1)
             total += study.seconds(recipe) + points * here if name == "trajectory" else here
