@@ -24,6 +24,7 @@ from spacedkd_lib.methods.self_kd import SelfKD
 from spacedkd_lib.models.heads import projector
 from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.store import exact, records
+from spacedkd_lib.data.batches import BatchSequence
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.run import Run
 
@@ -85,7 +86,7 @@ def fill(recorded, *modules):
         target[renamed(name)].data = drawn(recorded["base"], k, name, shape)
 
 
-class RecordedBatches:
+class RecordedBatches(BatchSequence):
     def __init__(self, recording):
         self.rows, self.length = recording["batches"], len(recording["batches"]) // recording["epochs"]
 

@@ -53,7 +53,7 @@ def test_released_pair_and_its_factor():
     d = build.make(ie, 3, 100, 32)
     assert layers.parameters(d.teacher) == 861_620 and layers.parameters(d.student) == 278_324
     x = torch.randn(2, 3, 32, 32)
-    factor = d.paraphraser.eval().encoder(d.look(x).map)
+    factor = d.paraphraser.eval().encoder(d.teacher_outputs(x).map)
     assert factor.shape == (2, 32, 8, 8) and d.map_loss.halves(d.student(x).map)["inherit"].shape == factor.shape
 
 
@@ -101,7 +101,7 @@ def test_what_each_side_minimises_points_where_it_says():
     for explore in ("neg_lp", "abs_cos", "cka"):
         d = made(replace(IE, explore_metric=explore))
         x, _ = pictures()
-        factor = d.paraphraser.eval().encoder(d.look(x).map).detach()
+        factor = d.paraphraser.eval().encoder(d.teacher_outputs(x).map).detach()
         last = d.student(x).map.detach().requires_grad_()  # the map itself moves, its encoders do not
         d.map_loss.requires_grad_(False)
         sgd, seen = torch.optim.SGD([last], lr=1.0), []

@@ -14,7 +14,7 @@ from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import study
 from spacedkd_lib.store import records
-from spacedkd_lib.training import train
+from spacedkd_lib.training import evaluation, train
 
 SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict(images=20, products=3, repeats=2),
          "plane": dict(images=20, points=3, reach=0.5), "path": dict(images=20, points=3, statistics_images=60),
@@ -52,7 +52,7 @@ def count(monkeypatch, name):
 def test_the_stored_student_is_the_one_that_was_scored(trained):
     run = measures.Trained(trained[1][1])
     dataset = datasets.load("digits")
-    x = train.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[datasets.split(
+    x = evaluation.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[datasets.split(
         dataset, 120, run.recipe.val_fraction, 0)[0]]))
     with torch.no_grad():
         accuracy = 100 * (run.student(x).logits.argmax(1) == dataset.test_labels).float().mean().item()

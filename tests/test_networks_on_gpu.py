@@ -271,7 +271,7 @@ def test_a_look_by_the_batch_launches_less_than_one_that_remembers():
     launches = {}
     for mode in ("train", "batch"):
         with on_gpu(online_kd(BASE, teacher_mode=mode)) as (distiller, x, _):
-            launches[mode] = sum(counted(lambda: distiller.look(x)).launches.values())
+            launches[mode] = sum(counted(lambda: distiller.teacher_outputs(x)).launches.values())
             layers = sum(isinstance(module, BatchNorm) for module in distiller.teacher.modules())
     assert launches["train"] - launches["batch"] == layers  # each counts its batches
 

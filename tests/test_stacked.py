@@ -14,7 +14,7 @@ from spacedkd_lib.lab import study
 from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of
 from spacedkd_lib.store import records, stopping
-from spacedkd_lib.training import checkpoints, stacked, train
+from spacedkd_lib.training import checkpoints, evaluation, stacked, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -48,7 +48,7 @@ def distance(one, other):
 @pytest.fixture
 def doubles(monkeypatch):
     """Networks and pictures in double precision, where rounding does not hide a mistake."""
-    monkeypatch.setattr(train, "normalised", partial(batches.normalised, dtype=torch.float64))
+    monkeypatch.setattr(evaluation, "normalised", partial(batches.normalised, dtype=torch.float64))
     monkeypatch.setattr(train, "Batches", partial(batches.Batches, dtype=torch.float64))
     torch.set_default_dtype(torch.float64)
     yield

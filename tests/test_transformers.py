@@ -20,7 +20,8 @@ from spacedkd_lib.recipes import (
 )
 from spacedkd_lib.schedule import counts, spaced_schedule
 from spacedkd_lib.store import stopping
-from spacedkd_lib.training import loop, optimizers, rates, run, train
+from spacedkd_lib.training import loop, optimizers, rates, train
+from spacedkd_lib.training.run import batch_of
 
 DEIT = "timm/deit_tiny_patch16_224"
 BASE = transformer(Recipe(dataset="toy"), image_size=0, patch_size=4, width=8, depth=2, heads=2, epochs=3, batch_size=8,
@@ -160,12 +161,12 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
     def drawn(s, blocks=2):
         recipe = replace(RELEASED[1.0], interval=s, extra_step=False, epochs=4)
         events = [e for e in build.recipe_schedule(recipe, 4) if e.kind == "learn"]
-        return [[run.batch_of(recipe, e, 4) for e in events if e.block == block] for block in range(blocks)]
+        return [[batch_of(recipe, e, 4) for e in events if e.block == block] for block in range(blocks)]
     assert drawn(0.5) == [[0, 1], [4, 5]]  # half of an order, then half of another
     assert drawn(1.0) == [[0, 1, 2, 3], [8, 9, 10, 11]]
     assert drawn(1.5) == [[0, 1, 2, 3, 4, 5], [8, 9, 10, 11, 12, 13]]  # a whole order, and half of another
     last = [e for e in build.recipe_schedule(replace(RELEASED[1.0], epochs=4), 4) if e.kind == "learn" and e.block == 0]
-    assert [run.batch_of(RELEASED[1.0], e, 4) for e in last] == [0, 1, 2, 3, 4]  # V10: one of the next order
+    assert [batch_of(RELEASED[1.0], e, 4) for e in last] == [0, 1, 2, 3, 4]  # V10: one of the next order
     batches = train.assemble([SPACED], toy, torch.device("cpu"))[1]
     assert not torch.equal(batches.fresh("restart").indices(0), batches.indices(0))
     assert train.train(RELEASED[1.0], toy)[1]["student_updates"] == 3 * 5
@@ -179,7 +180,7 @@ def test_a_walk_teaches_from_the_second_loader(toy, s):
     run.method.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
     for event, *_ in loop.walk([run], batches, evaluate):
         if event.kind == "learn":
-            wanted.append(second[run.batch_of(recipe, event, len(batches))])
+            wanted.append(second[batch_of(recipe, event, len(batches))])
     assert len(learnt) == len(wanted) == {1.0: 3 * 5, 1.5: 12}[s]
     for (x, y), (pixels, labels) in zip(learnt, wanted):
         assert torch.equal(x, pixels) and torch.equal(y, labels)
@@ -219,14 +220,14 @@ def test_what_each_switch_does():
     two.student.register_forward_hook(lambda *a: calls.append(a[2].logits))
     terms = two.learn(x, y)
     assert len(calls) == 2 and not torch.equal(*calls)
-    target = two.look(x).logits
+    target = two.teacher_outputs(x).logits
     assert torch.allclose(terms["soft"], losses.kl(calls[1], target, 1.0))
     assert torch.allclose(terms["hard"], F.cross_entropy(calls[0], y))
     assert two.cost["learn"] - one.cost["learn"] == one.cost["teach"]
 
     still, noisy = made(ONLINE), made(replace(ONLINE, teacher_mode="train"))
-    assert torch.equal(still.look(x).logits, still.look(x).logits)
-    assert not torch.equal(noisy.look(x).logits, noisy.look(x).logits)
+    assert torch.equal(still.teacher_outputs(x).logits, still.teacher_outputs(x).logits)
+    assert not torch.equal(noisy.teacher_outputs(x).logits, noisy.teacher_outputs(x).logits)
 
     light, full = made(replace(ONLINE, teacher_weight=0.5, drop_path=0.0)), made(replace(ONLINE, drop_path=0.0))
     assert torch.equal(2 * light.teach(x, y)["loss"], full.teach(x, y)["loss"])
@@ -248,9 +249,9 @@ def test_the_distillation_token_of_the_released_student():
         (F.cross_entropy(outputs.logits, y) + F.cross_entropy(outputs.distilled, y)).item() / 2)
     two = replace(ONLINE, dist_token="always", drop_path=0.0)  # a teacher with two gives one answer, in train mode too
     clean, trains = made(two), made(replace(two, teacher_mode="train"))
-    assert torch.equal(trains.look(x).logits, clean.look(x).logits)
+    assert torch.equal(trains.teacher_outputs(x).logits, clean.teacher_outputs(x).logits)
     clean.teach(x, y)
-    assert torch.equal(clean.views["logits"], clean.look(x).logits)
+    assert torch.equal(clean.views["logits"], clean.teacher_outputs(x).logits)
     averaged = made(ema(two, ema_statistics="batch"))
     assert torch.equal(averaged.predict(x)["teacher"], averaged.teacher.eval()(x).logits)
     zero = made(replace(RELEASED[1.5], head_init=transformer(Recipe()).head_init))
@@ -350,7 +351,7 @@ def test_vectors_have_batch_norms_too():
     levit = replace(ONLINE, model="timm/levit_128s", patch_size=0, width=0, depth=0, heads=0, image_size=32)
     pair = made(replace(levit, teacher_mode="batch", drop_path=0.0))
     before = {name: value.clone() for name, value in pair.teacher.state_dict().items()}
-    pair.look(torch.randn(4, 3, 8, 8))
+    pair.teacher_outputs(torch.randn(4, 3, 8, 8))
     assert same(pair.teacher.state_dict(), before)
 
 

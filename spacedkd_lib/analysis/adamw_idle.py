@@ -19,7 +19,7 @@ from ..data import datasets
 from ..data.batches import normalised, seed_noise
 from ..errors import InputError
 from ..models.scoring import eval_mode
-from ..recipes import Recipe, stochastic
+from ..recipes import Recipe, baseline, stochastic
 from ..training import train
 from ..training.optimizers import zero_gradients
 
@@ -126,11 +126,11 @@ def _second_moment(active: int, idle: int, after: int, beta: float = BETAS[1]) -
 def _trained(recipe: Recipe, active: int):
     """A run after so many updates; test images and labels, statistics, batches, and the mean length of its last 20
     updates."""
-    dataset = datasets.load(recipe.dataset, seed=recipe.seed)
-    (run,), batches, _ = train.assemble([recipe], dataset, torch.device("cpu"))
-    if "teacher" in run.method.modules or recipe.optimizer != "adamw" or active < 20:
+    if recipe != baseline(recipe) or recipe.optimizer != "adamw" or active < 20:
         raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give "
                          'a baseline with optimizer = "adamw" and at least 20 updates.')
+    dataset = datasets.load(recipe.dataset, seed=recipe.seed)
+    (run,), batches, _ = train.assemble([recipe], dataset, torch.device("cpu"))
     lengths = [_update(run, batches, i) for i in range(active)]
     return run, (dataset.test_images, dataset.test_labels), batches.statistics, batches, sum(lengths[-20:]) / 20
 

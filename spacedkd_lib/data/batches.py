@@ -102,7 +102,24 @@ def seed_noise(device: torch.device, *parts) -> None:
         torch.manual_seed(seed)
 
 
-class Batches:
+class BatchSequence:
+    """What the loop asks of batches besides batches[i] and len(batches), an epoch; for sequences of your own too."""
+
+    def course(self, recipe: Recipe) -> int:
+        """Batches of a training epoch."""
+        return len(self)
+
+    def learned(self, recipe: Recipe) -> BatchSequence:
+        """What a recipe's student learns from: these, or others of the same images. One whose loader restarts reads
+        along where there are no blocks."""
+        along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
+        return self if along else self.fresh(recipe.replay)
+
+    def sizes(self, i: int) -> None:
+        """Here no batch has groups."""
+
+
+class Batches(BatchSequence):
     """An endless sequence of training batches: batch i belongs to epoch i // len(batches).
 
     Args:
@@ -196,19 +213,6 @@ class Batches:
         "restart", in another order as well (controls for A6, V5)."""
         order = "order" if what == "fresh_augmentation" else "replay order"
         return self._copy({"order": order, "augment": "replay augment"})
-
-    def course(self, recipe: Recipe) -> int:
-        """Batches of a training epoch."""
-        return len(self)
-
-    def learned(self, recipe: Recipe) -> Batches:
-        """What a recipe's student learns from: these, or others of the same images. One whose loader restarts reads
-        along where there are no blocks."""
-        along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
-        return self if along else self.fresh(recipe.replay)
-
-    def sizes(self, i: int) -> None:
-        """Here no batch has groups."""
 
     def of(self, chosen: Tensor, name: str) -> Batches:
         """Batches of some of the images, in an order and with an augmentation of their own.

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import augment as pixels
+from . import augment as pixels, operations
 
 # Source of all numbers: the released program's call of timm ("rand-m9-mstd0.5-inc1") and timm's defaults.
 CROP_SHARE, CROP_RATIO = (0.08, 1.0), 4 / 3  # of the image's area; the longer side to the shorter, at most
@@ -209,7 +209,7 @@ def _weights(start: Tensor, length: Tensor, new: int) -> tuple[Tensor, Tensor]:
     """
     scale = length.double()[:, None, None] / new
     wide = scale.clamp(min=1)  # when shrinking, the kernel is as much wider: antialiasing
-    centre = pixels.centres(new, "cpu")[:, None] * scale
+    centre = operations.centres(new, "cpu")[:, None] * scale
     first = (centre - 2 * wide + 0.5).floor().clamp(min=0)
     taps = first + torch.arange(math.ceil(4 * wide.max()) + 1)
     weights = _kernel((taps + 0.5 - centre) * (1 / wide)) * (taps < length[:, None, None])
@@ -269,30 +269,30 @@ def affine(images: Tensor, matrix: Tensor) -> Tensor:
     """Reads where a matrix [G, 6] says, bicubic as in PIL."""
     (_, channels, height, width), device = images.shape, images.device
     a, b, c, d, e, f = matrix[..., None, None].unbind(1)
-    x, y = pixels.centres(width, device), pixels.centres(height, device)[:, None]
+    x, y = operations.centres(width, device), operations.centres(height, device)[:, None]
     column, row = a * x + b * y + c, d * x + e * y + f  # [G, H, W]
-    (columns, right), (rows, down) = pixels.neighbours(column, width), pixels.neighbours(row, height)
+    (columns, right), (rows, down) = operations.neighbours(column, width), operations.neighbours(row, height)
     index = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None].expand(-1, channels, -1)
     near = images.flatten(2).gather(2, index).double().view(-1, channels, 4, 4, height, width)
-    lines = pixels.cubic(near.unbind(3), right[:, None, None])
+    lines = operations.cubic(near.unbind(3), right[:, None, None])
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    turned = pixels.to_uint8(pixels.cubic(lines.unbind(2), down[:, None]))
+    turned = operations.to_uint8(operations.cubic(lines.unbind(2), down[:, None]))
     return torch.where(inside[:, None], turned, _fill(images))
 
 
 MATRICES = {  # of a value an image, float64 [G], and of the height and width of the images
-    "rotate": pixels.rotation,
-    "shear_x": lambda slope, height, width: pixels.identity_but("b", slope),
-    "shear_y": lambda slope, height, width: pixels.identity_but("d", slope),
-    "translate_x": lambda share, height, width: pixels.identity_but("c", share * width),
-    "translate_y": lambda share, height, width: pixels.identity_but("f", share * height),
+    "rotate": operations.rotation,
+    "shear_x": lambda slope, height, width: operations.identity_but("b", slope),
+    "shear_y": lambda slope, height, width: operations.identity_but("d", slope),
+    "translate_x": lambda share, height, width: operations.identity_but("c", share * width),
+    "translate_y": lambda share, height, width: operations.identity_but("f", share * height),
 }
 
 
 # Those that a CPU has rather than `affine`: they read four pixels and not sixteen.
 
 def shear_y(images: Tensor, slope: Tensor) -> Tensor:
-    return pixels.shear_y(images, slope, _fill(images))
+    return operations.shear_y(images, slope, _fill(images))
 
 
 def shear_x(images: Tensor, slope: Tensor) -> Tensor:
@@ -303,7 +303,7 @@ def translate_y(images: Tensor, share: Tensor) -> Tensor:
     """Moves the image up by a share of its height, bicubic as in PIL."""
     height, device = images.shape[-2], images.device
     shift = (share * height)[:, None, None]
-    return pixels.bicubic_rows(images, shift + pixels.centres(height, device)[:, None], _fill(images))
+    return operations.bicubic_rows(images, shift + operations.centres(height, device)[:, None], _fill(images))
 
 
 def translate_x(images: Tensor, share: Tensor) -> Tensor:
@@ -316,5 +316,5 @@ def solarize_add(images: Tensor, more: Tensor) -> Tensor:
     return (images + more).clamp(max=255).to(torch.uint8)
 
 
-OPERATIONS = {name: pixels.OPERATIONS[name] for name in NAMES if name in pixels.OPERATIONS} | {
+OPERATIONS = {name: operations.OPERATIONS[name] for name in NAMES if name in operations.OPERATIONS} | {
     f.__name__: f for f in (affine, solarize_add, shear_x, shear_y, translate_x, translate_y)}

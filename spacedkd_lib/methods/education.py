@@ -118,7 +118,7 @@ class Education(Method):
     whole_batch = "the loss of groups"
 
     def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
-                 groups: list[list[int]], channels: int, size: int, images: tuple[list[int], list[int]] | None):
+                 groups: list[list[int]], channels: int, size: int, images: tuple[list[int], list[int]] | None = None):
         for k, (teacher, group) in enumerate(zip(teachers, groups, strict=True), start=1):
             if teacher.head.out_features != len(group):
                 raise InputError(f"Teacher {k} has {teacher.head.out_features} outputs and its group has {len(group)} "
