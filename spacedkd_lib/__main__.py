@@ -18,10 +18,9 @@ from pathlib import Path
 from .cluster import slurm
 from .errors import InputError, nearest
 from .lab import claims, study, tuning
-from .lab.arms import family_of
 from .notebook.runner import NotebookError, execute, refresh as refresh_notebook
 from .recipes import VERSION, from_dict
-from .report import tables
+from .report import frames, readme, two_machines
 from .store import records, stopping
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -93,8 +92,9 @@ def plan(options) -> None:
         if setting.tuned and setting.label in claims.JUDGED:
             seeds = study.seeds_of(profile, setting, "05_spaced_kd", options.seeds)
             print(f"  Power in {setting.label}, from the spread over the seeds of tuning:")
+            families = {row.arm: row.family for row in rows}
             known = partial(tuning.scores, setting.tuned)
-            print(claims.power(lambda arm: known(family_of(arm)), len(seeds)).round(2).to_string(index=False))
+            print(claims.power(lambda arm: known(families[arm]), len(seeds)).round(2).to_string(index=False))
     print(plan_lines(rows, options.workers))
 
 
@@ -139,17 +139,17 @@ def reproduce(options) -> int:
     # before the notebooks, which run two at a time and would both begin
     measures.measure_all(measures.wanted(rows), options.workers, say, measuring)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
-    found = tables.local_records(rows)
-    tables.write_runs(rows, found, records.built(folder))
+    found = frames.local_records(rows)
+    frames.write_runs(rows, found, records.built(folder))
     print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'}.")
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
-        accuracies = tables.compare(rows, found, published)
+        accuracies = two_machines.compare(rows, found, published)
         print(accuracies.to_string(index=False))
-        print(tables.certificate(found, published))
+        print(two_machines.certificate(found, published))
         page = records.built(folder) / "comparison.md"
-        records.write_atomically(page, tables.comparison(found, published, accuracies))
+        records.write_atomically(page, two_machines.comparison(found, published, accuracies))
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0
@@ -193,7 +193,7 @@ def publish(options) -> None:
     """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them. An
     arm is published whole, with all its seeds, or not at all."""
     rows = study.grid(options.profile, None, options.seeds)
-    found = tables.local_records(rows)
+    found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
     rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]
     if not rows:
@@ -201,12 +201,12 @@ def publish(options) -> None:
                          f"make reproduce PROFILE={options.profile} finishes them; nothing was published.")
     found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
-    tables.write_runs(rows, found, path.parent)
+    frames.write_runs(rows, found, path.parent)
     publish_drawn(options.profile)
     from .analysis import measures
     measures.publish((row.recipe for row in rows), options.profile)
-    tables.update_readme(records.ROOT / "README.md", tables.readme_block)
-    tables.update_readme(records.ROOT / "results" / "README.md", tables.results_block)
+    readme.update_readme(records.ROOT / "README.md", readme.readme_block)
+    readme.update_readme(records.ROOT / "results" / "README.md", readme.results_block)
     dirty = {record.provenance["git_dirty"] for record in found.values()}
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)

@@ -59,7 +59,7 @@ def test_the_rate_is_the_sine_of_the_updates_number(toy):
 def test_means_of_the_rates():
     rates = [dropout_ema.dropout_rate(SINE, t, 1000) for t in range(3000)]
     assert np.mean(rates) == pytest.approx(0.5 * 2 / math.pi, rel=1e-5) and max(rates) == 0.5 and min(rates) == 0
-    compared = arms.beyond_arms(study.profile("study").settings[0])
+    compared = {arm.name: arm.recipe for arm in arms.beyond_arms(study.profile("study").settings[0])}
     peak = compared["spaced dropout"].dropout
     assert compared["dropout, equal mean"].dropout == pytest.approx(peak * 2 / math.pi)
 
@@ -206,7 +206,7 @@ def test_equal_horizon_and_what_is_left_of_the_initialisation():
         steps = counts(recipe_schedule(replace(spaced(ema(Recipe()), s), ema_debias=False, tail="drop"), 391)).learn
         assert dropout_ema.average_weights(0.99, False, steps)[0] == pytest.approx(left, abs=0.005)
     for setting in (study.profile("quick").settings[0], study.profile("smoke").settings[0]):
-        recipe = arms.beyond_arms(setting)["EMA, equal horizon"]
+        recipe = {arm.name: arm.recipe for arm in arms.beyond_arms(setting)}["EMA, equal horizon"]
         training, _ = datasets.split(datasets.load(recipe.dataset), recipe.train_images, recipe.val_fraction)
         batches = -(-len(training) // recipe.batch_size)
         assert recipe.ema_decay == dropout_ema.equal_horizon(0.99, int(0.1 * batches))

@@ -17,7 +17,7 @@ from test_tables import synthetic, tidy
 from spacedkd_lib.analysis import theory
 from spacedkd_lib.lab import arms, claims, study
 from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
-from spacedkd_lib.report import tables
+from spacedkd_lib.report import frames
 from spacedkd_lib.statistics import seeds_needed
 from spacedkd_lib.store import records
 
@@ -212,7 +212,7 @@ def younger(folder, first):
 def test_every_claim_is_older_than_the_runs_that_judge_it():
     if records.answer(["git", "rev-parse", "--is-shallow-repository"], ROOT) != "false":
         pytest.skip("no git, no repository, or a shallow clone: the age of a line is unknown")
-    first = judging({name: records.read_published(name) for name in tables.published_profiles()})
+    first = judging({name: records.read_published(name) for name in frames.published_profiles()})
     assert younger(ROOT, first) == []
 
 
@@ -221,11 +221,11 @@ def repository(tmp_path):
     """P1 and a prediction of 1 December 10:00, moved to another file and indented an hour later; P2 of 11:30."""
     def commit(at, **files):
         for name, text in files.items():
-            (tmp_path / "spacedkd_lib" / f"{name}.py").write_text(text)
+            (tmp_path / "spacedkd_lib/lab" / f"{name}.py").write_text(text)
         git(tmp_path, "add", "-A")
         git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", at=f"2020-12-01T{at}:00Z")
     first = 'Claim("P1", "Spaced KD beats it.", "a", "b"),\nPrediction("teacher +1.5", "teacher +0", 1, 1, -1),\n'
-    (tmp_path / "spacedkd_lib").mkdir()
+    (tmp_path / "spacedkd_lib/lab").mkdir(parents=True)
     git(tmp_path, "init", "-q")
     commit("10:00", register="# The register\n" + first)
     moved = "# Claims\n" + "".join(f"    {text}\n" for text in first.splitlines())
@@ -262,7 +262,7 @@ def test_runs_that_judge_nothing_ask_for_no_age():
 
 
 def test_the_linear_model_predicts_the_registered_signs():
-    law, L = arms.lag_arms(replace(study.profile("study").settings[1], tuned="")), 32
+    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(replace(study.profile("study").settings[1], tuned=""))}, 32
 
     def variance(arm, alpha):
         recipe = law[arm]

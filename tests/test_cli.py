@@ -17,7 +17,7 @@ from spacedkd_lib.analysis import measures
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import study
 from spacedkd_lib.notebook import exercises, session as sessions
-from spacedkd_lib.report import tables
+from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
     for path in (tmp_path / "README.md", tmp_path / "results" / "README.md"):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{tables.START}{tables.END}")
+        path.write_text(f"{readme.START}{readme.END}")
     return tmp_path
 
 
@@ -146,7 +146,7 @@ def test_publish_of_a_whole_profile_leaves_nothing_out(place, capsys):
 
 def test_publish_copies_tables_and_the_figures_that_are_shown(place):
     finish(SMOKE)
-    (place / "README.md").write_text(f"![](figures/smoke/05-arms.png){tables.START}{tables.END}")
+    (place / "README.md").write_text(f"![](figures/smoke/05-arms.png){readme.START}{readme.END}")
     for name in ("tables/05.csv", "figures/05-arms.png", "figures/05-other.png"):
         records.write_atomically(place / "build" / "smoke" / name, name)
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
@@ -158,7 +158,7 @@ def test_published_records_are_drawn_without_this_machines_runs(place, monkeypat
     """They lie in a folder of their own, but for the run whose weights 06 and 07 need."""
     records.publish(synthetic(SMOKE).values(), "smoke")
     drawn = []
-    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: drawn.extend(tables.local_records(SMOKE)))
+    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: drawn.extend(frames.local_records(SMOKE)))
     cli.draw_published("smoke")
     example = next(row for row in SMOKE if row.notebook == "06_loss_landscape").recipe.run_id
     assert set(drawn) == {row.recipe.run_id for row in SMOKE} - {example}

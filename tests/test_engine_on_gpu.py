@@ -16,7 +16,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import (
     Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
-from spacedkd_lib.report import tables
+from spacedkd_lib.report import text
 from spacedkd_lib.store import records, stopping
 from spacedkd_lib.training import checkpoints, graphs, optimizers, provenance, train
 from spacedkd_lib.training.evaluation import evaluator
@@ -305,8 +305,8 @@ def test_an_unknown_commit_is_none_and_may_be_named(tmp_path, monkeypatch):
     named = records.environment.__wrapped__()
     assert named["git_commit"] == "c0ffee" * 6 and named["git_dirty"] is None
     origin = {"device": "cpu", "threads": 1}
-    assert tables.hardware_and_versions([unknown | origin]).endswith("commit unknown")
-    assert tables.hardware_and_versions([named | origin]).endswith("commit c0ffeec0 (changes unknown)")
+    assert text.hardware_and_versions([unknown | origin]).endswith("commit unknown")
+    assert text.hardware_and_versions([named | origin]).endswith("commit c0ffeec0 (changes unknown)")
     monkeypatch.setattr(records.subprocess, "run", mock.Mock(side_effect=OSError))
     assert records.environment.__wrapped__()["git_dirty"] is None
 

@@ -1,6 +1,8 @@
 """Figures: what they draw, that nothing is cut off or too small, that the same data give the same bytes."""
 
 import json
+import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,8 +15,8 @@ from test_tables import accuracies, synthetic, tidy
 from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import claims, study
-from spacedkd_lib.lab.arms import CONTROLS
-from spacedkd_lib.report import figures, tables
+from spacedkd_lib.lab.arms import LAGS
+from spacedkd_lib.report import diagrams, figures, schedule_figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_difference
 
@@ -26,7 +28,7 @@ def made_up(names, **of):
     """Four seeds of each arm, in two settings."""
     draw = np.random.default_rng(0).normal
     return pd.concat([tidy({arm: list(draw(60 + k, 2, 4)) for k, arm in enumerate(names)}, setting=setting, **of)
-                      for setting in ("glyphs", "digits")])
+                      for setting in ("glyphs", "digits")], ignore_index=True)
 
 
 RUNS = made_up(NAMES)
@@ -70,49 +72,60 @@ def check_legible(fig):
         assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:])), f"labels overlap on {axis}"
 
 
-def dots(ax):
-    """x of the dots of each row, from the top."""
-    return [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
+def intervals(ax, along=1):
+    """(low, high) of every interval that seaborn draws, along x (0) or y (1)."""
+    spans = [np.asarray(line.get_data()[along], float) for line in ax.lines if not marked(line)]
+    spans = [span[np.isfinite(span)] for span in spans]
+    return [(span.min(), span.max()) for span in spans if len(span) > 2]  # with caps
 
 
-def bars(ax):
-    """(mean, low, high) of every drawn interval, along x or along y."""
-    found = []
-    for container in ax.containers:
-        point, _, lines = container
-        along = 0 if container.has_xerr else 1
-        low, high = lines[0].get_segments()[0][:, along]
-        found.append((float(point.get_data()[along][0]), low, high))
-    return found
+def marked(line):
+    return line.get_marker() in tuple(style.OTHER_MARKERS)
 
 
-# One look for a method
+def means(ax, along=1):
+    """Of every arm's marker, in the order drawn."""
+    return [float(value) for line in ax.lines if marked(line) for value in line.get_data()[along] if value == value]
 
-def test_every_method_has_a_look_of_its_own_and_keeps_it():
-    """But for the audited arms, which are drawn as differences, in one colour."""
-    rows = [row for profile in study.PROFILES for row in study.grid(profile, None, 1) if row.notebook[:2] != "09"]
-    lags = [row.arm for row in rows if row.arm.startswith("teacher ")]
-    names = {row.arm for row in rows} - set(lags)
-    looks = {figures.look(arm) for arm in names | set(lags)}
-    assert len(looks) == len(names) + len({arm.partition(", ")[2] for arm in lags})
-    assert figures.OTHER not in looks and len({figures.colour(arm) for arm in names}) > 0.9 * len(names)
-    assert figures.look("clean + A1") == figures.OTHER and figures.look("clean") == figures.look("spaced KD s=1.5")
+
+# One style for an arm
+
+def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
+    """But for the audited switches and the arms of the lead-lag law, which are drawn by family."""
+    rows = [row for profile in study.PROFILES for row in study.grid(profile, None, 1)]
+    switches = {row.arm for row in rows if row.notebook == "09_released_code_audit"}
+    named = {row.arm for row in rows if row.family not in LAGS} - switches
+    assert named | LAGS.keys() <= style.ARM_STYLES.keys()
+    colours = [style.colour(name) for name in named | LAGS.keys()]
+    others = {*style.LINES, *style.COLOURS.values(), *schedule_figures.BLOCKS, *diagrams.SHADES[1:], style.OTHER}
+    assert len(set(colours)) == len(colours) and not others & set(colours)
+    assert style.style_of("clean") == style.style_of("spaced KD s=1.5")
+    assert style.style_of("clean, s=0") == style.style_of("online KD")
+
+
+@pytest.mark.parametrize("profile", study.PROFILES)
+def test_every_arm_of_one_figure_has_its_own_style(profile):
+    for notebook in study.ARMS:
+        names = {row.family if row.family in LAGS else row.arm for row in study.grid(profile, notebook, 1)}
+        styles = style.styles_of(sorted(names))
+        shared = [name for name, (shade, _) in styles.items() if shade == style.OTHER]
+        assert len({styles[name] for name in shared}) == min(len(shared), len(style.OTHER_MARKERS))
+        assert len({styles[name] for name in names if name not in shared}) == len(names) - len(shared)
+
+
+def test_no_notebook_gives_an_arms_colour_to_something_else():
+    """Notebooks name colours of their own only if no arm has them; those of arms come from `figures.colour`."""
+    arms = {shade.lower() for shade, _ in style.ARM_STYLES.values()}
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        named = re.findall(r"[\"'](#[0-9A-Fa-f]{6})[\"']", "".join("".join(cell["source"]) for cell in cells))
+        assert not arms & {shade.lower() for shade in named}, path.name
 
 
 @pytest.mark.parametrize("name", ["spaced KD s={:g}", "spaced self KD s={:g}"])
 def test_spaced_arms_darken_with_the_interval(name):
     light = [sum(to_rgb(figures.colour(name.format(s)))) for s in (0.5, 1, 1.5, 2, 3, 4)]
     assert light == sorted(light, reverse=True) and len(set(light)) == 6
-
-
-def test_controls_have_no_interval_to_be_drawn_at():
-    assert figures.interval_of("spaced self KD s=2") == 2.0
-    others = [*CONTROLS, "teacher +1.5", "spaced DML s=1.5", "clean, s=0"]
-    assert {figures.interval_of(name) for name in others} == {None}
-
-
-def test_an_arm_without_a_look_is_drawn_all_the_same():
-    assert figures.look("never heard of") == figures.OTHER
 
 
 # Schedules
@@ -131,7 +144,7 @@ def test_schedule_shows_every_update_and_the_lead(s):
     assert list(at_learning.get_ydata()) == schedule.leads(events)
     assert list(at_learning.get_xdata()) == [time for kind, time in wanted if kind == "learn"]
     mean = np.mean(schedule.leads(events))
-    assert f"mean lead {mean:.1f} updates = {mean / 8:.2f} epochs" in said(fig)
+    assert f"{mean:.1f} updates" in said(fig) and f"{mean / 8:.2f} epochs" in said(fig)
     check_legible(fig)
 
 
@@ -142,7 +155,6 @@ def test_a_teacher_that_is_behind_has_a_lead_below_zero():
     assert [ax.get_ylim()[0] < min(ax.lines[0].get_ydata()) for ax in fig.axes[1::2]] == [True, True]
     bands = [patch.get_xy()[:4] for patch in fig.axes[2].patches]  # of one batch each
     assert len(bands) == 24 and all(late - early == 1 for (early, _), (late, _), *_ in bands)
-    assert "mean lead -3.5 updates = -0.44 epochs" in said(fig)
     check_legible(fig)
 
 
@@ -152,16 +164,11 @@ def test_a_band_joins_each_block_to_its_replay():
     assert [[x for x, _ in band] for band in bands] == [[t, t + 8, t + 16, t + 8] for t in (0, 16, 32)]
 
 
-def test_schedules_of_other_kinds():
+def test_schedules_of_other_kinds_and_long_ones_are_legible():
     alone = [event for event in spaced_schedule(3, 8, 0) if event.kind != "teach"]
     released = spaced_schedule(3, 8, 1, teach_last=False, counter="epoch_early", tail="drop")
-    fig = figures.schedules([("labels alone", alone), ("released self KD", released),
-                             ("random", spaced_schedule(3, 8, 0.5, rule="random")), ("none", [])], 8)
-    assert "no updates of a teacher alone" in said(fig)
-    check_legible(fig)
-
-
-def test_a_long_schedule_stays_legible():
+    check_legible(figures.schedules([("labels alone", alone), ("released self KD", released),
+                                     ("random", spaced_schedule(3, 8, 0.5, rule="random")), ("none", [])], 8))
     check_legible(figures.schedule(spaced_schedule(80, 50, 1.5), 50))
 
 
@@ -170,14 +177,14 @@ def test_a_long_schedule_stays_legible():
 def test_arms_shows_every_seed_and_the_interval():
     fig = figures.arms(RUNS, "Spaced distillation")
     glyphs = fig.axes[0]
-    names = list(dict.fromkeys(RUNS["arm"]))
-    values = [accuracies(RUNS, arm) for arm in names]
-    assert [label.get_text() for label in glyphs.get_yticklabels()] == names
-    assert dots(glyphs) == [sorted(v) for v in values]
-    assert bars(glyphs) == [pytest.approx(mean_interval(v)[:3]) for v in values]
-    links = [line.get_xdata() for line in glyphs.lines if line.get_color() == "#d0d0d0"]
-    assert [list(link) for link in links] == [[v[seed] for v in values] for seed in range(4)]
-    assert "n = 4, 95% t interval over seeds" in said(fig)
+    values = [accuracies(RUNS, arm) for arm in NAMES]
+    assert [label.get_text() for label in glyphs.get_yticklabels()] == NAMES
+    dots = [sorted(collection.get_offsets()[:, 0]) for collection in glyphs.collections]
+    assert dots == [pytest.approx(sorted(v)) for v in values]
+    assert means(glyphs, 0) == pytest.approx([np.mean(v) for v in values])
+    assert intervals(glyphs, 0) == [pytest.approx(mean_interval(v)[1:3]) for v in values]
+    markers = [line.get_marker() for line in glyphs.lines if marked(line)]
+    assert markers == [style.style_of(arm)[1] for arm in NAMES]
     check_legible(fig)
 
 
@@ -187,21 +194,21 @@ def test_a_panel_has_the_arms_and_the_n_of_its_own_setting():
     glyphs, digits = ([label.get_text() for label in ax.get_yticklabels()] for ax in fig.axes)
     assert [arm for arm in glyphs if arm != "spaced KD s=1"] == digits != glyphs
     assert [ax.get_title("left") for ax in fig.axes] == ["glyphs (n = 4)", "digits (n = 3)"]
-    assert "n = 3 to 4" not in said(fig) and "95% t interval over seeds" in said(fig)
 
 
 def test_differences_are_paired():
     frame = RUNS[~((RUNS["arm"] == "offline KD") & (RUNS["seed"] == 1))]
     fig = figures.differences(frame, "online KD")
-    names = [arm for arm in dict.fromkeys(RUNS["arm"]) if arm != "online KD"]
+    names = [arm for arm in NAMES if arm != "online KD"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == names
-    place, offline, online = names.index("offline KD"), *(accuracies(RUNS, arm) for arm in ("offline KD", "online KD"))
-    for arm, drawn in zip(names, bars(fig.axes[0])):
+    online = np.array(accuracies(RUNS, "online KD"))
+    spans = intervals(fig.axes[0], 0)
+    for arm, mean, drawn in zip(names, means(fig.axes[0], 0), spans):
         both = [0, 2, 3] if arm == "offline KD" else range(4)
-        i = paired_difference(np.array(accuracies(RUNS, arm))[both], np.array(online)[both])
-        assert drawn == pytest.approx(i[:3])
-    assert dots(fig.axes[0])[place] == pytest.approx(sorted(offline[seed] - online[seed] for seed in (0, 2, 3)))
-    assert "minus that of online KD (points)" in said(fig) and "n = 3 to 4, 95% t interval" in said(fig)
+        i = paired_difference(np.array(accuracies(RUNS, arm))[both], online[both])
+        assert (mean, *drawn) == pytest.approx(i[:3])
+    assert len(spans) == len(names) and len(fig.axes[0].collections[names.index("offline KD")].get_offsets()) == 3
+    assert "n = 3 to 4" in said(fig)
     check_legible(fig)
 
 
@@ -211,18 +218,16 @@ def test_differences_are_paired():
 class TestEveryFigure:
     def test_one_seed_has_no_interval_and_says_so(self, draw):
         fig = draw(RUNS[RUNS["seed"] == 0])
-        assert "n = 1: one seed, no interval" in said(fig)
-        marks = [container for ax in fig.axes for container in ax.containers]
-        assert not any(mark.has_xerr or mark.has_yerr for mark in marks)
+        assert "n = 1" in said(fig) and not any(getattr(mark, "has_yerr", False) for ax in fig.axes
+                                                for mark in ax.containers)
         check_legible(fig)
 
-    @pytest.mark.parametrize("kept", [["baseline"], ["offline KD", "spaced KD s=1"], ["mutual learning"]])
+    @pytest.mark.parametrize("kept", [["baseline"], ["offline KD", "spaced KD s=1"], ["mutual learning"], []])
     def test_missing_arms(self, draw, kept):
-        frame = RUNS[RUNS["arm"].isin(kept) | ((RUNS["setting"] == "digits") & (RUNS["arm"] == "online KD"))]
-        check_legible(draw(frame))
-
-    def test_nothing_at_all(self, draw):
-        assert "no records" in said(draw(RUNS[:0]))
+        frame = RUNS[RUNS["arm"].isin(kept) | ((RUNS["setting"] == "digits") & (RUNS["arm"] == "online KD") & bool(kept))]
+        fig = draw(frame)
+        assert "no records" in said(fig) or kept
+        check_legible(fig)
 
     def test_self_kd_and_many_settings(self, draw):
         check_legible(draw(SELF_RUNS))
@@ -230,7 +235,7 @@ class TestEveryFigure:
         check_legible(draw(tables.runs(rows, synthetic(rows))))
 
 
-# Chosen comparisons, and the way from one arm to another
+# Chosen comparisons
 
 def table_of(*lines, setting="glyphs"):
     """As from `tables.differences`: (mean, half an interval), ..."""
@@ -248,18 +253,10 @@ def test_comparisons_draws_each_line():
     assert [list(span[:, 0]) for span in spans.get_segments()] == [[mean - half, mean + half] for mean, half in lines]
     assert [label.get_text() for label in glyphs.get_yticklabels()] == [f"control {y}" for y in range(4)]
     assert (glyphs.get_title("left"), digits.get_title("left")) == ("glyphs", "digits") and glyphs.yaxis.get_inverted()
-    assert "n = 5, 95% t interval over seeds" in said(fig) and "All" in said(fig)
-
-
-@pytest.mark.filterwarnings("default:constrained_layout")
-def test_comparisons_of_nothing_says_so():
-    fig = figures.comparisons(table_of(), "Control")
-    assert "no records" in said(fig) and not any(ax.containers for ax in fig.axes)
     check_legible(fig)
 
 
-@pytest.mark.parametrize("table", [pd.concat([table_of((1, 1), (2, 1)), table_of((3, 1), setting="digits")]),
-                                   table_of(*[(1, 1)] * 25)])
+@pytest.mark.parametrize("table", [table_of(), table_of(*[(1, 1)] * 25)])
 def test_comparisons_are_legible(table):
     check_legible(figures.comparisons(table, "Control", "Of it all"))
 
@@ -272,32 +269,30 @@ SHIFTS = {"baseline": 3.0, "teacher +0, eval mode": -20.0, "teacher -4": 2.0, "t
 
 def lag_frame(rows=LAG_ROWS):
     return pd.DataFrame([{"notebook": row.notebook, "setting": row.setting, "arm": row.arm, "seed": row.seed,
-                          "run_id": row.recipe.run_id,
+                          "family": row.family, "interval": row.recipe.interval,
                           "test_accuracy": 60.0 + row.seed + SHIFTS.get(row.arm, 0.0) * (1 + 0.1 * (row.seed % 5))}
                          for row in rows])
 
 
 def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
-    fig = figures.lead_lag(lag_frame(), LAG_ROWS)
+    fig = figures.lead_lag(lag_frame())
     tuned, heavy, by_running, signs = fig.axes
-    weight, = {row.recipe.alpha for row in LAG_ROWS if row.arm == "teacher +0, alpha tuned"}
-    assert [ax.get_title("left") for ax in fig.axes[:3]] == [f"α = {weight:g}", "α = 0.9", "α = 0.9, asked in eval mode"]
-    frozen, moving, other = heavy.containers
-    assert len(frozen[0].get_xdata()) == 11 and len(moving[0].get_xdata()) == len(other[0].get_xdata()) == 5
-    assert frozen[0].get_xdata()[0] == -4 and frozen[0].get_ydata().tolist() == pytest.approx([2.4] + [0] * 10)
-    low, high = frozen[2][0].get_segments()[0][:, 1]
-    assert (low, high) == pytest.approx(mean_interval([2.0, 2.2, 2.4, 2.6, 2.8])[1:3])
-    assert moving[0].get_ydata().tolist() == pytest.approx([0, 0, 0, 1.2, 0])  # paired with what rests at offset 0
-    assert by_running.containers[0][0].get_ydata().tolist() == pytest.approx([24, 24, 0, 24, 24])
-    levels = [line.get_ydata()[0] for ax in (tuned, heavy, by_running) for line in ax.lines
-              if line.get_color() == figures.colour("baseline")]
-    assert levels == pytest.approx([3.6, 3.6, 27.6]) and "n = 5, 95% t interval" in said(fig)
-    looks = {(line[0].get_color(), line[0].get_marker(), line[0].get_linestyle()) for line in (frozen, moving, other)}
+    curves = {ax: [line for line in ax.lines if marked(line)] for ax in (tuned, heavy, by_running)}
+    assert [len(line.get_xdata()) for line in curves[heavy]] == [11, 5, 5] and len(curves[tuned]) == 1
+    frozen, moving, other = (line.get_ydata().tolist() for line in curves[heavy])
+    assert curves[heavy][0].get_xdata()[0] == -4 and frozen == pytest.approx([2.4] + [0] * 10)
+    assert moving == pytest.approx([0, 0, 0, 1.2, 0])  # paired with what rests at offset 0
+    assert curves[by_running][0].get_ydata().tolist() == pytest.approx([24, 24, 0, 24, 24])
+    drawn = [tuple(segment[:, 1]) for bars in heavy.collections for segment in bars.get_segments()]
+    assert pytest.approx(mean_interval([2.0, 2.2, 2.4, 2.6, 2.8])[1:3]) == drawn[0]
+    levels = [line.get_ydata()[0] for ax in curves for line in ax.lines if line.get_color() == figures.colour("baseline")]
+    assert levels == pytest.approx([3.6, 3.6, 27.6])
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in curves[heavy]}
     assert len(looks) == 3
 
 
 def test_lead_lag_shows_what_each_theory_said_beforehand():
-    strip = figures.lead_lag(lag_frame(), LAG_ROWS).axes[-1]
+    strip = figures.lead_lag(lag_frame()).axes[-1]
     placed = sorted((round(text.get_position()[1]), text.get_position()[0], text.get_text()) for text in strip.texts)
     columns = {words[0]: [{"−": -1, "+": 1}[word] for word in words[1:]] for words in
                ([word for _, x, word in placed if x == at] for at in sorted({x for _, x, _ in placed})[1:])}
@@ -307,27 +302,26 @@ def test_lead_lag_shows_what_each_theory_said_beforehand():
 
 
 def test_lead_lag_draws_the_curve_of_a_model():
-    fig = figures.lead_lag(lag_frame(), LAG_ROWS, ([-4, 0, 4], [0.6, 0.7, 0.9]))
+    fig = figures.lead_lag(lag_frame(), ([-4, 0, 4], [0.6, 0.7, 0.9]))
     model = fig.axes[-2]
     assert list(model.lines[0].get_ydata()) == [0.6, 0.7, 0.9] and model.yaxis.get_inverted()
     check_legible(fig)
 
 
-def test_lead_lag_of_a_grid_with_few_offsets():
-    rows = [row for row in study.grid("smoke", "05_spaced_kd") if row.setting != "digits"]
-    fig = figures.lead_lag(lag_frame(rows), rows)
-    titles = [ax.get_title("left") for ax in fig.axes]
-    assert titles == ["α = 0.3", "α = 0.9", ""]  # in eval mode there is offset 0 only
-    check_legible(fig)
-
-
-@pytest.mark.parametrize("kept", [lambda frame: frame.seed == 200, lambda frame: frame.arm.isin(["baseline"]),
-                                  lambda frame: frame.arm != "teacher +0", lambda frame: frame.seed < 0])
-def test_lead_lag_of_what_there_is(kept):
+@pytest.mark.parametrize("panels, kept", [
+    (3, lambda frame: frame.seed == 200), (0, lambda frame: frame.arm.isin(["baseline"])),
+    (3, lambda frame: frame.arm != "teacher +0"), (0, lambda frame: frame.seed < 0)])
+def test_lead_lag_of_what_there_is(panels, kept):
     frame = lag_frame()
-    fig = figures.lead_lag(frame[kept(frame)], LAG_ROWS)
+    fig = figures.lead_lag(frame[kept(frame)])
     check_legible(fig)
-    assert len(fig.axes) == {5: 1}.get(frame[kept(frame)].arm.nunique(), len(fig.axes))
+    assert len(fig.axes) == panels + 1
+
+
+def test_lead_lag_of_a_grid_with_few_offsets():
+    fig = figures.lead_lag(lag_frame([row for row in study.grid("smoke", "05_spaced_kd") if row.setting != "digits"]))
+    assert len(fig.axes) == 3  # in eval mode there is offset 0 only
+    check_legible(fig)
 
 
 # Curves
@@ -338,10 +332,11 @@ def test_by_interval():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "1.5", "2", "offline"]
     wanted = [paired_difference(accuracies(RUNS, arm), accuracies(RUNS, "online KD"))
               for arm in ["online KD", *(f"spaced KD s={s:g}" for s in (0.5, 1, 1.5, 2)), "offline KD"]]
-    assert bars(ax) == [pytest.approx(i[:3]) for i in wanted]
+    drawn = [container[2][0].get_segments()[0][:, 1] for container in ax.containers]
+    assert drawn == [pytest.approx(i[1:3]) for i in wanted]
     assert list(ax.get_xticks()[:5]) == [0, 0.5, 1, 1.5, 2] and ax.get_xticks()[5] > 2
     check_legible(fig)
-    assert "points above self KD" in said(figures.by_interval(SELF_RUNS))
+    assert [label.get_text() for label in figures.by_interval(SELF_RUNS).axes[0].get_xticklabels()] == ["0", "2", "4"]
 
 
 def test_learning_curves_skip_what_was_not_evaluated():
@@ -350,10 +345,13 @@ def test_learning_curves_skip_what_was_not_evaluated():
     frame.loc[frame["epoch"] == 2, "test_accuracy"] = np.nan
     fig = figures.learning_curves(frame, ["online KD", "never run"])
     line, = fig.axes[0].lines
-    mean = np.mean(accuracies(RUNS, "online KD"))
-    assert list(line.get_xdata()) == [1, 3] and list(line.get_ydata()) == pytest.approx([mean + 1, mean + 3])
+    values = accuracies(RUNS, "online KD")
+    assert list(line.get_xdata()) == [1, 3]
+    assert list(line.get_ydata()) == pytest.approx([np.mean(values) + 1, np.mean(values) + 3])
+    band = fig.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    i = mean_interval(values)
+    assert (band.min(), band.max()) == pytest.approx((i.low + 1, i.high + 3))
     check_legible(fig)
-    assert "student loss" in said(figures.learning_curves(frame, ["baseline"], "student_loss"))
 
 
 # Pictures and files
@@ -386,10 +384,6 @@ def test_sheet_refuses_what_it_cannot_draw(images, columns, titles):
         figures.sheet(images, columns, titles)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_long_names_of_arms_and_settings_are_not_cut_off():
     rows = study.grid("study", "12_vision_transformers", 1)
     frame = pd.DataFrame([{"setting": row.setting, "arm": row.arm, "seed": seed, "test_accuracy": 20.0 + seed}
@@ -400,7 +394,7 @@ def test_long_names_of_arms_and_settings_are_not_cut_off():
 @pytest.mark.parametrize("draw", [
     lambda: figures.arms(RUNS, "Spaced distillation"), lambda: figures.schedule(spaced_schedule(3, 8, 1), 8),
     lambda: figures.sheet(np.zeros((4, 1, 8, 8), np.uint8), 2, list("abcd"))])
-def test_the_same_data_give_the_same_bytes(draw, tmp_path, monkeypatch):
+def test_the_same_data_give_the_same_bytes(draw, tmp_path):
     path = tmp_path / "deep" / "05-arms.png"
     fig = draw()
     figures.save(fig, path, ["b", "a", "b"])
@@ -422,5 +416,5 @@ def test_a_saved_figure_names_its_records(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "figures").write_text("a file, not a folder")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError):
         figures.save(figures.by_interval(RUNS), tmp_path / "figures" / "x.png", [])

@@ -43,7 +43,8 @@ def test_scatter_tells_the_correlation_of_all_runs():
     part = frame[frame["setting"] == "glyphs"]
     r = correlation(np.log(part["trace"]), part["test_accuracy"])
     assert f"r = {r:.2f}, 6 runs" in said(fig)
-    assert sum(len(line.get_xdata()) for line in fig.axes[0].lines) == 6
+    points, = (found for found in fig.axes[0].collections if len(found.get_offsets()))
+    assert len(points.get_offsets()) == 6 and len(fig.axes[0].lines) == 1  # and the regression
     check_legible(fig)
 
 

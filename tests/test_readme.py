@@ -8,7 +8,7 @@ import pandas as pd
 
 from spacedkd_lib import recipes
 from spacedkd_lib.lab import study
-from spacedkd_lib.report import tables
+from spacedkd_lib.report import frames, readme
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, LIBRARY, MANUAL = ((ROOT / place).read_text(encoding="utf-8") for place in (
@@ -48,9 +48,9 @@ def test_code_runs(monkeypatch):
 
 
 def test_results_are_those_of_the_published_records():
-    for text, block in ((README, tables.readme_block), (RESULTS, tables.results_block)):
-        between = text.split(tables.START)[1].split(tables.END)[0].strip()
-        assert between == block(tables.published_profiles()).strip()
+    for text, block in ((README, readme.readme_block), (RESULTS, readme.results_block)):
+        between = text.split(readme.START)[1].split(readme.END)[0].strip()
+        assert between == block(frames.published_profiles()).strip()
 
 
 def test_speed_and_memory_are_those_of_the_last_benchmark():

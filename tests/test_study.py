@@ -52,6 +52,10 @@ def test_seeds_can_be_chosen():
 
 # The arms
 
+def recipes_of(arms_of):
+    return {arm.name: arm.recipe for arm in arms_of}
+
+
 def changed(one, other):
     values = asdict(other)
     return {name for name, value in asdict(one).items() if value != values[name]}
@@ -59,16 +63,16 @@ def changed(one, other):
 
 def test_single_switches_are_turned_alone():
     setting = replace(SMOKE, audit=arms.AUDIT, self_audit=arms.SELF_AUDIT)
-    audit = arms.audit_arms(setting)
+    audit = recipes_of(arms.audit_arms(setting))
     alone = [arm for arm in audit if "clean + " in arm]
     assert len(alone) == len(arms.AUDIT) + len(arms.SELF_AUDIT)
-    for arm in alone:
-        program, at = arm.split("clean")[0], ", s=0" * arm.endswith(", s=0")
-        assert len(changed(audit[arm], audit[f"{program}clean{at}"])) == 1, arm
+    for program, ids in (("", arms.AUDIT), ("self: ", arms.SELF_AUDIT)):
+        for arm, clean in (arms.audited(program, id) for id in ids):
+            assert len(changed(audit[arm], audit[clean])) == 1, arm
 
 
 def test_the_lead_lag_law_changes_one_thing_at_a_time():
-    law = arms.lag_arms(study.profile("smoke").settings[1])
+    law = recipes_of(arms.lag_arms(study.profile("smoke").settings[1]))
     offsets = {recipe.interval for recipe in law.values()}
     assert offsets == {-offset for offset in offsets} > {0.0}
     assert len({recipe.run_id for recipe in law.values()}) == len(law)
@@ -82,11 +86,11 @@ def test_arms_take_the_values_of_their_family(monkeypatch):
     values = {"baseline": dict(lr=0.2), "online KD": dict(lr=0.4, alpha=0.5), "spaced KD": dict(lr=0.8, temperature=1.0)}
     monkeypatch.setattr(arms, "tuned", lambda label, family: values.get(family, {}) if label == "toy" else {"lr": 9.0})
     setting = replace(SMOKE, tuned="toy")
-    spaced, law = arms.spaced_arms(setting), arms.lag_arms(setting)
+    spaced, law = recipes_of(arms.spaced_arms(setting)), recipes_of(arms.lag_arms(setting))
     assert (spaced["baseline"].lr, spaced["spaced KD s=1.5"].lr, spaced["spaced KD s=1.5"].temperature) == (0.2, 0.8, 1.0)
     assert {(r.lr, r.alpha) for arm, r in law.items() if arm.endswith("alpha tuned")} == {(0.4, 0.5)}
-    assert {recipe.lr for recipe in arms.ie_arms(setting).values()} == {0.2}
-    assert arms.baseline_arms(SMOKE)["baseline"].lr == 0.1
+    assert {recipe.lr for recipe in recipes_of(arms.ie_arms(setting)).values()} == {0.2}
+    assert recipes_of(arms.baseline_arms(SMOKE))["baseline"].lr == 0.1
 
 
 def multiply_accumulates(recipe, batches=63):
@@ -97,7 +101,7 @@ def multiply_accumulates(recipe, batches=63):
 
 
 def test_the_baseline_of_equal_compute_costs_what_spaced_kd_costs():
-    compared = arms.spaced_arms(replace(study.profile("study").settings[0], tuned=""))
+    compared = recipes_of(arms.spaced_arms(replace(study.profile("study").settings[0], tuned="")))
     ours = multiply_accumulates(compared["spaced KD s=1.5"])
     assert multiply_accumulates(compared["baseline, equal compute"]) == pytest.approx(ours, rel=0.1)
     assert multiply_accumulates(compared["baseline"]) < 0.5 * ours
@@ -162,7 +166,7 @@ def test_many_failures_are_summarised(runs, seeds):
 
 UNGUARDED = """
 from spacedkd_lib import study
-from spacedkd_lib.executors import LocalProcesses
+from spacedkd_lib.cluster.executors import LocalProcesses
 study.run_all([])  # nothing to train: so that this test need not train either
 LocalProcesses(1).submit(print).result()
 """

@@ -11,7 +11,9 @@ import pytest
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, study
-from spacedkd_lib.report import tables
+from spacedkd_lib.report import side_by_side as side
+from spacedkd_lib.report import frames, readme, tables, text, two_machines
+from spacedkd_lib.recipes import DEVIATIONS
 from spacedkd_lib.statistics import paired_difference
 from spacedkd_lib.store import records
 from spacedkd_lib.store.records import Record
@@ -44,12 +46,20 @@ SPACED, SELF = (study.grid("study", name, 4) for name in ("05_spaced_kd", "04_se
 SPACED_RECORDS, SELF_RECORDS = synthetic(SPACED), synthetic(SELF)
 
 
+KNOWN = {row.arm: (row.family, row.recipe.interval) for row in study.grid("paper", None, 1) + study.grid("study", None, 1)}
+
+
 def tidy(values, notebook="05_spaced_kd", setting="glyphs"):
     """As from `tables.runs`: arm -> accuracies, of seed 0, 1, ..."""
     return pd.DataFrame([{"notebook": notebook, "setting": setting, "arm": arm, "seed": seed,
+                          **dict(zip(("family", "interval"), KNOWN.get(arm, (arm, 0.0)))),
                           "run_id": f"{notebook[:2]}-{setting}-{arm}-{seed}".replace(" ", "-"),
                           "test_accuracy": accuracy}
                          for arm, accuracies in values.items() for seed, accuracy in enumerate(accuracies)])
+
+
+def names(arms):
+    return [arm.name for arm in arms]
 
 
 def cells(markdown):
@@ -69,7 +79,7 @@ def test_runs_are_tidy_and_hold_only_what_exists():
     assert frame["run_id"].tolist() == [row.recipe.run_id for row in wanted]
     assert frame["arm"].tolist() == [row.arm for row in wanted]
     assert list(frame.columns[:6]) == [*tables.KEYS, "test_accuracy"]
-    assert list(frame.columns[-5:]) == tables.PROVENANCE
+    assert list(frame.columns[-7:]) == frames.PROVENANCE + frames.OF_ARM
     for _, line in frame.iterrows():
         assert line["test_accuracy"] == some[line["run_id"]].summary["test_accuracy"]
 
@@ -92,7 +102,7 @@ def with_epochs(row, *left_out):
     return Record(row.recipe, epochs, train.summarise(epochs, {}, 1), PROVENANCE)
 
 
-@pytest.mark.parametrize("report", tables.REPORTS)
+@pytest.mark.parametrize("report", frames.REPORTS)
 def test_reports_against_numbers_by_hand(report):
     rows = [row for row in SELF if row.arm == "self KD"]
     frame = tables.runs(rows, {row.recipe.run_id: with_epochs(row) for row in rows}, report)
@@ -104,7 +114,7 @@ def test_runs_without_the_reported_number_are_left_out():
     plain, exits = (next(row for row in SELF if row.arm == arm) for arm in ("baseline", "self KD"))
     found = {plain.recipe.run_id: with_epochs(plain, "ensemble_test_accuracy"),
              exits.recipe.run_id: with_epochs(exits, "val_accuracy")}
-    there = {report: tables.runs(SELF, found, report)["arm"].tolist() for report in tables.REPORTS}
+    there = {report: tables.runs(SELF, found, report)["arm"].tolist() for report in frames.REPORTS}
     assert there == {"last": ["baseline", "self KD"], "best_on_val": ["baseline"],
                      "best_on_test": ["baseline", "self KD"], "last_ensemble": ["self KD"],
                      "best_ensemble_on_test": ["self KD"]}
@@ -126,7 +136,7 @@ def test_epochs_have_one_line_each():
 def test_summary_against_its_definition():
     frame = tables.runs(SPACED, SPACED_RECORDS)
     table = tables.summary(frame)
-    in_order = [arm for setting in study.profile("study").settings for arm in arms.spaced_arms(setting)]
+    in_order = [arm for setting in study.profile("study").settings for arm in names(arms.spaced_arms(setting))]
     assert table["Arm"].tolist() == in_order and not [name for name in table if "p (" in name]
     line = table[(table["Setting"] == "glyphs") & (table["Arm"] == "spaced KD s=1.5")].iloc[0]
     arm = accuracies(frame, "spaced KD s=1.5")
@@ -152,7 +162,7 @@ def test_summary_of_everything_and_of_nothing():
     assert table["Notebook"].unique().tolist() == ["05_spaced_kd", "04_self_kd"]
     assert table.loc[table["Notebook"] == "04_self_kd", "vs online KD (points)"].isna().all()
     nothing = tables.summary(tables.runs(SPACED, {}))
-    assert len(nothing) == 0 and len(tables.formatted(nothing)) == 0
+    assert len(nothing) == 0 and len(text.formatted(nothing)) == 0
     assert len(tables.epochs(SPACED, {})) == 0
 
 
@@ -173,7 +183,7 @@ def test_differences_against_statistics():
                   for arm in here[setting]]
         assert part[DIFFERENCE].values.tolist() == [pytest.approx(i[:3]) for i in wanted]
         assert part["n"].tolist() == part["Difference: pairs"].tolist() == [4] * len(part)
-    assert tables.formatted(table)["Difference [95% t]"].str.fullmatch(r"[+-]\S+ \[\S+, \S+\]").all()
+    assert text.formatted(table)["Difference [95% t]"].str.fullmatch(r"[+-]\S+ \[\S+, \S+\]").all()
 
 
 def test_differences_of_nothing_have_their_columns():
@@ -193,7 +203,7 @@ def test_audit_is_with_the_deviation_minus_without_it():
     table = tables.audit(frame)
     assert table.set_index(["Id", "Program"])["Difference (points)"].to_dict() == {
         ("A1", "online KD"): -2, ("A7", "online KD"): 4, ("A3", "self KD"): 7}
-    assert table["Deviation"].tolist() == [tables.DEVIATIONS[id].title for id in table["Id"]]
+    assert table["Deviation"].tolist() == [DEVIATIONS[id].title for id in table["Id"]]
     assert list(tables.audit(frame[:0]).columns) == list(table.columns)
 
 
@@ -267,7 +277,7 @@ def test_predicts_resamples_whole_seeds():
 
 def test_one_seed_and_missing_arms_are_shown_as_such():
     rows = [row for row in SPACED if row.arm == "offline KD" or (row.arm == "online KD" and row.seed == 200)]
-    shown = tables.formatted(tables.summary(tables.runs(rows, SPACED_RECORDS))).set_index(["Setting", "Arm"])
+    shown = text.formatted(tables.summary(tables.runs(rows, SPACED_RECORDS))).set_index(["Setting", "Arm"])
     one = shown.loc[("glyphs", "online KD")]
     assert re.fullmatch(r"\d\d\.\d\d", one["Test accuracy (%) ± sd"]) and one["n"] == "1"
     assert shown["vs baseline [95% t]"].tolist() == ["", ""]
@@ -281,50 +291,50 @@ def test_formatted_cells():
         "vs a (points)": [nan, -0.001], "vs a: low": [nan, -1.104], "vs a: high": [nan, 12.3],
         "vs a: pairs": [0, 3], "Student updates": [0, 12345],
         "Training GMACs": [0.123, 123456.7]})
-    shown = tables.formatted(table)
+    shown = text.formatted(table)
     assert shown.values.tolist() == [
         ["a", "5", "71.20 ± 0.50", "", "0", "0.12"],
         ["b", "5", "70.00 ± 0.00", "+0.00 [-1.10, 12.30] (3 pairs)", "12,345", "123,457"]]
-    assert tables.formatted(shown).equals(shown)
+    assert text.formatted(shown).equals(shown)
 
 
 def test_formatted_claims_say_that_their_intervals_are_corrected():
     table = pd.DataFrame({"Claim": ["P1"] * 3, "n": [3, 3, 1], "Difference (points)": [1.0] * 3,
                           "Difference: low": [0.5, 0.5, math.nan], "Difference: high": [1.5, 1.5, math.nan],
                           "Level (%)": [97.5] * 3, "p (Holm)": [4e-5, 0.0123, math.nan]})
-    shown = tables.formatted(table)
+    shown = text.formatted(table)
     assert shown["Difference [corrected]"].tolist() == ["+1.00 [0.50, 1.50]"] * 2 + ["+1.00 (one pair)"]
-    assert shown["p (Holm)"].tolist() == ["<0.001", "0.012", ""] and tables.formatted(shown).equals(shown)
+    assert shown["p (Holm)"].tolist() == ["<0.001", "0.012", ""] and text.formatted(shown).equals(shown)
 
 
 # Files
 
 def test_write_keeps_every_digit(tmp_path):
     table, path = tables.summary(tables.runs(SPACED, SPACED_RECORDS)), tmp_path / "deep" / "05_spaced_kd.csv"
-    tables.write(table, path)
+    text.write(table, path)
     assert list(path.parent.iterdir()) == [path]  # nothing half-written
     lines = list(csv.DictReader(path.open()))
     assert [float(line["Test accuracy (%)"]) for line in lines] == table["Test accuracy (%)"].tolist()
     before = path.read_bytes()
-    tables.write(table, path)
+    text.write(table, path)
     assert path.read_bytes() == before
 
 
 def test_markdown_shows_what_people_see():
     table = tables.summary(tables.runs(SPACED, SPACED_RECORDS))
-    shown, lines = tables.formatted(table), cells(tables.markdown(table))
+    shown, lines = text.formatted(table), cells(text.markdown(table))
     assert lines[0] == list(shown.columns) and lines[2:] == shown.values.tolist()
 
 
 def test_markdown_escapes_bars():
     table = pd.DataFrame({"a|b": ["x|y"], "c": ["p<0.001 ± -1.5 [-2.00, s-1]"]})
-    assert tables.markdown(table).splitlines()[2] == r"| x\|y | p<0.001 ± -1.5 [-2.00, s-1] |"
+    assert text.markdown(table).splitlines()[2] == r"| x\|y | p<0.001 ± -1.5 [-2.00, s-1] |"
 
 
 # This machine and the published records
 
 def agreement(local, published, rows=SPACED):
-    table = tables.compare(rows, local, published)
+    table = two_machines.compare(rows, local, published)
     assert not table.duplicated(["Setting", "Arm", "Notebooks"]).any()
     return table.set_index(["Setting", "Arm"])["Agreement"]
 
@@ -365,14 +375,14 @@ def test_compare_is_paired():
 
 
 def test_compare_has_one_line_for_a_shared_run():
-    table = tables.compare(study.grid("quick", None, 1), {}, {})
+    table = two_machines.compare(study.grid("quick", None, 1), {}, {})
     baselines = table[table["Arm"] == "baseline"]
     assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04", "12"]  # others in 04 and 12
 
 
 def test_the_page_of_a_comparison():
     apart = {i: moved(r, 20) if r.recipe.method == "offline_kd" else r for i, r in SPACED_RECORDS.items()}
-    page = tables.comparison(apart, SPACED_RECORDS, tables.compare(SPACED, apart, SPACED_RECORDS))
+    page = two_machines.comparison(apart, SPACED_RECORDS, two_machines.compare(SPACED, apart, SPACED_RECORDS))
     assert "Here: Test CPU" in page and f"of {len(SPACED_RECORDS)} records equal" in page and "| differs " in page
 
 
@@ -381,12 +391,12 @@ def test_local_and_published_profiles(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
     record = SPACED_RECORDS[SPACED[0].recipe.run_id]
     records.write_atomically(tmp_path / "runs" / record.run_id / "result.json", record.to_json())
-    assert tables.local_records(SPACED) == {record.run_id: record}
-    assert tables.published_profiles() == []
+    assert frames.local_records(SPACED) == {record.run_id: record}
+    assert frames.published_profiles() == []
     records.publish([record], "quick")
-    assert tables.published_profiles() == ["quick"]
+    assert frames.published_profiles() == ["quick"]
     records.publish([record], "core")
-    assert tables.published_profiles() == ["core", "quick"]
+    assert frames.published_profiles() == ["core", "quick"]
 
 
 # README
@@ -409,14 +419,14 @@ def place(tmp_path, monkeypatch):
 
 
 def test_blocks_without_records_say_so(place):
-    for block in (tables.readme_block, tables.results_block):
-        assert block([]) == block(["study"]) == tables.NOTHING
+    for block in (readme.readme_block, readme.results_block):
+        assert block([]) == block(["study"]) == readme.NOTHING
 
 
 def test_readme_block(place):
     published = publish("study", *CLAIMED, "self KD", "spaced self KD s=2", "spaced self KD s=4")
     publish("cifar100-slice")
-    block = tables.readme_block(["study", "cifar100-slice"])
+    block = readme.readme_block(["study", "cifar100-slice"])
     _, paper, rule, table, sources = block.strip().split("\n\n")
     frame = tables.runs(published, synthetic(published))
     own = paired_difference(accuracies(frame, "spaced self KD s=4"), accuracies(frame[frame.notebook == "04_self_kd"],
@@ -434,14 +444,14 @@ def test_readme_block(place):
 
 def test_readme_block_of_arms_that_make_no_claim(place):
     publish("study", "baseline", "self KD")
-    block = tables.readme_block(["study"])
-    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 2 and tables.RULE not in block
-    assert "The primary" not in (results := tables.results_block(["study"])) and "lead-lag law" not in results
+    block = readme.readme_block(["study"])
+    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 2 and readme.RULE not in block
+    assert "The primary" not in (results := readme.results_block(["study"])) and "lead-lag law" not in results
 
 
 def test_results_block(place):
     published = publish("study")
-    block = tables.results_block(["paper", "study"])
+    block = readme.results_block(["paper", "study"])
     primary, law, rest = re.split(r"### .*\n", block)[1:]
     judged = claims.judged(tables.runs(published, synthetic(published)))
     assert cells(primary)[0] == ["Claim", "Statement", "Setting", "n", "Difference [corrected]", "Level (%)",
@@ -451,7 +461,7 @@ def test_results_block(place):
     predictions, score = law.strip().split("\n\n")
     assert len(cells(predictions)) == 2 + len(claims.PREDICTIONS) and cells(score)[0][0] == "Theory"
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}
-    arms_of = [(s.label, arm) for s in study.profile("study").settings for arm in arms.spaced_arms(s)]
+    arms_of = [(s.label, arm) for s in study.profile("study").settings for arm in names(arms.spaced_arms(s))]
     assert list(lines) == arms_of and len(cells(rest)) == 2 + len(arms_of) + 5
     frame = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd'")
     i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
@@ -464,11 +474,11 @@ def test_results_block(place):
 
 def test_results_leave_quick_out_where_study_is_published(place):
     path = place / "README.md"
-    path.write_text(f"{tables.START}{tables.END}")
+    path.write_text(f"{readme.START}{readme.END}")
     publish("study", "baseline", "online KD")
     publish("quick", "baseline", "online KD")
-    for block in (tables.readme_block, tables.results_block):
-        tables.update_readme(path, block)
+    for block in (readme.readme_block, readme.results_block):
+        readme.update_readme(path, block)
         assert set(re.findall(r"Profile ([\w-]+)", path.read_text())) == {"study"}
         assert "Profile quick" in block(["quick"])
 
@@ -476,26 +486,26 @@ def test_results_leave_quick_out_where_study_is_published(place):
 def test_update_readme_changes_only_its_own_part(place):
     publish("study", "baseline", "online KD")
     path = place / "README.md"
-    path.write_text(f"# Before\n{tables.START}\nwhat stood here\n{tables.END}\nafter \\1\n")
-    tables.update_readme(path, tables.readme_block)
+    path.write_text(f"# Before\n{readme.START}\nwhat stood here\n{readme.END}\nafter \\1\n")
+    readme.update_readme(path, readme.readme_block)
     text = path.read_text()
-    assert text.startswith(f"# Before\n{tables.START}\n\n{tables.READ}\n| Gain")
-    assert text.endswith(f".\n\n{tables.END}\nafter \\1\n")
+    assert text.startswith(f"# Before\n{readme.START}\n\n{readme.READ}\n| Gain")
+    assert text.endswith(f".\n\n{readme.END}\nafter \\1\n")
     assert "what stood here" not in text
-    tables.update_readme(path, tables.readme_block)
+    readme.update_readme(path, readme.readme_block)
     assert path.read_text() == text
 
 
 def test_update_readme_refuses_a_file_without_marks(place):
     path = place / "README.md"
     with pytest.raises(InputError, match="lacks the marks"):
-        tables.update_readme(path, tables.readme_block)
-    path.write_text(tables.START)
+        readme.update_readme(path, readme.readme_block)
+    path.write_text(readme.START)
     with pytest.raises(InputError, match="lacks the marks"):
-        tables.update_readme(path, tables.readme_block)
-    path.write_text(f"{tables.START}{tables.END}")
-    tables.update_readme(path, tables.readme_block)
-    assert path.read_text() == f"{tables.START}\n\nNo results are published yet.\n\n{tables.END}"
+        readme.update_readme(path, readme.readme_block)
+    path.write_text(f"{readme.START}{readme.END}")
+    readme.update_readme(path, readme.readme_block)
+    assert path.read_text() == f"{readme.START}\n\nNo results are published yet.\n\n{readme.END}"
 
 
 # Grades, and all methods side by side
@@ -532,7 +542,7 @@ def test_all_methods_side_by_side():
     table = tables.side_by_side(rows, found, lambda recipe: recipe.width)
     glyphs = table[table["Setting"] == "glyphs"].set_index("Method")
     methods = {re.sub(r" s=.*", "", method) for method in glyphs.index}
-    assert methods == {method for arms in tables.SIDE_BY_SIDE.values() for method in arms}
+    assert methods == {method for arms in side.SIDE_BY_SIDE.values() for method in arms}
     assert "spaced KD s=1.5" in glyphs.index and "spaced self KD s=2" in glyphs.index  # the nearest to 1.5
     assert glyphs.index.tolist().count("baseline") == 2  # of self KD's network as well
     assert glyphs.loc["offline ED", "Note"] == "student updates: 0.67 times the baseline's"

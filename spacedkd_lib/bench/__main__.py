@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from ..errors import InputError
-from ..report import tables
+from ..report import text as words
 from ..store import records
 from .accuracy import accuracy
 from .analysis import analysis
@@ -36,9 +36,9 @@ def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, no
     """Print a table, and keep results/<where>/<name>.csv (every digit; of runs, a line each) and .json (its record: every
     repeat, sizes, provenance)."""
     stem = records.ROOT / "results" / where / name
-    text = f"{tables.markdown(table)}\n{note} {tables.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"
+    text = f"{words.markdown(table)}\n{note} {words.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"
     csv = pd.DataFrame(raw["runs"]) if "runs" in raw else table
-    tables.write(csv, stem.with_suffix(".csv"))
+    words.write(csv, stem.with_suffix(".csv"))
     records.write_atomically(stem.with_suffix(".json"), json.dumps({"provenance": origin, **raw}, indent=1) + "\n")
     print(f"\n{text}", flush=True)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from ..data import datasets
 from ..errors import InputError, nearest
 from ..recipes import Recipe, baseline, offline_kd, online_kd, spaced, teacher_of
-from ..report import tables
+from ..report import text
 from ..store import records
 from ..store.records import Record
 from ..training.train import sweep
@@ -151,7 +151,7 @@ def publish(folder: Path) -> str:
             raise InputError(f"Run {record.run_id} ({record.recipe.in_words()}) is published with other numbers: find "
                              f"out why before you delete either line; {records.published_file(PROFILE)} is as it was.")
     path = records.publish(found.values(), PROFILE)
-    tables.write(runs(found.values()), path.parent / "runs.csv")
+    text.write(runs(found.values()), path.parent / "runs.csv")
     return f"{path} holds {len(found)} records."
 
 

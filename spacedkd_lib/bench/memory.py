@@ -156,7 +156,7 @@ def growth(size: Size) -> tuple[pd.DataFrame, dict]:
 
 def growth_figure(found: pd.DataFrame) -> Figure:
     """A column for each panel: time with its straight line above, memory below."""
-    figures.style()
+    figures.apply_style()
     panels = list(dict.fromkeys(found["panel"]))
     fig, axes = figures.plt.subplots(2, len(panels), figsize=(figures.PAGE, 3.4), sharex="col", sharey="row",
                                      squeeze=False, layout="constrained")

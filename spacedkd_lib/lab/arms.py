@@ -1,14 +1,14 @@
-"""What is compared: the arms of each notebook, name -> recipe, for one setting and seed 0.
+"""The arms of each notebook, for one setting and seed 0.
 
-Every arm of a setting with tuned values takes those of its family from results/tuning, see tuning.py; the other
-settings take their recipe's. An arm that no question needs is not here. No torch here.
+Arms of a tuned setting take their family's values from results/tuning, see tuning.py. The others take their recipe's.
+No torch here.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Callable, Sequence
 
 from ..methods.dropout_ema import equal_horizon
 from ..recipes import (
@@ -55,15 +55,37 @@ class Setting:
     dropout: float = 0.0
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    name: in tables, figures and records. family: the name without an interval; a key of `FAMILIES` if it is tuned.
+    recipe: of seed 0.
+    """
+
+    name: str
+    family: str
+    recipe: Recipe
+
+
+def _named(recipes: dict[str, Recipe]) -> list[Arm]:
+    """Arms that have one interval, or none."""
+    return [Arm(name, name, recipe) for name, recipe in recipes.items()]
+
+
+def _at(family: str, recipe: Recipe) -> Arm:
+    """An arm named after its interval in epochs, as in "spaced KD s=1.5"."""
+    return Arm(f"{family} s={recipe.interval:g}", family, recipe)
+
+
 def _of_family(setting: Setting, family: str) -> Recipe:
     """A family's recipe, with its tuned values."""
     recipe = FAMILIES[family](setting.base)
     return replace(recipe, **tuned(setting.tuned, family)) if setting.tuned else recipe
 
 
-def family_of(arm: str) -> str:
-    """Whose tuned values an arm takes."""
-    return "spaced KD" if arm.startswith("spaced KD") else arm
+def _families(setting: Setting, *families: str) -> list[Arm]:
+    return _named({family: _of_family(setting, family) for family in families})
 
 
 # What is tuned, each by the same budget: name -> recipe, of a setting's base
@@ -98,80 +120,87 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
 }
 
 
-def baseline_arms(setting: Setting) -> dict[str, Recipe]:
+def baseline_arms(setting: Setting) -> list[Arm]:
     """02_baselines: labels alone, and two ways to do better without a teacher."""
-    if setting.lags:
-        return {}
-    return {name: _of_family(setting, name) for name in ("baseline", "label smoothing", "SAM")}
+    return [] if setting.lags else _families(setting, "baseline", "label smoothing", "SAM")
 
 
-def online_arms(setting: Setting) -> dict[str, Recipe]:
+def online_arms(setting: Setting) -> list[Arm]:
     """03_online_kd: the teacher learns beside the student, or before it; and how it is asked."""
     if setting.lags:
-        return {}
-    arms = {name: _of_family(setting, name)
-            for name in ("baseline", "online KD", "online KD, asked before", "offline KD")}
-    if "online KD, eval mode" in setting.controls:
-        arms["online KD, eval mode"] = CONTROLS["online KD, eval mode"](arms["online KD"])
-    return arms
+        return []
+    asked = [name for name in ("online KD, eval mode",) if name in setting.controls]
+    return (_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD")
+            + _controls(setting, asked))
 
 
-def self_arms(setting: Setting) -> dict[str, Recipe]:
+def _controls(setting: Setting, names: Sequence[str]) -> list[Arm]:
+    online = _of_family(setting, "online KD")
+    return _named({name: CONTROLS[name](online) for name in names})
+
+
+def self_arms(setting: Setting) -> list[Arm]:
     """04_self_kd: a multi-exit network's deepest exit. "exits, labels only" has the same exits, updates and cost as
     self KD but no distillation."""
     if not setting.exits:
-        return {}
+        return []
     with_exits = replace(setting, base=replace(setting.base, model=setting.exits))
-    own = _of_family(with_exits, "self KD")
-    return {"baseline": baseline(_of_family(with_exits, "exits, labels only")),
-            "exits, labels only": _of_family(with_exits, "exits, labels only"), "self KD": own,
-            **{f"spaced self KD s={s:g}": spaced(own, s) for s in setting.self_intervals}}
+    labels, own = (_of_family(with_exits, name) for name in ("exits, labels only", "self KD"))
+    return [*_named({"baseline": baseline(labels), "exits, labels only": labels, "self KD": own}),
+            *(_at("spaced self KD", spaced(own, s)) for s in setting.self_intervals)]
 
 
-def spaced_arms(setting: Setting) -> dict[str, Recipe]:
+def spaced_arms(setting: Setting) -> list[Arm]:
     """05_spaced_kd: the rivals of the primary family, the intervals from online KD to offline KD, the controls; or the
     lead-lag law."""
     if setting.lags:
         return lag_arms(setting)
-    ahead, online = _of_family(setting, "spaced KD"), _of_family(setting, "online KD")
-    rivals = ("baseline", "label smoothing", "baseline, equal compute", "online KD, asked before")
-    return {**{name: _of_family(setting, name) for name in rivals}, "online KD": online,
-            **{f"spaced KD s={s:g}": spaced(ahead, s) for s in setting.intervals},
-            "offline KD": _of_family(setting, "offline KD"),
-            **{name: CONTROLS[name](online) for name in setting.controls}}
+    ahead = _of_family(setting, "spaced KD")
+    return [*_families(setting, "baseline", "label smoothing", "baseline, equal compute", "online KD, asked before",
+                       "online KD"),
+            *(_at("spaced KD", spaced(ahead, s)) for s in setting.intervals),
+            *_families(setting, "offline KD"), *_controls(setting, setting.controls)]
 
 
-def lag_arms(setting: Setting) -> dict[str, Recipe]:
-    """The lead-lag law: accuracy against the teacher's offset, negative where it is behind; frozen for a block, or
-    moving; asked by batch statistics or in eval mode; the student's own data or other batches; at the tuned weight of
-    online KD, which favours no offset, and at 0.9, where the teacher weighs most. All learn from labels alone at
-    first."""
+# The lead-lag law: family -> what its arms change. At the tuned weight of online KD, which favours no offset; the
+# others at 0.9, where the teacher weighs most.
+LAGS: dict[str, dict] = {
+    "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
+    "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"),
+    "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
+OFFSETS = (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0)  # epochs
+
+
+def lag_arms(setting: Setting) -> list[Arm]:
+    """The lead-lag law: accuracy against the teacher's offset, negative where it is behind. All arms learn from labels
+    alone at first."""
     start = min(LABELS_FIRST, setting.base.epochs / 2)
     online = replace(_of_family(setting, "online KD"), distil_start=start)
-    offsets = [s for s in (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0) if abs(s) <= start]
-    few = [s for s in (-4.0, -1.5, 0.0, 1.5, 4.0) if abs(s) <= start]
-    strong = replace(online, alpha=0.9)
-    arms = {"baseline": baseline(online)}
-    arms |= {lag_name(s, "alpha tuned"): spaced(online, s) for s in offsets}
-    arms |= {lag_name(s): spaced(strong, s) for s in offsets}
-    for kind, changes in (("moving", dict(rule="constant")), ("eval mode", dict(teacher_mode="eval")),
-                          ("other batches", dict(replay="fresh_batch"))):
-        arms |= {lag_name(s, kind): spaced(strong, s, **changes) for s in few if s or kind != "moving"}
+    arms = _named({"baseline": baseline(online)})
+    for family, changes in LAGS.items():
+        whole = family in ("lag, alpha tuned", "lag")
+        offsets = [s for s in OFFSETS if abs(s) <= start and (whole or abs(s) in (0.0, 1.5, 4.0))]
+        arms += [Arm(lag_name(family, s), family, spaced(replace(online, **changes), s)) for s in offsets
+                 if s or family != "lag, moving"]  # at offset 0 it equals the teacher that rests
     return arms
 
 
-def lag_name(offset: float, kind: str = "") -> str:
-    """As in "teacher +1.5, moving"."""
-    return ", ".join(filter(None, (f"teacher {offset:+g}", kind)))
+def lag_name(family: str, offset: float) -> str:
+    """The name of an arm of the lead-lag law.
+
+    >>> lag_name("lag, moving", 1.5)
+    'teacher +1.5, moving'
+    """
+    return f"teacher {offset:+g}" + family.removeprefix("lag")
 
 
-def measured_arms(setting: Setting) -> dict[str, Recipe]:
+def measured_arms(setting: Setting) -> list[Arm]:
     """06_loss_landscape and 07_robustness: the runs that the question of flatness compares, with SAM, which is known to
     flatten, as positive control; none is new but that."""
     if setting.lags:
-        return {}
-    arms = baseline_arms(setting) | spaced_arms(setting)
-    return {arm: recipe for arm, recipe in arms.items() if arm not in CONTROLS}
+        return []
+    return list(dict.fromkeys(arm for arm in baseline_arms(setting) + spaced_arms(setting)
+                              if arm.name not in CONTROLS))
 
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
@@ -179,21 +208,33 @@ AUDIT = tuple(id for id in switches("online_kd") if id != "A19")
 SELF_AUDIT = tuple(id for id in switches("self_kd") if id not in ("A1", "A19"))
 
 
-def audit_arms(setting: Setting) -> dict[str, Recipe]:
+def audit_arms(setting: Setting) -> list[Arm]:
     """09_released_code_audit: each switch of the released programs turned alone, from the clean, tuned side."""
     clean = {}
     if setting.audit:
         clean[""] = _of_family(setting, "spaced KD"), _of_family(setting, "online KD"), setting.audit
     if setting.self_audit:
-        own = self_arms(setting)["self KD"]
+        own = next(arm.recipe for arm in self_arms(setting) if arm.name == "self KD")
         clean["self: "] = spaced(own, setting.self_intervals[0]), own, setting.self_audit
-    arms = {}
-    for name, (ahead, beside, ids) in clean.items():
-        arms |= {f"{name}clean": ahead, f"{name}clean, s=0": beside}
+    arms = []
+    for program, (ahead, beside, ids) in clean.items():
+        arms += _named({f"{program}clean": ahead, f"{program}clean, s=0": beside})
         for id in ids:
-            at, recipe = (", s=0", beside) if id == "A7" else ("", ahead)  # it acts there only
-            arms[f"{name}clean + {id}{at}"] = set_deviation(recipe, id)
+            arms += _named({audited(program, id)[0]: set_deviation(beside if id in AT_ZERO else ahead, id)})
     return arms
+
+
+AT_ZERO = ("A7",)  # deviations that act at s = 0 only
+
+
+def audited(program: str, id: str) -> tuple[str, str]:
+    """The arm that turns one switch alone, and the arm without it.
+
+    >>> audited("self: ", "A3"), audited("", "A7")
+    (('self: clean + A3', 'self: clean'), ('clean + A7, s=0', 'clean, s=0'))
+    """
+    at = ", s=0" if id in AT_ZERO else ""
+    return f"{program}clean + {id}{at}", f"{program}clean{at}"
 
 
 def _labels(setting: Setting, recipe: Recipe) -> Recipe:
@@ -202,30 +243,31 @@ def _labels(setting: Setting, recipe: Recipe) -> Recipe:
     return replace(recipe, lr=own.lr, weight_decay=own.weight_decay)
 
 
-def ie_arms(setting: Setting) -> dict[str, Recipe]:
+def ie_arms(setting: Setting) -> list[Arm]:
     """10_ie_kd: inheritance and exploration, and mutual learning, both spaced; mutual learning in eval mode too, whose
     gain from spacing is that of how a peer is asked."""
     if setting.factors is None:
-        return {}
+        return []
     ie = _labels(setting, setting.factors)
     s, peers = min(CONTROL_INTERVAL, ie.epochs), mutual(baseline(ie))
     by_running = replace(peers, teacher_mode="eval")
-    return {"baseline": baseline(ie), "IE-KD": ie, f"spaced IE-KD s={s:g}": spaced(ie, s), "offline IE-KD": offline(ie),
-            "DML": peers, f"spaced DML s={s:g}": spaced(peers, s),
-            "DML, eval mode": by_running, f"spaced DML, eval mode s={s:g}": spaced(by_running, s)}
+    return [*_named({"baseline": baseline(ie), "IE-KD": ie}), _at("spaced IE-KD", spaced(ie, s)),
+            *_named({"offline IE-KD": offline(ie), "DML": peers}), _at("spaced DML", spaced(peers, s)),
+            *_named({"DML, eval mode": by_running}), _at("spaced DML, eval mode", spaced(by_running, s))]
 
 
-def education_arms(setting: Setting) -> dict[str, Recipe]:
+def education_arms(setting: Setting) -> list[Arm]:
     """11_education_distillation: spacing x growth, and labels alone for as many pictures. A student that grows sees
     fewer pictures in its lower grades, so it makes fewer updates."""
     if setting.schools is None:
-        return {}
+        return []
     ed = _labels(setting, setting.schools)
     s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
-    return {"baseline": baseline(ed), "baseline, images of ED": replace(baseline(ed), epochs=round(_studied(ed))),
-            "online ED": ed, f"spaced ED s={s:g}": spaced(ed, s), "offline ED": offline(ed),
-            "growth without KD": replace(ed, alpha=0.0),
-            "online schools": whole, f"spaced schools s={s:g}": spaced(whole, s)}
+    as_many = replace(baseline(ed), epochs=round(_studied(ed)))
+    return [*_named({"baseline": baseline(ed), "baseline, images of ED": as_many, "online ED": ed}),
+            _at("spaced ED", spaced(ed, s)),
+            *_named({"offline ED": offline(ed), "growth without KD": replace(ed, alpha=0.0), "online schools": whole}),
+            _at("spaced schools", spaced(whole, s))]
 
 
 def _studied(ed: Recipe) -> float:
@@ -235,38 +277,39 @@ def _studied(ed: Recipe) -> float:
     return sum(epochs * share for epochs, share in zip(grade_lengths(ed), known))
 
 
-def transformer_arms(setting: Setting) -> dict[str, Recipe]:
+def transformer_arms(setting: Setting) -> list[Arm]:
     """12_vision_transformers: clean and released, with and without idle updates. Idle updates without KD have a teacher
     that nobody asks. The data's own augmentation stays."""
     base = setting.transformer
     if base is None:
-        return {}
+        return []
     s = min(CONTROL_INTERVAL, base.epochs)
     online = online_kd(base)
     clean = spaced(online, s)
     released = replace(preset(clean, "released"), interval=s)  # but for V3
     if base.epochs < 100:  # at its teacher's rate (V21) a short run would give it 12% more, and no warm-up; 300, 0.3%
         released = replace(released, student_clock="own", extra_step=False)
-    return {"baseline": baseline(base), "online KD": online, f"spaced KD s={s:g}": clean, "offline KD": offline_kd(base),
-            "released online KD": preset(online, "released"), f"released spaced KD s={s:g}": released,
-            f"released, no idle updates s={s:g}": set_deviation(released, "V1", "clean"),
-            f"idle updates, no KD s={s:g}": replace(clean, alpha=0.0, idle_update="zero_grad")}
+    return [*_named({"baseline": baseline(base), "online KD": online}), _at("spaced KD", clean),
+            *_named({"offline KD": offline_kd(base), "released online KD": preset(online, "released")}),
+            _at("released spaced KD", released),
+            _at("released, no idle updates", set_deviation(released, "V1", "clean")),
+            _at("idle updates, no KD", replace(clean, alpha=0.0, idle_update="zero_grad"))]
 
 
-def beyond_arms(setting: Setting) -> dict[str, Recipe]:
+def beyond_arms(setting: Setting) -> list[Arm]:
     """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
     beside what is equal to it in the mean. All networks make as many updates. All but the baseline, which 02 has too,
     are scored once: an average takes long to score."""
     if not setting.dropout:
-        return {}
+        return []
     base, mean = _of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
     at_end, each = replace(base, eval_every=base.epochs), interval_batches(batches_per_epoch(base), SPACED_AVERAGE)
     plain, dense = replace(at_end, dropout=setting.dropout), ema(at_end)
-    return {"baseline": base, "dropout": plain, "spaced dropout": replace(plain, dropout_rule="sine"),
-            "dropout, equal mean": replace(plain, dropout=mean * setting.dropout),
-            "EMA's network": replace(at_end, start="teacher"), "EMA": dense,
-            f"spaced EMA s={SPACED_AVERAGE:g}": spaced(dense, SPACED_AVERAGE),
-            "EMA, equal horizon": replace(dense, ema_decay=equal_horizon(dense.ema_decay, max(each, 1)))}
+    as_old = replace(dense, ema_decay=equal_horizon(dense.ema_decay, max(each, 1)))
+    return [*_named({"baseline": base, "dropout": plain, "spaced dropout": replace(plain, dropout_rule="sine"),
+                     "dropout, equal mean": replace(plain, dropout=mean * setting.dropout),
+                     "EMA's network": replace(at_end, start="teacher"), "EMA": dense}),
+            _at("spaced EMA", spaced(dense, SPACED_AVERAGE)), *_named({"EMA, equal horizon": as_old})]
 
 
 def batches_per_epoch(recipe: Recipe) -> int:
@@ -275,7 +318,7 @@ def batches_per_epoch(recipe: Recipe) -> int:
     return -(-(images - round(recipe.val_fraction * images)) // recipe.batch_size)
 
 
-ARMS: dict[str, Callable[[Setting], dict[str, Recipe]]] = {
+ARMS: dict[str, Callable[[Setting], list[Arm]]] = {
     "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
     "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
     "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms,

@@ -159,13 +159,14 @@ def profile(name: str) -> Profile:
 
 @dataclass(frozen=True)
 class Row:
-    """One run of a grid."""
+    """One run of a grid. arm, family: see `arms.Arm`."""
 
     notebook: str
     setting: str
     arm: str
     seed: int
     recipe: Recipe
+    family: str = ""
 
 
 def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list[Row]:
@@ -185,10 +186,10 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
     if seeds < 0:
         raise InputError(f"seeds = {seeds} is out of range: give a positive count, or 0 for the profile's "
                          f"{chosen.seeds}.")
-    return [Row(name, setting.label, arm, seed, replace(recipe, seed=seed))
+    return [Row(name, setting.label, arm.name, seed, replace(arm.recipe, seed=seed), arm.family)
             for name, arms in ARMS.items() if notebook in (None, name)
-            for setting in chosen.settings
-            for arm, recipe in (arms(setting) if setting.base or arms is transformer_arms else {}).items()
+            for setting in chosen.settings if setting.base or arms is transformer_arms
+            for arm in arms(setting)
             for seed in map(tuning.check_seed, seeds_of(chosen, setting, name, seeds))]
 
 

@@ -10,19 +10,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..lab import study
-from ..report import figures, tables
+from ..report import figures, frames, text
 from ..store import records
 
 
 def show(table: pd.DataFrame) -> None:
     """A table as a reader sees it: numbers formatted, differences with their intervals."""
     from IPython.display import Markdown, display
-    display(Markdown(tables.markdown(table)))
+    display(Markdown(text.markdown(table)))
 
 
 def show_results(summary: pd.DataFrame) -> None:
     """A table of results in two parts: accuracies with their differences, then all that qualifies them."""
-    table = tables.formatted(summary)
+    table = text.formatted(summary)
     outcome = [name for name in table if name == "n" or name.startswith(("Test accuracy", "vs "))]
     keys = ["Setting", "Arm"]
     show(table[keys + outcome])
@@ -33,7 +33,7 @@ def show_results(summary: pd.DataFrame) -> None:
 class Results:
     """What a notebook's result section shows.
 
-    profiles: whose records. rows: the grid. records: run id -> record. runs, epochs: tidy frames, see tables.
+    profiles: whose records. rows: the grid. records: run id -> record. runs, epochs: tidy frames, see report/frames.py.
     """
 
     profiles: tuple[str, ...]
@@ -42,11 +42,11 @@ class Results:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        return tables.runs(self.rows, self.records)
+        return frames.runs(self.rows, self.records)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        return tables.epochs(self.rows, self.records)
+        return frames.epochs(self.rows, self.records)
 
     @property
     def ids(self) -> list[str]:
@@ -71,7 +71,7 @@ class Session:
     def __post_init__(self):
         study.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
         study.check_workers(self.workers)
-        figures.style()
+        figures.apply_style()
 
     @property
     def rows(self) -> list[study.Row]:
@@ -96,7 +96,7 @@ class Session:
         Args:
             measured: only profiles whose measures are published too.
         """
-        published = [name for name in tables.published_profiles()
+        published = [name for name in frames.published_profiles()
                      if not measured or records.published_file(name, "measures.npz").exists()]
         if self.profile != "smoke" or not published:
             return self.train()
@@ -106,9 +106,9 @@ class Session:
         """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
         profile's. Trains nothing."""
         if self.profile == "smoke":
-            return self._published(tables.published_profiles(), None)
+            return self._published(frames.published_profiles(), None)
         rows = study.grid(self.profile, seeds=self.seeds)
-        return Results((self.profile,), rows, tables.local_records(rows))
+        return Results((self.profile,), rows, frames.local_records(rows))
 
     def _published(self, profiles: list[str], name: str | None) -> Results:
         """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
@@ -142,7 +142,7 @@ class Session:
                 print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which say nothing about methods.")
             elif of:
                 kind = "just run" if name == self.profile else "published"
-                print(f"Profile {name}, {kind}: {len(of)} runs. {tables.hardware_and_versions(of)}.")
+                print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")
 
     def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
         """Keep a figure in build/<profile>/figures/ with the ids of the records it shows; in smoke nothing is kept."""
@@ -156,5 +156,5 @@ class Session:
             print(f"{len(table)} rows; the smoke profile keeps none.")
             return
         path = records.built(self.folder) / "tables" / f"{self.name}.csv"
-        tables.write(table, path)
+        text.write(table, path)
         print(f"Recorded {len(table)} rows in {path.relative_to(records.ROOT)}.")

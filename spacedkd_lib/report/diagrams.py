@@ -1,36 +1,36 @@
-"""Drawings of what a method is made of and when who learns: boxes for networks and maps, arrows for what flows.
+"""Drawings of what a method is made of: boxes for networks and maps, arrows for what flows.
 
-Shapes of maps are given as (C, H, W). Look and sizes are those of figures.py. No torch here.
+Shapes of maps are given as (C, H, W). No torch here.
 Taught in notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb, notebooks/12_vision_transformers.ipynb
 and notebooks/13_spacing_beyond_kd.ipynb.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence
+from typing import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from ..methods import dropout_ema
 from ..recipes import Recipe, released_dropout
-from ..schedule import Course, Event
-from ..statistics import mean_interval
-from .figures import COLOURS, PAGE, _draw_epochs, _draw_lanes, _mark, _say_n, look, style
+from .schedule_figures import grades, leads_in_epochs
+from .style import COLOURS, PAGE, apply_style, colour, legend_below, panels, points, say_n
 
+__all__ = ["averages", "dropout_rates", "grades", "group_accuracies", "growing_student", "leads_in_epochs", "patches",
+           "split_student"]
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
-SHADES = ("#C77C11", "#95560A", "#623400", "#2B1500")  # from short intervals to long ones; first, spaced EMA's look
+SHADES = (colour("spaced EMA s=0.1"), "#95560A", "#623400", "#2B1500")  # from short intervals to long ones
 BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
 
 
 def _canvas(height: float) -> tuple[Figure, plt.Axes]:
     """A figure a page wide, in whose axes one unit is one inch."""
-    style()
+    apply_style()
     fig = plt.figure(figsize=(PAGE, height))
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, PAGE), ylim=(0, height))
@@ -38,12 +38,16 @@ def _canvas(height: float) -> tuple[Figure, plt.Axes]:
     return fig, ax
 
 
-def _box(ax: plt.Axes, centre: Point, size: Point, text: str, shade: str, frozen: bool = False) -> None:
-    """A labelled box; dashed if nothing in it changes."""
+def _box(ax: plt.Axes, centre: Point, size: Point, text: str, shade: str, edge: str = "", rests: bool = False) -> None:
+    """A labelled box, dashed if it rests: nothing in it changes, or it is not in use yet."""
     (x, y), (width, height) = centre, size
-    ax.add_patch(plt.Rectangle((x - width / 2, y - height / 2), width, height, facecolor=shade + "22", edgecolor=shade,
-                               ls="--" if frozen else "-"))
+    ax.add_patch(plt.Rectangle((x - width / 2, y - height / 2), width, height, facecolor=shade, lw=0.9,
+                               edgecolor=edge or "black", ls="--" if rests else "-"))
     ax.text(x, y, text, ha="center", va="center", linespacing=1.1)
+
+
+def _tinted(ax: plt.Axes, centre: Point, size: Point, text: str, shade: str, rests: bool = False) -> None:
+    _box(ax, centre, size, text, shade + "22", shade, rests)
 
 
 def _arrow(ax: plt.Axes, *corners: Point, shade: str = "#444444", both: bool = False) -> None:
@@ -60,7 +64,7 @@ def _shape(what: str, shape: Sequence[int]) -> str:
 
 def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequence[int],
                   images: Sequence[int]) -> Figure:
-    """IE-KD: a teacher whose map a paraphraser turns into a factor, and a student whose map is split in two halves,
+    """Draw IE-KD: a teacher whose map a paraphraser turns into a factor, and a student whose map is split in two halves,
     one drawn to the factor and one pushed away from it, each through an encoder of its own.
 
     Args:
@@ -78,17 +82,17 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     fig, ax = _canvas(3.9)
     upper, inherit, explore, middle = 2.6, 1.55, 0.95, 1.25  # heights of the rows
     one, other, plain = COLOURS["inherit"], COLOURS["explore"], COLOURS["plain"]
-    _box(ax, (0.5, 1.93), (0.8, 0.5), _shape("images", images), plain)
-    _box(ax, (1.65, upper), (0.9, 0.5), "teacher", plain, frozen=True)
-    _box(ax, (2.95, upper), (0.9, 0.5), _shape("its map", teacher), plain, frozen=True)
-    _box(ax, (4.3, upper), (1.0, 0.5), "paraphraser's\nencoder", plain, frozen=True)
-    _box(ax, (5.7, upper), (0.9, 0.5), _shape("factor", factor), plain, frozen=True)
-    _box(ax, (4.3, 3.4), (1.0, 0.5), "paraphraser's\ndecoder", plain, frozen=True)
-    _box(ax, (1.65, middle), (0.9, 0.5), "student", plain)
+    _tinted(ax, (0.5, 1.93), (0.8, 0.5), _shape("images", images), plain)
+    _tinted(ax, (1.65, upper), (0.9, 0.5), "teacher", plain, rests=True)
+    _tinted(ax, (2.95, upper), (0.9, 0.5), _shape("its map", teacher), plain, rests=True)
+    _tinted(ax, (4.3, upper), (1.0, 0.5), "paraphraser's\nencoder", plain, rests=True)
+    _tinted(ax, (5.7, upper), (0.9, 0.5), _shape("factor", factor), plain, rests=True)
+    _tinted(ax, (4.3, 3.4), (1.0, 0.5), "paraphraser's\ndecoder", plain, rests=True)
+    _tinted(ax, (1.65, middle), (0.9, 0.5), "student", plain)
     for y, shade, name in ((inherit, one, "inheriting"), (explore, other, "exploring")):
-        _box(ax, (2.95, y), (0.9, 0.6), f"{name}\n{' × '.join(map(str, (channels // 2, *size)))}", shade)
-        _box(ax, (4.3, y), (1.0, 0.4), f"encoder $E_{name[0]}$", shade)
-        _box(ax, (5.7, y), (0.9, 0.4), " × ".join(map(str, factor)), shade)
+        _tinted(ax, (2.95, y), (0.9, 0.6), f"{name}\n{' × '.join(map(str, (channels // 2, *size)))}", shade)
+        _tinted(ax, (4.3, y), (1.0, 0.4), f"encoder $E_{name[0]}$", shade)
+        _tinted(ax, (5.7, y), (0.9, 0.4), " × ".join(map(str, factor)), shade)
         _arrow(ax, (3.4, y), (3.8, y), shade=shade)
         _arrow(ax, (4.8, y), (5.25, y), shade=shade)
     for row, into in ((upper, 2.05), (middle, 1.8)):
@@ -111,7 +115,7 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
 
 
 def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequence[int]) -> Figure:
-    """What of the network each grade uses, and who teaches it; dashed: there already, but not in use yet.
+    """Draw what of the network each grade uses, and who teaches it; dashed: there already, but not in use yet.
 
     Args:
         depths: stages in use, grade by grade.
@@ -124,7 +128,7 @@ def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequ
     if not len(depths) == len(outputs) == len(schools) or not depths:
         raise InputError(f"{len(depths)} depths, {len(outputs)} heads and {len(schools)} schools make no grades: give "
                          "one of each for every grade, at least one.")
-    style()
+    apply_style()
     columns, stages = min(len(depths), 3), max(depths)
     rows = -(-len(depths) // columns)
     high = max(stages + 3, len(schools) * 1.5)  # in boxes of a stage
@@ -143,10 +147,8 @@ def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequ
 
 
 def _block(ax: plt.Axes, x: float, y: float, height: float, text: str, shade: str, used: bool = True) -> None:
-    ax.add_patch(Rectangle((x, y), 0.95, height - 0.15, facecolor=shade if used else "white", lw=0.8,
-                           edgecolor="black" if used else "#999999", ls="-" if used else "--"))
-    ax.text(x + 0.475, y + height / 2 - 0.075, text, ha="center", va="center",
-            color="black" if used else "#666666", linespacing=1.15)
+    _box(ax, (x + 0.475, y + height / 2 - 0.075), (0.95, height - 0.15), text, shade if used else "white",
+         "black" if used else "#999999", rests=not used)
 
 
 def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str) -> None:
@@ -159,96 +161,30 @@ def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str
         _block(ax, 0, stage + 2, 1, f"stage {stage}", BODY, used=False)
 
 
-def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
-    """By how many epochs the teachers are ahead before each update of the student. Epochs, and not updates, as their
-    batches an epoch are not the student's.
-
-    >>> from spacedkd_lib.schedule import graded_schedule
-    >>> course = Course(((1, 1), (1, 2)), lessons=4)
-    >>> leads_in_epochs(graded_schedule(course, 1.0), course)
-    [1.0, 1.0, 0.5]
-    """
-    taught, leads = 0.0, []
-    for kind, index, _ in events:
-        if kind == "teach":
-            taught = (index + 1) / course.lessons if course.lessons else _epochs(course, index + 1)
-        elif kind == "learn":
-            leads.append(taught - _epochs(course, index))
-    return leads
-
-
-def _epochs(course: Course, batch: int) -> float:
-    """Epochs of the student's data before a batch of its own."""
-    done, total = course.progress(batch, restart=False)
-    return done / total * course.epochs
-
-
-def grades(events: Iterable[Event], course: Course) -> Figure:
-    """When the teachers and a student that grows are updated, and by how many epochs the teachers are ahead at each
-    update of the student. Blocks alternate in colour; black lines: growth.
-
-    Args:
-        events: see `schedule.graded_schedule`.
-        course: the run's.
-    """
-    events = list(events)
-    updates = [event for event in events if event.kind in ("teach", "learn")]
-    times = np.cumsum([0] + [event in ("teach", "learn") for event, *_ in events])[:-1]  # updates before each event
-    style()
-    fig, (lanes, lead) = plt.subplots(2, 1, figsize=(PAGE, 2.4), layout="constrained", height_ratios=[1, 1])
-    _draw_lanes(lanes, updates, np.arange(len(updates)))
-    lanes.set_yticks([0.25, 1.25], ["student", "teachers"])
-    learned = [time for time, event in enumerate(updates) if event.kind == "learn"]
-    ahead = leads_in_epochs(updates, course)
-    lead.plot(learned, ahead, "k.", ms=2)
-    lead.axhline(np.mean(ahead), color="#555555", lw=1, ls="--")
-    lead.set_title(f"mean lead {np.mean(ahead):.2f} epochs", fontsize=8, loc="right", pad=2)
-    lead.set(ylabel="lead (epochs)", ylim=(0, 1.15 * max(ahead)),
-             xlabel="time, in updates; ticks: epochs, with their replays; black lines: the student grows")
-    lead.yaxis.set_major_locator(MaxNLocator(3))
-    _draw_epochs(lanes, lead, [(time, e.index) for time, e in zip(times, events) if e.kind == "epoch"])
-    for time in (time for time, event in zip(times, events) if event.kind == "grow"):
-        lanes.axvline(time, color="black", lw=1.2)
-        lead.axvline(time, color="black", lw=1.2)
-    return fig
-
-
 def group_accuracies(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Test accuracy of each group of classes at the end of each grade from its own on: mean over seeds and 95% t
-    interval.
+    """Draw the test accuracy of each group of classes at the end of each grade from its own on: mean over seeds and 95%
+    t interval.
 
     Args:
         frame: from `tables.by_grade`, a line a run.
         names: arms to draw; those without runs are left out.
     """
-    style()
-    panels = list(frame[frame["arm"].isin(names)].groupby(["setting", "group"], sort=False))
-    columns = max(min(len(panels), 3), 1)
-    rows = max(-(-len(panels) // columns), 1)
-    fig, axes = plt.subplots(rows, columns, figsize=(PAGE, 1.9 * rows + 0.8), squeeze=False, layout="constrained")
-    counts, shown = [], [arm for arm in names if arm in set(frame["arm"])]
-    for ax in axes.flat[len(panels):]:
-        ax.set_axis_off()
-    for ax, ((setting, group), part) in zip(axes.flat, panels):
-        ax.set_title(f"{setting}: group {group}")
-        for i, arm in enumerate(shown):
-            found = {g: mean_interval(v) for g, v in part[part["arm"] == arm].groupby("grade")["accuracy"]}
-            at = {g: g + 0.5 * ((i + 0.5) / len(shown) - 0.5) for g in found}
-            ax.plot(list(at.values()), [v.mean for v in found.values()], color=look(arm)[0], lw=0.8, alpha=0.6)
-            for g, interval in found.items():
-                _mark(ax, arm, interval, x=at[g])
-                counts.append(interval.n)
-        ax.set(xlabel="end of grade", ylabel="accuracy (%)", xlim=(0.5, frame["grade"].max() + 0.5))
+    kept = frame[frame["arm"].isin(names)]
+    shown = [arm for arm in names if arm in set(kept["arm"])]
+    parts = dict(list(kept.groupby(["setting", "group"], sort=False)))
+    fig, axes = panels([f"{setting}: group {group}" for setting, group in parts], [2.1] * len(parts), columns=3)
+    for ax, part in zip(axes, parts.values()):
+        points(ax, part, "grade", "accuracy", shown, dodge=0.5, linestyle="-", linewidth=0.8)
+        ax.set(xlabel="end of grade", ylabel="accuracy (%)")
         ax.set_ylim(max(ax.get_ylim()[0], 0), min(ax.get_ylim()[1], 100))  # intervals of few seeds go beyond
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y")
-    marks = [plt.Line2D([], [], color=look(arm)[0], marker=look(arm)[1], ls="") for arm in shown]
-    fig.legend(marks, shown, loc="outside lower center", ncols=2, title=f"mean over seeds; {_say_n(counts)}")
+    counts = kept.groupby(["setting", "arm", "grade", "group"]).size()
+    legend_below(fig, shown, f"mean over seeds; {say_n(counts)}")
     return fig
 
 
 def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
-    """A transformer's view of a picture: where it is cut, the tokens in their order, and who attends to whom.
+    """Draw a transformer's view of a picture: where it is cut, the tokens in their order, and who attends to whom.
 
     Args:
         image: [H, W] of one grey channel, H = W.
@@ -264,7 +200,7 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
         raise InputError(f"An image {list(np.shape(image))}, patches of {side} pixels and attention "
                          f"{list(np.shape(attention))} do not fit: give a square image, a side that divides it, and as "
                          "many rows and columns as there are patches, and one more.")
-    style()
+    apply_style()
     fig, (whole, cut, seen) = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
     low, high = np.min(image), np.max(image)
     whole.imshow(image, cmap="gray", extent=(0, across, across, 0))
@@ -289,21 +225,18 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
 
 def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
     """Shares as shades, and in numbers where there is room."""
-    tokens = len(attention)
-    ax.imshow(attention, cmap="Blues", vmin=0)
-    if tokens <= 6:
-        for (row, column), share in np.ndenumerate(attention):
-            ax.text(column, row, f"{share:.2f}", ha="center", va="center",
-                    color="white" if share > 0.6 * attention.max() else "black")
-    shown = range(0, tokens, -(-tokens // 9))
-    names = ["class", *range(1, tokens)]
-    ax.set_xticks(shown, [names[k] for k in shown])
-    ax.set_yticks(shown, [names[k] for k in shown])
+    names, every = ["class", *range(1, len(attention))], -(-len(attention) // 9)
+    sns.heatmap(attention, vmin=0, cmap="Blues", annot=len(attention) <= 6, fmt=".2f", annot_kws={"size": 8}, cbar=False,
+                square=True, ax=ax)
+    shown = range(0, len(attention), every)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks([k + 0.5 for k in shown], [names[k] for k in shown], rotation=0)
+    ax.tick_params(length=0)
     ax.set_title("attention: rows ask columns")
 
 
 def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, shown: int = 3) -> Figure:
-    """The rate of spaced dropout: by updates, beside constant ones of its peak and of its mean; by batches as the
+    """Draw the rate of spaced dropout: by updates, beside constant ones of its peak and of its mean; by batches as the
     released program counts them, tests shaded (B2); and the mean rate in each epoch's test.
 
     Args:
@@ -311,10 +244,10 @@ def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, sho
         batches_per_epoch, test_batches: L, and batches of a test.
         shown: epochs of the first two pictures.
     """
-    style()
+    apply_style()
     fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0),
                                    layout="constrained", width_ratios=[1.7, 1])
-    spaced, constant, mean = (look(arm)[0] for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
+    spaced, constant, mean = (colour(arm) for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
     one = batches_per_epoch + test_batches
     released = released_dropout(recipe, batches_per_epoch)
     axes["clean"].plot([dropout_ema.dropout_rate(recipe, t, batches_per_epoch) for t in range(shown * batches_per_epoch)],
@@ -346,7 +279,7 @@ def _legend_above(ax: plt.Axes) -> None:
 
 
 def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:
-    """How much of an average at the end of a run is younger than an age; and how much of one that is not debiased is
+    """Draw how much of an average at the end of a run is younger than an age; and how much of one that is not debiased is
     still the initialisation, over the run.
 
     Args:
@@ -355,14 +288,14 @@ def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Se
         batches_per_epoch: L.
         others: more intervals for the second picture.
     """
-    style()
+    apply_style()
     fig, (weights, left) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", width_ratios=[1.4, 1])
     a, total, K = recipe.ema_decay, recipe.epochs * batches_per_epoch, int(interval * batches_per_epoch)
     for arm, decay, every, ls in ((f"spaced EMA s={interval:g}", a, K, "-"), ("EMA", a, 1, "-"),
                                   ("EMA, equal horizon", dropout_ema.equal_horizon(a, K), 1, "--")):
         younger = np.cumsum(dropout_ema.average_weights(decay, True, total // every)[:0:-1])  # the newest first
         ages = (np.arange(len(younger)) * every + 1) / batches_per_epoch
-        weights.plot(ages, 100 * younger, color=look(arm)[0], ls=ls, label=arm, drawstyle="steps-post")
+        weights.plot(ages, 100 * younger, color=colour(arm), ls=ls, label=arm, drawstyle="steps-post")
     weights.set(xscale="log", ylim=(0, 105), xlabel="age (epochs before the end)",
                 ylabel="weight of younger networks (%)")
     _legend_above(weights)

@@ -1,9 +1,8 @@
 """Measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training; and what
 idle updates do to a network.
 
-In the style of `figures`; nothing here needs torch. Each function takes what `Session.measures` returns, beside the
-runs they belong to. Taught in notebooks/06_loss_landscape.ipynb and (idle updates)
-notebooks/12_vision_transformers.ipynb.
+Each function takes what `Session.measures` returns, beside the runs they belong to. No torch here. Taught in
+notebooks/06_loss_landscape.ipynb and, idle updates, notebooks/12_vision_transformers.ipynb.
 """
 
 from __future__ import annotations
@@ -13,12 +12,16 @@ from typing import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..statistics import correlation, mean_interval
-from .figures import PAGE, _panels, _say_n, _settings, colour, look, style
+from ..statistics import correlation
+from .figures import curves
+from .style import (
+    LINES, PAGE, apply_style, by_arm, colour, legend_below, panels, say_n, settings_of, style_of, t_interval,
+)
 
 Values = Mapping[str, np.ndarray]
 
@@ -33,13 +36,13 @@ def _logarithmic(axis: Axis) -> None:
 
 
 def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
-    """Filter-normalised planes side by side: above the surfaces, below their contours; one scale for all.
+    """Draw filter-normalised planes side by side: above the surfaces, below their contours; one scale for all.
 
     Args:
         titled: title -> "steps" [n], "loss" [n, n] in nats.
         highest: losses above it are drawn as it, nats.
     """
-    style()
+    apply_style()
     fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / max(len(titled), 1)), layout="constrained")
     levels = np.linspace(0, highest, 17)
     for k, (title, values) in enumerate(titled.items()):
@@ -61,7 +64,7 @@ def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
 
 def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labels: tuple[str, str],
           pick=lambda values: values) -> Figure:
-    """A curve for each arm: mean over seeds, its 95% t interval as a band.
+    """Draw a curve for each arm: mean over seeds, its 95% t interval as a band.
 
     Args:
         frame: from `tables.runs`, of one notebook.
@@ -70,56 +73,42 @@ def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labe
         labels: of the two axes.
         pick: chooses among a run's values first.
     """
-    settings = _settings(frame[frame["run_id"].isin(list(found))])
-    fig, axes = _panels(settings, [2.1] * len(settings))
-    counts, drawn = {ax: [] for ax in axes}, {}
-    for ax, setting in zip(axes, settings):
-        for arm, part in frame[frame["setting"] == setting].groupby("arm", sort=False):
-            values = [pick(found[run]) for run in part["run_id"] if run in found]
-            if not values:
-                continue
-            curves = np.array([np.reshape(v[y], (len(v[x]), -1)).mean(axis=1) for v in values])  # [seeds, points]
-            mean, low, high = np.array([mean_interval(column)[:3] for column in curves.T]).T
-            shade, marker = look(arm)
-            ax.fill_between(values[0][x], low, high, color=shade, alpha=0.12, lw=0)
-            drawn[arm], = ax.plot(values[0][x], mean, color=shade, marker=marker, markevery=len(mean) // 8 + 1)
-            counts[ax].append(len(values))
-        ax.set(xlabel=labels[0], ylabel=labels[1])
-        ax.grid(axis="y")
-    if drawn:
-        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2,
-                   title=f"mean over seeds; {_say_n(counts)}")
-    return fig
+    parts = [frame[["setting", "arm", "seed"]][:0].assign(x=0.0, y=0.0)]
+    for _, run in frame[frame["run_id"].isin(list(found))].iterrows():
+        values = pick(found[run["run_id"]])
+        means = np.reshape(values[y], (len(values[x]), -1)).mean(axis=1)
+        parts.append(pd.DataFrame({"x": values[x], "y": means}).assign(**run[["setting", "arm", "seed"]]))
+    tidy = pd.concat(parts if len(parts) == 1 else parts[1:], ignore_index=True)
+    return curves(tidy, list(dict.fromkeys(tidy["arm"])), "x", "y", labels)
 
 
 def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
-    """Test accuracy against a measure, each run a point, arms in their looks; the correlation over all runs.
+    """Draw test accuracy against a measure, each run a point, and a regression on the measure's logarithm; the
+    correlation over all runs in the title.
 
     Args:
         frame: a line a run: setting, arm, test_accuracy and the measure.
         x: column of the measure, drawn on a logarithmic scale.
         label: of the axis.
     """
-    settings, drawn = _settings(frame), {}
-    fig, axes = _panels(settings, [2.4] * len(settings))
+    settings, arms = settings_of(frame), list(dict.fromkeys(frame["arm"]))
+    fig, axes = panels(settings, [2.4] * len(settings))
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
-        for arm, runs in part.groupby("arm", sort=False):
-            shade, marker = look(arm)
-            drawn[arm], = ax.plot(runs[x], runs["test_accuracy"], marker, color=shade, mec="white", mew=0.4)
-        r = correlation(np.log(part[x]), part["test_accuracy"])
+        sns.regplot(part, x=x, y="test_accuracy", logx=True, scatter=False, ci=None, color="#b0b0b0", ax=ax)
+        sns.scatterplot(part, x=x, y="test_accuracy", **by_arm(arms), s=20, ax=ax)
         _logarithmic(ax.xaxis)
         ax.set(xlabel=label, ylabel="test accuracy (%)")
+        r = correlation(np.log(part[x]), part["test_accuracy"])
         ax.set_title(f"{setting}\nr = {r:.2f}, {len(part)} runs")
         ax.grid()
-    if drawn:
-        fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
+    legend_below(fig, arms)
     return fig
 
 
 def spectra(titled: Mapping[str, Values]) -> Figure:
-    """Spectral densities of Hessians, one line each, on a logarithmic scale."""
-    fig, (ax,) = _panels([""], [2.1])
+    """Draw spectral densities of Hessians, one line each, on a logarithmic scale."""
+    fig, (ax,) = panels([""], [2.1])
     for arm, values in titled.items():
         ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
     ax.set(yscale="log", ylim=(1e-7, 1), xlabel="eigenvalue of the Hessian", ylabel="density")
@@ -128,67 +117,61 @@ def spectra(titled: Mapping[str, Values]) -> Figure:
 
 
 def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
-    """Curvature of student and teacher along training, a panel for each measure; bars of two standard errors where
-    there are some ("<measure>_se").
+    """Draw the curvature of student and teacher along training, a panel for each measure; bars of two standard errors
+    where there are some ("<measure>_se").
 
     Args:
         titled: arm -> "role", "epoch" and the measures, one entry a point.
         columns: measure -> label.
     """
-    fig, axes = _panels(list(columns.values()), [1.9] * len(columns))
+    fig, axes = panels(list(columns.values()), [1.9] * len(columns))
+    styles = {f"{arm}, {role}": (*style_of(arm), dashes) for arm in titled
+              for role, dashes in (("student", "-"), ("teacher", ":"))}
     for ax, name in zip(axes, columns):
-        for arm, values in titled.items():
-            for role, dashes in (("student", "-"), ("teacher", ":")):
-                of = values["role"] == role
-                error = 2 * values[f"{name}_se"][of] if f"{name}_se" in values else None
-                ax.errorbar(values["epoch"][of], values[name][of], error, fmt=dashes + look(arm)[1], color=colour(arm),
-                            elinewidth=0.6, label=f"{arm}, {role}")
+        for line, (shade, marker, dashes) in styles.items():
+            arm, _, role = line.rpartition(", ")
+            values, of = titled[arm], titled[arm]["role"] == role
+            error = 2 * values[f"{name}_se"][of] if f"{name}_se" in values else None
+            ax.errorbar(values["epoch"][of], values[name][of], error, fmt=dashes + marker, color=shade, elinewidth=0.6)
         _logarithmic(ax.yaxis)
         ax.set(xlabel="epochs of its own updates")
         ax.grid(axis="y")
-    if titled:
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
+    legend_below(fig, styles, styles=styles, ncols=1)
     return fig
 
 
 def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure:
-    """A group of bars for each condition, a bar for each arm: mean over seeds and 95% t interval.
+    """Draw a group of bars for each condition, a bar for each arm: mean over seeds and 95% t interval.
 
     Args:
         frame: a line a run and condition: setting, arm, seed, the condition and the column.
         condition: column that names the groups.
         column, label: what is drawn, and the axis.
     """
-    settings = _settings(frame)
+    means = frame.groupby(["setting", "arm", condition, "seed"], sort=False)[column].mean().reset_index()
+    settings, arms = settings_of(frame), list(dict.fromkeys(frame["arm"]))
     many = frame[condition].nunique() > 5  # then their names stand upright
-    fig, axes = _panels(settings, [2.1 + 0.7 * many] * len(settings))
+    fig, axes = panels(settings, [2.1 + 0.7 * many] * len(settings), width=PAGE)
     counts = {}
-    fig.set_figwidth(PAGE)
     for ax, setting in zip(axes, settings):
-        part = frame[frame["setting"] == setting]
-        arms, groups = list(dict.fromkeys(part["arm"])), list(dict.fromkeys(part[condition]))
-        for k, arm in enumerate(arms):
-            at = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * 0.8 / len(arms)
-            of = part[part["arm"] == arm].groupby([condition, "seed"])[column].mean()
-            found = [mean_interval(of.get(group, [])) for group in groups]
-            ax.bar(at, [i.mean for i in found], 0.8 / len(arms), yerr=[i.mean - i.low for i in found],
-                   color=colour(arm), error_kw={"lw": 0.7}, label=arm)
-            counts.setdefault(ax, []).extend(i.n for i in found)
+        part = means[means["setting"] == setting]
+        groups = list(dict.fromkeys(frame.loc[frame["setting"] == setting, condition]))
+        sns.barplot(part, x=condition, y=column, order=groups, **by_arm(dict.fromkeys(part["arm"]), style=False),
+                    errorbar=t_interval, err_kws={"linewidth": 0.7}, saturation=1, ax=ax)
         ax.set_xticks(range(len(groups)), [str(group).replace("_", " ") for group in groups], rotation=90 * many)
-        ax.set_ylabel(label)
+        ax.set(xlabel="", ylabel=label)
         ax.grid(axis="y")
-    if settings:
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-                   title=f"mean over seeds; {_say_n(counts)}")
+        counts[ax] = part.groupby(["arm", condition]).size()
+    legend_below(fig, arms, f"mean over seeds; {say_n(counts)}", ncols=3)
     return fig
 
 
-IDLE_PARTS = {"all": ("as released", "#D55E00", "-"), "momentum": ("momentum only", "#0072B2", "--"),
-              "decay": ("decay only", "#009E73", "-.")}
+IDLE_PARTS = {"all": ("as released", LINES[1], "-"), "momentum": ("momentum only", LINES[0], "--"),
+              "decay": ("decay only", LINES[2], "-.")}
 
 
 def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figure:
-    """A network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what it
+    """Draw a network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what it
     still knows.
 
     Args:
@@ -196,7 +179,7 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
         resumed: from `idle.resumed`; lengths are shown one by one and as a mean that runs over a tenth of them.
         limit: how far momentum alone carries it, in updates: `idle.coasting()`.
     """
-    style()
+    apply_style()
     fig, (far, long, known) = plt.subplots(1, 3, figsize=(PAGE, 2.9), layout="constrained")
     for part, (name, shade, dashes) in IDLE_PARTS.items():
         of = moved[moved["part"] == part]
@@ -205,7 +188,7 @@ def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figu
     far.axhline(limit, color="black", lw=0.8, ls=":", label=f"momentum, closed form: {limit:.2f}")
     long.plot(resumed["update"], resumed["length"], ".", color="#999999", ms=3, label="measured, one update")
     smooth = resumed["length"].rolling(max(len(resumed) // 10, 1), center=True, min_periods=1).mean()
-    long.plot(resumed["update"], smooth, color="#CC79A7", label="measured, running mean")
+    long.plot(resumed["update"], smooth, color=LINES[3], label="measured, running mean")
     long.plot(resumed["update"], resumed["predicted"], color="black", ls="--", label="predicted, second moment alone")
     long.axhline(1, color="#999999", lw=0.8)
     for ax in (far, known):

@@ -1,0 +1,130 @@
+"""Records -> tidy data frames: a line a run, an epoch, a condition or a grade. No torch here."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Iterable
+
+import pandas as pd
+
+from ..errors import InputError, nearest
+from ..lab import study
+from ..store import records
+from ..store.records import Record
+from .text import write
+
+KEYS = ["notebook", "setting", "arm", "seed", "run_id"]
+OF_ARM = ["family", "interval"]  # see `arms.Arm`; epochs
+PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
+BY_SIZE = ("paper", "core", "study", "cifar100-slice", "quick")  # profiles with results, the largest first
+
+
+def _keys(row: study.Row) -> dict:
+    values = row.notebook, row.setting, row.arm, row.seed, row.recipe.run_id, row.family, row.recipe.interval
+    return dict(zip(KEYS + OF_ARM, values))
+
+
+REPORTS = {  # what is called a run's test accuracy: name -> of its record (A5, A22)
+    "last": lambda record: record.summary["test_accuracy"],  # ours: the headline everywhere
+    "best_on_val": lambda record: record.summary["best_on_val_accuracy"],
+    "best_on_test": lambda record: record.summary["best_on_test_accuracy"],  # released online program
+    "last_ensemble": lambda record: record.summary["ensemble_test_accuracy"],
+    "best_ensemble_on_test": lambda record: max(row["ensemble_test_accuracy"] for row in record.epochs
+                                                if "ensemble_test_accuracy" in row),  # released self-KD program
+}
+
+
+def runs(rows: list[study.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
+    """Return one line for each grid row whose record exists, in grid order: its keys, all summary numbers (see
+    `train.summarise`), data set, device, threads and seconds from its provenance, and family and interval of its arm.
+
+    Args:
+        rows: of a grid.
+        found: run id -> record.
+        report: one of `REPORTS`, which becomes the column test_accuracy that all comparisons read. Runs that do not
+            have it (no validation images, a single exit) are left out.
+
+    Raises:
+        InputError: an unknown report.
+    """
+    if report not in REPORTS:
+        raise InputError(nearest("report", report, REPORTS))
+    have = [(row, found[row.recipe.run_id]) for row in rows if row.recipe.run_id in found]
+    numbers = list(dict.fromkeys(["test_accuracy", *(name for _, record in have for name in record.summary)]))
+    lines = []
+    for row, record in have:
+        with suppress(KeyError, ValueError):  # ValueError: the maximum of no epoch
+            reported = {"test_accuracy": REPORTS[report](record)}
+            lines.append(_keys(row) | record.summary | reported
+                         | {name: record.provenance.get(name) for name in PROVENANCE})
+    return pd.DataFrame(lines, columns=KEYS + numbers + PROVENANCE + OF_ARM)
+
+
+def epochs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
+    """Return one line for each epoch of each grid row whose record exists; NaN where an epoch was not evaluated."""
+    lines = [_keys(row) | epoch for row in rows if row.recipe.run_id in found
+             for epoch in found[row.recipe.run_id].epochs]
+    names = dict.fromkeys([*KEYS, *OF_ARM, "epoch", *(name for line in lines for name in line)])
+    return pd.DataFrame(lines, columns=list(names))
+
+
+def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
+    """The runs of a frame that were measured, with each single number of a measure as a column.
+
+    Args:
+        frame: from `runs`.
+        found: run id -> name -> array, as from `notebook.Session.measures`.
+    """
+    lines = [{"run_id": run_id, **{name: float(value) for name, value in values.items() if value.ndim == 0}}
+             for run_id, values in found.items()]
+    return frame.merge(pd.DataFrame(lines, columns=lines[0] if lines else ["run_id"]), on="run_id")
+
+
+def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
+    """One line for each run and condition under which it was scored (measure "robustness"): the run's keys, then kind,
+    name, severity, radius, accuracy, nll, ece and agreement."""
+    lines = [{**run, **{name: values[name][i] for name in values}}
+             for run in frame[KEYS].to_dict("records") if (values := found.get(run["run_id"]))
+             for i in range(len(values["kind"]))]
+    return pd.DataFrame(lines)
+
+
+def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy of each group of classes at the end of each grade from its own on: a line a run, grade and group,
+    of the runs whose student grows; in percent.
+
+    Args:
+        frame: from `runs`.
+    """
+    pattern, lines = re.compile(r"grade(\d+)_test_group(\d+)_accuracy"), []
+    columns = {name: tuple(map(int, found.groups())) for name in frame if (found := pattern.fullmatch(name))}
+    for run in frame.to_dict("records"):
+        cells = {place: run[name] for name, place in columns.items() if run[name] == run[name]}
+        if cells:
+            last = max(grade for grade, _ in cells) + 1
+            cells |= {(last, k): run[f"test_group{k}_accuracy"] for k in range(1, last + 1)}
+        lines += [[*(run[key] for key in ("setting", "arm", "seed")), grade, k, accuracy]
+                  for (grade, k), accuracy in sorted(cells.items()) if k <= grade]
+    return pd.DataFrame(lines, columns=["setting", "arm", "seed", "grade", "group", "accuracy"])
+
+
+# This machine's records, and the published ones
+
+def local_records(rows: Iterable[study.Row]) -> dict[str, Record]:
+    """Run id -> finished local record of these rows."""
+    found = {recipe.run_id: records.load(recipe) for recipe in study.unique(rows)}
+    return {run_id: record for run_id, record in found.items() if record}
+
+
+def published_profiles() -> list[str]:
+    """Profiles with published records, the largest first."""
+    return [name for name in BY_SIZE if records.published_file(name).exists()]
+
+
+def write_runs(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
+    """All records of a profile as runs.csv, a line a run; epochs and times stay in the records. Notebooks 06 and 07
+    measure runs of 05, which are not told again."""
+    rows = [row for row in rows if row.notebook not in study.MEASURING]
+    write(runs(rows, found).drop(columns=["seconds", *OF_ARM]).drop_duplicates(), folder / "runs.csv")

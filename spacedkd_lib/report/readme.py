@@ -1,0 +1,142 @@
+"""What README.md and results/README.md show, in Markdown. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Iterable, Iterator
+
+import pandas as pd
+
+from ..errors import InputError
+from ..lab import claims, study
+from ..statistics import paired_by_seed
+from ..store import records
+from ..store.records import Record
+from .comparisons import DISTILLED, REFERENCE, summary
+from .frames import published_profiles, runs
+from .side_by_side import network
+from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
+
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+NOTHING = "No results are published yet.\n"
+RULE = (f"A claim is supported if its interval lies above zero, refuted if it lies below {claims.MIN_EFFECT:g} points, "
+        "and inconclusive otherwise. Intervals and verdicts are corrected over the three claims of a setting. "
+        "Differences are in points of test accuracy, paired by seed.\n")
+PAPER = (  # method, largest gain on Tiny-ImageNet in points, recommended s in epochs; and family and arm here
+    ("online KD", 2.31, 1.5, "spaced KD", "online KD, asked before"),  # as the released program asks
+    ("self KD", 3.34, 4.0, "spaced self KD", "self KD"))
+NEAREST = ("tiny-imagenet", "cifar100", "glyphs", "digits")  # data sets, by how near they are to the paper's
+READ = ("Of the paper we read the abstract, the README and the programs, not the full text. Ours is the published "
+        "setting nearest to its data, with a 95% interval over seeds. Online KD asks its teacher as the released "
+        "program does.\n")
+
+
+def readme_block(profiles: Iterable[str]) -> str:
+    """What is public of the paper beside ours, the primary family, and what the numbers come from, in Markdown."""
+    shown = list(_published(profiles))
+    if not shown:
+        return NOTHING
+    frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
+    parts, judged = [READ, markdown(paper_and_ours(frame))], claims.judged(frame)
+    if len(judged):
+        parts += [RULE, markdown(claims.matrix(judged))]
+    sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
+               for name, found, _ in shown]
+    return "\n".join([*parts, " ".join(sources) + "\n"])
+
+
+def results_block(profiles: Iterable[str]) -> str:
+    """The primary family, the lead-lag law, and each published profile's arms of notebooks 05 and 04 with what their
+    numbers come from; links start in results/."""
+    shown = list(_published(profiles))
+    if not shown:
+        return NOTHING
+    frame, parts = pd.concat([frame for *_, frame in shown], ignore_index=True), []
+    judged, predicted = claims.judged(frame), claims.predictions(frame)
+    if len(judged):
+        parts += ["### The primary family\n", RULE, markdown(judged.drop(columns=["Arm", "Against", "Runs"]))]
+    if len(predicted):
+        parts += ["### The lead-lag law\n", markdown(predicted), markdown(claims.score(predicted))]
+    for name, found, _ in shown:
+        parts += [f"### Profile {name}\n", _arms(name, found), _sources(name, found.values())]
+    return "\n".join(filter(None, parts))
+
+
+def _published(profiles: Iterable[str]) -> Iterator[tuple[str, dict[str, Record], pd.DataFrame]]:
+    """Each profile with its published records and their runs; of quick only what study, the same data at length, does
+    not show better."""
+    names = list(profiles)
+    for name in names:
+        found = records.read_published(name) if name != "quick" or "study" not in names else {}
+        if found:
+            yield name, found, runs(study.grid(name), found)
+
+
+def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
+    """The paper's gains by spacing beside those of our setting that is nearest to its data; of several intervals the
+    one nearest to its recommendation. Empty where nothing was run.
+
+    Args:
+        frame: from `runs`.
+    """
+    lines = []
+    for method, gain, s, spaced, plain in PAPER:
+        ours = _nearest_gain(frame, spaced, plain, s)
+        lines.append({"Gain of spacing over": method, "Paper, Tiny-ImageNet (points)": f"up to {gain}",
+                      "Its s (epochs)": f"{s:g}", **dict(zip(("Ours (points)", "n", "Our s (epochs)", "Data"), ours))})
+    return pd.DataFrame(lines)
+
+
+def _nearest_gain(frame: pd.DataFrame, spaced: str, plain: str, s: float) -> tuple[str, str, str, str]:
+    """Difference, pairs, interval and setting."""
+    ahead = frame[(frame["family"] == spaced) & frame["notebook"].isin(("04_self_kd", "05_spaced_kd"))]
+    for dataset in NEAREST:
+        for (setting, notebook), part in ahead[ahead["dataset"] == dataset].groupby(["setting", "notebook"], sort=False):
+            nearest = part.loc[(part["interval"] - s).abs().idxmin()]
+            own = frame[(frame["setting"] == setting) & (frame["notebook"] == notebook)]
+            i = paired_by_seed(own, nearest["arm"], plain)
+            if i.n:
+                return difference_in_words(*i[:3], i.n, i.n), str(i.n), f"{nearest['interval']:g}", setting
+    return "", "", "", ""
+
+
+def _arms(name: str, published: dict[str, Record]) -> str:
+    """Every published arm of notebooks 05 and 04, in Markdown."""
+    parts = []
+    for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
+        if rows := [row for row in study.grid(name, notebook) if row.recipe.run_id in published]:
+            of = {(row.setting, row.arm): row.recipe for row in rows}
+            shown = formatted(summary(runs(rows, published)))
+            recipes = [of[key] for key in zip(shown["Setting"], shown["Arm"])]
+            parts.append(pd.DataFrame({
+                "Data": shown["Setting"], "Network": [network(recipe) for recipe in recipes],
+                "Epochs": [recipe.epochs for recipe in recipes], "Method": shown["Arm"], "n": shown["n"],
+                f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
+                f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t]"],
+                "vs online or self KD": shown.get(f"vs {distilled} [95% t]", "")}))
+    return markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])) if parts else ""
+
+
+def _sources(name: str, used: Iterable[Record]) -> str:
+    """What the numbers of a table mean, and where they come from."""
+    of = [record.provenance for record in used]
+    data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
+    tables = f"{name}/tables"
+    return ("Last epoch, n seeds; paired differences in points and their 95% t intervals. "
+            f"{hardware_and_versions(of)}; data SHA-256: {data}."
+            + f" All arms and what qualifies them: [tables]({tables})."
+            * (records.ROOT / "results" / tables).exists() + "\n")
+
+
+def update_readme(path: Path, block: Callable[[Iterable[str]], str]) -> None:
+    """Set what stands between the two result marks of a file to what `block` says of the published profiles.
+
+    Raises:
+        InputError: there is no such file, or it lacks a mark.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise InputError(f"{path.name} lacks the marks {START} and {END}: put both where the results belong.")
+    records.write_atomically(path, f"{before}{start}\n\n{block(published_profiles())}\n{end}{after}")
