@@ -136,7 +136,7 @@ def test_epochs_have_one_line_each():
 def test_summary_against_its_definition():
     frame = tables.runs(SPACED, SPACED_RECORDS)
     table = tables.summary(frame)
-    in_order = [arm for setting in study.profile("study").settings for arm in names(arms.spaced_arms(setting))]
+    in_order = [arm for setting in study.profile("study").settings for arm in names(arms.arms_of(setting, "05_spaced_kd"))]
     assert table["Arm"].tolist() == in_order and not [name for name in table if "p (" in name]
     line = table[(table["Setting"] == "glyphs") & (table["Arm"] == "spaced KD s=1.5")].iloc[0]
     arm = accuracies(frame, "spaced KD s=1.5")
@@ -461,7 +461,7 @@ def test_results_block(place):
     predictions, score = law.strip().split("\n\n")
     assert len(cells(predictions)) == 2 + len(claims.PREDICTIONS) and cells(score)[0][0] == "Theory"
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}
-    arms_of = [(s.label, arm) for s in study.profile("study").settings for arm in names(arms.spaced_arms(s))]
+    arms_of = [(s.label, arm) for s in study.profile("study").settings for arm in names(arms.arms_of(s, "05_spaced_kd"))]
     assert list(lines) == arms_of and len(cells(rest)) == 2 + len(arms_of) + 5
     frame = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd'")
     i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))

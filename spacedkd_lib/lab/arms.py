@@ -122,13 +122,11 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
 
 def baseline_arms(setting: Setting) -> list[Arm]:
     """02_baselines: labels alone, and two ways to do better without a teacher."""
-    return [] if setting.lags else _families(setting, "baseline", "label smoothing", "SAM")
+    return _families(setting, "baseline", "label smoothing", "SAM")
 
 
 def online_arms(setting: Setting) -> list[Arm]:
     """03_online_kd: the teacher learns beside the student, or before it; and how it is asked."""
-    if setting.lags:
-        return []
     asked = [name for name in ("online KD, eval mode",) if name in setting.controls]
     return (_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD")
             + _controls(setting, asked))
@@ -142,8 +140,6 @@ def _controls(setting: Setting, names: Sequence[str]) -> list[Arm]:
 def self_arms(setting: Setting) -> list[Arm]:
     """04_self_kd: a multi-exit network's deepest exit. "exits, labels only" has the same exits, updates and cost as
     self KD but no distillation."""
-    if not setting.exits:
-        return []
     with_exits = replace(setting, base=replace(setting.base, model=setting.exits))
     labels, own = (_of_family(with_exits, name) for name in ("exits, labels only", "self KD"))
     return [*_named({"baseline": baseline(labels), "exits, labels only": labels, "self KD": own}),
@@ -151,10 +147,7 @@ def self_arms(setting: Setting) -> list[Arm]:
 
 
 def spaced_arms(setting: Setting) -> list[Arm]:
-    """05_spaced_kd: the rivals of the primary family, the intervals from online KD to offline KD, the controls; or the
-    lead-lag law."""
-    if setting.lags:
-        return lag_arms(setting)
+    """05_spaced_kd: the rivals of the primary family, the intervals from online KD to offline KD, the controls."""
     ahead = _of_family(setting, "spaced KD")
     return [*_families(setting, "baseline", "label smoothing", "baseline, equal compute", "online KD, asked before",
                        "online KD"),
@@ -197,8 +190,6 @@ def lag_name(family: str, offset: float) -> str:
 def measured_arms(setting: Setting) -> list[Arm]:
     """06_loss_landscape and 07_robustness: the runs that the question of flatness compares, with SAM, which is known to
     flatten, as positive control; none is new but that."""
-    if setting.lags:
-        return []
     return list(dict.fromkeys(arm for arm in baseline_arms(setting) + spaced_arms(setting)
                               if arm.name not in CONTROLS))
 
@@ -246,8 +237,6 @@ def _labels(setting: Setting, recipe: Recipe) -> Recipe:
 def ie_arms(setting: Setting) -> list[Arm]:
     """10_ie_kd: inheritance and exploration, and mutual learning, both spaced; mutual learning in eval mode too, whose
     gain from spacing is that of how a peer is asked."""
-    if setting.factors is None:
-        return []
     ie = _labels(setting, setting.factors)
     s, peers = min(CONTROL_INTERVAL, ie.epochs), mutual(baseline(ie))
     by_running = replace(peers, teacher_mode="eval")
@@ -259,8 +248,6 @@ def ie_arms(setting: Setting) -> list[Arm]:
 def education_arms(setting: Setting) -> list[Arm]:
     """11_education_distillation: spacing x growth, and labels alone for as many pictures. A student that grows sees
     fewer pictures in its lower grades, so it makes fewer updates."""
-    if setting.schools is None:
-        return []
     ed = _labels(setting, setting.schools)
     s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
     as_many = replace(baseline(ed), epochs=round(_studied(ed)))
@@ -281,8 +268,6 @@ def transformer_arms(setting: Setting) -> list[Arm]:
     """12_vision_transformers: clean and released, with and without idle updates. Idle updates without KD have a teacher
     that nobody asks. The data's own augmentation stays."""
     base = setting.transformer
-    if base is None:
-        return []
     s = min(CONTROL_INTERVAL, base.epochs)
     online = online_kd(base)
     clean = spaced(online, s)
@@ -300,8 +285,6 @@ def beyond_arms(setting: Setting) -> list[Arm]:
     """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
     beside what is equal to it in the mean. All networks make as many updates. All but the baseline, which 02 has too,
     are scored once: an average takes long to score."""
-    if not setting.dropout:
-        return []
     base, mean = _of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
     at_end, each = replace(base, eval_every=base.epochs), interval_batches(batches_per_epoch(base), SPACED_AVERAGE)
     plain, dense = replace(at_end, dropout=setting.dropout), ema(at_end)
@@ -318,8 +301,17 @@ def batches_per_epoch(recipe: Recipe) -> int:
     return -(-(images - round(recipe.val_fraction * images)) // recipe.batch_size)
 
 
-ARMS: dict[str, Callable[[Setting], list[Arm]]] = {
-    "02_baselines": baseline_arms, "03_online_kd": online_arms, "04_self_kd": self_arms,
-    "05_spaced_kd": spaced_arms, "06_loss_landscape": measured_arms, "07_robustness": measured_arms,
-    "09_released_code_audit": audit_arms, "10_ie_kd": ie_arms, "11_education_distillation": education_arms,
-    "12_vision_transformers": transformer_arms, "13_spacing_beyond_kd": beyond_arms}
+ARMS: dict[str, tuple[Callable[[Setting], list[Arm]], str]] = {  # notebook -> its arms, the field that they need
+    "02_baselines": (baseline_arms, "base"), "03_online_kd": (online_arms, "base"), "04_self_kd": (self_arms, "exits"),
+    "05_spaced_kd": (spaced_arms, "base"), "06_loss_landscape": (measured_arms, "base"),
+    "07_robustness": (measured_arms, "base"), "09_released_code_audit": (audit_arms, "audit"),
+    "10_ie_kd": (ie_arms, "factors"), "11_education_distillation": (education_arms, "schools"),
+    "12_vision_transformers": (transformer_arms, "transformer"), "13_spacing_beyond_kd": (beyond_arms, "dropout")}
+
+
+def arms_of(setting: Setting, notebook: str) -> list[Arm]:
+    """The arms of a setting in a notebook; none where it lacks what they need."""
+    if setting.lags:
+        return lag_arms(setting) if notebook == "05_spaced_kd" else []
+    make, needed = ARMS[notebook]
+    return make(setting) if getattr(setting, needed) else []

@@ -32,7 +32,7 @@ from ..recipes import (
 from ..schedule import interval_batches
 from ..store import records
 from . import tuning
-from .arms import ARMS, AUDIT, CONTROLS, FAMILIES, MAIN, SELF_AUDIT, Setting, batches_per_epoch, transformer_arms
+from .arms import ARMS, AUDIT, CONTROLS, FAMILIES, MAIN, SELF_AUDIT, Setting, arms_of, batches_per_epoch
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",
@@ -187,9 +187,9 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
         raise InputError(f"seeds = {seeds} is out of range: give a positive count, or 0 for the profile's "
                          f"{chosen.seeds}.")
     return [Row(name, setting.label, arm.name, seed, replace(arm.recipe, seed=seed), arm.family)
-            for name, arms in ARMS.items() if notebook in (None, name)
-            for setting in chosen.settings if setting.base or arms is transformer_arms
-            for arm in arms(setting)
+            for name in ARMS if notebook in (None, name)
+            for setting in chosen.settings
+            for arm in arms_of(setting, name)
             for seed in map(tuning.check_seed, seeds_of(chosen, setting, name, seeds))]
 
 

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from ..errors import InputError
 from ..lab import claims
 from ..lab.arms import CONTROL_INTERVAL, lag_name
-from ..statistics import mean_interval
+from ..statistics import mean_interval, paired_by_seed
 from ..store import records
 from .schedule_figures import schedule, schedules
 from .style import (
@@ -172,7 +172,7 @@ def _draw_points(ax: plt.Axes, found: dict, right: float) -> None:
 
 LAG_PANELS = {  # title: families
     "α as tuned": ("lag, alpha tuned",), "α = 0.9": ("lag", "lag, moving", "lag, other batches"),
-    "α = 0.9, asked in eval mode": ("lag, eval mode",)}
+    "α = 0.9, in eval mode": ("lag, eval mode",)}
 LAG_STYLES = {  # family: what the legend calls it, and its line
     "lag, alpha tuned": ("frozen, α as tuned", "-"), "lag": ("frozen", "-"), "lag, moving": ("moving", "--"),
     "lag, other batches": ("other batches", ":"), "lag, eval mode": ("eval mode", "-")}
@@ -193,7 +193,7 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     several = pairs.groupby("family")["interval"].transform("nunique") > 1
     drawn = {title: part for title, families in LAG_PANELS.items()
              if len(part := pairs[pairs["family"].isin(families) & several])}
-    heights = [0.9 if "eval" in title else 1.4 for title in drawn] + [0.8] * bool(curve) + [0.75]
+    heights = [1.1 if "eval" in title else 1.5 for title in drawn] + [0.9] * bool(curve) + [1.0]
     fig, axes = panels([*drawn, *[""] * bool(curve), ""], heights, columns=1, sharex=True)
     for ax, part in zip(axes, drawn.values()):
         _draw_lags(ax, part, frame, zero)
@@ -208,7 +208,7 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     shown = [family for family in LAG_STYLES if any(family in set(part["family"]) for part in drawn.values())]
     styles = {LAG_STYLES[family][0]: (*ARM_STYLES[family], LAG_STYLES[family][1]) for family in shown}
     styles |= {"labels alone": (colour("baseline"), "", "--")} if drawn and "baseline" in set(frame["arm"]) else {}
-    legend_below(fig, styles, say_n(pairs.groupby("arm").size()), styles)
+    legend_below(fig, styles, say_n(pairs.groupby(["family", "arm"]).size()), styles)
     return fig
 
 
@@ -218,10 +218,9 @@ def _draw_lags(ax: plt.Axes, part: pd.DataFrame, frame: pd.DataFrame, zero: dict
         shade, marker = ARM_STYLES[family]
         sns.lineplot(runs, x="interval", y="above", errorbar=t_interval, err_style="bars", color=shade, marker=marker,
                      mec=shade, ls=LAG_STYLES[family][1], err_kws={"elinewidth": 0.7}, ax=ax)
-    labels = above(frame[frame["arm"].isin(["baseline", zero[part["family"].iloc[0]]])],
-                   zero[part["family"].iloc[0]]).query("arm == 'baseline'")
-    if len(labels):
-        ax.axhline(labels["above"].mean(), color=colour("baseline"), ls="--", lw=1)
+    labels = paired_by_seed(frame, "baseline", zero[part["family"].iloc[0]])
+    if labels.n:
+        ax.axhline(labels.mean, color=colour("baseline"), ls="--", lw=1)
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="", ylabel="")
     ax.grid(axis="y")
