@@ -224,7 +224,8 @@ class TestEveryFigure:
 
     @pytest.mark.parametrize("kept", [["baseline"], ["offline KD", "spaced KD s=1"], ["mutual learning"], []])
     def test_missing_arms(self, draw, kept):
-        frame = RUNS[RUNS["arm"].isin(kept) | ((RUNS["setting"] == "digits") & (RUNS["arm"] == "online KD") & bool(kept))]
+        also = (RUNS["setting"] == "digits") & (RUNS["arm"] == "online KD") & bool(kept)
+        frame = RUNS[RUNS["arm"].isin(kept) | also]
         fig = draw(frame)
         assert "no records" in said(fig) or kept
         check_legible(fig)
@@ -285,7 +286,8 @@ def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
     assert curves[by_running][0].get_ydata().tolist() == pytest.approx([24, 24, 0, 24, 24])
     drawn = [tuple(segment[:, 1]) for bars in heavy.collections for segment in bars.get_segments()]
     assert pytest.approx(mean_interval([2.0, 2.2, 2.4, 2.6, 2.8])[1:3]) == drawn[0]
-    levels = [line.get_ydata()[0] for ax in curves for line in ax.lines if line.get_color() == figures.colour("baseline")]
+    grey = figures.colour("baseline")
+    levels = [line.get_ydata()[0] for ax in curves for line in ax.lines if line.get_color() == grey]
     assert levels == pytest.approx([3.6, 3.6, 27.6])
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in curves[heavy]}
     assert len(looks) == 3

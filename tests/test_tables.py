@@ -43,10 +43,12 @@ def synthetic(rows, shift=0.0):
 
 
 SPACED, SELF = (study.grid("study", name, 4) for name in ("05_spaced_kd", "04_self_kd"))
+IN_ORDER = list(dict.fromkeys((row.setting, row.arm) for row in SPACED))
 SPACED_RECORDS, SELF_RECORDS = synthetic(SPACED), synthetic(SELF)
 
 
-KNOWN = {row.arm: (row.family, row.recipe.interval) for row in study.grid("paper", None, 1) + study.grid("study", None, 1)}
+KNOWN = {row.arm: (row.family, row.recipe.interval)
+         for row in study.grid("paper", None, 1) + study.grid("study", None, 1)}
 
 
 def tidy(values, notebook="05_spaced_kd", setting="glyphs"):
@@ -56,10 +58,6 @@ def tidy(values, notebook="05_spaced_kd", setting="glyphs"):
                           "run_id": f"{notebook[:2]}-{setting}-{arm}-{seed}".replace(" ", "-"),
                           "test_accuracy": accuracy}
                          for arm, accuracies in values.items() for seed, accuracy in enumerate(accuracies)])
-
-
-def names(arms):
-    return [arm.name for arm in arms]
 
 
 def cells(markdown):
@@ -121,7 +119,7 @@ def test_runs_without_the_reported_number_are_left_out():
 
 
 def test_an_unknown_report():
-    with pytest.raises(InputError, match='"best_test" is not a report; did you mean "best_on_test"'):
+    with pytest.raises(InputError, match='best_test.*best_on_test'):
         tables.runs(SPACED, SPACED_RECORDS, "best_test")
 
 
@@ -136,8 +134,7 @@ def test_epochs_have_one_line_each():
 def test_summary_against_its_definition():
     frame = tables.runs(SPACED, SPACED_RECORDS)
     table = tables.summary(frame)
-    in_order = [arm for setting in study.profile("study").settings for arm in names(arms.arms_of(setting, "05_spaced_kd"))]
-    assert table["Arm"].tolist() == in_order and not [name for name in table if "p (" in name]
+    assert list(zip(table["Setting"], table["Arm"])) == IN_ORDER and not [name for name in table if "p (" in name]
     line = table[(table["Setting"] == "glyphs") & (table["Arm"] == "spaced KD s=1.5")].iloc[0]
     arm = accuracies(frame, "spaced KD s=1.5")
     assert (line["n"], line["Test accuracy (%)"]) == (4, pytest.approx(np.mean(arm)))
@@ -270,8 +267,8 @@ def test_predicts_resamples_whole_seeds():
     assert float(everywhere.split()[0]) == pytest.approx(all_runs, abs=0.006)
     by_arm = [np.corrcoef(np.log(part["trace"]), part["test_accuracy"])[0, 1] for _, part in frame.groupby("arm")]
     assert float(within.split()[0]) == pytest.approx(np.mean(by_arm), abs=0.006)
-    for text in (everywhere, within):
-        mean, low, high = (float(number.strip("[],")) for number in text.split())
+    for cell in (everywhere, within):
+        mean, low, high = (float(number.strip("[],")) for number in cell.split())
         assert -1 <= low < mean < high < 0
 
 
@@ -435,18 +432,18 @@ def test_readme_block(place):
     assert online[:3] == ["online KD", "up to 2.31", "1.5"] and online[4:] == ["3", "1.5", "CIFAR-100, 5,000 images"]
     assert self_kd == ["self KD", "up to 3.34", "4", f"{own.mean:+.2f} [{own.low:.2f}, {own.high:.2f}]", "3", "4",
                        "glyphs"]
-    assert cells(table)[0] == ["Claim", "Statement", "CIFAR-100, 5,000 images", "glyphs"] and "0.5 points" in rule
+    assert cells(table)[0] == ["Claim", "Statement", "CIFAR-100, 5,000 images", "glyphs"] and "0.5" in rule
     assert [line[0] for line in cells(table)[2:]] == ["P1", "P2", "P3"]
     assert all(re.fullmatch(r"\w+: \S+ \[\S+, \S+\]", cell) for line in cells(table)[2:] for cell in line[2:])
-    assert sources.startswith("Profile study, 21 runs: Test CPU, 1 thread a run; torch 2.11.0, Python 3.11.9; commit "
-                              "c0ffeec0. Profile cifar100-slice")
+    for value in ("study", "21", "Test CPU", "2.11.0", "3.11.9", "c0ffeec0", "cifar100-slice"):
+        assert value in sources
 
 
 def test_readme_block_of_arms_that_make_no_claim(place):
     publish("study", "baseline", "self KD")
     block = readme.readme_block(["study"])
-    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 2 and readme.RULE not in block
-    assert "The primary" not in (results := readme.results_block(["study"])) and "lead-lag law" not in results
+    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 2
+    assert readme.results_block(["study"]).count("###") == 1  # no family of claims, no law
 
 
 def test_results_block(place):
@@ -461,15 +458,14 @@ def test_results_block(place):
     predictions, score = law.strip().split("\n\n")
     assert len(cells(predictions)) == 2 + len(claims.PREDICTIONS) and cells(score)[0][0] == "Theory"
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}
-    arms_of = [(s.label, arm) for s in study.profile("study").settings for arm in names(arms.arms_of(s, "05_spaced_kd"))]
-    assert list(lines) == arms_of and len(cells(rest)) == 2 + len(arms_of) + 5
+    assert list(lines) == IN_ORDER and len(cells(rest)) == 2 + len(IN_ORDER) + 5
     frame = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd'")
     i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
     spaced = lines["glyphs", "spaced KD s=1.5"]
     assert spaced[-1] == f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}]" and spaced[2] == "30" and spaced[4] == "3"
     assert lines["glyphs", "baseline, equal compute"][2] == "70"
     assert lines["glyphs", "baseline"][-1] == ""  # the same difference, the other way round
-    assert "commit c0ffeec0; data SHA-256: glyphs abababababab" in rest and "Holm" not in rest
+    assert "c0ffeec0" in rest and "glyphs abababababab" in rest and "Holm" not in rest
 
 
 def test_results_leave_quick_out_where_study_is_published(place):
@@ -484,28 +480,20 @@ def test_results_leave_quick_out_where_study_is_published(place):
 
 
 def test_update_readme_changes_only_its_own_part(place):
-    publish("study", "baseline", "online KD")
-    path = place / "README.md"
+    path, block = place / "README.md", lambda profiles: f"of {profiles}\n"
     path.write_text(f"# Before\n{readme.START}\nwhat stood here\n{readme.END}\nafter \\1\n")
-    readme.update_readme(path, readme.readme_block)
-    text = path.read_text()
-    assert text.startswith(f"# Before\n{readme.START}\n\n{readme.READ}\n| Gain")
-    assert text.endswith(f".\n\n{readme.END}\nafter \\1\n")
-    assert "what stood here" not in text
-    readme.update_readme(path, readme.readme_block)
-    assert path.read_text() == text
+    for _ in range(2):
+        readme.update_readme(path, block)
+        assert path.read_text() == f"# Before\n{readme.START}\n\nof []\n\n{readme.END}\nafter \\1\n"
 
 
-def test_update_readme_refuses_a_file_without_marks(place):
+@pytest.mark.parametrize("content", [None, readme.START])
+def test_update_readme_refuses_a_file_without_marks(place, content):
     path = place / "README.md"
-    with pytest.raises(InputError, match="lacks the marks"):
+    if content:
+        path.write_text(content)
+    with pytest.raises(InputError, match=f"README.md.*{readme.START}.*{readme.END}"):
         readme.update_readme(path, readme.readme_block)
-    path.write_text(readme.START)
-    with pytest.raises(InputError, match="lacks the marks"):
-        readme.update_readme(path, readme.readme_block)
-    path.write_text(f"{readme.START}{readme.END}")
-    readme.update_readme(path, readme.readme_block)
-    assert path.read_text() == f"{readme.START}\n\nNo results are published yet.\n\n{readme.END}"
 
 
 # Grades, and all methods side by side
@@ -541,8 +529,7 @@ def test_all_methods_side_by_side():
         found[row.recipe.run_id].summary["student_updates"] = 20 if row.arm == "offline ED" else 30
     table = tables.side_by_side(rows, found, lambda recipe: recipe.width)
     glyphs = table[table["Setting"] == "glyphs"].set_index("Method")
-    methods = {re.sub(r" s=.*", "", method) for method in glyphs.index}
-    assert methods == {method for arms in side.SIDE_BY_SIDE.values() for method in arms}
+    assert {KNOWN[arm][0] for arm in glyphs.index} == {family for of in side.SIDE_BY_SIDE.values() for family in of}
     assert "spaced KD s=1.5" in glyphs.index and "spaced self KD s=2" in glyphs.index  # the nearest to 1.5
     assert glyphs.index.tolist().count("baseline") == 2  # of self KD's network as well
     assert glyphs.loc["offline ED", "Note"] == "student updates: 0.67 times the baseline's"

@@ -36,15 +36,13 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     others = [name for name in DISTILLED if name != reference and name in set(frame["arm"])]
     lines = []
     for (notebook, setting), part in frame.groupby(["notebook", "setting"], sort=False):
-        names = list(dict.fromkeys(part["arm"]))
-        against = [_against(part, names, name, reference) for name in (reference, *others)]
-        for arm in names:
-            of_arm = part[part["arm"] == arm]
+        for arm, of_arm in part.groupby("arm", sort=False):
             mean = mean_interval(of_arm["test_accuracy"])
             line = {"Notebook": notebook, "Setting": setting, "Arm": arm, "n": mean.n, ACCURACY: mean.mean,
                     SD: mean.sd}
-            for columns in against:
-                line |= columns[arm]
+            for name in (reference, *others):
+                alone = arm in (name, reference)  # the others are compared with the reference already
+                line |= _interval(f"vs {name}", mean_interval([]) if alone else paired_by_seed(part, arm, name))
             lines.append(line | {MEANS[name]: of_arm[name].mean() for name in MEANS if name in frame})
     table = pd.DataFrame(lines, columns=None if lines else ["Notebook", "Setting", "Arm", "n", ACCURACY, SD])
     counts = [name for name in ("Teacher updates", "Student updates") if name in table]
@@ -52,16 +50,9 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     return table if frame["notebook"].nunique() > 1 else table.drop(columns="Notebook")
 
 
-def _against(part: pd.DataFrame, names: list[str], reference: str, first: str) -> dict[str, dict]:
-    """arm -> its columns of the comparison with a reference; NaN for the reference itself, or without it, and for the
-    first reference, with which the others are compared already."""
-    columns = {}
-    for arm in names:
-        alone = arm in (reference, first) or reference not in names
-        i = mean_interval([]) if alone else paired_by_seed(part, arm, reference)
-        columns[arm] = {f"vs {reference} (points)": i.mean, f"vs {reference}: low": i.low,
-                        f"vs {reference}: high": i.high, f"vs {reference}: pairs": i.n}
-    return columns
+def _interval(label: str, i: Interval) -> dict:
+    """The columns of a paired difference."""
+    return {f"{label} (points)": i.mean, f"{label}: low": i.low, f"{label}: high": i.high, f"{label}: pairs": i.n}
 
 
 def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> pd.DataFrame:

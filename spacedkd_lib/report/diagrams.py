@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from ..methods import dropout_ema
+from ..methods.dropout_ema import average_weights, dropout_rate, equal_horizon, number_at_test
 from ..recipes import Recipe, released_dropout
 from .schedule_figures import grades, leads_in_epochs
 from .style import COLOURS, PAGE, apply_style, colour, legend_below, panels, points, say_n
@@ -64,8 +64,8 @@ def _shape(what: str, shape: Sequence[int]) -> str:
 
 def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequence[int],
                   images: Sequence[int]) -> Figure:
-    """Draw IE-KD: a teacher whose map a paraphraser turns into a factor, and a student whose map is split in two halves,
-    one drawn to the factor and one pushed away from it, each through an encoder of its own.
+    """Draw IE-KD: a paraphraser turns the teacher's map into a factor. It attracts one half of the student's map and
+    repels the other, each through an encoder of its own.
 
     Args:
         student, teacher: shapes of the last maps.
@@ -225,10 +225,10 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
 
 def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
     """Shares as shades, and in numbers where there is room."""
-    names, every = ["class", *range(1, len(attention))], -(-len(attention) // 9)
-    sns.heatmap(attention, vmin=0, cmap="Blues", annot=len(attention) <= 6, fmt=".2f", annot_kws={"size": 8}, cbar=False,
-                square=True, ax=ax)
-    shown = range(0, len(attention), every)
+    names = ["class", *range(1, len(attention))]
+    sns.heatmap(attention, vmin=0, cmap="Blues", annot=len(attention) <= 6, fmt=".2f", annot_kws={"size": 8},
+                cbar=False, square=True, ax=ax)
+    shown = range(0, len(names), -(-len(names) // 9))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks([k + 0.5 for k in shown], [names[k] for k in shown], rotation=0)
     ax.tick_params(length=0)
@@ -248,23 +248,21 @@ def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, sho
     fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0),
                                    layout="constrained", width_ratios=[1.7, 1])
     spaced, constant, mean = (colour(arm) for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
-    one = batches_per_epoch + test_batches
-    released = released_dropout(recipe, batches_per_epoch)
-    axes["clean"].plot([dropout_ema.dropout_rate(recipe, t, batches_per_epoch) for t in range(shown * batches_per_epoch)],
-                       color=spaced, label="spaced")
+    L, one, released = batches_per_epoch, batches_per_epoch + test_batches, released_dropout(recipe, batches_per_epoch)
+    axes["clean"].plot([dropout_rate(recipe, t, L) for t in range(shown * L)], color=spaced, label="spaced")
     axes["clean"].axhline(recipe.dropout, color=constant, ls="--", label="constant")
     axes["clean"].axhline(2 / np.pi * recipe.dropout, color=mean, ls=":", label="constant, equal mean")
     _legend_above(axes["clean"])
     axes["clean"].set(xlabel="updates of the network", ylabel="rate")
-    axes["counted"].plot([dropout_ema.dropout_rate(released, t, batches_per_epoch) for t in range(shown * one)],
-                         color=spaced)
+    axes["counted"].plot([dropout_rate(released, t, L) for t in range(shown * one)], color=spaced)
     for epoch in range(shown):
-        axes["counted"].axvspan(epoch * one + batches_per_epoch, (epoch + 1) * one, color="#dddddd", lw=0)
+        axes["counted"].axvspan(epoch * one + L, (epoch + 1) * one, color="#dddddd", lw=0)
     axes["counted"].set(xlabel="batches through the network as released; shaded: tests", ylabel="rate")
-    in_tests = [np.mean([dropout_ema.dropout_rate(released, dropout_ema.number_at_test(released, epoch, batch, batches_per_epoch,
-                                                                              test_batches), batches_per_epoch)
-                         for batch in range(test_batches)]) for epoch in range(1, recipe.epochs + 1)]
-    axes["tests"].plot(range(1, recipe.epochs + 1), in_tests, ".-", color=spaced, lw=0.6)
+    epochs = range(1, recipe.epochs + 1)
+    numbers = [[number_at_test(released, epoch, batch, L, test_batches) for batch in range(test_batches)]
+               for epoch in epochs]
+    in_tests = [np.mean([dropout_rate(released, t, L) for t in counted]) for counted in numbers]
+    axes["tests"].plot(epochs, in_tests, ".-", color=spaced, lw=0.6)
     axes["tests"].axhline(recipe.dropout, color=constant, ls="--")
     axes["tests"].set(xlabel="epoch", ylabel="mean rate in its test, as released")
     for ax in axes.values():
@@ -279,8 +277,8 @@ def _legend_above(ax: plt.Axes) -> None:
 
 
 def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:
-    """Draw how much of an average at the end of a run is younger than an age; and how much of one that is not debiased is
-    still the initialisation, over the run.
+    """Draw how much of an average at the end of a run is younger than an age; and how much of one that is not debiased
+    is still the initialisation, over the run.
 
     Args:
         recipe: any with the run's epochs and an ema_decay.
@@ -292,8 +290,8 @@ def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Se
     fig, (weights, left) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", width_ratios=[1.4, 1])
     a, total, K = recipe.ema_decay, recipe.epochs * batches_per_epoch, int(interval * batches_per_epoch)
     for arm, decay, every, ls in ((f"spaced EMA s={interval:g}", a, K, "-"), ("EMA", a, 1, "-"),
-                                  ("EMA, equal horizon", dropout_ema.equal_horizon(a, K), 1, "--")):
-        younger = np.cumsum(dropout_ema.average_weights(decay, True, total // every)[:0:-1])  # the newest first
+                                  ("EMA, equal horizon", equal_horizon(a, K), 1, "--")):
+        younger = np.cumsum(average_weights(decay, True, total // every)[:0:-1])  # the newest first
         ages = (np.arange(len(younger)) * every + 1) / batches_per_epoch
         weights.plot(ages, 100 * younger, color=colour(arm), ls=ls, label=arm, drawstyle="steps-post")
     weights.set(xscale="log", ylim=(0, 105), xlabel="age (epochs before the end)",

@@ -171,8 +171,8 @@ IDLE_PARTS = {"all": ("as released", LINES[1], "-"), "momentum": ("momentum only
 
 
 def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figure:
-    """Draw a network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what it
-    still knows.
+    """Draw a network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what
+    it still knows.
 
     Args:
         moved: from `idle.drift`.

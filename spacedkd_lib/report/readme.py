@@ -91,7 +91,8 @@ def _nearest_gain(frame: pd.DataFrame, spaced: str, plain: str, s: float) -> tup
     """Difference, pairs, interval and setting."""
     ahead = frame[(frame["family"] == spaced) & frame["notebook"].isin(("04_self_kd", "05_spaced_kd"))]
     for dataset in NEAREST:
-        for (setting, notebook), part in ahead[ahead["dataset"] == dataset].groupby(["setting", "notebook"], sort=False):
+        near = ahead[ahead["dataset"] == dataset]
+        for (setting, notebook), part in near.groupby(["setting", "notebook"], sort=False):
             nearest = part.loc[(part["interval"] - s).abs().idxmin()]
             own = frame[(frame["setting"] == setting) & (frame["notebook"] == notebook)]
             i = paired_by_seed(own, nearest["arm"], plain)

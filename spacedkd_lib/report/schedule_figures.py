@@ -27,8 +27,8 @@ def schedule(events: Iterable[Event], batches_per_epoch: int) -> Figure:
 
 def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int,
               roles: tuple[str, str] = ("teacher", "student")) -> Figure:
-    """Draw each schedule's updates, and by how many the teacher is ahead: a line, with a dot and the mean at the updates
-    of the student.
+    """Draw each schedule's updates, and by how many the teacher is ahead: a line, with a dot and the mean at the
+    updates of the student.
 
     Args:
         titled: title and events, see `schedule.spaced_schedule`.
@@ -56,8 +56,8 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
 
 
 def grades(events: Iterable[Event], course: Course) -> Figure:
-    """Draw when the teachers and a student that grows are updated, and by how many epochs the teachers are ahead at each
-    update of the student. Black lines: growth.
+    """Draw when the teachers and a student that grows are updated, and by how many epochs the teachers are ahead at
+    each update of the student. Black lines: growth.
 
     Args:
         events: see `schedule.graded_schedule`.

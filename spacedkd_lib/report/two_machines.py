@@ -46,8 +46,8 @@ def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
     hashes = [{run: _bits(found[run]) for run in both} for found in (local, published)]
     equal = [run for run in both if hashes[0][run] == hashes[1][run]]
     digest = hashlib.sha256("".join(hashes[0][run] for run in both).encode()).hexdigest()
-    said = (f"{len(equal)} of {len(published)} records equal the published ones, hash by hash: the numbers of every epoch "
-            f"and the final weights. SHA-256 of the hashes here: {digest}.")
+    said = (f"{len(equal)} of {len(published)} records equal the published ones, hash by hash: the numbers of every "
+            f"epoch and the final weights. SHA-256 of the hashes here: {digest}.")
     if len(equal) == len(both):
         return said
     torches = [{found[run].provenance["torch"] for run in both} for found in (local, published)]
