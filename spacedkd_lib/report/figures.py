@@ -91,13 +91,18 @@ def _forest(frame: pd.DataFrame, column: str, label: str) -> tuple[Figure, list[
         for dots in ax.collections:
             dots.set_offsets(dots.get_offsets() + [0, 0.25])
         points(ax, part, column, "arm", names, order=names, linestyle="none")
-        ax.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names], linespacing=1.0)
-        ax.set(xlabel="", ylabel="", ylim=(len(names) - 0.4, -0.6))
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x")
+        _name_rows(ax, [textwrap.fill(name, 30) for name in names])
     counts = {ax: part.groupby("arm").size() for ax, part in zip(axes, parts.values())}
     fig.supxlabel(f"{label}; {say_n(counts)}", fontsize=8)
     return fig, axes
+
+
+def _name_rows(ax: plt.Axes, names: Sequence[str]) -> None:
+    """Rows from the top."""
+    ax.set_yticks(range(len(names)), names, linespacing=1.0)
+    ax.set(xlabel="", ylabel="", ylim=(len(names) - 0.4, -0.6))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
 
 
 def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
@@ -115,10 +120,7 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         mean, low, high = (part[f"Difference{name}"] for name in (" (points)", ": low", ": high"))
         ax.errorbar(mean, range(len(part)), xerr=[mean - low, high - mean], fmt="o", capsize=2, color=LINES[0])
         ax.axvline(0, color="black", lw=0.8)
-        ax.set_yticks(range(len(part)), part[label])
-        ax.set_ylim(len(part) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x")
+        _name_rows(ax, part[label])
     head(fig, title)
     fig.supxlabel(f"points; {say_n(table['Difference: pairs'])}", fontsize=8)
     return fig

@@ -57,14 +57,14 @@ ARM_STYLES = {  # arm -> colour, marker; of the lead-lag law, whose arms are poi
     "EMA's network": ("#444444", "o"), "EMA": ("#8A4B08", "s"), "spaced EMA s=0.1": ("#C77C11", ">"),
     "EMA, equal horizon": ("#E2B266", "d")}
 ARM_STYLES |= {"clean": ARM_STYLES["spaced KD s=1.5"], "clean, s=0": ARM_STYLES["online KD"]}  # the same runs
-OTHER, OTHER_MARKERS = "#7A5C00", "hoPs*X<d^>v8pDH"  # arms of a figure that have no style, such as audited switches
+OTHERS, MARKERS = ("#7A5C00", "#A58A3C", "#4A3800"), "hoPs*X<d^>v8pDH"  # arms without a style, such as audited switches
 
 
 def styles_of(arms: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each arm of one figure. Arms without a style share a colour and differ in their marker."""
+    """Colour and marker of each arm of one figure. Arms without a style differ in their markers first."""
     arms = list(dict.fromkeys(arms))
-    spare = itertools.cycle(OTHER_MARKERS)
-    return {arm: ARM_STYLES[arm] if arm in ARM_STYLES else (OTHER, next(spare)) for arm in arms}
+    spare = itertools.cycle(itertools.product(OTHERS, MARKERS))
+    return {arm: ARM_STYLES[arm] if arm in ARM_STYLES else next(spare) for arm in arms}
 
 
 def style_of(arm: str) -> tuple[str, str]:
