@@ -18,13 +18,13 @@ import pytest
 import torch
 
 from spacedkd_lib import recipes
+from spacedkd_lib.data.batches import BatchSequence
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import OnlineKD
 from spacedkd_lib.methods.self_kd import SelfKD
 from spacedkd_lib.models.heads import projector
 from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.store import exact, records
-from spacedkd_lib.data.batches import BatchSequence
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.run import Run
 

@@ -11,9 +11,8 @@ import pytest
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, study
-from spacedkd_lib.report import side_by_side as side
-from spacedkd_lib.report import frames, readme, tables, text, two_machines
 from spacedkd_lib.recipes import DEVIATIONS
+from spacedkd_lib.report import frames, readme, side_by_side as side, tables, text, two_machines
 from spacedkd_lib.statistics import paired_difference
 from spacedkd_lib.store import records
 from spacedkd_lib.store.records import Record

@@ -118,6 +118,11 @@ def one_step_a_block(recipe: Recipe) -> bool:
     return recipe.method == "ema"
 
 
+def one_network(recipe: Recipe) -> bool:
+    """Whether teacher and student are one network, which makes both kinds of update."""
+    return recipe.method == "self_kd"
+
+
 def forward_passes(recipe: Recipe, together: Sequence[Recipe]) -> int:
     """What a batch costs its student, up to a factor: an update is three passes, to ask a teacher one. The teacher
     that a sweep shares costs nothing more."""

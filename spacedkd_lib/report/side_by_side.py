@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..lab import study
 from ..lab.arms import CONTROL_INTERVAL
-from ..recipes import Recipe
+from ..recipes import Recipe, one_network
 from ..statistics import mean_interval
 from ..store.records import Record
 from .comparisons import MEANS, REFERENCE
@@ -69,7 +69,7 @@ def network(recipe: Recipe) -> str:
 
 def _note(recipe: Recipe, updates: int, usual: int | None) -> str:
     """What qualifies a method's number of student updates."""
-    if recipe.method == "self_kd":
+    if one_network(recipe):
         return "teacher and student are one network, which makes both kinds of update"
     if not usual:
         return "no baseline to count against"
