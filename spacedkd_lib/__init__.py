@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 # module -> the names of it that stand here; "": the module itself
 _FACE = {
     "errors": "InputError",
-    "recipes": "DEVIATIONS Recipe baseline behind describe deviations_of education ema grade_lengths ie_kd mutual offline "
-               "offline_kd online_kd partition past_self preset released_dropout self_kd set_deviation spaced teacher_of "
-               "transformer",
+    "recipes": "DEVIATIONS Recipe baseline behind describe deviations_of education ema grade_lengths ie_kd mutual "
+               "offline offline_kd online_kd partition past_self preset released_dropout self_kd set_deviation "
+               "spaced teacher_of transformer",
     "schedule": "Course Event counts leads lockstep spaced_batches spaced_schedule",
     "statistics": "mean_interval paired_by_seed",
     "data.batches": "Batches",

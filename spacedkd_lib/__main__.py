@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
         if name not in ("train", "refresh"):
-            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as suit "
-                                 "the machine; auto: on a GPU also several seeds at once")
+            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as "
+                                 "suit the machine; auto: on a GPU also several seeds at once")
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
     options = parser.parse_args(arguments)

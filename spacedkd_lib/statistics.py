@@ -118,9 +118,9 @@ def _check_devices(one, other) -> None:
     """What the device does to the numbers would count as an effect of the arm."""
     for a, b in zip(one.itertuples(), other.itertuples()):
         if a.device != b.device:
-            raise InputError(f"Seed {a.Index} of {a.arm} (run {a.run_id}) was trained on {a.device} and that of {b.arm} "
-                             f"(run {b.run_id}) on {b.device}, which is no pair: delete one of them from runs/ and run "
-                             "it again on the other's device; CUDA_VISIBLE_DEVICES= hides a GPU.")
+            raise InputError(f"Seed {a.Index} of {a.arm} (run {a.run_id}) was trained on {a.device} and that of "
+                             f"{b.arm} (run {b.run_id}) on {b.device}, which is no pair: delete one of them from runs/ "
+                             "and run it again on the other's device; CUDA_VISIBLE_DEVICES= hides a GPU.")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

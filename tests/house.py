@@ -1,4 +1,4 @@
-"""What the house weighs, and a picture of its rooms: `python tests/house.py` prints the table and draws figures/rooms.png.
+"""What the house weighs, and a picture of its rooms: this program prints the table and draws figures/rooms.png.
 
 Lines of code are those that are neither blank, comment nor docstring.
 """

@@ -16,9 +16,15 @@ def test_each_room_imports_from_those_below():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_linter_is_content():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "spacedkd_lib", "tests"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_what_reads_records_imports_no_torch():
-    modules = ("study", "claims", "tables", "figures", "measure_figures", "diagrams", "theory", "dropout_ema", "Session",
-               "check", "DEVIATIONS")
+    modules = ("study", "claims", "tables", "figures", "measure_figures", "diagrams", "theory", "dropout_ema",
+               "Session", "check", "DEVIATIONS")
     code = "import sys, spacedkd_lib as skd\n" + "".join(f"skd.{name}\n" for name in modules) + (
         "import spacedkd_lib.notebook.runner, spacedkd_lib.cluster.slurm\n"
         "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules), 'torch was imported'")

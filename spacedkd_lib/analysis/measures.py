@@ -242,7 +242,7 @@ def _curvature_passes(products: int, repeats: int) -> int:
     return 2 * (PRODUCT * (products * repeats + SEARCH) + 2 * GRADIENT)
 
 
-PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: passes of them; of a trajectory, a point's
+PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: passes of them
     "noise": lambda images, sigmas, draws: {images: SCORE * len(sigmas) * draws},
     "curvature": lambda images, **how: {images: _curvature_passes(**how)},
     "density": lambda images, steps: {images: PRODUCT * (steps + 2 * SEARCH)},

@@ -33,7 +33,7 @@ def provenance() -> dict:
 
 
 def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, note: str) -> None:
-    """Print a table, and keep results/<where>/<name>.csv (every digit; of runs, a line each) and .json (its record: every
+    """Print a table, and keep results/<where>/<name>.csv (every digit; of runs, a line each) and .json (its record: all
     repeat, sizes, provenance)."""
     stem = records.ROOT / "results" / where / name
     text = f"{words.markdown(table)}\n{note} {words.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"

@@ -18,7 +18,7 @@ from .work import Size
 
 def plain_plane(net: nn.Module, x: Tensor, y: Tensor, first: landscape.Direction, second: landscape.Direction,
                 steps: Sequence[float]) -> np.ndarray:
-    """Losses [n, n] as most tools compute them: at each point a deep copy of the network, and weights loaded into it."""
+    """Losses [n, n] as most tools compute them: at each point a deep copy of the network, and weights put into it."""
     def at(a: float, b: float) -> float:
         moved, weights = copy.deepcopy(net), net.state_dict()
         moved.load_state_dict({name: weights[name] + a * first.get(name, 0) + b * second.get(name, 0)

@@ -2,7 +2,7 @@
 
 Stages, all of them unless some are named: env (the machine), ceilings (what it can do), right (what must hold, holds),
 fast, seeds (several at once), notebooks, science (records of full CIFAR-100). Each is a process, ended at its limit:
-neither a hang nor an error of the driver costs the next one. What is found is written at once: log.txt, env.json, tables
+neither a hang nor an error of the driver costs the next one. What is found is written at once: log.txt, env.json,
 <stage>.csv, records.jsonl. `--dry` does all of it on the CPU, with tiny sizes.
 """
 

@@ -74,7 +74,7 @@ _CIFAR_SCHOOLS = education(replace(_CIFAR_BF16, model="resnet20", epochs=240, lr
 _CIFAR_TRANSFORMER = transformer(_CIFAR_BF16, image_size=32, patch_size=4)
 _TINY = replace(_CIFAR, dataset="tiny-imagenet", augment="crop_flip")
 # Of 0.05, 0.1, 0.2, 0.3 and 0.5, on validation pictures of seed 100, which no result uses: the largest rate at which so
-# small a network still learns. As all trials of `_factors` and `_small_transformer` it was of ten epochs at batches of 32.
+# small a network still learns. As all trials of `_factors` and `_small_transformer` it had ten epochs, batches of 32.
 _DROPOUT = 0.1
 
 
@@ -109,8 +109,8 @@ PROFILES = {p.name: p for p in (
                 transformer=_small_transformer(_TINY_DIGITS, patch_size=4, width=16, depth=1, heads=2, batch_size=16)),
         Setting("digits, lead and lag", _TINY_DIGITS, lags=True)), first=0),
     Profile("quick", "the whole series without a GPU, in minutes: a miniature", 3, (
-        _on_glyphs("glyphs, miniature", _MINIATURE, tuned="", intervals=(0.5, 1.5, 4.0), controls=("online KD, eval mode",),
-              audit=("A1",)),), first=300),
+        _on_glyphs("glyphs, miniature", _MINIATURE, tuned="", intervals=(0.5, 1.5, 4.0),
+                   controls=("online KD, eval mode",), audit=("A1",)),), first=300),
     Profile("study", "answers on the embedded data: tuned, converged; hours on two cores", 5, (
         _on_glyphs("glyphs", GLYPHS, intervals=(0.5, 1.5, 4.0), seeds=20, controls=tuple(CONTROLS), audit=AUDIT,
               self_audit=SELF_AUDIT, self_intervals=(2.0, 4.0)),
@@ -706,7 +706,8 @@ def _measure(recipe: Recipe) -> Cost:
     before, alone, both = (end - begin for begin, end in zip(times, times[1:]))
     values = sum(p.numel() for module in run.method.modules.values() for p in module.parameters())
     return Cost({kind: one / images.get(kind, run.recipe.batch_size) for kind, one in each.items()}, before,
-                alone / scored, max(both - alone, 0.0) / scored, first, 4 * values / 1e6, *datasets.shape(recipe.dataset)[3:])
+                alone / scored, max(both - alone, 0.0) / scored, first, 4 * values / 1e6,
+                *datasets.shape(recipe.dataset)[3:])
 
 
 def _assembled(recipe: Recipe, device):
@@ -731,8 +732,8 @@ def _random_pictures(recipe: Recipe, count: int):
     drawn = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, channels, size, size), dtype=torch.uint8, generator=drawn)
     labels = torch.randperm(count, generator=drawn) * classes // count
-    return datasets.Dataset(recipe.dataset, images, labels, images[:2500], labels[:2500], tuple(map(str, range(classes))),
-                        sha256="")
+    return datasets.Dataset(recipe.dataset, images, labels, images[:2500], labels[:2500],
+                            tuple(map(str, range(classes))), sha256="")
 
 
 def _updates(run, batches, device) -> tuple[dict[str, float], float]:

@@ -228,7 +228,8 @@ class Education(Method):
         student = logits = self.growing(x)
         tables = self.look_up(x.device)
         if self.growing.grade < self.grades:
-            least = logits.amin(dim=1, keepdim=True) - float(logits.shape[1] == 1)  # one class alone must still be chosen
+            # One class alone must still be chosen
+            least = logits.amin(dim=1, keepdim=True) - float(logits.shape[1] == 1)
             student = torch.cat([logits, least], dim=1)[:, tables.place]
         teachers = torch.cat([once(memo, teacher, x) for teacher in self.teachers], dim=1)
         return {"student": student, "teachers": teachers[:, tables.taught]}

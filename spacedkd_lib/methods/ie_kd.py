@@ -82,7 +82,8 @@ class MapLoss(nn.Module):
     def weighted(self, last: Tensor, factor: Tensor, epoch: float) -> tuple[dict[str, Tensor], Tensor | float]:
         """The terms, and their weighted sum after `epoch` epochs of the student's data (ramp)."""
         r = self.recipe
-        ramp = min(max((epoch - r.distil_start) / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else epoch >= r.distil_start
+        past = epoch - r.distil_start
+        ramp = min(max(past / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else past >= 0
         weights = {"inherit": r.inherit_weight, "explore": r.explore_weight}
         if not ramp or not any(weights.values()):
             return {}, 0.0

@@ -139,7 +139,7 @@ class Session:
             of = [shown.records[r.recipe.run_id].provenance for r in study.grid(name, self.name)
                   if r.recipe.run_id in shown.ids]
             if of and name == "smoke":
-                print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which say nothing about methods.")
+                print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which tell nothing of methods.")
             elif of:
                 kind = "just run" if name == self.profile else "published"
                 print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")

@@ -63,7 +63,7 @@ def _check_owners(r: Recipe) -> None:
     for name, only in foreign(r.method).items():
         given, owners = getattr(r, name), Recipe.__dataclass_fields__[name].metadata["of"]
         refuse_unless(given == only, f"{name} = {given!r} belongs to {', '.join(owners)} and the method is {r.method}: "
-                                     f"leave it at {only!r}, or derive the recipe with {owners[0]}() and give it there.")
+                                     f"leave it at {only!r}, or derive the recipe with {owners[0]}() and give it.")
     for name, (read, beside) in _BESIDE.items():
         default = defaults((name,))[name]
         refuse_unless(getattr(r, name) == default or read(r),
@@ -83,8 +83,8 @@ def _check_lengths(r: Recipe) -> None:
                   f"warmup_epochs = {r.warmup_epochs} leaves nothing of {r.epochs} epochs: give fewer, or train for "
                   "longer.")
     refuse_unless(r.method != "offline_kd" or r.interval == r.epochs,
-                  f"Offline KD is one interval as long as the run, and interval = {r.interval} with epochs = {r.epochs} "
-                  "is not: derive it with offline_kd() after setting the epochs.")
+                  f"Offline KD is one interval as long as the run, and interval = {r.interval} with epochs = "
+                  f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
 
 
 def _check_networks(r: Recipe) -> None:
@@ -93,8 +93,8 @@ def _check_networks(r: Recipe) -> None:
     for name in _FOR_TRANSFORMERS:
         enough = all if name == "image_size" else any  # pictures of one size reach both networks
         refuse_unless(getattr(r, name) == defaults((name,))[name] or enough(map(is_transformer, names)),
-                      f"{name} = {getattr(r, name)!r} is for transformers and {min(resnets, default='')} is none: leave "
-                      "it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
+                      f"{name} = {getattr(r, name)!r} is for transformers and {min(resnets, default='')} is none: "
+                      "leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
     if others:
         refuse_unless(r.batch_norm_parts == 1, f"batch_norm_parts = {r.batch_norm_parts} is for CIFAR ResNets and the "
                                                f"model is {max(others)}: leave it at 1.")
@@ -114,7 +114,7 @@ def _check_networks(r: Recipe) -> None:
     refuse_unless(r.map_loss != "none" or r.method != "ie_kd",
                   'method = "ie_kd" compares the last maps, and map_loss = "none" does not: derive it with ie_kd().')
     refuse_unless(r.map_loss == "none" or r.method != "baseline" or r.start == "teacher",
-                  f'map_loss = "{r.map_loss}" is for ie_kd and mutual and the method is {r.method}: leave it at "none".')
+                  f'map_loss = "{r.map_loss}" is for ie_kd and mutual, not for {r.method}: leave it at "none".')
     refuse_unless(r.map_loss == "none" or r.split != "whole" or not r.explore_weight,
                   f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set it to 0, '
                   "or split the map.")
@@ -135,8 +135,8 @@ def _check_schedule(r: Recipe) -> None:
         refuse_unless(r.method != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
                                          "each: choose another rule.")
     refuse_unless(r.replay in ("same", "restart") or r.zero_target != "pre_update" or r.interval,
-                  f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its update: '
-                  'set zero_target = "post_update".')
+                  f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
+                  'update: set zero_target = "post_update".')
     refuse_unless(r.replay != "restart" or (r.method, r.rule) == ("online_kd", "fixed"),
                   'replay = "restart" begins anew with each block of online KD of a fixed length: set rule = "fixed", '
                   'or another replay.')
@@ -155,6 +155,6 @@ def _check_grades(r: Recipe) -> None:
                                           '"none": leave it at ().')
         return
     refuse_unless(not r.grade_epochs or (len(r.grade_epochs), sum(r.grade_epochs)) == (grades, r.epochs),
-                  f"grade_epochs = {r.grade_epochs} does not fit {grades} groups of classes and {r.epochs} epochs: give "
-                  "one number a group that add up to the epochs, or () for equal ones.")
+                  f"grade_epochs = {r.grade_epochs} does not fit {grades} groups of classes and {r.epochs} epochs: "
+                  "give one number a group that add up to the epochs, or () for equal ones.")
     refuse_unless(grades <= r.epochs, f"{r.epochs} epochs are too few for {grades} grades: give at least one each.")

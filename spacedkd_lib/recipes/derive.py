@@ -102,8 +102,8 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
 
 
 def short_form(recipe: Recipe) -> Recipe:
-    """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of the
-    interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
+    """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of
+    the interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
     own = dict(growth="none", grade_epochs=(), ramp_epochs=0.0, distil_start=float(recipe.interval < 0),
                interval=float((recipe.interval > 0) - (recipe.interval < 0)),
                zero_target="post_update" if recipe.interval else recipe.zero_target)

@@ -39,8 +39,8 @@ def why_not(capability: str, threads: int) -> str:
     if not caps():
         return "EXACT=0 is set, or this is no x86 processor: results equal the published ones statistically."
     if _late:
-        return ("torch was imported before spacedkd_lib, too late to cap its kernels: import spacedkd_lib first, or set "
-                "EXACT=0 to accept results that equal the published ones statistically.")
+        return ("torch was imported before spacedkd_lib, too late to cap its kernels: import spacedkd_lib first, or "
+                "set EXACT=0 to accept results that equal the published ones statistically.")
     if other := [f"{name}={os.environ.get(name)}" for name, value in CAPS.items() if os.environ.get(name) != value]:
         return f"{', '.join(other)} is set where the published bits need other kernels: unset it, or set EXACT=0."
     if capability != "AVX2":
@@ -50,5 +50,5 @@ def why_not(capability: str, threads: int) -> str:
     return ""
 
 
-if __name__ == "__main__":  # python -m spacedkd_lib.store.exact COMMAND ...: under the caps, as `make lab` starts JupyterLab
+if __name__ == "__main__":  # python -m spacedkd_lib.store.exact COMMAND ...: under the caps, as in `make lab`
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -182,8 +182,8 @@ def _tensors(run) -> dict[str, Tensor]:
 
 def _numbers(run) -> dict:
     metrics = run.metrics
-    return {"position": run.position, "rows": run.rows, "grade": run.grade, "pending": run.pending, "images": metrics.images,
-            "updates": metrics.updates, "seconds": time.perf_counter() - metrics.started}
+    return {"position": run.position, "rows": run.rows, "grade": run.grade, "pending": run.pending,
+            "images": metrics.images, "updates": metrics.updates, "seconds": time.perf_counter() - metrics.started}
 
 
 def _put_back(run, tensors: dict[str, Tensor], numbers: dict) -> None:

@@ -26,7 +26,7 @@ def repeatable(device: torch.device) -> None:
     if device.type != "cuda":
         why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         if why_not and exact.caps():
-            warnings.warn(why_not)
+            warnings.warn(why_not, stacklevel=2)
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable only with fixed buffers
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -40,7 +40,8 @@ def repeatable(device: torch.device) -> None:
 def code_sha256() -> str:
     """Of the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in [package / "schedule.py", *(path for room in ENGINE for path in sorted((package / room).rglob("*.py")))]:
+    rooms = [path for room in ENGINE for path in sorted((package / room).rglob("*.py"))]
+    for path in [package / "schedule.py", *rooms]:
         if "deviations" not in path.parts:
             digest.update(path.read_bytes())
     return digest.hexdigest()
