@@ -36,14 +36,16 @@ _FACE = {
     "training.run": "Run",
     "training.rates": "Clock learning_rate",
     "training.optimizers": "optimizer_of zero_gradients",
-    "lab.study": "grid profile run run_all",
+    "lab.profiles": "PROFILES profile",
+    "lab.grids": "grid unique",
+    "lab.running": "run run_all",
     "lab.arms": "CONTROLS CONTROL_INTERVAL",
     "notebook.session": "Session show show_results",
     "notebook.exercises": "check",
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
     "schedule", "statistics", "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment",
-    "methods.dropout_ema", "methods.losses", "store.records", "lab.claims", "lab.study", "analysis.adamw_idle",
+    "methods.dropout_ema", "methods.losses", "store.records", "lab.claims", "analysis.adamw_idle",
     "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
     "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
     "report.tables")}

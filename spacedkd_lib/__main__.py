@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .cluster import slurm
 from .errors import InputError, nearest
-from .lab import claims, study, tuning
+from .lab import arms, claims, grids, planning, profiles, running, tuning
 from .notebook.runner import NotebookError, execute, refresh as refresh_notebook
 from .recipes import VERSION, from_dict
 from .report import frames, readme, two_machines
@@ -35,10 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "train":
             command.add_argument("recipe", help="a JSON file of the recipe's fields; what is left out has its default")
         elif name == "tune":
-            command.add_argument("--data", default="glyphs", help="one of " + ", ".join(study.TUNED))
+            command.add_argument("--data", default="glyphs", help="one of " + ", ".join(profiles.TUNED))
             command.add_argument("--families", action="append", help="a family of arms; may be repeated; left out: all")
         elif name != "refresh":
-            command.add_argument("--profile", default="quick", help="one of " + ", ".join(study.PROFILES))
+            command.add_argument("--profile", default="quick", help="one of " + ", ".join(profiles.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
@@ -79,18 +79,18 @@ def _stop(number, _) -> None:
 
 def plan(options) -> None:
     """Print what would run, what is done, and an estimate of time and disk."""
-    profile, rows = study.profile(options.profile), study.grid(options.profile, None, options.seeds)
+    profile, rows = profiles.profile(options.profile), grids.grid(options.profile, None, options.seeds)
     print(f"Profile {profile.name}: {profile.purpose}.")
-    for name in study.ARMS:
+    for name in arms.ARMS:
         here = [row for row in rows if row.notebook == name]
         done = sum(records.load(row.recipe) is not None for row in here)
         for setting in dict.fromkeys(row.setting for row in here):
-            arms = dict.fromkeys(row.arm for row in here if row.setting == setting)
-            print(f"  {name}, {setting}: {', '.join(arms)}")
+            names = dict.fromkeys(row.arm for row in here if row.setting == setting)
+            print(f"  {name}, {setting}: {', '.join(names)}")
         print(f"  {name}: {len(here)} runs, {done} done")
     for setting in profile.settings:
         if setting.tuned and setting.label in claims.JUDGED:
-            seeds = study.seeds_of(profile, setting, "05_spaced_kd", options.seeds)
+            seeds = grids.seeds_of(profile, setting, "05_spaced_kd", options.seeds)
             print(f"  Power in {setting.label}, from the spread over the seeds of tuning:")
             families = {row.arm: row.family for row in rows}
             known = partial(tuning.scores, setting.tuned)
@@ -98,10 +98,10 @@ def plan(options) -> None:
     print(plan_lines(rows, options.workers))
 
 
-def plan_lines(rows: list[study.Row], workers: int) -> str:
+def plan_lines(rows: list[grids.Row], workers: int) -> str:
     """Distinct runs, done, time and disk still needed; then measures, and what it takes to compile."""
     from .analysis import measures  # brings torch
-    left, (number, seconds) = study.plan(rows, workers), measures.plan(rows, workers)
+    left, (number, seconds) = planning.plan(rows, workers), measures.plan(rows, workers)
     lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
              f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
     if number:
@@ -125,17 +125,17 @@ def reproduce(options) -> int:
     """Train what is not trained yet; then tables, figures and executed notebooks; compare with what is published."""
     from .analysis import measures  # brings torch
     started = time.monotonic()
-    rows, folder = study.grid(options.profile, None, options.seeds), study.folder(options.profile, options.seeds)
-    study.check_workers(options.workers)
+    rows, folder = grids.grid(options.profile, None, options.seeds), grids.folder(options.profile, options.seeds)
+    running.check_workers(options.workers)
     training, measuring = (slurm.Slurm(records.runs_folder() / ".slurm", **slurm.parse(options.slurm))
                            if options.slurm else None for _ in range(2))
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     records.check_writable(records.built(folder))
     if missing := [row.recipe for row in rows if records.load(row.recipe) is None]:
-        study.check_inputs(missing)  # before the plan, which takes long for large networks
+        running.check_inputs(missing)  # before the plan, which takes long for large networks
         print(plan_lines(rows, options.workers), flush=True)
     say = partial(print, flush=True)
-    study.run_all([row.recipe for row in rows], options.workers, say, training)
+    running.run_all([row.recipe for row in rows], options.workers, say, training)
     # before the notebooks, which run two at a time and would both begin
     measures.measure_all(measures.wanted(rows), options.workers, say, measuring)
     executed = execute_notebooks(options.profile, options.seeds, options.workers)
@@ -158,7 +158,7 @@ def reproduce(options) -> int:
 def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
     """Execute the series in a profile, two at a time; a notebook whose inputs are unchanged is left alone."""
     parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | ({"workers": workers} if workers else {})
-    built = records.built(study.folder(profile, seeds))
+    built = records.built(grids.folder(profile, seeds))
     folder = built / "notebooks"
 
     def one(name: str) -> str | None:
@@ -171,7 +171,7 @@ def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
         return name
     pool = ThreadPoolExecutor(2)
     try:
-        return [name for name in pool.map(one, study.NOTEBOOKS) if name]
+        return [name for name in pool.map(one, profiles.NOTEBOOKS) if name]
     finally:
         pool.shutdown(cancel_futures=True)  # stopped: those that run come to their end, no other begins
 
@@ -183,7 +183,7 @@ def inputs_key(name: str, parameters: dict) -> str:
     digest.update(json.dumps(parameters, sort_keys=True).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    for row in study.grid(parameters["profile"], None, parameters.get("seeds", 0)):
+    for row in grids.grid(parameters["profile"], None, parameters.get("seeds", 0)):
         record = records.load(row.recipe)
         digest.update(json.dumps(record.numbers() if record else None).encode())
     return digest.hexdigest()
@@ -192,7 +192,7 @@ def inputs_key(name: str, parameters: dict) -> str:
 def publish(options) -> None:
     """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them. An
     arm is published whole, with all its seeds, or not at all."""
-    rows = study.grid(options.profile, None, options.seeds)
+    rows = grids.grid(options.profile, None, options.seeds)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
     rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]
@@ -227,7 +227,7 @@ def publish_drawn(profile: str) -> None:
 
 def report(options) -> None:
     """Turn a profile's executed notebooks into pages under report/; if there are none, those of the published runs."""
-    source = records.built(study.profile(options.profile).name) / "notebooks"
+    source = records.built(profiles.profile(options.profile).name) / "notebooks"
     if not list(source.glob("*.ipynb")):
         draw_published(options.profile)
     pages = sorted(source.glob("*.ipynb"))
@@ -252,7 +252,7 @@ def draw_published(profile: str) -> None:
         raise InputError(f"Nothing of profile {profile} is executed here or published: run make reproduce "
                          f"PROFILE={profile} first.")
     os.environ["SPACEDKD_RUNS"] = str(records.built(profile) / "published")  # never among this machine's own runs
-    example = study.grid(profile, study.MEASURING[0])[0].recipe.run_id  # 06 and 07 need its weights, and train it
+    example = grids.grid(profile, profiles.MEASURING[0])[0].recipe.run_id  # 06 and 07 need its weights, and train it
     left = {run_id: record for run_id, record in published.items() if run_id != example}
     records.restore(left.values())
     measures.restore(profile, left)
@@ -268,12 +268,12 @@ def refresh(options) -> None:
 
 def tune(options) -> None:
     """Choose the values of each family of arms on validation pictures; publish every trial in results/tuning/."""
-    if options.data not in study.TUNED:
-        raise InputError(nearest("tuned data set", options.data, study.TUNED))
-    study.check_workers(options.workers)
-    task = study.TUNED[options.data]
+    if options.data not in profiles.TUNED:
+        raise InputError(nearest("tuned data set", options.data, profiles.TUNED))
+    running.check_workers(options.workers)
+    task = profiles.TUNED[options.data]
     names = list(task.families) if options.families in (None, ["all"]) else options.families
-    tuning.tune(options.data, task, names, study.run_all, options.workers, partial(print, flush=True))
+    tuning.tune(options.data, task, names, running.run_all, options.workers, partial(print, flush=True))
     print(f"Every trial and every choice: results/tuning/{options.data}/.")
 
 
@@ -292,9 +292,9 @@ def train(options) -> None:
     stopping.listen(signal.SIGTERM, signal.SIGINT)  # it trains in this process: to be stopped between two updates
     if "TORCHELASTIC_RUN_ID" in os.environ:
         device = distributed.start()
-        study.run_together(recipe, device)
+        running.run_together(recipe, device)
         torch.distributed.destroy_process_group()
-    record = study.run(recipe)
+    record = running.run(recipe)
     if os.environ.get("RANK", "0") == "0":
         print(f"Run {record.run_id} ({recipe.in_words()}): test accuracy {record.summary['test_accuracy']:.2f}% at the "
               f"last epoch; all of it in {records.runs_folder() / record.run_id}.")

@@ -90,7 +90,9 @@ from pathlib import Path
 
 import torch
 
-from spacedkd_lib import records, slurm, study
+from spacedkd_lib.cluster import slurm
+from spacedkd_lib.lab import grids, running, sweeps
+from spacedkd_lib.store import records
 
 FOLDER = Path(sys.argv[1])
 slurm.SECONDS["slurm"] = 2  # this Slurm has nothing else to do
@@ -98,8 +100,8 @@ slurm.SECONDS["slurm"] = 2  # this Slurm has nothing else to do
 
 def grid():
     """The arms of the smoke grids, long enough to be interrupted."""
-    rows = study.grid("smoke", "02_baselines", 1) + study.grid("smoke", "05_spaced_kd", 1)
-    for recipe in study.unique(rows):
+    rows = grids.grid("smoke", "02_baselines", 1) + grids.grid("smoke", "05_spaced_kd", 1)
+    for recipe in grids.unique(rows):
         yield replace(recipe, epochs=100, interval=100.0 if recipe.method == "offline_kd" else recipe.interval)
 
 
@@ -108,7 +110,7 @@ def run(*command):
 
 
 RECIPES = list(grid())
-PLANNED = study.sweeps(RECIPES, workers=4)  # job <array>_<i> is PLANNED[i]
+PLANNED = sweeps.sweeps(RECIPES, workers=4)  # job <array>_<i> is PLANNED[i]
 LOGS = {}
 
 
@@ -152,7 +154,7 @@ def interrupt():
 
 def through_slurm():
     executor = slurm.Slurm(FOLDER / "jobs", **slurm.parse("partition=main timeout_min=30 cpus_per_task=1"))
-    return study.run_all(RECIPES, workers=4, executor=executor)
+    return running.run_all(RECIPES, workers=4, executor=executor)
 
 
 threading.Thread(target=interrupt, daemon=True).start()

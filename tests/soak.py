@@ -28,19 +28,19 @@ if __name__ == "__main__":  # pytest imports this file too, when it looks for do
 import torch  # noqa: E402
 
 from spacedkd_lib.data import datasets  # noqa: E402
-from spacedkd_lib.lab import study  # noqa: E402
+from spacedkd_lib.lab import grids, running, sweeps
 from spacedkd_lib.store import records  # noqa: E402
 from spacedkd_lib.training import checkpoints  # noqa: E402
 
 torch.set_num_threads(1)
 RECIPES = [replace(recipe, train_images=80)
-           for recipe in study.unique([*study.grid("smoke", "05_spaced_kd", 1), *study.grid("smoke", "04_self_kd", 1)])
+           for recipe in grids.unique([*grids.grid("smoke", "05_spaced_kd", 1), *grids.grid("smoke", "04_self_kd", 1)])
            if recipe.method != "self_kd" or recipe.interval]
 
 
 def train_all():
-    for sweep in study.sweeps(RECIPES):
-        study.train_sweep(sweep)
+    for sweep in sweeps.sweeps(RECIPES):
+        running.train_sweep(sweep)
 
 
 def finished(runs):
@@ -106,7 +106,7 @@ def main(kills, seed):
                 if status == 0:
                     break
             assert outcome() == want, f"round {rounds} differs; see {base}"
-            assert study.sweeps([]) == [] and not list(runs.glob(".sweeps/*/*.safetensors")), "a checkpoint is left"
+            assert sweeps.sweeps([]) == [] and not list(runs.glob(".sweeps/*/*.safetensors")), "a checkpoint is left"
     shutil.rmtree(base)
     print(f"{killed} kills in {rounds} rounds of {len(RECIPES)} runs: all weights and numbers equal, no finished "
           f"record changed. Kills by state: {dict(where)}")

@@ -16,7 +16,7 @@ from spacedkd_lib.bench import __main__ as command, analysis, memory, plain, spe
 from spacedkd_lib.bench.accuracy import accuracy
 from spacedkd_lib.bench.work import FULL, QUICK, pictures
 from spacedkd_lib.data.batches import STATISTICS, Batches
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import online_kd
 from spacedkd_lib.report import figures
 from spacedkd_lib.schedule import spaced_schedule
@@ -193,7 +193,7 @@ def test_a_table_is_kept_with_its_sources(tmp_path, monkeypatch, capsys):
 
 def test_precisions_are_compared_by_seed(monkeypatch):
     scores = {(0, "fp32"): 50.0, (0, "bf16"): 51.0, (1, "fp32"): 60.0, (1, "bf16"): 63.0}
-    monkeypatch.setattr(study, "run_all", lambda wanted, workers: [
+    monkeypatch.setattr(running, "run_all", lambda wanted, workers: [
         records.Record(r, [], {"test_accuracy": scores[r.seed, r.precision]}, {}) for r in wanted])
     table, raw = accuracy("smoke", 2, workers=1)
     assert table["Arm"].tolist() == ["baseline", "spaced KD s=1.5"]

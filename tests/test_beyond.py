@@ -13,7 +13,7 @@ from spacedkd_lib import recipes
 from spacedkd_lib.data import datasets
 from spacedkd_lib.data.batches import normalised
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, study
+from spacedkd_lib.lab import arms, profiles
 from spacedkd_lib.methods import build, dropout_ema, ema as average
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import batch_statistics
@@ -59,7 +59,7 @@ def test_the_rate_is_the_sine_of_the_updates_number(toy):
 def test_means_of_the_rates():
     rates = [dropout_ema.dropout_rate(SINE, t, 1000) for t in range(3000)]
     assert np.mean(rates) == pytest.approx(0.5 * 2 / math.pi, rel=1e-5) and max(rates) == 0.5 and min(rates) == 0
-    compared = {arm.name: arm.recipe for arm in arms.beyond_arms(study.profile("study").settings[0])}
+    compared = {arm.name: arm.recipe for arm in arms.beyond_arms(profiles.profile("study").settings[0])}
     peak = compared["spaced dropout"].dropout
     assert compared["dropout, equal mean"].dropout == pytest.approx(peak * 2 / math.pi)
 
@@ -205,7 +205,7 @@ def test_equal_horizon_and_what_is_left_of_the_initialisation():
     for s, left in ((0.5, 0.20), (1.0, 0.45), (2.0, 0.67)):  # of 80 epochs (M4)
         steps = counts(recipe_schedule(replace(spaced(ema(Recipe()), s), ema_debias=False, tail="drop"), 391)).learn
         assert dropout_ema.average_weights(0.99, False, steps)[0] == pytest.approx(left, abs=0.005)
-    for setting in (study.profile("quick").settings[0], study.profile("smoke").settings[0]):
+    for setting in (profiles.profile("quick").settings[0], profiles.profile("smoke").settings[0]):
         recipe = {arm.name: arm.recipe for arm in arms.beyond_arms(setting)}["EMA, equal horizon"]
         training, _ = datasets.split(datasets.load(recipe.dataset), recipe.train_images, recipe.val_fraction)
         batches = -(-len(training) // recipe.batch_size)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids, profiles, running, sweeps
 from spacedkd_lib.recipes import (
     Recipe, baseline, education, ie_kd, mutual, offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
@@ -223,15 +223,15 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-SMALL = study.profile("smoke").settings[0].base
+SMALL = profiles.profile("smoke").settings[0].base
 SMOKE = [baseline(SMALL), online_kd(SMALL), spaced(online_kd(SMALL), 1.0), offline_kd(SMALL)]
 
 
 def test_two_processes_on_one_run(runs, capsys):
     """The second waits for the first and takes its result."""
-    planned, = study.sweeps(SMOKE[:1])
+    planned, = sweeps.sweeps(SMOKE[:1])
     with records.locked(SMOKE[:1]):
-        waiting = threading.Thread(target=study.train_sweep, args=[planned])
+        waiting = threading.Thread(target=running.train_sweep, args=[planned])
         waiting.start()
         waiting.join(1)
         assert waiting.is_alive() and "is being trained by another process" in capsys.readouterr().out
@@ -244,7 +244,7 @@ def test_a_crash_costs_its_own_sweep_only(runs):
     """One worker is killed in the middle: the others go on, the report names run and log, and the next call ends it."""
     recipes = [replace(recipe, epochs=16, interval=recipe.interval * 8 if recipe.method == "offline_kd" else
                        recipe.interval) for recipe in SMOKE]
-    planned = study.sweeps(recipes)
+    planned = sweeps.sweeps(recipes)
     assert len(planned) == 2  # the trio with a teacher, and the baseline
 
     def kill():
@@ -260,10 +260,10 @@ def test_a_crash_costs_its_own_sweep_only(runs):
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     with pytest.raises(InputError, match=f"{planned[0].recipes[0].run_id}.*was killed.*{planned[0].log}"):
-        study.run_all(recipes, workers=2, say=lambda line: None)
+        running.run_all(recipes, workers=2, say=lambda line: None)
     killer.join()
     assert records.load(planned[1].recipes[0]) is not None
-    assert len(study.run_all(recipes, workers=2, say=lambda line: None)) == len(recipes)
+    assert len(running.run_all(recipes, workers=2, say=lambda line: None)) == len(recipes)
 
 
 def group_lives(group):
@@ -277,7 +277,7 @@ def group_lives(group):
 @pytest.mark.parametrize("how", ["SIGTERM", "time limit"])
 def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, how):
     environment = dict(os.environ, SPACEDKD_ROOT=str(tmp_path), TQDM_DISABLE="1",
-                       PYTHONPATH=str(Path(study.__file__).parents[2]))
+                       PYTHONPATH=str(Path(running.__file__).parents[2]))
     arguments = [sys.executable, "-m", "spacedkd_lib", "reproduce", "--profile", "smoke", "--workers", "2"]
     limit = ["--time-limit", "4s"] if how == "time limit" else []
     process = subprocess.Popen(arguments + limit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -299,7 +299,7 @@ def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path, ho
     while group_lives(process.pid):  # no worker stays behind
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    left = [recipe for recipe in study.unique(study.grid("smoke")) if records.load(recipe) is None]
+    left = [recipe for recipe in grids.unique(grids.grid("smoke")) if records.load(recipe) is None]
     assert left
     begun = [path.parent for path in runs.glob(".sweeps/*/members.json")]
     assert all(checkpoints.latest(folder) for folder in begun)

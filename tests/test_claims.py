@@ -15,7 +15,7 @@ from scipy import stats
 from test_tables import synthetic, tidy
 
 from spacedkd_lib.analysis import theory
-from spacedkd_lib.lab import arms, claims, study
+from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
 from spacedkd_lib.report import frames
 from spacedkd_lib.statistics import seeds_needed
@@ -36,10 +36,10 @@ def line(table, claim, setting="glyphs"):
 # The register
 
 def test_the_study_has_both_arms_of_every_claim_and_prediction():
-    there = {(row.setting, row.arm) for row in study.grid("study", "05_spaced_kd", 1)}
+    there = {(row.setting, row.arm) for row in grids.grid("study", "05_spaced_kd", 1)}
     assert {("glyphs", arm) for claim in PRIMARY for arm in claim[2:]} <= there
     assert {(claims.LAG_SETTING, arm) for pair in PREDICTIONS for arm in pair[:2]} <= there
-    tuned = {setting.label for profile in study.PROFILES.values() for setting in profile.settings if setting.tuned}
+    tuned = {setting.label for profile in profiles.PROFILES.values() for setting in profile.settings if setting.tuned}
     assert tuned == {*claims.JUDGED, claims.LAG_SETTING}
     pairs = [claim[2:] for claim in PRIMARY] + [of[:2] for of in PREDICTIONS]
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)  # no comparison is stated twice
@@ -175,7 +175,7 @@ def judging(published):
     """
     first = {}
     for name, found in published.items():
-        for row in study.grid(name, "05_spaced_kd"):
+        for row in grids.grid(name, "05_spaced_kd"):
             told = [(f'Claim("{of.id}"', of[2:]) for of in PRIMARY if row.setting in claims.JUDGED]
             told += [(f'Prediction("{of.arm}", "{of.reference}"', of[:2]) for of in PREDICTIONS
                      if row.setting == claims.LAG_SETTING]
@@ -238,7 +238,7 @@ def repository(tmp_path):
                                             ("10:29", ["P1", "P2", "teacher"])])
 def test_a_claim_that_is_younger_than_its_first_run_is_found(repository, finished, late):
     """Runs of half an hour; only the first one of a claim counts."""
-    rows = [row for row in study.grid("study", "05_spaced_kd", 2)
+    rows = [row for row in grids.grid("study", "05_spaced_kd", 2)
             if row.arm in ("spaced KD s=1.5", "teacher +1.5")]
     made = {run_id: replace(record, provenance=record.provenance | {
         "seconds": 1799.0, "finished": f"2020-12-01T{finished if record.recipe.seed == 200 else '23:00'}:00Z"})
@@ -257,12 +257,12 @@ def test_a_line_that_is_not_committed_is_young(repository):
 
 
 def test_runs_that_judge_nothing_ask_for_no_age():
-    rows = [row for row in study.grid("study", "05_spaced_kd", 1) if row.arm == "offline KD"]
+    rows = [row for row in grids.grid("study", "05_spaced_kd", 1) if row.arm == "offline KD"]
     assert judging({}) == judging({"study": synthetic(rows)}) == {}
 
 
 def test_the_linear_model_predicts_the_registered_signs():
-    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(replace(study.profile("study").settings[1], tuned=""))}, 32
+    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(replace(profiles.profile("study").settings[1], tuned=""))}, 32
 
     def variance(arm, alpha):
         recipe = law[arm]

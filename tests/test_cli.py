@@ -15,7 +15,7 @@ from test_tables import synthetic
 from spacedkd_lib import __main__ as cli, recipes
 from spacedkd_lib.analysis import measures
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import arms, grids, profiles, running
 from spacedkd_lib.notebook import exercises, session as sessions
 from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
@@ -59,7 +59,7 @@ def test_an_unwritable_results_folder_starts_nothing(tmp_path):
 def test_a_published_record_of_another_version_starts_nothing(tmp_path):
     published = tmp_path / "results" / "smoke" / "records.jsonl.gz"
     published.parent.mkdir(parents=True)
-    recipe = json.loads(study.grid("smoke")[0].recipe.to_json()) | {"version": 0}
+    recipe = json.loads(grids.grid("smoke")[0].recipe.to_json()) | {"version": 0}
     values = {"run_id": "x", "recipe": recipe, "epochs": [], "summary": {}, "provenance": {}}
     published.write_bytes(gzip.compress(json.dumps(values | {"sha256": records._checksum(values)}).encode()))
     done = command("reproduce", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path / "runs"), SPACEDKD_ROOT=str(tmp_path))
@@ -70,7 +70,7 @@ def test_a_published_record_of_another_version_starts_nothing(tmp_path):
 def test_plan_prints_runs_and_an_estimate(tmp_path):
     done = command("plan", "--profile", "smoke", SPACEDKD_RUNS=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert f"{len(study.unique(SMOKE))} distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
+    assert f"{len(grids.unique(SMOKE))} distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
 def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
     write("2")
     assert cli.inputs_key("n", {"profile": "smoke"}) != key
     write("1")
-    recipe = study.grid("smoke")[0].recipe
+    recipe = grids.grid("smoke")[0].recipe
     records.save(recipe, [{"test_accuracy": 1.0}], {}, {}, {})
     assert cli.inputs_key("n", {"profile": "smoke"}) != key
 
@@ -109,7 +109,7 @@ def finish(rows):
     return set(made)
 
 
-SMOKE = study.grid("smoke")
+SMOKE = grids.grid("smoke")
 
 
 def test_publish_takes_whole_arms_only(place, capsys):
@@ -169,8 +169,8 @@ def test_published_records_are_drawn_without_this_machines_runs(place, monkeypat
 
 def test_another_number_of_seeds_has_a_folder_of_its_own():
     """Settings of study have more seeds in some notebooks than in others: no single number is the profile's."""
-    assert [study.folder("quick", seeds) for seeds in (0, 3, 5)] == ["quick", "quick", "quick-5-seeds"]
-    assert [study.folder("study", seeds) for seeds in (0, 5, 20)] == ["study", "study-5-seeds", "study-20-seeds"]
+    assert [grids.folder("quick", seeds) for seeds in (0, 3, 5)] == ["quick", "quick", "quick-5-seeds"]
+    assert [grids.folder("study", seeds) for seeds in (0, 5, 20)] == ["study", "study-5-seeds", "study-20-seeds"]
 
 
 def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys):
@@ -183,7 +183,7 @@ def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys)
     cli.publish(SimpleNamespace(profile="smoke", seeds=0))
     cli.reproduce(options)
     out = capsys.readouterr().out
-    runs = len(study.unique(SMOKE))
+    runs = len(grids.unique(SMOKE))
     assert f"{runs} of {runs} records equal the published ones" in out and "this comparison: build/smoke/." in out
     assert "| bit for bit |" in (place / "build" / "smoke" / "comparison.md").read_text()
 
@@ -196,24 +196,24 @@ def test_publish_refuses_where_no_arm_is_whole(place):
 
 
 def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
-    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
-    rows = study.grid("quick", seeds=2)
+    monkeypatch.setattr(running, "run_all", lambda *_: pytest.fail("trained"))
+    rows = grids.grid("quick", seeds=2)
     for profile in ("quick", "study"):
         records.publish(synthetic(rows).values(), profile)
     wanted = finish(row for row in rows if row.notebook in ("02_baselines", "04_self_kd"))
     series = sessions.Session("09_released_code_audit", "quick", seeds=2).series()
     assert set(series.ids) == set(series.records) == wanted and series.profiles == ("quick",)
-    assert {row.notebook for row in series.rows} == set(study.ARMS)
+    assert {row.notebook for row in series.rows} == set(arms.ARMS)
 
 
 def test_series_in_smoke_is_what_is_published(place, monkeypatch):
-    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(running, "run_all", lambda *_: pytest.fail("trained"))
     finish(SMOKE)
     session = sessions.Session("09_released_code_audit")
     assert session.series().ids == [] and session.series().rows == []
     published = set()
     for profile in ("quick", "study"):
-        rows = study.grid(profile, "02_baselines")
+        rows = grids.grid(profile, "02_baselines")
         records.publish(synthetic(rows).values(), profile)
         published |= {row.recipe.run_id for row in rows}
     series = session.series()
@@ -275,7 +275,7 @@ def test_every_exercise_refuses_a_plausible_wrong_answer(capsys):
 
 
 def test_every_notebook_has_parameters_links_and_a_recording():
-    for name in study.NOTEBOOKS:
+    for name in profiles.NOTEBOOKS:
         cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
         tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
         assert len(tagged) == 1, name

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import Recipe, baseline, online_kd, self_kd
 from spacedkd_lib.store import records
 from spacedkd_lib.training import distributed, train
@@ -27,7 +27,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path, monkeypatch, recipe):
     """Single precision; the last batch of an epoch holds 12 images. Tolerance 1e-4 of a value: seen is 1e-6."""
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "two"))
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(Path(study.__file__).parents[2]))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(Path(running.__file__).parents[2]))
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                            "spacedkd_lib", "train", str(tmp_path / "recipe.json")], env=environment, text=True,
                           capture_output=True)
@@ -35,7 +35,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path, monkeypatch, recipe):
     assert done.stdout.count(f"Run {recipe.run_id}") == 1
     two = records.load(recipe)
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "one"))
-    one = study.run(recipe)
+    one = running.run(recipe)
     assert two.provenance["processes"] == 2 and one.provenance["processes"] == 1
     for a, b in zip(one.numbers(), two.numbers(), strict=True):
         assert b == pytest.approx(a, rel=1e-4, abs=1e-4)
@@ -90,5 +90,5 @@ def test_a_recipe_file_is_checked(tmp_path, content, message):
     (tmp_path / "recipe.json").write_text(content)
     captured = subprocess.run([sys.executable, "-c", f"import sys; from spacedkd_lib.__main__ import main; "
                                f"sys.exit(main(['train', {str(tmp_path / 'recipe.json')!r}]))"], text=True,
-                              capture_output=True, cwd=Path(study.__file__).parents[2])
+                              capture_output=True, cwd=Path(running.__file__).parents[2])
     assert captured.returncode == 2 and message in captured.stderr

@@ -14,7 +14,7 @@ from test_tables import accuracies, synthetic, tidy
 
 from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import claims, study
+from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.arms import LAGS
 from spacedkd_lib.report import diagrams, figures, schedule_figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
@@ -92,7 +92,7 @@ def means(ax, along=1):
 
 def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
     """But for the audited switches and the arms of the lead-lag law, which are drawn by family."""
-    rows = [row for profile in study.PROFILES for row in study.grid(profile, None, 1)]
+    rows = [row for profile in profiles.PROFILES for row in grids.grid(profile, None, 1)]
     switches = {row.arm for row in rows if row.notebook == "09_released_code_audit"}
     named = {row.arm for row in rows if row.family not in LAGS} - switches
     assert named | LAGS.keys() <= style.ARM_STYLES.keys()
@@ -103,10 +103,10 @@ def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
     assert style.style_of("clean, s=0") == style.style_of("online KD")
 
 
-@pytest.mark.parametrize("profile", study.PROFILES)
+@pytest.mark.parametrize("profile", profiles.PROFILES)
 def test_every_arm_of_one_figure_has_its_own_style(profile):
-    for notebook in study.ARMS:
-        names = {row.family if row.family in LAGS else row.arm for row in study.grid(profile, notebook, 1)}
+    for notebook in arms.ARMS:
+        names = {row.family if row.family in LAGS else row.arm for row in grids.grid(profile, notebook, 1)}
         assert len(set(style.styles_of(names).values())) == len(names)
 
 
@@ -229,7 +229,7 @@ class TestEveryFigure:
 
     def test_self_kd_and_many_settings(self, draw):
         check_legible(draw(SELF_RUNS))
-        rows = study.grid("paper", "05_spaced_kd", 2)
+        rows = grids.grid("paper", "05_spaced_kd", 2)
         check_legible(draw(tables.runs(rows, synthetic(rows))))
 
 
@@ -261,7 +261,7 @@ def test_comparisons_are_legible(table):
 
 # The lead-lag law
 
-LAG_ROWS = [row for row in study.grid("study", "05_spaced_kd", 5) if row.setting == claims.LAG_SETTING]
+LAG_ROWS = [row for row in grids.grid("study", "05_spaced_kd", 5) if row.setting == claims.LAG_SETTING]
 SHIFTS = {"baseline": 3.0, "teacher +0, eval mode": -20.0, "teacher -4": 2.0, "teacher +1.5, moving": 1.0}
 
 
@@ -318,7 +318,7 @@ def test_lead_lag_of_what_there_is(panels, kept):
 
 
 def test_lead_lag_of_a_grid_with_few_offsets():
-    fig = figures.lead_lag(lag_frame([row for row in study.grid("smoke", "05_spaced_kd") if row.setting != "digits"]))
+    fig = figures.lead_lag(lag_frame([row for row in grids.grid("smoke", "05_spaced_kd") if row.setting != "digits"]))
     assert len(fig.axes) == 3  # in eval mode there is offset 0 only
     check_legible(fig)
 
@@ -384,7 +384,7 @@ def test_sheet_refuses_what_it_cannot_draw(images, columns, titles):
 
 
 def test_long_names_of_arms_and_settings_are_not_cut_off():
-    rows = study.grid("study", "12_vision_transformers", 1)
+    rows = grids.grid("study", "12_vision_transformers", 1)
     frame = pd.DataFrame([{"setting": row.setting, "arm": row.arm, "seed": seed, "test_accuracy": 20.0 + seed}
                           for row in rows for seed in (0, 1)])
     check_legible(figures.arms(frame, "Transformers"))

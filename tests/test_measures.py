@@ -12,7 +12,7 @@ from spacedkd_lib import recipes
 from spacedkd_lib.analysis import measures
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids, profiles
 from spacedkd_lib.store import records
 from spacedkd_lib.training import evaluation, train
 
@@ -25,7 +25,7 @@ SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict
 def trained(tmp_path_factory):
     """A baseline and a spaced student, finished in a folder of their own: (folder, recipes)."""
     folder = tmp_path_factory.mktemp("runs")
-    base = replace(study.PROFILES["smoke"].settings[0].base, width=1, train_images=120)
+    base = replace(profiles.PROFILES["smoke"].settings[0].base, width=1, train_images=120)
     made = recipes.baseline(base), recipes.spaced(recipes.online_kd(base), 1.0)
     for recipe in made:
         records.save(recipe, *train.train(recipe, datasets.load(recipe.dataset, seed=recipe.seed), "cpu"), runs=folder)
@@ -105,15 +105,15 @@ def test_the_path_ends_at_both_runs(trained, monkeypatch):
 
 def test_the_path_begins_at_the_baseline_of_the_grid():
     """Which has other tuned values than the arm, so that it cannot be derived from the arm's recipe."""
-    arms = {row.arm: row.recipe for row in study.grid("quick", "06_loss_landscape") if row.seed == 301}
+    arms = {row.arm: row.recipe for row in grids.grid("quick", "06_loss_landscape") if row.seed == 301}
     assert measures._baselines()[arms["SAM"].run_id] == arms["baseline"]
     assert measures._baselines()[arms["spaced KD s=1.5"].run_id] == arms["baseline"]
 
 
 def test_a_miniature_measures_fewer_arms_and_trains_none_once_more():
     def asked(seeds):
-        arms = {row.recipe: row.arm for row in study.grid("study", None, seeds) if row.notebook in study.MEASURING}
-        return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(study.grid("study", None, seeds))}
+        arms = {row.recipe: row.arm for row in grids.grid("study", None, seeds) if row.notebook in profiles.MEASURING}
+        return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(grids.grid("study", None, seeds))}
     few, many = asked(3), asked(4)
     assert {arm for _, arm, _ in few} == set(measures.FEW) and {name for name, *_ in many} == set(measures.MEASURES)
     assert {name for name, *_ in few} == set(measures.MEASURES) - {"trajectory"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from spacedkd_lib import recipes
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import profiles, running
 from spacedkd_lib.report import frames, readme
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,8 +27,8 @@ def test_commands_exist():
     rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     for page in (README, RESULTS, LIBRARY, MANUAL):
         assert set(re.findall(r"(?:`|^)make ([a-z]+)", page, re.M)) <= rules
-        assert set(re.findall(r"PROFILE=([a-z0-9-]+)", page)) <= set(study.PROFILES)
-    assert all(f"| `{name}` |" in MANUAL for name in study.PROFILES)
+        assert set(re.findall(r"PROFILE=([a-z0-9-]+)", page)) <= set(profiles.PROFILES)
+    assert all(f"| `{name}` |" in MANUAL for name in profiles.PROFILES)
 
 
 def test_code_runs(monkeypatch):
@@ -36,7 +36,7 @@ def test_code_runs(monkeypatch):
     names = {"loader": [(1, "a"), (2, "b")], "teacher_step": lambda x, y: walked.append(("teach", y)),
              "student_step": lambda x, y: walked.append(("learn", y))}
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
-    monkeypatch.setattr(study, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
+    monkeypatch.setattr(running, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
     blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY + MANUAL, re.S)
     assert len(blocks) == 5
     for block in blocks:

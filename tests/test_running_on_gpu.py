@@ -26,14 +26,14 @@ from spacedkd_lib.analysis import curvature, landscape, measures
 from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, within_memory
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids, planning, profiles, running
 from spacedkd_lib.methods import build
 from spacedkd_lib.models import resnet
 from spacedkd_lib.statistics import paired_by_seed
 from spacedkd_lib.store import records
 from spacedkd_lib.training import run, train
 
-SMOKE = study.profile("smoke").settings[0]
+SMOKE = profiles.profile("smoke").settings[0]
 ONLINE = recipes.online_kd(SMOKE.base, interval=1.0)
 
 
@@ -115,9 +115,9 @@ class Here(Executor):
 def test_a_run_too_large_for_the_gpu_says_what_to_lower(runs, monkeypatch):
     monkeypatch.setattr(train, "sweep", lambda *_, **__: exec(FULL))
     with pytest.raises(InputError, match="failed, The memory of the GPU is too small.*log is"):
-        study.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
+        running.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
     with pytest.raises(InputError, match="fewer WORKERS"):
-        study.run(recipes.baseline(SMOKE.base), on_epoch=lambda row: None)
+        running.run(recipes.baseline(SMOKE.base), on_epoch=lambda row: None)
 
 
 # Several processes on one card
@@ -179,7 +179,7 @@ os.kill(os.getpid(), 9)
 
 def test_the_service_ends_with_a_process_that_is_killed(mps):
     log = mps()
-    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2])))
+    subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH=str(Path(running.__file__).parents[2])))
     deadline = time.monotonic() + 20
     while "quit" not in log.read_text():
         assert time.monotonic() < deadline
@@ -187,13 +187,13 @@ def test_the_service_ends_with_a_process_that_is_killed(mps):
 
 
 @pytest.mark.parametrize("recipe, memory, workers", [
-    (study.profile("quick").settings[0].base, 80e9, 16), (study.profile("quick").settings[0].base, 9e9, 2),
-    (recipes.online_kd(study.profile("core").settings[0].base), 80e9, 1),
-    (recipes.online_kd(replace(study.profile("core").settings[0].base, model="resnet20")), 80e9, 13)])
+    (profiles.profile("quick").settings[0].base, 80e9, 16), (profiles.profile("quick").settings[0].base, 9e9, 2),
+    (recipes.online_kd(profiles.profile("core").settings[0].base), 80e9, 1),
+    (recipes.online_kd(replace(profiles.profile("core").settings[0].base, model="resnet20")), 80e9, 13)])
 def test_small_networks_run_side_by_side_on_a_gpu(gpu, recipe, memory, workers):
     gpu.total_memory = memory
-    assert study.default_workers([recipe]) == workers
-    assert study.default_workers([recipe, recipes.online_kd(study.profile("core").settings[0].base)]) == 1
+    assert running.default_workers([recipe]) == workers
+    assert running.default_workers([recipe, recipes.online_kd(profiles.profile("core").settings[0].base)]) == 1
 
 
 # Plans
@@ -213,8 +213,8 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
     monkeypatch.setattr(resnet.ResNet, "forward", lambda net, x: precise.append(
         not torch.is_autocast_enabled("cpu")) or forward(net, x))
     monkeypatch.setattr(train.Batches, "pictures", lambda batches, which, i: drawn.append(i) or draw(batches, which, i))
-    monkeypatch.setattr(study, "now", lambda device: len(precise))
-    cost = study._measure(recipe)
+    monkeypatch.setattr(planning, "now", lambda device: len(precise))
+    cost = planning._measure(recipe)
     assert kinds == 2 * ["teach", "teach", "learn", "learn"] and labels == set(range(10))
     assert drawn == [0, 1, 0, 1, 2, 3, 2, 3] and not any(precise[-9:])  # the first ones count multiply-accumulates
     assert cost.update == {"teach": 1 / 16, "learn": 2 / 16} and (cost.look, cost.more) == (2 / 32, 1 / 32)
@@ -222,44 +222,44 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
 
 
 def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
-    base = replace(study.profile("core").settings[0].base, model="resnet20", width=64)
-    run, batches, _, scored = study._assembled(recipes.short_form(base), torch.device("cpu"))
+    base = replace(profiles.profile("core").settings[0].base, model="resnet20", width=64)
+    run, batches, _, scored = planning._assembled(recipes.short_form(base), torch.device("cpu"))
     assert 2 <= run.recipe.batch_size < base.batch_size and scored == 2 * run.recipe.batch_size == 2 * len(batches[0][1])
 
 
 def test_a_gpu_is_waited_for_only_between_kinds_of_updates(monkeypatch):
-    waits, now = [], study.now
+    waits, now = [], planning.now
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
     now(torch.device("cuda"))
     assert waits == [1]
-    monkeypatch.setattr(study, "now", lambda device: waits.append(1) or now(device))
-    run, batches, _, _ = study._assembled(recipes.short_form(ONLINE), torch.device("cpu"))
-    study._updates(run, batches, torch.device("cpu"))
+    monkeypatch.setattr(planning, "now", lambda device: waits.append(1) or now(device))
+    run, batches, _, _ = planning._assembled(recipes.short_form(ONLINE), torch.device("cpu"))
+    planning._updates(run, batches, torch.device("cpu"))
     assert len(waits) == 1 + 2 * 6  # both ends of two kinds and an epoch's end, twice
 
 
 def test_seconds_count_updates_looks_and_what_a_sweep_shares():
-    cost = study.Cost({"teach": 1.0, "learn": 10.0}, before=5.0, look=0.1, more=0.04, first=0.0, megabytes=1.0,
+    cost = planning.Cost({"teach": 1.0, "learn": 10.0}, before=5.0, look=0.1, more=0.04, first=0.0, megabytes=1.0,
                       train=1000, test=100)
     base = replace(SMOKE.base, train_images=200, val_fraction=0.1, batch_size=20, epochs=4, eval_every=3)
     online = recipes.online_kd(base, interval=2.0)
-    assert study._seconds(online, cost) == pytest.approx(4 * 180 * 11 + 2 * (5 + 120 * 0.1))
-    assert study._seconds(online, cost, shares=True) == pytest.approx(4 * 180 * 10 + 2 * (5 + 120 * 0.04))
-    assert study._seconds(recipes.baseline(base), cost, shares=True) == 0
+    assert planning._seconds(online, cost) == pytest.approx(4 * 180 * 11 + 2 * (5 + 120 * 0.1))
+    assert planning._seconds(online, cost, shares=True) == pytest.approx(4 * 180 * 10 + 2 * (5 + 120 * 0.04))
+    assert planning._seconds(recipes.baseline(base), cost, shares=True) == 0
     average = recipes.ema(base, interval=1.0)  # a step every 9 batches
-    assert study._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
+    assert planning._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
 
 
 def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):
-    rows = [row for row in study.grid("core", seeds=4) if row.notebook in study.MEASURING]  # more than a miniature
+    rows = [row for row in grids.grid("core", seeds=4) if row.notebook in profiles.MEASURING]  # more than a miniature
     wanted = measures.wanted(rows)
-    cost = study.Cost({"learn": 1e-6}, 0.0, 0.0, 0.0, first=42.4, megabytes=1.0, train=1500, test=297)
-    monkeypatch.setattr(study, "_measure", lambda recipe: cost)
+    cost = planning.Cost({"learn": 1e-6}, 0.0, 0.0, 0.0, first=42.4, megabytes=1.0, train=1500, test=297)
+    monkeypatch.setattr(planning, "_measure", lambda recipe: cost)
     monkeypatch.setattr(measures, "_pass_seconds", lambda recipe, pictures: 1.0 if pictures == 128 else 0.0)
     number, seconds = measures.plan(rows, 2)
     names = [name for _, name in wanted]
     of_128 = measures.SCORE * (25 ** 2 * names.count("plane") + 30 * names.count("noise")) + 13 * names.count("path")
-    again = sum(study.seconds(recipe) for recipe, name in wanted if name == "trajectory")
+    again = sum(planning.seconds(recipe) for recipe, name in wanted if name == "trajectory")
     assert number == len(wanted) and seconds == pytest.approx((of_128 + again) / 2) and again > 0
     lines = __main__.plan_lines(rows, 1).splitlines()
     assert len(lines) == 2 and lines[1].startswith(f"Then {number} measures of finished runs")
@@ -276,8 +276,8 @@ def test_passes_are_known_of_every_measure():
 
 
 def test_core_is_trained_in_bf16_and_the_paper_as_it_was():
-    assert {row.recipe.precision for row in study.grid("core", seeds=1)} == {"bf16"}
-    assert {row.recipe.precision for row in study.grid("paper", seeds=1)} == {"fp32"}
+    assert {row.recipe.precision for row in grids.grid("core", seeds=1)} == {"bf16"}
+    assert {row.recipe.precision for row in grids.grid("paper", seeds=1)} == {"fp32"}
 
 
 # Measures
@@ -307,7 +307,7 @@ def on_the_cpu(tensor):
 @pytest.fixture
 def measured_on_gpu(monkeypatch):
     """name of a measure -> its values for an untrained run on a fake GPU."""
-    pictures = study._random_pictures(ONLINE, 40)
+    pictures = planning._random_pictures(ONLINE, 40)
     monkeypatch.setattr(measures, "_dataset", lambda name: pictures)
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
@@ -366,7 +366,7 @@ def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):
     recipe, executor = recipes.baseline(replace(SMOKE.base, width=1, train_images=120, epochs=1)), Here()
-    study.run(recipe, on_epoch=lambda row: None)
+    running.run(recipe, on_epoch=lambda row: None)
     monkeypatch.setitem(measures.MEASURES, "noise", measures.MEASURES["noise"]._replace(
         settings=dict(images=8, sigmas=[0.1], draws=1)))
     found = measures.measure_all([(recipe, "noise")], executor=executor)
@@ -381,7 +381,7 @@ def test_reproduce_measures_where_it_trains(tmp_path, runs, monkeypatch):
     made, used = [], []
     monkeypatch.setattr(records, "ROOT", tmp_path)
     monkeypatch.setattr(__main__.slurm, "Slurm", lambda folder, **how: made.append(how) or len(made))
-    monkeypatch.setattr(study, "run_all", lambda recipes, workers, say, executor: used.append(executor))
+    monkeypatch.setattr(running, "run_all", lambda recipes, workers, say, executor: used.append(executor))
     monkeypatch.setattr(__main__, "plan_lines", lambda *_: "")
 
     def measure_all(asked, workers, say, executor):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from spacedkd_lib import __main__ as cli
 from spacedkd_lib.data import batches
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids, profiles, running, sweeps
 from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of
 from spacedkd_lib.store import records, stopping
@@ -150,7 +150,7 @@ def test_which_recipes_fit():
     fit = SWEEP, [self_kd(DEEPER)], [replace(ONLINE, model="resnet56", width=0)], [mode]
     assert all(map(stacked.fits, fit)) and not stacked.fits([mode, ONLINE])
     large = (replace(ONLINE, model="resnet18", width=0), replace(ONLINE, teacher_model="resnet18", teacher_width=64))
-    glyphs = study.profile("quick").settings[0]
+    glyphs = profiles.profile("quick").settings[0]
     others = (glyphs.factors, glyphs.schools, online_kd(glyphs.transformer))
     noisy = replace(ONLINE, dropout=0.1)
     assert not any(stacked.fits([recipe]) for recipe in (*large, *others, noisy))
@@ -177,8 +177,8 @@ def runs_folder(tmp_path, monkeypatch):
 
 
 def test_sweeps_of_several_seeds_are_joined_where_they_fit(runs_folder):
-    planned = study.sweeps(study.unique(study.grid("quick", seeds=6)))
-    joined = study.of_several_seeds(planned)
+    planned = sweeps.sweeps(grids.unique(grids.grid("quick", seeds=6)))
+    joined = sweeps.of_several_seeds(planned)
     assert sorted(r.run_id for s in joined for r in s.recipes) == sorted(r.run_id for s in planned for r in s.recipes)
     assert len(joined) < len(planned)
     for sweep in joined:
@@ -189,9 +189,9 @@ def test_sweeps_of_several_seeds_are_joined_where_they_fit(runs_folder):
 
 
 def test_a_sweep_of_several_seeds_leaves_records(runs_folder):
-    recipes = study.unique(study.grid("smoke", "02_baselines", seeds=2))[:2]
-    sweep, = study.of_several_seeds(study.sweeps(recipes))
-    assert study.train_sweep(sweep) == []
+    recipes = grids.unique(grids.grid("smoke", "02_baselines", seeds=2))[:2]
+    sweep, = sweeps.of_several_seeds(sweeps.sweeps(recipes))
+    assert running.train_sweep(sweep) == []
     assert [records.load(recipe).provenance["seeds_together"] for recipe in recipes] == [2, 2]
     assert all(records.load_weights(recipe) for recipe in recipes)
 
@@ -199,25 +199,25 @@ def test_a_sweep_of_several_seeds_leaves_records(runs_folder):
 def test_a_joined_sweep_of_which_some_is_done_is_formed_anew(runs_folder, monkeypatch):
     """A kill while its records are written, or a run that diverged, leaves lists that are no more equal."""
     recipes = of_seeds(SWEEP)
-    sweep, = study.of_several_seeds(study.sweeps(recipes))
+    sweep, = sweeps.of_several_seeds(sweeps.sweeps(recipes))
     records.write_atomically(sweep.folder / "members.json", "[" + ",".join(r.to_json() for r in recipes) + "]")
-    assert study.sweeps(recipes) == [sweep]
+    assert sweeps.sweeps(recipes) == [sweep]
     monkeypatch.setattr(records, "load", lambda recipe: recipe if recipe == recipes[0] else None)
-    assert sorted(len(part.recipes) for part in study.sweeps(recipes[1:])) == [4, 5]
+    assert sorted(len(part.recipes) for part in sweeps.sweeps(recipes[1:])) == [4, 5]
 
 
 @pytest.mark.parametrize("gpu, workers, tasks", [(True, "auto", 1), (True, 1, 2), (False, "auto", 2)])
 def test_seeds_are_joined_on_a_gpu_when_asked_for(runs_folder, monkeypatch, gpu, workers, tasks):
     found = []
-    monkeypatch.setattr(study, "_has_gpu", lambda: gpu)
-    monkeypatch.setattr(study, "_train_side_by_side", lambda planned, *rest: found.extend(planned))
-    monkeypatch.setattr(study, "_same_pictures", lambda record: record)
-    study.run_all(study.unique(study.grid("smoke", "02_baselines", seeds=2))[:2], workers)
+    monkeypatch.setattr(running, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(running, "_train_side_by_side", lambda planned, *rest: found.extend(planned))
+    monkeypatch.setattr(running, "_same_pictures", lambda record: record)
+    running.run_all(grids.unique(grids.grid("smoke", "02_baselines", seeds=2))[:2], workers)
     assert len(found) == tasks
 
 
 def test_auto_is_the_only_word(monkeypatch, capsys):
-    assert study.check_workers("auto") == 0 and study.check_workers(3) == 3
+    assert running.check_workers("auto") == 0 and running.check_workers(3) == 3
     assert cli.count_or_auto("auto") == "auto" and cli.count_or_auto("3") == 3
     with pytest.raises(InputError, match="workers = car"):
-        study.check_workers("car")
+        running.check_workers("car")

@@ -13,13 +13,13 @@ import pytest
 
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, study
+from spacedkd_lib.lab import arms, grids, planning, profiles, running
 from spacedkd_lib.methods import build
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import baseline, ie_kd, offline_kd, online_kd, teacher_of
 from spacedkd_lib.store import records
 
-SMOKE = study.profile("smoke").settings[0]
+SMOKE = profiles.profile("smoke").settings[0]
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_every_profile_has_a_grid_of_paired_seeds():
-    for name, profile in study.PROFILES.items():
-        rows = study.grid(name)
+    for name, profile in profiles.PROFILES.items():
+        rows = grids.grid(name)
         cells = {(r.notebook, r.setting, r.arm) for r in rows}
         most = max(setting.seeds or profile.seeds for setting in profile.settings)
         assert len(rows) >= len(cells) * profile.seeds
@@ -40,14 +40,14 @@ def test_every_profile_has_a_grid_of_paired_seeds():
 
 
 def test_shared_runs_are_counted_once():
-    rows = [row for row in study.grid("smoke") if row.setting == "digits"]
+    rows = [row for row in grids.grid("smoke") if row.setting == "digits"]
     baselines = {r.recipe.run_id for r in rows if r.arm == "baseline" and r.seed == 0}
     assert len(baselines) == 3  # resnet8, shared by eight notebooks, the trunk of self KD, and the transformer
-    assert len(study.unique(rows)) < len(rows)
+    assert len(grids.unique(rows)) < len(rows)
 
 
 def test_seeds_can_be_chosen():
-    assert {r.seed for r in study.grid("core", "05_spaced_kd", seeds=2)} == {200, 201}
+    assert {r.seed for r in grids.grid("core", "05_spaced_kd", seeds=2)} == {200, 201}
 
 
 # The arms
@@ -72,7 +72,7 @@ def test_single_switches_are_turned_alone():
 
 
 def test_the_lead_lag_law_changes_one_thing_at_a_time():
-    law = recipes_of(arms.lag_arms(study.profile("smoke").settings[1]))
+    law = recipes_of(arms.lag_arms(profiles.profile("smoke").settings[1]))
     offsets = {recipe.interval for recipe in law.values()}
     assert offsets == {-offset for offset in offsets} > {0.0}
     assert len({recipe.run_id for recipe in law.values()}) == len(law)
@@ -101,16 +101,16 @@ def multiply_accumulates(recipe, batches=63):
 
 
 def test_the_baseline_of_equal_compute_costs_what_spaced_kd_costs():
-    compared = recipes_of(arms.spaced_arms(replace(study.profile("study").settings[0], tuned="")))
+    compared = recipes_of(arms.spaced_arms(replace(profiles.profile("study").settings[0], tuned="")))
     ours = multiply_accumulates(compared["spaced KD s=1.5"])
     assert multiply_accumulates(compared["baseline, equal compute"]) == pytest.approx(ours, rel=0.1)
     assert multiply_accumulates(compared["baseline"]) < 0.5 * ours
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: study.grid("quik"), "quik.*quick"),
-    (lambda: study.grid("core", "05_spaced"), "05_spaced.*05_spaced_kd"),
-    (lambda: study.grid("core", seeds=-1), "seeds = -1"),
+    (lambda: grids.grid("quik"), "quik.*quick"),
+    (lambda: grids.grid("core", "05_spaced"), "05_spaced.*05_spaced_kd"),
+    (lambda: grids.grid("core", seeds=-1), "seeds = -1"),
 ])
 def test_bad_names(call, message):
     with pytest.raises(InputError, match=message):
@@ -120,27 +120,27 @@ def test_bad_names(call, message):
 def test_side_by_side_equals_alone_and_nothing_is_trained_twice(runs, monkeypatch):
     recipes = [replace(baseline(SMOKE.base), seed=s) for s in (0, 1)]
     lines = []
-    found = study.run_all(recipes + recipes[:1], workers=2, say=lines.append)
+    found = running.run_all(recipes + recipes[:1], workers=2, say=lines.append)
     assert [r.run_id for r in found] == [r.run_id for r in recipes] and lines
     monkeypatch.setenv("SPACEDKD_RUNS", str(runs.parent / "alone"))
-    alone = study.run(recipes[1])
+    alone = running.run(recipes[1])
     assert alone.numbers() == found[1].numbers()
     monkeypatch.setenv("SPACEDKD_RUNS", str(runs))
-    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
-    assert study.run_all(recipes) == found
+    monkeypatch.setattr(running, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
+    assert running.run_all(recipes) == found
 
 
 KILLED = """
-from spacedkd_lib import study
+import spacedkd_lib as skd
 if __name__ == "__main__":
-    study.run_all([row.recipe for row in study.grid("smoke", "02_baselines") if row.arm != "SAM"], workers=2)
+    skd.run_all([row.recipe for row in skd.grid("smoke", "02_baselines") if row.arm != "SAM"], workers=2)
 """
 
 
 def test_a_run_that_diverges_costs_no_other(runs):
     good, bad = baseline(SMOKE.base), replace(baseline(SMOKE.base), lr=1e30)
     with pytest.raises(InputError):
-        study.run_all([bad, good], workers=1)
+        running.run_all([bad, good], workers=1)
     assert records.load(good) is not None and records.load(bad) is None
 
 
@@ -157,7 +157,7 @@ class Failing(Executor):
 def test_many_failures_are_summarised(runs, seeds):
     recipes = [replace(baseline(SMOKE.base), seed=seed) for seed in range(seeds)]
     with pytest.raises(InputError) as error:
-        study.run_all(recipes, say=lambda line: None, executor=Failing())
+        running.run_all(recipes, say=lambda line: None, executor=Failing())
     said = str(error.value)
     assert said.count(" failed.") == min(seeds, 3)
     assert said.startswith(f"{seeds} failures in {seeds} runs") == (seeds > 1)
@@ -165,9 +165,9 @@ def test_many_failures_are_summarised(runs, seeds):
 
 
 UNGUARDED = """
-from spacedkd_lib import study
+import spacedkd_lib as skd
 from spacedkd_lib.cluster.executors import LocalProcesses
-study.run_all([])  # nothing to train: so that this test need not train either
+skd.run_all([])  # nothing to train: so that this test need not train either
 LocalProcesses(1).submit(print).result()
 """
 
@@ -175,7 +175,7 @@ LocalProcesses(1).submit(print).result()
 def test_a_script_without_a_main_guard_is_told(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                          env=dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2])))
+                          env=dict(os.environ, PYTHONPATH=str(Path(running.__file__).parents[2])))
     assert done.returncode != 0
     assert done.stderr.count('put its call of run_all under if __name__ == "__main__":.') == 1
 
@@ -187,10 +187,10 @@ def test_changed_pictures_of_a_folder_are_noticed(runs, tmp_path):
         Image.new("L", (16, 16), 10 * i).save(tmp_path / "set" / f"{place}.png")
     recipe = replace(baseline(SMOKE.base), dataset=str(tmp_path / "set"), train_images=0, val_fraction=0.0,
                      batch_size=2)
-    assert study.run(recipe).provenance["data_sha256"] == study.run(recipe).provenance["data_sha256"]
+    assert running.run(recipe).provenance["data_sha256"] == running.run(recipe).provenance["data_sha256"]
     Image.new("L", (16, 16), 200).save(tmp_path / "set" / "train/a/1.png")
     with pytest.raises(InputError, match=recipe.run_id):
-        study.run(recipe)
+        running.run(recipe)
 
 
 def _group_lives(group: int) -> bool:
@@ -205,7 +205,7 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
     """kill -9 of the parent while runs are in flight: the workers end, what was finished is kept as it is, the rest is
     trained, and all numbers agree."""
     (tmp_path / "script.py").write_text(KILLED)
-    environment = dict(os.environ, PYTHONPATH=str(Path(study.__file__).parents[2]))
+    environment = dict(os.environ, PYTHONPATH=str(Path(running.__file__).parents[2]))
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment,
                                start_new_session=True, stdout=subprocess.DEVNULL)
     while not list(runs.glob("*/result.json")) and process.poll() is None:
@@ -217,11 +217,11 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
-    recipes = [row.recipe for row in study.grid("smoke", "02_baselines") if row.arm != "SAM"]
-    continued = study.run_all(recipes, workers=2)
+    recipes = [row.recipe for row in grids.grid("smoke", "02_baselines") if row.arm != "SAM"]
+    continued = running.run_all(recipes, workers=2)
     assert kept and all(path.read_bytes() == content for path, content in kept.items())
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "uninterrupted"))
-    assert [r.numbers() for r in continued] == [study.run(recipe).numbers() for recipe in recipes]
+    assert [r.numbers() for r in continued] == [running.run(recipe).numbers() for recipe in recipes]
 
 
 @pytest.mark.parametrize("change, message", [
@@ -231,33 +231,33 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
     (dict(train_images=10**6), "1000000|train_images"),
 ])
 def test_bad_input_stops_before_training(runs, monkeypatch, change, message):
-    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("training started"))
+    monkeypatch.setattr(running, "_train_side_by_side", lambda *_: pytest.fail("training started"))
     with pytest.raises(InputError, match=message):
-        study.run_all([replace(baseline(SMOKE.base), **change)])
+        running.run_all([replace(baseline(SMOKE.base), **change)])
 
 
 def test_an_unwritable_runs_folder_stops_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "file" / "runs"))
-    monkeypatch.setattr(study, "_train_side_by_side", lambda *_: pytest.fail("training started"))
+    monkeypatch.setattr(running, "_train_side_by_side", lambda *_: pytest.fail("training started"))
     with pytest.raises(InputError, match="runs"):
-        study.run_all([baseline(SMOKE.base)])
+        running.run_all([baseline(SMOKE.base)])
 
 
 def test_plan_counts_and_estimates(runs):
-    rows = study.grid("smoke", "02_baselines")
-    before = study.plan(rows)
+    rows = grids.grid("smoke", "02_baselines")
+    before = planning.plan(rows)
     assert (before.runs, before.done) == (6, 0) and before.seconds > 0 and before.megabytes > 0
-    study.run(rows[0].recipe)
-    after = study.plan(rows)
+    running.run(rows[0].recipe)
+    after = planning.plan(rows)
     assert after.done == 1 and records.load(rows[0].recipe) is not None and after.megabytes < before.megabytes
 
 
 def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, monkeypatch):
     def steps(*recipes):
-        measured, cost = [], study.Cost({"teach": 1, "learn": 1}, 0, 1, 1, 0, 1, 1500, 297)
-        monkeypatch.setattr(study, "_measure", lambda step: measured.append(step) or cost)
-        study.plan([study.Row("05_spaced_kd", "digits", "arm", 0, recipe) for recipe in recipes])
+        measured, cost = [], planning.Cost({"teach": 1, "learn": 1}, 0, 1, 1, 0, 1, 1500, 297)
+        monkeypatch.setattr(planning, "_measure", lambda step: measured.append(step) or cost)
+        planning.plan([grids.Row("05_spaced_kd", "digits", "arm", 0, recipe) for recipe in recipes])
         return measured
     early = online_kd(SMOKE.base, interval=1.5, zero_target="pre_update")
     step, = steps(early, replace(early, seed=1, epochs=9, interval=4.0), offline_kd(replace(early, epochs=3)))
@@ -269,14 +269,14 @@ def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, mo
 
 
 def test_plan_needs_no_data_for_public_sets(runs):
-    row = study.Row("02_baselines", "CIFAR-100", "baseline", 200, baseline(study.SLICE))
-    assert study.plan([row]).seconds > 0
+    row = grids.Row("02_baselines", "CIFAR-100", "baseline", 200, baseline(profiles.SLICE))
+    assert planning.plan([row]).seconds > 0
 
 
 def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
     """Seed 202 leaves out DejaVu, as seed 1; the measures of the finished run read the same pictures."""
     from spacedkd_lib.analysis import measures
-    recipe = replace(baseline(study.profile("quick").settings[0].base), seed=202, width=1, epochs=1, train_images=124)
+    recipe = replace(baseline(profiles.profile("quick").settings[0].base), seed=202, width=1, epochs=1, train_images=124)
     dejavu = datasets.load("glyphs", seed=1).sha256
-    assert study.run(recipe).provenance["data_sha256"] == dejavu != datasets.load("glyphs", seed=201).sha256
+    assert running.run(recipe).provenance["data_sha256"] == dejavu != datasets.load("glyphs", seed=201).sha256
     assert measures._dataset(recipe).sha256 == dejavu

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids, running, sweeps
 from spacedkd_lib.recipes import Recipe, baseline, ie_kd, offline_kd, online_kd, preset, self_kd, teacher_of
 from spacedkd_lib.schedule import lockstep, spaced_schedule
 from spacedkd_lib.store import records
@@ -135,35 +135,35 @@ def runs_folder(tmp_path, monkeypatch):
 
 
 def test_sweeps_are_formed_from_what_is_missing(runs_folder):
-    recipes = study.unique(study.grid("quick", "05_spaced_kd", seeds=1))
-    formed = study.sweeps(recipes)
+    recipes = grids.unique(grids.grid("quick", "05_spaced_kd", seeds=1))
+    formed = sweeps.sweeps(recipes)
     assert sorted(recipe.run_id for s in formed for recipe in s.recipes) == sorted(r.run_id for r in recipes)
     sizes = sorted(len(s.recipes) for s in formed)
     assert sizes == [1, 1, 1, 7]  # apart what has no teacher; together online KD, its ways to ask, intervals, offline
     assert [s.cost for s in formed] == sorted((s.cost for s in formed), reverse=True)
-    assert len(study.sweeps(recipes, workers=9)) == 9  # rather two teachers than an idle core
+    assert len(sweeps.sweeps(recipes, workers=9)) == 9  # rather two teachers than an idle core
 
 
 def test_a_sweep_that_was_begun_goes_on_as_it_was(runs_folder):
-    glyphs = [r for r in study.unique(study.grid("quick", "05_spaced_kd", seeds=1)) if r.dataset == "glyphs"]
-    begun = study.sweeps(glyphs[:4], workers=1)[0]
+    glyphs = [r for r in grids.unique(grids.grid("quick", "05_spaced_kd", seeds=1)) if r.dataset == "glyphs"]
+    begun = sweeps.sweeps(glyphs[:4], workers=1)[0]
     records.write_atomically(begun.folder / "members.json", "[" + ",".join(r.to_json() for r in begun.recipes) + "]")
-    formed = study.sweeps(glyphs, workers=1)
+    formed = sweeps.sweeps(glyphs, workers=1)
     assert begun in formed
     assert sorted(r.run_id for s in formed for r in s.recipes) == sorted(r.run_id for r in glyphs)
     (begun.folder / "members.json").write_text("{damaged")
-    assert begun not in study.sweeps(glyphs, workers=1)
+    assert begun not in sweeps.sweeps(glyphs, workers=1)
 
 
 def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):
     few = ("baseline", "online KD", "online KD, asked before", "spaced KD s=1.5", "offline KD")
-    recipes = [row.recipe for row in study.grid("smoke", "05_spaced_kd", seeds=1)
+    recipes = [row.recipe for row in grids.grid("smoke", "05_spaced_kd", seeds=1)
                if row.arm in few and row.setting == "digits"]
-    together = study.run_all(recipes, workers=1, say=lambda line: None)
+    together = running.run_all(recipes, workers=1, say=lambda line: None)
     assert max(record.provenance["runs_in_sweep"] for record in together) == 4
     monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
     for record, recipe in zip(together, recipes, strict=True):
-        assert study.run(recipe).numbers() == record.numbers()
+        assert running.run(recipe).numbers() == record.numbers()
         monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder))
         swept = records.load_weights(recipe)
         monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))

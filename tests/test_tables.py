@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, claims, study
+from spacedkd_lib.lab import arms, claims, grids
 from spacedkd_lib.recipes import DEVIATIONS
 from spacedkd_lib.report import frames, readme, side_by_side as side, tables, text, two_machines
 from spacedkd_lib.statistics import paired_difference
@@ -41,13 +41,13 @@ def synthetic(rows, shift=0.0):
     return found
 
 
-SPACED, SELF = (study.grid("study", name, 4) for name in ("05_spaced_kd", "04_self_kd"))
+SPACED, SELF = (grids.grid("study", name, 4) for name in ("05_spaced_kd", "04_self_kd"))
 IN_ORDER = list(dict.fromkeys((row.setting, row.arm) for row in SPACED))
 SPACED_RECORDS, SELF_RECORDS = synthetic(SPACED), synthetic(SELF)
 
 
 KNOWN = {row.arm: (row.family, row.recipe.interval)
-         for row in study.grid("paper", None, 1) + study.grid("study", None, 1)}
+         for row in grids.grid("paper", None, 1) + grids.grid("study", None, 1)}
 
 
 def tidy(values, notebook="05_spaced_kd", setting="glyphs"):
@@ -205,7 +205,7 @@ def test_audit_is_with_the_deviation_minus_without_it():
 
 def test_audit_meets_the_arms_of_the_grid():
     """Every arm that turns one switch alone has its line, in both programs."""
-    rows = study.grid("study", "09_released_code_audit", 2)
+    rows = grids.grid("study", "09_released_code_audit", 2)
     table = tables.audit(tables.runs(rows, synthetic(rows)))
     assert len(table) == len({row.arm for row in rows if " + A" in row.arm}) == len(arms.AUDIT + arms.SELF_AUDIT)
 
@@ -371,7 +371,7 @@ def test_compare_is_paired():
 
 
 def test_compare_has_one_line_for_a_shared_run():
-    table = two_machines.compare(study.grid("quick", None, 1), {}, {})
+    table = two_machines.compare(grids.grid("quick", None, 1), {}, {})
     baselines = table[table["Arm"] == "baseline"]
     assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04", "12"]  # others in 04 and 12
 
@@ -402,7 +402,7 @@ CLAIMED = {arm for claim in claims.PRIMARY for arm in claim[2:]}
 
 def publish(profile, *arms, seeds=3, notebooks=("04_self_kd", "05_spaced_kd")):
     """Made-up records of these arms, or of all."""
-    rows = [row for name in notebooks for row in study.grid(profile, name, seeds) if row.arm in arms or not arms]
+    rows = [row for name in notebooks for row in grids.grid(profile, name, seeds) if row.arm in arms or not arms]
     records.publish(synthetic(rows).values(), profile)
     return rows
 
@@ -522,7 +522,7 @@ def test_forgetting_is_paired_and_of_earlier_groups():
 
 
 def test_all_methods_side_by_side():
-    rows = study.grid("study", seeds=2)
+    rows = grids.grid("study", seeds=2)
     found = synthetic(rows)
     for row in rows:  # a student that grows makes fewer updates
         found[row.recipe.run_id].summary["student_updates"] = 20 if row.arm == "offline ED" else 30
@@ -541,7 +541,7 @@ def test_all_methods_side_by_side():
 
 
 def test_side_by_side_without_the_other_notebooks():
-    rows = study.grid("quick", seeds=2)
+    rows = grids.grid("quick", seeds=2)
     own = [row for row in rows if row.notebook == "11_education_distillation"]
     found = synthetic(own)
     table = tables.side_by_side(rows, found)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from spacedkd_lib.analysis import adamw_idle
 from spacedkd_lib.data.batches import derive_seed
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study
+from spacedkd_lib.lab import grids
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.models.transformers import no_decay
 from spacedkd_lib.recipes import (
@@ -396,18 +396,18 @@ def test_bad_input_is_refused_in_a_sentence(make, sentence):
 
 
 def test_the_arms_of_the_notebook():
-    rows = study.grid("study", "12_vision_transformers", seeds=1)
+    rows = grids.grid("study", "12_vision_transformers", seeds=1)
     arms = {row.arm: row.recipe for row in rows if row.setting == "glyphs"}
     assert replace(arms["released, no idle updates s=1.5"], idle_update="zero_grad") == arms["released spaced KD s=1.5"]
     assert arms["idle updates, no KD s=1.5"].alpha == 0 and all(r.augment == "none" for r in arms.values())
     assert arms["released spaced KD s=1.5"].student_clock == "own"
     for profile in ("core", "paper"):
-        there = {(row.setting, row.arm): row.recipe for row in study.grid(profile, "12_vision_transformers", seeds=1)}
+        there = {(row.setting, row.arm): row.recipe for row in grids.grid(profile, "12_vision_transformers", seeds=1)}
         deit = next(setting for setting, _ in there if profile == "core" or "deit" in setting)
         online = there[deit, "online KD"]
         assert there[deit, "released spaced KD s=1.5"] == preset(spaced(online, 1.5), "released")
-    large = {row.recipe.model for row in study.grid("paper", "12_vision_transformers") if row.recipe.image_size == 224}
+    large = {row.recipe.model for row in grids.grid("paper", "12_vision_transformers") if row.recipe.image_size == 224}
     assert large == {DEIT, "timm/pit_ti_224", "timm/pvt_v2_b0", "pvt_tiny", "t2t_vit_7"}
-    assert all(study.grid("paper", name) == [row for row in study.grid("paper", name) if "224" not in row.setting]
+    assert all(grids.grid("paper", name) == [row for row in grids.grid("paper", name) if "224" not in row.setting]
                for name in ("02_baselines", "05_spaced_kd"))
     assert defaults(("idle_update",)) == {"idle_update": "skip"} and spaced(ONLINE, 1.5) == SPACED

@@ -10,7 +10,7 @@ from test_cli import command
 
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import study, tuning
+from spacedkd_lib.lab import grids, profiles, running, sweeps, tuning
 from spacedkd_lib.recipes import Recipe, baseline, online_kd
 from spacedkd_lib.store import records
 
@@ -76,7 +76,7 @@ def published(place):
     return json.loads((place / "chosen.json").read_text())["families"], pandas.read_csv(place / "trials.csv")
 
 
-@pytest.mark.parametrize("task", study.TUNED.values(), ids=study.TUNED)
+@pytest.mark.parametrize("task", profiles.TUNED.values(), ids=profiles.TUNED)
 def test_every_family_has_the_same_budget(task):
     second = {math.prod(map(len, (family.space or tuning.FINER).values())) for family in task.families.values()}
     assert second == {10} and math.prod(map(len, task.rates.values())) == 9
@@ -185,7 +185,7 @@ def test_published_values_are_read_by_family(monkeypatch, place):
 def test_seeds_of_tuning_are_refused():
     assert [tuning.check_seed(seed) for seed in (0, 99, 103, 200)] == [0, 99, 103, 200]
     with pytest.raises(InputError, match="Seed 100 chose the tuned values"):
-        study.grid("smoke", seeds=101)
+        grids.grid("smoke", seeds=101)
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -210,7 +210,7 @@ def test_real_runs_are_trained_once_and_given_up_once(monkeypatch, toy, place):
 
     def run_all(wanted, workers, say):
         missing = [recipe for recipe in wanted if records.load(recipe) is None]
-        failed = [why for recipe in missing for why in study.train_sweep(study._sweep([recipe]))]
+        failed = [why for recipe in missing for why in running.train_sweep(sweeps._sweep([recipe]))]
         trained.extend(missing)
         if failed:
             raise InputError(" ".join(failed))

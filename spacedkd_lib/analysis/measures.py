@@ -25,7 +25,7 @@ from ..cluster.executors import LocalProcesses, within_memory
 from ..data import datasets
 from ..data.batches import STATISTICS, Statistics, channel_statistics, generator, normalised
 from ..errors import InputError, nearest
-from ..lab import study
+from ..lab import grids, planning, profiles, running
 from ..methods import build
 from ..models.scoring import eval_mode
 from ..recipes import Recipe, baseline, short_form
@@ -164,9 +164,9 @@ def _path(run: Trained, images: int, points: int, statistics_images: int) -> Val
 def _baselines() -> dict[str, Recipe]:
     """Run id of a run of notebook 06 -> the baseline of its setting and seed, which has its own tuned values."""
     found = {}
-    for name in study.PROFILES:
+    for name in profiles.PROFILES:
         with suppress(InputError):  # a profile that waits for tuning has no runs
-            rows = study.grid(name, study.MEASURING[0])
+            rows = grids.grid(name, profiles.MEASURING[0])
             of = {(row.setting, row.seed): row.recipe for row in rows if row.arm == "baseline"}
             found |= {row.recipe.run_id: of[row.setting, row.seed] for row in rows}
     return found
@@ -254,10 +254,10 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 }
 
 
-def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
+def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
     """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure). Rows of at most three seeds
     are a miniature: of the arms in `FEW` only, and no measure that trains once more."""
-    rows = [row for row in rows if row.notebook in study.MEASURING]
+    rows = [row for row in rows if row.notebook in profiles.MEASURING]
     small = len({row.seed for row in rows}) <= 3
     return list(dict.fromkeys(
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
@@ -266,18 +266,18 @@ def wanted(rows: Iterable[study.Row]) -> list[tuple[Recipe, str]]:
         and not (small and (measure.long or row.arm not in FEW))))
 
 
-def plan(rows: Iterable[study.Row], workers: int = 0) -> tuple[int, float]:
+def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:
     """How many measures of a grid are not stored, and about how many seconds they take on this machine, by passes
     through untrained students. A trajectory's run is trained once more."""
     asked = [(recipe, name) for recipe, name in wanted(rows) if stored(recipe, name) is None]
     passing, total = cache(_pass_seconds), 0.0
-    with study.one_thread():
+    with planning.one_thread():
         for recipe, name in asked:
             student, settings = baseline(short_form(recipe)), MEASURES[name].settings
             here = sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
             points = 2 * recipe.epochs / (recipe.interval or 1)
-            total += study.seconds(recipe) + points * here if name == "trajectory" else here
-    workers = study.check_workers(workers) or study.default_workers(recipe for recipe, _ in asked)
+            total += planning.seconds(recipe) + points * here if name == "trajectory" else here
+    workers = running.check_workers(workers) or running.default_workers(recipe for recipe, _ in asked)
     return len(asked), total / workers
 
 
@@ -291,9 +291,9 @@ def _pass_seconds(recipe: Recipe, pictures: int) -> float:
     x = torch.rand(few, channels, size, size, device=device)
     with eval_mode(net):
         net(x)
-        begun = study.now(device)
+        begun = planning.now(device)
         net(x)
-        return (study.now(device) - begun) * pictures / few
+        return (planning.now(device) - begun) * pictures / few
 
 
 # Stored values
@@ -356,20 +356,20 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0, say: Call
 
     Args:
         asked: recipe and name of a measure.
-        workers: processes; 0 for `study.default_workers`.
+        workers: processes; 0 for `running.default_workers`.
         say: receives a line now and then.
-        executor: where measures are computed, as in `study.run_all`; processes of this machine unless given.
+        executor: where measures are computed, as in `running.run_all`; processes of this machine unless given.
 
     Raises:
         InputError: as `measure`, before any work; a negative number of workers.
     """
-    workers = study.check_workers(workers)
+    workers = running.check_workers(workers)
     asked = list(dict.fromkeys(asked))
     missing = [(recipe, name) for recipe, name in asked if stored(recipe, name) is None]
     for recipe, _ in missing:
         records.load_weights(recipe)  # refused before any work
     if missing:
-        executor = executor or LocalProcesses(workers or study.default_workers(recipe for recipe, _ in missing))
+        executor = executor or LocalProcesses(workers or running.default_workers(recipe for recipe, _ in missing))
         try:
             with getattr(executor, "batch", nullcontext)():
                 futures = [executor.submit(_work, recipe, name) for recipe, name in missing]

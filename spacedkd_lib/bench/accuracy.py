@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..lab import study
+from ..lab import profiles, running
 from ..recipes import baseline, online_kd, spaced
 from ..statistics import paired_difference
 
@@ -17,11 +17,11 @@ def accuracy(profile: str, seeds: int, workers: int) -> tuple[pd.DataFrame, dict
     Returns:
         The table, a line an arm; and {"runs": a line a run}.
     """
-    base = study.profile(profile).settings[0].base
+    base = profiles.profile(profile).settings[0].base
     arms = {"baseline": baseline(base), "spaced KD s=1.5": spaced(online_kd(base), 1.5)}
     runs = [(arm, seed, precision, replace(recipe, seed=seed, precision=precision))
             for arm, recipe in arms.items() for seed in range(seeds) for precision in ("fp32", "bf16")]
-    found = {record.run_id: record for record in study.run_all([recipe for *_, recipe in runs], workers)}
+    found = {record.run_id: record for record in running.run_all([recipe for *_, recipe in runs], workers)}
     frame = pd.DataFrame([{"arm": arm, "seed": seed, "precision": precision, "run_id": recipe.run_id,
                            "test_accuracy": found[recipe.run_id].summary["test_accuracy"]}
                           for arm, seed, precision, recipe in runs])

@@ -262,7 +262,7 @@ def _tiny_notebook(folder: Path) -> Path:
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
     cells = [new_code_cell('profile = "quick"\nseeds = 0', metadata={"tags": ["parameters"]}),
-             new_code_cell("from spacedkd_lib import study\nbase = study.profile(profile).settings[0].base\n"
-                           "study.run(base).summary['test_accuracy']")]
+             new_code_cell("import spacedkd_lib as skd\nbase = skd.profile(profile).settings[0].base\n"
+                           "skd.run(base).summary['test_accuracy']")]
     nbformat.write(new_notebook(cells=cells), folder / "tiny.ipynb")
     return folder / "tiny.ipynb"

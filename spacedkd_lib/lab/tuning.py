@@ -208,7 +208,7 @@ def tune(label: str, task: Task, names: list[str], run_all: Callable, workers: i
     """Tune families by their names and publish in results/tuning/<label>/, after each stage.
 
     Args:
-        run_all: `study.run_all`. It gets all trials of a stage at once, so that they share teachers.
+        run_all: `running.run_all`. It gets all trials of a stage at once, so that they share teachers.
 
     Raises:
         InputError: an unknown family, no validation pictures, or runs that failed otherwise than by divergence.

@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple
 from .. import recipes
 from ..analysis import theory
 from ..errors import InputError, nearest
-from ..lab import study
+from ..lab import grids
 from ..methods import dropout_ema
 from ..schedule import counts, leads, spaced_schedule
 
@@ -121,8 +121,8 @@ _PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
 _PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
 
 EXERCISES = {
-    "00.1": Exercise(lambda a: a == len(study.grid("quick", "05_spaced_kd")),
-                     "arms x settings x seeds; `study.grid` gives the rows."),
+    "00.1": Exercise(lambda a: a == len(grids.grid("quick", "05_spaced_kd")),
+                     "arms x settings x seeds; `skd.grid` gives the rows."),
     "00.2": Exercise(lambda a: a == recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5),
                      "start from recipes.online_kd(recipes.Recipe()) and use recipes.spaced."),
     "00.3": Exercise(lambda a: a == "seed", "one field decides initial weights, order and augmentation."),

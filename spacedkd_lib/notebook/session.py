@@ -9,7 +9,7 @@ from functools import cached_property
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..lab import study
+from ..lab import grids, running
 from ..report import figures, frames, text
 from ..store import records
 
@@ -37,7 +37,7 @@ class Results:
     """
 
     profiles: tuple[str, ...]
-    rows: list[study.Row]
+    rows: list[grids.Row]
     records: dict[str, records.Record]
 
     @cached_property
@@ -57,7 +57,7 @@ class Results:
 class Session:
     """A notebook and the profile it runs in; made in the cell after the parameters.
 
-    name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: as `study.run_all`.
+    name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: as `running.run_all`.
 
     Raises:
         InputError: an unknown name or profile, or a number out of range.
@@ -69,24 +69,24 @@ class Session:
     workers: int | str = 0
 
     def __post_init__(self):
-        study.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
-        study.check_workers(self.workers)
+        grids.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
+        running.check_workers(self.workers)
         figures.apply_style()
 
     @property
-    def rows(self) -> list[study.Row]:
-        return study.grid(self.profile, self.name, self.seeds)
+    def rows(self) -> list[grids.Row]:
+        return grids.grid(self.profile, self.name, self.seeds)
 
     @property
     def folder(self) -> str:
         """Name of the folder for this session's tables and figures: with a number of seeds other than the profile's,
         one of its own, so that published results are not overwritten by a trial."""
-        return study.folder(self.profile, self.seeds)
+        return grids.folder(self.profile, self.seeds)
 
     def train(self) -> Results:
         """Every run of this notebook: loaded if it is finished, else trained now. A person sees a progress bar; an
         executed copy shows nothing of it, so that it is the same each time."""
-        found = study.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
+        found = running.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
         return Results((self.profile,), self.rows, {record.run_id: record for record in found})
 
     def results(self, measured: bool = False) -> Results:
@@ -107,14 +107,14 @@ class Session:
         profile's. Trains nothing."""
         if self.profile == "smoke":
             return self._published(frames.published_profiles(), None)
-        rows = study.grid(self.profile, seeds=self.seeds)
+        rows = grids.grid(self.profile, seeds=self.seeds)
         return Results((self.profile,), rows, frames.local_records(rows))
 
     def _published(self, profiles: list[str], name: str | None) -> Results:
         """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
         used, rows, found, seen = [], [], {}, set()
         for profile in profiles:
-            if here := [row for row in study.grid(profile, name) if row.setting not in seen]:
+            if here := [row for row in grids.grid(profile, name) if row.setting not in seen]:
                 used.append(profile)
                 rows += here
                 seen |= {row.setting for row in here}
@@ -136,7 +136,7 @@ class Session:
     def source(self, shown: Results) -> None:
         """Print whose numbers follow. Smoke's own runs name no machine or commit: the kept copy stays the same."""
         for name in shown.profiles:
-            of = [shown.records[r.recipe.run_id].provenance for r in study.grid(name, self.name)
+            of = [shown.records[r.recipe.run_id].provenance for r in grids.grid(name, self.name)
                   if r.recipe.run_id in shown.ids]
             if of and name == "smoke":
                 print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which tell nothing of methods.")

@@ -10,7 +10,7 @@ from typing import Iterable
 import pandas as pd
 
 from ..errors import InputError, nearest
-from ..lab import study
+from ..lab import grids, profiles
 from ..store import records
 from ..store.records import Record
 from .text import write
@@ -21,7 +21,7 @@ PROVENANCE = ["dataset", "data_sha256", "device", "threads", "seconds"]
 BY_SIZE = ("paper", "core", "study", "cifar100-slice", "quick")  # profiles with results, the largest first
 
 
-def _keys(row: study.Row) -> dict:
+def _keys(row: grids.Row) -> dict:
     values = row.notebook, row.setting, row.arm, row.seed, row.recipe.run_id, row.family, row.recipe.interval
     return dict(zip(KEYS + OF_ARM, values))
 
@@ -36,7 +36,7 @@ REPORTS = {  # what is called a run's test accuracy: name -> of its record (A5, 
 }
 
 
-def runs(rows: list[study.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
+def runs(rows: list[grids.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
     """Return one line for each grid row whose record exists, in grid order: its keys, all summary numbers (see
     `train.summarise`), data set, device, threads and seconds from its provenance, and family and interval of its arm.
 
@@ -62,7 +62,7 @@ def runs(rows: list[study.Row], found: dict[str, Record], report: str = "last") 
     return pd.DataFrame(lines, columns=KEYS + numbers + PROVENANCE + OF_ARM)
 
 
-def epochs(rows: list[study.Row], found: dict[str, Record]) -> pd.DataFrame:
+def epochs(rows: list[grids.Row], found: dict[str, Record]) -> pd.DataFrame:
     """Return one line for each epoch of each grid row whose record exists; NaN where an epoch was not evaluated."""
     lines = [_keys(row) | epoch for row in rows if row.recipe.run_id in found
              for epoch in found[row.recipe.run_id].epochs]
@@ -112,9 +112,9 @@ def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
 
 # This machine's records, and the published ones
 
-def local_records(rows: Iterable[study.Row]) -> dict[str, Record]:
+def local_records(rows: Iterable[grids.Row]) -> dict[str, Record]:
     """Run id -> finished local record of these rows."""
-    found = {recipe.run_id: records.load(recipe) for recipe in study.unique(rows)}
+    found = {recipe.run_id: records.load(recipe) for recipe in grids.unique(rows)}
     return {run_id: record for run_id, record in found.items() if record}
 
 
@@ -123,8 +123,8 @@ def published_profiles() -> list[str]:
     return [name for name in BY_SIZE if records.published_file(name).exists()]
 
 
-def write_runs(rows: list[study.Row], found: dict[str, Record], folder: Path) -> None:
+def write_runs(rows: list[grids.Row], found: dict[str, Record], folder: Path) -> None:
     """All records of a profile as runs.csv, a line a run; epochs and times stay in the records. Notebooks 06 and 07
     measure runs of 05, which are not told again."""
-    rows = [row for row in rows if row.notebook not in study.MEASURING]
+    rows = [row for row in rows if row.notebook not in profiles.MEASURING]
     write(runs(rows, found).drop(columns=["seconds", *OF_ARM]).drop_duplicates(), folder / "runs.csv")

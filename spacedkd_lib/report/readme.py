@@ -8,7 +8,7 @@ from typing import Callable, Iterable, Iterator
 import pandas as pd
 
 from ..errors import InputError
-from ..lab import claims, study
+from ..lab import claims, grids
 from ..statistics import paired_by_seed
 from ..store import records
 from ..store.records import Record
@@ -69,7 +69,7 @@ def _published(profiles: Iterable[str]) -> Iterator[tuple[str, dict[str, Record]
     for name in names:
         found = records.read_published(name) if name != "quick" or "study" not in names else {}
         if found:
-            yield name, found, runs(study.grid(name), found)
+            yield name, found, runs(grids.grid(name), found)
 
 
 def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _arms(name: str, published: dict[str, Record]) -> str:
     """Every published arm of notebooks 05 and 04, in Markdown."""
     parts = []
     for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
-        if rows := [row for row in study.grid(name, notebook) if row.recipe.run_id in published]:
+        if rows := [row for row in grids.grid(name, notebook) if row.recipe.run_id in published]:
             of = {(row.setting, row.arm): row.recipe for row in rows}
             shown = formatted(summary(runs(rows, published)))
             recipes = [of[key] for key in zip(shown["Setting"], shown["Arm"])]

@@ -6,7 +6,7 @@ from typing import Callable, Iterator
 
 import pandas as pd
 
-from ..lab import study
+from ..lab import grids
 from ..lab.arms import CONTROL_INTERVAL
 from ..recipes import Recipe, one_network
 from ..statistics import mean_interval
@@ -23,7 +23,7 @@ SIDE_BY_SIDE = {  # notebook -> families of its arms
     "11_education_distillation": ("baseline", "offline ED", "online ED", "spaced ED")}
 
 
-def side_by_side(rows: list[study.Row], found: dict[str, Record],
+def side_by_side(rows: list[grids.Row], found: dict[str, Record],
                  size: Callable[[Recipe], object] | None = None) -> pd.DataFrame:
     """Set all methods with and without spacing side by side: accuracy, updates, cost. Of several intervals the one
     nearest to `arms.CONTROL_INTERVAL`; methods without records are left out.
@@ -77,7 +77,7 @@ def _note(recipe: Recipe, updates: int, usual: int | None) -> str:
     return "" if abs(ratio - 1) < 0.005 else f"student updates: {ratio:.2f} times the baseline's"
 
 
-def absent(rows: list[study.Row], found: dict[str, Record]) -> Iterator[str]:
+def absent(rows: list[grids.Row], found: dict[str, Record]) -> Iterator[str]:
     """Yield a sentence for each setting whose methods of `side_by_side` have no records."""
     for setting in dict.fromkeys(row.setting for row in rows):
         here = [row for row in rows if row.setting == setting]

@@ -9,7 +9,7 @@ from typing import Iterable
 
 import pandas as pd
 
-from ..lab import study
+from ..lab import grids
 from ..recipes import Recipe
 from ..statistics import Interval, mean_interval
 from ..store.records import Record
@@ -17,7 +17,7 @@ from .comparisons import REFERENCE
 from .text import hardware_and_versions, markdown
 
 
-def compare(rows: list[study.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
+def compare(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
     """This machine's numbers beside the published ones: a line for each setting and arm.
 
     "bit for bit": every epoch of every local run equals the published one. "within the interval": the mean

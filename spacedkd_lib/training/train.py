@@ -107,7 +107,7 @@ def assemble(recipes: list[Recipe], dataset: datasets.Dataset, device) -> tuple[
     recipe = recipes[0]
     if len(recipes) > 1 and (teacher_of(recipe) is None or {teacher_of(r) for r in recipes} != {teacher_of(recipe)}):
         raise InputError(f"These {len(recipes)} recipes do not share one teacher (recipes.teacher_of): train them one "
-                         "by one, or with study.run_all, which forms sweeps by itself.")
+                         "by one, or with `run_all`, which forms sweeps by itself.")
     training, validation = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
     images, labels = dataset.train_images, dataset.train_labels
     if len(training) < len(images):  # all of them are already in this order (`split` sorts): no copy then

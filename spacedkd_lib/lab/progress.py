@@ -1,0 +1,61 @@
+"""How far sweeps that run side by side have come."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Callable
+
+from .sweeps import Sweep
+
+
+class Progress:
+    """A bar in a terminal or a notebook; a plain line every half minute elsewhere. It reads the sweeps' logs."""
+
+    def __init__(self, planned: list[Sweep], say: Callable[[str], None]):
+        from tqdm import tqdm
+        self.total = sum(sweep.cost for sweep in planned)
+        self.runs = sum(len(sweep.recipes) for sweep in planned)
+        self.started = self.last = time.monotonic()
+        self.say, self.bar = say, tqdm(total=self.runs, unit="run") if watched() else None
+        self.before = self._share(planned)
+
+    def update(self, unfinished: list[Sweep]) -> None:
+        every = 2 if self.bar is not None else 30
+        if unfinished and time.monotonic() - self.last < every:
+            return
+        self.last = time.monotonic()
+        elapsed, share = self.last - self.started, self._share(unfinished)
+        left = elapsed * (1 - share) / max(share - self.before, 1e-3)
+        done = self.runs - sum(len(sweep.recipes) for sweep in unfinished)
+        if self.bar is not None:
+            self.bar.n = done
+            self.bar.set_postfix_str(f"{100 * share:.0f}% of the work, about {left:.0f} s left")
+        else:
+            self.say(f"{done} of {self.runs} runs done, {100 * share:.0f}% of the work after {elapsed:.0f} s, about "
+                     f"{left:.0f} s left")
+
+    def _share(self, unfinished: list[Sweep]) -> float:
+        return 1 - sum(sweep.cost * (1 - _epochs_logged(sweep)) for sweep in unfinished) / self.total
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _epochs_logged(sweep: Sweep) -> float:
+    """Share of a sweep's epochs that its log tells of."""
+    try:
+        lines = {line for line in sweep.log.read_text(errors="replace").splitlines() if line.startswith("epoch ")}
+    except OSError:  # not there yet, or no more
+        return 0.0
+    return min(len(lines) / sum(recipe.epochs for recipe in sweep.recipes), 1.0)
+
+
+def watched() -> bool:
+    """Whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
+    if os.environ.get("TQDM_DISABLE"):
+        return False
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or shell is not None

@@ -1,0 +1,271 @@
+"""Train runs: one here and now, or a grid side by side, resumable; what is done is never run again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Callable, Iterable
+
+from ..cluster.executors import LocalProcesses, logged, within_memory
+from ..errors import InputError
+from ..recipes import Recipe, short_form
+from ..store import records
+from .progress import Progress, watched
+from .sweeps import Sweep, forget, of_several_seeds, sweep_of, sweeps
+
+
+def check_workers(workers: int | str) -> int:
+    """The number of processes asked for; 0, as for "auto": as many as suit the machine.
+
+    Raises:
+        InputError: a negative number of workers, or another word.
+    """
+    if workers != "auto" and (not isinstance(workers, int) or workers < 0):
+        raise InputError(f"workers = {workers} is out of range: give a positive count, 0 for as many as suit the "
+                         'machine, or "auto".')
+    return 0 if workers == "auto" else workers
+
+
+def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
+    """The record of one recipe: loaded, or trained here and now, with a bar of its epochs or a line now and then.
+    If it belongs to an interrupted sweep, that sweep goes on.
+
+    Raises:
+        InputError: its loss diverged, or the pictures of a data folder are not those of the record.
+    """
+    if records.load(recipe) is None:
+        from tqdm import tqdm
+        check_inputs([recipe])
+        sweep, = sweeps([recipe])
+        with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not watched()) as bar:
+            shown = on_epoch or ((lambda row: bar.update()) if watched() else _now_and_then(recipe))
+            failed = within_memory(train_sweep, sweep,
+                                   lambda of: shown(of.rows[-1]) if of.recipe == recipe else None)
+        if records.load(recipe) is None:
+            raise InputError("\n".join(failed))
+    return _same_pictures(records.load(recipe))
+
+
+def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
+    """Train what is missing of a sweep, here and now, and write its records; why runs were given up, a sentence each.
+
+    Raises:
+        Stopped: asked to stop; a checkpoint holds what was done.
+    """
+    from ..data import datasets
+    from ..training import train
+    with records.locked(sweep.recipes):
+        missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
+        if not missing:
+            return []
+        records.write_atomically(sweep.folder / "members.json",
+                                 json.dumps([json.loads(recipe.to_json()) for recipe in missing]))
+        dataset = datasets.load(missing[0].dataset, seed=missing[0].seed)
+        outcomes = train.sweep(missing, dataset, folder=sweep.folder, on_epoch=on_epoch)
+        for recipe, outcome in zip(missing, outcomes):
+            if isinstance(outcome, InputError):
+                records.note_divergence(recipe, str(outcome))
+            else:
+                records.save(recipe, *outcome)
+        failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
+        if not failed:
+            forget(sweep.folder)
+        return failed
+
+
+def run_together(recipe: Recipe, device: str) -> None:
+    """One run by all processes that torchrun started, see distributed.py; the first of them writes.
+
+    Raises:
+        InputError: its loss diverged, or the recipe cannot be split among so many.
+        Stopped: asked to stop; a checkpoint holds what was done.
+    """
+    from ..data import datasets
+    from ..training import distributed, train
+    first = distributed.rank() == 0
+    with records.locked([recipe]) if first else nullcontext():
+        if first:
+            datasets.load(recipe.dataset, seed=recipe.seed)  # decoded once; the others wait below, then read its cache
+        if distributed.any_process(first and records.load(recipe) is not None):
+            return
+        dataset = datasets.load(recipe.dataset, seed=recipe.seed)
+        outcome, = train.sweep([recipe], dataset, device, sweep_of([recipe]).folder)
+        if isinstance(outcome, InputError):
+            raise outcome
+        if first:
+            records.save(recipe, *outcome)
+            forget(sweep_of([recipe]).folder)
+        distributed.any_process(False)  # nobody leaves before the record is there
+
+
+def work(sweep: Sweep) -> list[str]:
+    """`train_sweep` in a worker process: on one thread, as independent runs side by side use the cores best, and with
+    all that is printed in the sweep's log."""
+    import torch
+    torch.set_num_threads(1)
+    with logged(sweep.log):
+        return within_memory(train_sweep, sweep, lambda run: print(
+            f"epoch {len(run.rows)} of {run.recipe.epochs}, run {run.recipe.run_id}", flush=True))
+
+
+def _same_pictures(record: records.Record) -> records.Record:
+    """The record, if the data folder it names still holds the pictures that it was made from."""
+    name = record.recipe.dataset
+    if os.path.isdir(name):
+        from ..data import datasets
+        if datasets.load(name).sha256 != record.provenance["data_sha256"]:
+            raise InputError(f"The pictures in {name} are not those of run {record.run_id}: restore them, or delete "
+                             f"{records.runs_folder() / record.run_id} to run again.")
+    return record
+
+
+def _now_and_then(recipe: Recipe) -> Callable[[dict], None]:
+    """Prints an epoch's number if a minute has passed since the last time."""
+    last = time.monotonic()
+
+    def line(row: dict) -> None:
+        nonlocal last
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"  {recipe.in_words()}: epoch {row['epoch']} of {recipe.epochs}", flush=True)
+    return line
+
+
+def _has_gpu() -> bool:
+    import torch
+    return torch.cuda.is_available()
+
+
+BUSY = 500e9  # multiply-accumulates that fill a large GPU (ours): of ResNet-18 and its teacher, on a batch of 128
+SHARE = 4e9  # bytes of a GPU's memory for each process (ours)
+
+
+def default_workers(wanted: Iterable[Recipe]) -> int:
+    """One process a core without a GPU; with one, no more of them than have `SHARE` of its memory each and together do
+    `BUSY` arithmetic in the updates of the costliest recipe, but one."""
+    import torch
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not torch.cuda.is_available():
+        return cores
+    costliest = max(map(_arithmetic, {short_form(recipe) for recipe in wanted}), default=1)
+    memory = torch.cuda.get_device_properties(0).total_memory
+    return max(1, min(cores, int(memory / SHARE), int(BUSY / costliest)))
+
+
+def _arithmetic(recipe: Recipe) -> int:
+    """Multiply-accumulates of one update of each network."""
+    from ..data import datasets
+    from ..methods import build
+    channels, size, classes, *_ = datasets.shape(recipe.dataset)
+    return recipe.batch_size * sum(build.make(recipe, channels, classes, size).cost.values())
+
+
+def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
+            executor: Executor | None = None) -> list[records.Record]:
+    """Records of all recipes; what is finished is loaded, the rest is trained side by side.
+
+    Args:
+        wanted: recipes, repeats allowed.
+        workers: processes; 0 for `default_workers()`. "auto" also trains several seeds at once on a GPU.
+        say: receives a plain line now and then when there is no terminal for a progress bar.
+        executor: where sweeps run, see executors.py; processes of this machine unless given.
+
+    Raises:
+        InputError: bad input, before any training; or runs that failed, after all others have finished.
+        Stopped, KeyboardInterrupt: asked to stop; the workers have saved what was done.
+    """
+    together, workers = workers == "auto" and executor is None, check_workers(workers)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError("Worker processes read a script again before they work: put its call of run_all under "
+                         'if __name__ == "__main__":.')
+    wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
+    missing = [recipe for recipe in wanted if records.load(recipe) is None]
+    if missing:
+        check_inputs(missing)
+        workers = workers or (1 if executor else default_workers(missing))
+        planned = sweeps(missing, workers)
+        if together and _has_gpu():
+            planned = of_several_seeds(planned)
+        _train_side_by_side(planned, executor or LocalProcesses(workers), say)
+    return [_same_pictures(records.load(recipe)) for recipe in wanted]
+
+
+def check_inputs(missing: list[Recipe]) -> None:
+    """Find bad input before any long work: data, batch sizes, networks and a writable folder.
+
+    Raises:
+        InputError: what is bad, and how to mend it.
+    """
+    from ..data import datasets
+    from ..data.batches import STATISTICS
+    from ..methods import build
+    from ..training.train import batches_of
+    records.check_writable(records.runs_folder())
+    for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
+        dataset = datasets.load(recipe.dataset, seed=recipe.seed)
+        training, _ = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
+        batches = batches_of(recipe, dataset.train_images[training], dataset.train_labels[training],
+                             STATISTICS.get(recipe.normalise))
+        batches = build.method_class(recipe).batches(recipe, batches, dataset.num_classes)
+        build.recipe_schedule(recipe, batches.course(recipe))
+        build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
+
+
+def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None]) -> None:
+    progress, failed = Progress(planned, say), []
+    futures = {}
+    try:
+        with getattr(executor, "batch", nullcontext)():
+            for sweep in planned:
+                futures[executor.submit(work, sweep)] = sweep
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                failed += _failures(future, futures[future])
+            progress.update([futures[future] for future in waiting])
+    except BaseException:
+        _stop(executor, futures)
+        raise
+    finally:
+        progress.close()
+        executor.shutdown()
+    if failed:
+        runs = sum(len(sweep.recipes) for sweep in planned)
+        raise InputError(failed[0] if len(failed) == 1 else
+                         f"{len(failed)} failures in {runs} runs, and the others are finished: " + " ".join(failed[:3])
+                         + f" And so on: the logs are in {records.runs_folder() / '.sweeps'}." * (len(failed) > 3))
+
+
+def _failures(future, sweep: Sweep) -> list[str]:
+    """What a finished task has to say; a run that fails must not cost the others."""
+    error = future.exception()
+    if error is None:
+        return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
+    why = ("its process was killed, perhaps for want of memory (give the same command again with fewer WORKERS), or it "
+           'could not start, because a script calls this outside if __name__ == "__main__":'
+           if isinstance(error, BrokenProcessPool) else
+           str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+    members = ", ".join(f"{recipe.run_id} ({recipe.in_words()})" for recipe in sweep.recipes[:3])
+    members += f" and {len(sweep.recipes) - 3} more of its sweep" * (len(sweep.recipes) > 3)
+    return [f"Run {members} failed, {why.removesuffix('.')}; its log is {sweep.log}."]
+
+
+def _stop(executor: Executor, futures: dict) -> None:
+    """Let the workers save and end. A second Ctrl-C while waiting for them gives up what they did since their last
+    checkpoint."""
+    try:
+        while left := [future for future in futures if not (future.done() or future.cancelled())]:
+            if hasattr(executor, "stop"):
+                executor.stop()  # more than once: a worker may only just have been started
+            wait(left, timeout=5)
+    except BaseException:
+        if hasattr(executor, "kill"):
+            executor.kill()
+        raise
