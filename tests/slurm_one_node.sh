@@ -174,7 +174,7 @@ assert not repeated, f"trained twice: {repeated}"
 os.environ["SPACEDKD_RUNS"] = str(FOLDER / "here")
 torch.set_num_threads(1)
 for record in found:
-    here = study.run(record.recipe, lambda row: None)
+    here = running.run(record.recipe, lambda row: None)
     assert record.numbers() == here.numbers(), record.recipe.in_words()
     assert record.provenance["weights_sha256"] == here.provenance["weights_sha256"], record.recipe.in_words()
 print(f"{len(found)} runs through Slurm, requeued {restarts} times and stopped once: all numbers and weights are those "
