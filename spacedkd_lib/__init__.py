@@ -40,6 +40,8 @@ _FACE = {
     "lab.grids": "grid unique",
     "lab.running": "run run_all",
     "lab.arms": "CONTROLS CONTROL_INTERVAL",
+    "analysis.trained": "Trained",
+    "analysis.regression": "Regression",
     "notebook.session": "Session show show_results",
     "notebook.exercises": "check",
 }

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from spacedkd_lib import __main__, recipes
-from spacedkd_lib.analysis import curvature, landscape, measures
+from spacedkd_lib.analysis import curvature, landscape, measures, trained
 from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, within_memory
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
@@ -311,7 +311,7 @@ def measured_on_gpu(monkeypatch):
     monkeypatch.setattr(measures, "_dataset", lambda name: pictures)
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
-    monkeypatch.setattr(measures, "channel_statistics", lambda images: ((0.5,), (0.2,)))
+    monkeypatch.setattr(trained, "channel_statistics", lambda images: ((0.5,), (0.2,)))
     for module, name in ((build, "make"), (datasets, "split"), (measures, "_some")):
         monkeypatch.setattr(module, name, real(getattr(module, name)))
     monkeypatch.setattr(torch.autograd, "grad", zero_gradients)
@@ -322,7 +322,7 @@ def measured_on_gpu(monkeypatch):
     monkeypatch.setattr("curvlinops.papyan2020traces.spectrum.approximate_boundaries", lambda *_, **__: (0.0, 1.0))
 
     def values(name, **settings):
-        run = measures.Trained(replace(ONLINE, train_images=0), "cuda")
+        run = trained.Trained(replace(ONLINE, train_images=0), "cuda")
         with fake_cuda(), Answers():
             assert {p.device.type for p in run.student.parameters()} == {"cuda"}
             return measures.MEASURES[name].compute(run, **settings)
@@ -361,7 +361,7 @@ def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
         raise InputError(f"on {device}")
     monkeypatch.setattr(train, "assemble", assembled)
     with pytest.raises(InputError, match="on cuda"):
-        measures._trajectory(measures.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
+        measures._trajectory(trained.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
 
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):

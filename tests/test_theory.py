@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
+from spacedkd_lib.analysis.regression import Regression
 from spacedkd_lib.analysis.theory import (
-    Regression, constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate,
-    stationary, student_variance,
+    constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate, stationary,
+    student_variance,
 )
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.schedule import spaced_schedule

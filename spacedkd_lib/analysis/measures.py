@@ -11,197 +11,27 @@ from __future__ import annotations
 import io
 import json
 from concurrent.futures import Executor
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from ..cluster.executors import LocalProcesses, within_memory
 from ..data import datasets
-from ..data.batches import STATISTICS, Statistics, channel_statistics, generator, normalised
 from ..errors import InputError, nearest
 from ..lab import grids, planning, profiles, running
 from ..methods import build
 from ..models.scoring import eval_mode
 from ..recipes import Recipe, baseline, short_form
 from ..store import records, stopping
-from ..training import train
-from ..training.loop import walk
 from ..training.provenance import repeatable
-from ..training.run import ROLES
-from . import corruptions, curvature, landscape, robustness
+from . import corruptions
+from .trained import Trained, Values, curvature_of, density, noise, path, plane, robustness_of, trajectory
 
-Values = dict[str, np.ndarray]
 PUBLISHED = "measures.npz"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run on this machine: its student, and pictures as it sees them, both on `device`.
-
-    Raises (on use):
-        InputError: its weights are not on this machine, or there are fewer pictures than asked for.
-    """
-
-    recipe: Recipe
-    device: str = "cpu"
-
-    @cached_property
-    def student(self) -> nn.Module:
-        return self._network("student")
-
-    @cached_property
-    def teacher(self) -> nn.Module | None:
-        """None where the method has none."""
-        return self._network("teacher")
-
-    def _network(self, role: str) -> nn.Module | None:
-        dataset, weights = _dataset(self.recipe), records.load_weights(self.recipe)
-        net = build.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules.get(role)
-        if net is None:
-            return None
-        net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
-                             if name.startswith(f"{role}.")})
-        return net.eval().to(self.device, memory_format=torch.channels_last)
-
-    @cached_property
-    def _used(self) -> Tensor:
-        dataset = _dataset(self.recipe)
-        return datasets.split(dataset, self.recipe.train_images, self.recipe.val_fraction, self.recipe.seed)[0]
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """What the run normalised its pictures by."""
-        if self.recipe.normalise != "own":
-            return STATISTICS[self.recipe.normalise]
-        return channel_statistics(_dataset(self.recipe).train_images[self._used])
-
-    def training(self, count: int) -> tuple[Tensor, Tensor]:
-        """The same `count` training pictures for every run of this data set and seed, without augmentation:
-        x [count, C, H, W] normalised, y [count]."""
-        dataset = _dataset(self.recipe)
-        which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
-        x = normalised(dataset.train_images[which], self.statistics, device=self.device)
-        return x, dataset.train_labels[which].to(self.device)
-
-    def pictures(self, most: int) -> tuple[Tensor, Tensor]:
-        """`training`, of so many pictures or as many as there are."""
-        return self.training(min(most, len(self._used)))
-
-    def test(self, count: int) -> tuple[Tensor, Tensor]:
-        """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
-        dataset = _dataset(self.recipe)
-        which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
-        return dataset.test_images[which].to(self.device), dataset.test_labels[which].to(self.device)
-
-
-def _dataset(recipe: Recipe) -> datasets.Dataset:
-    return _loaded(recipe.dataset, datasets.fold(recipe.dataset, recipe.seed))
-
-
-@lru_cache(maxsize=4)
-def _loaded(name: str, fold: int) -> datasets.Dataset:
-    return datasets.load(name, seed=fold)
-
-
-def _some(available: int, count: int, what: str) -> Tensor:
-    if not 0 < count <= available:
-        raise InputError(f"{count} of the {available} {what} cannot be chosen: give a number from 1 to {available}.")
-    return torch.randperm(available, generator=generator("subset"))[:count]
-
-
-# The measures: each a function of a run and its settings
-
-def _noise(run: Trained, images: int, sigmas: list[float], draws: int) -> Values:
-    got = landscape.weight_noise(run.student, *run.pictures(images), sigmas, draws)
-    return {"sigmas": np.array(sigmas), **got}
-
-
-def _curvature(run: Trained, images: int, products: int, repeats: int) -> Values:
-    return {name: np.array(value) for name, value in curvatures(run.student, *run.pictures(images), products,
-                                                                 repeats).items()}
-
-
-def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int) -> dict[str, float]:
-    """Trace with its standard error, largest eigenvalue and SAM's sharpness, plain and relative."""
-    found = {}
-    for relative, prefix in ((False, ""), (True, "relative_")):
-        operator = curvature.hessian(net, x, y, relative)
-        trace = curvature.trace(operator, products, repeats)
-        found |= {f"{prefix}trace": trace.mean, f"{prefix}trace_se": trace.standard_error,
-                  f"{prefix}eigenvalue": float(curvature.top_eigenvalues(operator, tolerance=0.03)[0]),
-                  f"{prefix}sharpness": landscape.sharpness(net, x, y, 0.5 if relative else 0.05, relative=relative)}
-    return found
-
-
-def _density(run: Trained, images: int, steps: int) -> Values:
-    grid, values = curvature.density(curvature.hessian(run.student, *run.pictures(images)), steps)
-    return {"eigenvalues": grid, "density": values}
-
-
-def _plane(run: Trained, images: int, points: int, reach: float, known: Values | None = None) -> Values:
-    first, second = (landscape.direction(run.student, 0, name) for name in ("first", "second"))
-    steps = landscape.axis(reach, points)
-    got = landscape.plane(run.student, *run.pictures(images), first, second, steps, known)
-    return {"steps": steps, **got}
-
-
-def _path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
-    """From the baseline of the same seed, and so of the same first weights, to this run."""
-    beside = _baselines().get(run.recipe.run_id) or baseline(run.recipe)
-    start, steps = Trained(beside, run.device).student, np.linspace(-0.25, 1.25, points)
-    training = run.pictures(statistics_images)[0]
-    got = landscape.between(start, run.student, *run.pictures(images), steps, training)
-    return {"steps": steps, **got}
-
-
-@cache
-def _baselines() -> dict[str, Recipe]:
-    """Run id of a run of notebook 06 -> the baseline of its setting and seed, which has its own tuned values."""
-    found = {}
-    for name in profiles.PROFILES:
-        with suppress(InputError):  # a profile that waits for tuning has no runs
-            rows = grids.grid(name, profiles.MEASURING[0])
-            of = {(row.setting, row.seed): row.recipe for row in rows if row.arm == "baseline"}
-            found |= {row.recipe.run_id: of[row.setting, row.seed] for row in rows}
-    return found
-
-
-def _trajectory(run: Trained, images: int, products: int, repeats: int) -> Values:
-    """Curvature along training: of the teacher whenever a replay begins, and of the student whenever one ends, which
-    is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
-    for it, as only final weights are kept."""
-    runs, batches, _ = train.assemble([run.recipe], _dataset(run.recipe), torch.device(run.device))
-    events = [event.kind for event in build.recipe_schedule(run.recipe, len(batches))]
-    updates = [kind for kind in events if kind != "epoch"]
-    pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
-    for event, _, _ in walk(runs, batches, lambda runs: [{}]):
-        if event.kind == "epoch":
-            due = tuple(seen) if run.recipe.interval == 0 else ()
-        else:
-            seen[event.kind] += 1
-            next_one = updates[sum(seen.values()):][:1]
-            due = (event.kind,) if run.recipe.interval and next_one != [event.kind] else ()
-        for kind in due:
-            role = ROLES[kind]
-            net = runs[0].method.modules[role]
-            points.append({"role": role, "epoch": seen[kind] / len(batches),
-                           **curvatures(net, *pictures, products, repeats)})
-    return {name: np.array([point[name] for point in points]) for name in points[0]}
-
-
-def _robustness(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
-    """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
-    pictures = run.test(min(images, len(_dataset(run.recipe).test_images)))
-    rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities=severities,
-                                    attacks=("fgsm", "pgd"), radii=radii)
-    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
-        "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}
 
 
 class Measure(NamedTuple):
@@ -220,18 +50,21 @@ class Measure(NamedTuple):
 
 _SPACED = "spaced KD s=1.5"
 FEW = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
+
+
 # One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, density 5.5, plane 11,
 # trajectory 50 with its training, path 1, robustness 5.
 MEASURES = {
-    "noise": Measure(_noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
-    "curvature": Measure(_curvature, dict(images=64, products=9, repeats=2)),
-    "density": Measure(_density, dict(images=64, steps=30), ("baseline", "SAM", "online KD", _SPACED), once=True),
-    "plane": Measure(_plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
-    "trajectory": Measure(_trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
+    "noise": Measure(noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
+    "curvature": Measure(curvature_of, dict(images=64, products=9, repeats=2)),
+    "density": Measure(density, dict(images=64, steps=30), ("baseline", "SAM", "online KD", _SPACED), once=True),
+    "plane": Measure(plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
+    "trajectory": Measure(trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
                           long=True),
-    "path": Measure(_path, dict(images=128, points=13, statistics_images=500), FEW[1:]),
-    "robustness": Measure(_robustness, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
+    "path": Measure(path, dict(images=128, points=13, statistics_images=500), FEW[1:]),
+    "robustness": Measure(robustness_of, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
+
 
 # What a score at displaced weights, a gradient and a product with the Hessian cost, in passes through a network; and
 # products that find an eigenvalue, about (ours, measured).

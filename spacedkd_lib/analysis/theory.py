@@ -24,57 +24,12 @@ Shapes: d directions, R repeats of a simulation, T batches, B examples of a batc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from ..errors import InputError, nearest
-
-DESIGNS = ("additive", "gaussian")
-
-
-@dataclass(frozen=True)
-class Regression:
-    """The problem. All defaults are ours.
-
-    curvature: eigenvalues of H, [d]. noise: standard deviation sigma of a label. batch_size: B. design: see above.
-
-    Raises:
-        InputError: a curvature that is not above 0, negative noise, an empty batch, an unknown design.
-    """
-
-    curvature: tuple[float, ...] = (1.0,)
-    noise: float = 1.0
-    batch_size: int = 8
-    design: str = "additive"
-
-    def __post_init__(self):
-        if self.design not in DESIGNS:
-            raise InputError(nearest("design", self.design, DESIGNS))
-        if not (len(self.curvature) and all(0 < v < math.inf for v in self.curvature)):
-            raise InputError(f"curvature = {self.curvature} is no list of eigenvalues: give at least one, all above 0.")
-        if not (0 <= self.noise < math.inf and self.batch_size >= 1):
-            raise InputError(f"noise = {self.noise} in batches of {self.batch_size} is out of range: give a standard "
-                             "deviation of at least 0, and at least one example a batch.")
-
-    @property
-    def eigenvalues(self) -> np.ndarray:
-        return np.asarray(self.curvature, dtype=float)
-
-    def curvature_moment(self, k: int) -> np.ndarray:
-        """E[h^k] of a batch, [d]; in the Gaussian design h is lambda / B times a chi-square of B degrees of freedom."""
-        spread = self.design == "gaussian"
-        return self.eigenvalues ** k * math.prod(1 + spread * 2 * i / self.batch_size for i in range(k))
-
-
-class Moments(NamedTuple):
-    """E[w^2], E[w theta] and E[theta^2] of each direction; [d], or [K, d] at K moments of a training."""
-
-    student: np.ndarray
-    cross: np.ndarray
-    teacher: np.ndarray
-
+from ..errors import InputError
+from .regression import Moments, Regression, check, check_additive, check_exact, check_interval, curved, stability
 
 # At rest, in closed form
 
@@ -89,8 +44,8 @@ def sgd_variance(problem: Regression, lr: float) -> np.ndarray:
     >>> sgd_variance(Regression(curvature=(1.0,), noise=1.0, batch_size=1), lr=0.5).round(4)
     array([0.3333])
     """
-    _check(problem, lr)
-    slack, feedback = _stability(problem, lr)
+    check(problem, lr)
+    slack, feedback = stability(problem, lr)
     return lr * problem.noise ** 2 / problem.batch_size / slack / (1 - feedback)
 
 
@@ -114,9 +69,9 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
     >>> (student_variance(problem, 0.001, 0.3, interval=1) / sgd_variance(problem, 0.001)).round(3)
     array([0.745])
     """
-    _check(problem, lr, alpha)
-    _check_additive(problem)
-    _check_interval(interval)
+    check(problem, lr, alpha)
+    check_additive(problem)
+    check_interval(interval)
     length = abs(interval)
     done = length if done is None else done
     if not 0 <= done <= length:
@@ -148,8 +103,8 @@ def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: i
     lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and
     errors as in `student_variance`.
     """
-    _check(problem, lr, alpha)
-    _check_additive(problem)
+    check(problem, lr, alpha)
+    check_additive(problem)
     step = 1 - lr * problem.eigenvalues
     seen = lead * step ** (lead - 1) if lead > 0 else 0.0  # by the teacher, of the student's last batches
     overlap = 0.0 if fresh else (1 - step) * (seen + step ** (abs(lead) + 1) / (1 - step ** 2))
@@ -190,7 +145,7 @@ def one_example_variance(load: float, alpha: float, before: bool = False) -> flo
     >>> [round(one_example_variance(load, 0.3), 3) for load in (0.001, 0.5, 1.0, 1.5)]
     [0.745, 0.82, 1.0, 1.78]
     """
-    _check(Regression(), load, alpha)
+    check(Regression(), load, alpha)
     kept = 1 if before else 1 - load  # the teacher's answer: `kept` of its old one, the rest is the label
     trust, label = alpha * kept, 1 - alpha * kept
     pull = trust * (1 - load) / (2 - load)
@@ -218,9 +173,9 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
         InputError: as in `student_variance`; a Gaussian design of several directions.
     """
     rates = np.asarray(rates, dtype=float)
-    _check(problem, rates, alpha)
-    _check_exact(problem)
-    _check_interval(interval)
+    check(problem, rates, alpha)
+    check_exact(problem)
+    check_interval(interval)
     now = np.stack([np.full(len(problem.curvature), value) for value in (start ** 2, 0.0, start ** 2)], axis=1)
     path = [now]
     for first in range(0, len(rates), abs(interval)):
@@ -232,9 +187,9 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
 def stationary(problem: Regression, lr: float, alpha: float, interval: int, fresh: bool = False) -> Moments:
     """Second moments at the ends of intervals after endless training at a constant rate, [d]: the fixed point of the
     interval's map. Arguments and errors as in `moments`."""
-    _check(problem, lr, alpha)
-    _check_exact(problem)
-    _check_interval(interval)
+    check(problem, lr, alpha)
+    check_exact(problem)
+    check_interval(interval)
     matrix, shift = _interval_map(problem, np.full(abs(interval), lr), alpha, fresh, interval < 0)
     return Moments(*np.linalg.solve(np.eye(3) - matrix, shift[..., None])[..., 0].T)
 
@@ -305,7 +260,7 @@ def simulate(problem: Regression, rates: Sequence[float], alpha: float, events: 
         InputError: a step size at which SGD diverges, alpha outside [0, 1], no repeats, a batch without a rate.
     """
     events = [(kind, index) for kind, index, *_ in events if kind in ("teach", "learn")]
-    _check(problem, rates, alpha)
+    check(problem, rates, alpha)
     if repeats < 1 or max(index for _, index in events) >= len(rates):
         raise InputError(f"{repeats} repeats with {len(rates)} rates cannot be simulated: give at least one repeat, "
                          "and a rate for each batch of the events.")
@@ -318,9 +273,9 @@ def _walk(problem, rates, alpha, events, repeats, seed, start, fresh):
     for kind, index in events:
         x, g = _batch(problem, repeats, [seed, 1 + (fresh and kind == "learn"), index])
         if kind == "teach":
-            teacher = teacher - rates[index] * (_curved(problem, x, teacher) - g)
+            teacher = teacher - rates[index] * (curved(problem, x, teacher) - g)
         else:
-            pull = _curved(problem, x, student - alpha * teacher)
+            pull = curved(problem, x, student - alpha * teacher)
             student = student - rates[index] * (pull - (1 - alpha) * g)
         yield kind, student, teacher
 
@@ -333,50 +288,3 @@ def _batch(problem: Regression, repeats: int, seed: list[int]) -> tuple[np.ndarr
         return None, scale * root * rng.standard_normal((repeats, len(root)))
     x = root * rng.standard_normal((repeats, problem.batch_size, len(root)))
     return x, np.einsum("rbd,rb->rd", x, problem.noise * rng.standard_normal(x.shape[:2])) / problem.batch_size
-
-
-def _curved(problem: Regression, x: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-    """h times weights, [R, d] -> [R, d]."""
-    if x is None:
-        return problem.eigenvalues * weights
-    return np.einsum("rbd,rb->rd", x, np.einsum("rbd,rd->rb", x, weights)) / problem.batch_size
-
-
-# When it works
-
-def _stability(problem: Regression, lr: float) -> tuple[np.ndarray, float]:
-    """2 - eta lambda (1 + 1/B), [d], and how much of its own squared error SGD feeds back through random inputs (the
-    additive design has no 1/B and no feedback). SGD comes to rest while all of the first are above 0 and the second,
-    infinite otherwise, is below 1."""
-    spread = (problem.design == "gaussian") / problem.batch_size
-    slack = 2 - lr * problem.eigenvalues * (1 + spread)
-    feedback = lr * spread * float(np.sum(problem.eigenvalues / slack)) if np.all(slack > 0) else math.inf
-    return slack, feedback
-
-
-def _check(problem: Regression, rates: float | Sequence[float], alpha: float = 0.0) -> None:
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha = {alpha} is out of range: give the weight of the teacher, from 0 to 1.")
-    if not (np.min(rates) >= 0 and 0 < np.max(rates) < math.inf):
-        raise InputError("These step sizes do not train: give numbers of at least 0, not all of them 0.")
-    if not _stability(problem, np.max(rates))[1] < 1:
-        raise InputError(f"A step size of {np.max(rates):g} lets SGD diverge: give less than 2 / "
-                         f"{max(problem.curvature):g}, and far less for small batches of a Gaussian design.")
-
-
-def _check_interval(interval: int) -> None:
-    if interval == 0:
-        raise InputError("interval = 0 is out of range: give a whole number of batches, 1 for online KD, below 0 for a "
-                         "teacher that is behind.")
-
-
-def _check_additive(problem: Regression) -> None:
-    if problem.design != "additive":
-        raise InputError(f'No closed form is known for design = "{problem.design}": give "additive", or ask '
-                         "`stationary`.")
-
-
-def _check_exact(problem: Regression) -> None:
-    if problem.design == "gaussian" and len(problem.curvature) > 1:
-        raise InputError(f"The student's moments in a Gaussian design of {len(problem.curvature)} directions are not "
-                         "known: give one eigenvalue, or simulate.")
