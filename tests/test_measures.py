@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spacedkd_lib import recipes
-from spacedkd_lib.analysis import measures, trained
+from spacedkd_lib.analysis import measures, trained as finished
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, profiles
@@ -50,14 +50,14 @@ def count(monkeypatch, name):
 
 
 def test_the_stored_student_is_the_one_that_was_scored(trained):
-    run = trained.Trained(trained[1][1])
+    run = finished.Trained(trained[1][1])
     dataset = datasets.load("digits")
     x = evaluation.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[datasets.split(
         dataset, 120, run.recipe.val_fraction, 0)[0]]))
     with torch.no_grad():
         accuracy = 100 * (run.student(x).logits.argmax(1) == dataset.test_labels).float().mean().item()
     assert accuracy == pytest.approx(records.load(run.recipe).summary["test_accuracy"])
-    assert torch.equal(run.training(30)[1], trained.Trained(trained[1][0]).training(30)[1])
+    assert torch.equal(run.training(30)[1], finished.Trained(trained[1][0]).training(30)[1])
 
 
 def test_computed_once_and_again_only_if_settings_or_weights_changed(trained, monkeypatch):
@@ -106,8 +106,8 @@ def test_the_path_ends_at_both_runs(trained, monkeypatch):
 def test_the_path_begins_at_the_baseline_of_the_grid():
     """Which has other tuned values than the arm, so that it cannot be derived from the arm's recipe."""
     arms = {row.arm: row.recipe for row in grids.grid("quick", "06_loss_landscape") if row.seed == 301}
-    assert trained.baselines()[arms["SAM"].run_id] == arms["baseline"]
-    assert trained.baselines()[arms["spaced KD s=1.5"].run_id] == arms["baseline"]
+    assert finished.baselines()[arms["SAM"].run_id] == arms["baseline"]
+    assert finished.baselines()[arms["spaced KD s=1.5"].run_id] == arms["baseline"]
 
 
 def test_a_miniature_measures_fewer_arms_and_trains_none_once_more():
@@ -156,6 +156,6 @@ def test_bad_input_before_any_work(trained, monkeypatch):
     with pytest.raises(InputError, match='"curvatur".*curvature'):
         measures.measure(trained[1][0], "curvatur")
     with pytest.raises(InputError, match="1000 of the .* training pictures of digits"):
-        trained.Trained(trained[1][0]).training(1000)
+        finished.Trained(trained[1][0]).training(1000)
     with pytest.raises(InputError, match="workers"):
         measures.measure_all([], -1)

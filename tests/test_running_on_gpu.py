@@ -361,7 +361,7 @@ def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
         raise InputError(f"on {device}")
     monkeypatch.setattr(train, "assemble", assembled)
     with pytest.raises(InputError, match="on cuda"):
-        measures._trajectory(trained.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
+        trained.trajectory(trained.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
 
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):
