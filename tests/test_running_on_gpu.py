@@ -308,7 +308,7 @@ def on_the_cpu(tensor):
 def measured_on_gpu(monkeypatch):
     """name of a measure -> its values for an untrained run on a fake GPU."""
     pictures = planning._random_pictures(ONLINE, 40)
-    monkeypatch.setattr(measures, "_dataset", lambda name: pictures)
+    monkeypatch.setattr(trained, "dataset_of", lambda name: pictures)
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
     monkeypatch.setattr(trained, "channel_statistics", lambda images: ((0.5,), (0.2,)))
