@@ -160,8 +160,8 @@ def test_a_checkpoint_of_something_else_is_not_used(toy, tmp_path, monkeypatch, 
 
 def test_another_format_is_not_read(toy, tmp_path, monkeypatch, capfd):
     assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
-    monkeypatch.setattr(checkpoints, "FORMAT", 2)
-    assert checkpoints.latest(tmp_path) is None and "has format 1" in capfd.readouterr().err
+    monkeypatch.setattr(checkpoints, "FORMAT", 3)
+    assert checkpoints.latest(tmp_path) is None and "has format 2" in capfd.readouterr().err
 
 
 def test_the_clock_may_go_back(toy, tmp_path, monkeypatch):

@@ -351,7 +351,7 @@ def test_glyphs_hold_equal_classes_from_disjoint_fonts(embedded_root, seed, fami
     assert glyphs.train_images.shape == (2976, 1, 16, 16) and glyphs.test_images.shape == (3720, 1, 16, 16)
     assert set(glyphs.train_labels.bincount().tolist()) == {48}
     assert set(glyphs.test_labels.bincount().tolist()) == {60} and 60 % faces == 0
-    fonts = datasets.fonts(seed)
+    fonts = embedded.fonts(seed)
     assert (fonts.family, len(fonts.held_out), len(fonts.train)) == (family, faces, 21 - faces)
     assert not set(fonts.train) & set(fonts.held_out)
 
@@ -365,13 +365,13 @@ def test_the_held_out_family_rotates_with_the_seed(embedded_root):
 
 
 def test_only_fonts_that_draw_the_characters_are_used():
-    fonts = datasets.fonts()
+    fonts = embedded.fonts()
     refused = {path.stem for path in fonts.refused}
     assert {"cmex10", "cmsy10", "cmmi10", "STIXSizOneSymReg", "STIXNonUni"} <= refused
     assert not any("LastResort" in path.stem for path in fonts.train + fonts.held_out)
     assert all(fonts.refused.values()) and not refused & {path.stem for path in fonts.train + fonts.held_out}
     for font in fonts.train + fonts.held_out:  # a font of boxes draws the same box again and again
-        drawn = {datasets.draw(character, font, 32, 24).tobytes() for character in embedded.CHARACTERS}
+        drawn = {embedded.draw(character, font, 32, 24).tobytes() for character in embedded.CHARACTERS}
         assert len(drawn) == 62, font
 
 

@@ -316,7 +316,7 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92600)
     monkeypatch.setattr(records, "answer", lambda command, folder=None: "610.5\n610.5")
-    train._driver.cache_clear()
+    provenance._driver.cache_clear()
     before = torch.backends.cudnn.conv.fp32_precision
     try:
         torch.backends.cudnn.conv.fp32_precision = "tf32"
@@ -327,9 +327,9 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
     finally:
         torch.backends.cudnn.conv.fp32_precision = before
     monkeypatch.setattr(records, "answer", lambda command, folder=None: None)
-    train._driver.cache_clear()
+    provenance._driver.cache_clear()
     assert provenance.provenance(toy, torch.device("cuda"))["driver"] is None
-    train._driver.cache_clear()
+    provenance._driver.cache_clear()
     on_cpu = provenance.provenance(toy, torch.device("cpu"))
     assert not {"driver", "cuda", "cudnn", "tf32"} & on_cpu.keys()
     assert {"engine", "tf32", "driver", "cuda", "cudnn"} < set(provenance.SAME_BITS)

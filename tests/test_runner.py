@@ -51,7 +51,7 @@ def test_a_notebook_without_parameters_says_so(tmp_path):
 @pytest.mark.parametrize("source, error, message", [
     ("import sys; sys.exit(0)", runner.NotebookError, r"ple.ipynb failed in cell \[2\] `.*SystemExit: 0"),
     ("def f():\n    raise ValueError('first\\nlast')\nf()", runner.NotebookError, r"`def f.*Error: last "),
-    ("from spacedkd_lib.recipes import InputError\nraise InputError('Sorry.')", InputError, r"^Sorry\.$"),
+    ("from spacedkd_lib.errors import InputError\nraise InputError('Sorry.')", InputError, r"^Sorry\.$"),
 ])
 def test_a_failed_run_leaves_the_old_output_untouched(notebook, tmp_path, source, error, message):
     output = tmp_path / "out.ipynb"

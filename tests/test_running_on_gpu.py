@@ -245,7 +245,7 @@ def test_seconds_count_updates_looks_and_what_a_sweep_shares():
     online = recipes.online_kd(base, interval=2.0)
     assert planning._seconds(online, cost) == pytest.approx(4 * 180 * 11 + 2 * (5 + 120 * 0.1))
     assert planning._seconds(online, cost, shares=True) == pytest.approx(4 * 180 * 10 + 2 * (5 + 120 * 0.04))
-    assert planning._seconds(recipes.baseline(base), cost, shares=True) == 0
+    assert planning._seconds(recipes.baseline(base, start="teacher"), cost, shares=True) == 0
     average = recipes.ema(base, interval=1.0)  # a step every 9 batches
     assert planning._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
 

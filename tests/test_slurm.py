@@ -166,7 +166,8 @@ def test_a_stopped_job_is_requeued_unless_slurm_ends_it(commands, signals, state
     (commands / "queue").write_text(state)
     code = """if True:
         import os, signal, sys
-        from spacedkd_lib import slurm, stopping
+        from spacedkd_lib.cluster import slurm
+        from spacedkd_lib.store import stopping
         signal.signal(signal.SIGUSR2, lambda *_: sys.exit("requeued"))
         def interrupted():
             for name in sys.argv[1:]:

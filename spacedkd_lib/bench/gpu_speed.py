@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from ..cluster.executors import LocalProcesses, SharedCard
 from ..data.batches import STATISTICS
 from ..notebook import runner
-from ..recipes import Recipe, online_kd, spaced
+from ..recipes import Recipe, defaults, online_kd, spaced
 from ..store import records
 from ..training import train
 from ..training.evaluation import evaluator
@@ -167,7 +167,7 @@ def plain_pace(place: Place, recipe: Recipe, data) -> dict:
 
     def taken(epochs: int) -> float:
         began = time.perf_counter()
-        plain_train(replace(recipe, epochs=epochs, lr_schedule="constant"), data, loader, place.device)
+        plain_train(replace(recipe, epochs=epochs, lr_schedule="constant", **defaults(("warmup_epochs",))), data, loader, place.device)
         return time.perf_counter() - began
     first, (run,) = taken(1), train.assemble([recipe], data, torch.device("cpu"))[0]
     epochs, passed = recipe.epochs - 1, 2 * len(data.train_images)  # by teacher and student

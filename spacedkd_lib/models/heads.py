@@ -31,6 +31,7 @@ class Coder(nn.Sequential):
 class Paraphraser(nn.Module):
     """An auto-encoder of a teacher's last map; what it encodes is the factor (Kim et al. 2018).
 
+    >>> import torch
     >>> Paraphraser(64, 32)(torch.zeros(2, 64, 8, 8)).shape
     torch.Size([2, 64, 8, 8])
     """
