@@ -23,8 +23,8 @@ def test_the_linter_is_content():
 
 
 def test_what_reads_records_imports_no_torch():
-    modules = ("study", "claims", "tables", "figures", "measure_figures", "diagrams", "theory", "dropout_ema",
-               "Session", "check", "DEVIATIONS")
+    modules = ("grid", "run_all", "claims", "tables", "figures", "measure_figures", "diagrams", "theory",
+               "dropout_ema", "Session", "check", "DEVIATIONS")
     code = "import sys, spacedkd_lib as skd\n" + "".join(f"skd.{name}\n" for name in modules) + (
         "import spacedkd_lib.notebook.runner, spacedkd_lib.cluster.slurm\n"
         "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules), 'torch was imported'")

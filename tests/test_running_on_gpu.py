@@ -312,7 +312,7 @@ def measured_on_gpu(monkeypatch):
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
     monkeypatch.setattr(trained, "channel_statistics", lambda images: ((0.5,), (0.2,)))
-    for module, name in ((build, "make"), (datasets, "split"), (measures, "_some")):
+    for module, name in ((build, "make"), (datasets, "split"), (trained, "_some")):
         monkeypatch.setattr(module, name, real(getattr(module, name)))
     monkeypatch.setattr(torch.autograd, "grad", zero_gradients)
     monkeypatch.setattr(FakeTensor, "numpy", on_the_cpu, raising=False)

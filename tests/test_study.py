@@ -275,8 +275,8 @@ def test_plan_needs_no_data_for_public_sets(runs):
 
 def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
     """Seed 202 leaves out DejaVu, as seed 1; the measures of the finished run read the same pictures."""
-    from spacedkd_lib.analysis import measures
+    from spacedkd_lib.analysis import trained
     recipe = replace(baseline(profiles.profile("quick").settings[0].base), seed=202, width=1, epochs=1, train_images=124)
     dejavu = datasets.load("glyphs", seed=1).sha256
     assert running.run(recipe).provenance["data_sha256"] == dejavu != datasets.load("glyphs", seed=201).sha256
-    assert measures._dataset(recipe).sha256 == dejavu
+    assert trained.dataset_of(recipe).sha256 == dejavu

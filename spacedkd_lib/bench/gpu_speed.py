@@ -167,7 +167,8 @@ def plain_pace(place: Place, recipe: Recipe, data) -> dict:
 
     def taken(epochs: int) -> float:
         began = time.perf_counter()
-        plain_train(replace(recipe, epochs=epochs, lr_schedule="constant", **defaults(("warmup_epochs",))), data, loader, place.device)
+        constant = dict(lr_schedule="constant", **defaults(("warmup_epochs",)))
+        plain_train(replace(recipe, epochs=epochs, **constant), data, loader, place.device)
         return time.perf_counter() - began
     first, (run,) = taken(1), train.assemble([recipe], data, torch.device("cpu"))[0]
     epochs, passed = recipe.epochs - 1, 2 * len(data.train_images)  # by teacher and student
