@@ -61,7 +61,7 @@ FAULTS = [Fault(*row) for row in (
     ("gradients are never cleared", "training/run.py", "        optimizer.zero_grad()\n        (terms",
      "        (terms", "train"),
     ("SAM steps downhill first", "training/run.py", "self.recipe.sam_rho / (norm + 1e-12)",
-     "-self.recipe.sam_rho / (norm + 1e-12)", "controls"),
+     "-self.recipe.sam_rho / (norm + 1e-12)", "lag"),
     ("momentum is not restored", "training/checkpoints.py",
      "run.optimizer[kind].state[p][key] = like.detach().copy_(saved)", "pass", "checkpoints"),
     ("a position too many after a resume", "training/checkpoints.py", 'run.position, run.rows, run.pending = numbers["position"]',
