@@ -31,11 +31,10 @@ class Setting:
     label: how tables and figures name it. tuned: the label of results/tuning whose values its arms take; "": none.
     base: for the methods with plain networks; None: transformers only. exits: the network of self KD; "": none.
     intervals, self_intervals: s of online and of self KD, epochs. seeds: how many in the notebooks of `MAIN`; 0: the
-    profile's, as in the others. controls: also
-    the arms of `CONTROLS` by name. lags: whether the arms of the lead-lag law belong to it, and nothing else. audit,
-    self_audit: ids of deviations.py whose switches are turned alone. factors: for IE-KD and mutual learning. schools:
-    for Education Distillation. transformer: for transformers. dropout: the largest rate in notebook 13, which has
-    averages too; 0: neither.
+    profile's, as in the others. controls: also the arms of `CONTROLS` by name. lags: whether the arms of the lead-lag
+    law belong to it, and nothing else. audit, self_audit: ids of `recipes.DEVIATIONS` whose switches are turned alone.
+    factors: for IE-KD and mutual learning. schools: for Education Distillation. transformer: for transformers. dropout:
+    the largest rate in notebook 13, which has averages too; 0: neither.
     """
 
     label: str

@@ -24,7 +24,7 @@ RECALIBRATION_BATCHES = 20  # training batches from which an average's running s
 
 
 class Average(OnlineKD):
-    """Teacher: cross-entropy. Student: student + share (teacher - student), see `beyond.average_step`.
+    """Teacher: cross-entropy. Student: student + share (teacher - student), see `dropout_ema.average_step`.
 
     It starts as a copy of the network at its initialisation. Running statistics of the average: "recalibrate" computes
     them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights,

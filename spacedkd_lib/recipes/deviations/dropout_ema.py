@@ -3,7 +3,7 @@
 github.com/SunGL001/spacing_generalization, commit bc0f466. DR is dropout/model/resnet.py, DT dropout/train.py, ET
 online_KD/train_EMA.py. Rows are numbered as in our reading of it; M1 to M7 are the rows E1 to E7 there (E is Education
 Distillation's letter here). "expected" is what the README says, or the usual definition of the named technique. The
-program's third part, train_kd.py, is the one that deviations.py tells of. Left out: options that nothing reads, and
+program's third part, train_kd.py, is the one that cnn.py tells of. Left out: options that nothing reads, and
 cutout of inputs whose hole swings like the rate (cutout_input).
 Told in notebooks/13_spacing_beyond_kd.ipynb. No torch here.
 """
@@ -52,7 +52,7 @@ ROWS = (
     Deviation("M3", "high", "a longer memory with each interval", "ET 352-392", "Spacing, and nothing else.",
               "The same decay whatever the interval: 0.99 forgets in 100 updates, spaced by 39 in 3,900.",
               "A long average is compared with a short one.",
-              elsewhere="beyond.equal_horizon, and the arm of that name in notebook 13"),
+              elsewhere="dropout_ema.equal_horizon, and the arm of that name in notebook 13"),
     Deviation("M4", "high", "the initialisation stays in the average", "ET 352-392", "An average of trained weights.",
               "It starts at the initialisation, without a correction.",
               "After 80 epochs 20% of it are initial weights at an interval of 0.5 and 45% at 1; by the default decay "
