@@ -210,7 +210,7 @@ def test_real_runs_are_trained_once_and_given_up_once(monkeypatch, toy, place):
 
     def run_all(wanted, workers, say):
         missing = [recipe for recipe in wanted if records.load(recipe) is None]
-        failed = [why for recipe in missing for why in running.train_sweep(sweeps._sweep([recipe]))]
+        failed = [why for recipe in missing for why in running.train_sweep(sweeps.sweep_of([recipe]))]
         trained.extend(missing)
         if failed:
             raise InputError(" ".join(failed))

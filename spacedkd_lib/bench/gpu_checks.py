@@ -17,7 +17,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ..analysis import landscape, measures, robustness
+from ..analysis import landscape, robustness
+from ..analysis.trained import curvatures
 from ..data.batches import STATISTICS, Batches, normalised
 from ..data.datasets import Dataset
 from ..methods import build
@@ -186,7 +187,7 @@ def _measured(net: torch.nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     plane = landscape.plane(net, x, y, first, second, landscape.axis(0.1, 3))
     noise = landscape.weight_noise(net, x, y, [0.05], 2)
     return {"plane": plane["loss"].mean(), "noise": noise["loss"].mean(),
-            **measures.curvatures(net, x, y, products=3, repeats=2)}
+            **curvatures(net, x, y, products=3, repeats=2)}
 
 
 def checks(device: str) -> dict[str, Callable[[], str | None]]:
