@@ -1,4 +1,4 @@
-"""Bad input is told in one sentence."""
+"""Errors for bad input, each told in one sentence."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import difflib
 
 
 class InputError(ValueError):
-    """Bad input, in one sentence: what was given, what is allowed, how to mend it."""
+    """Bad input, in one sentence: the value given, the values allowed, the way to mend it."""
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows in place of a traceback: the sentence."""
+        """Show the sentence in a notebook, in place of a traceback."""
         return [f"InputError: {self}"]
 
 
 def nearest(kind: str, given: object, allowed) -> str:
-    """One sentence that refuses a name and offers the nearest allowed one.
+    """Return a sentence that refuses a name and offers the nearest allowed one.
 
     >>> nearest("data set", "glyfs", ["digits", "glyphs"])
     '"glyfs" is not a data set; did you mean "glyphs"? Allowed: digits, glyphs.'

@@ -1,9 +1,9 @@
-"""When the teacher trains and when the student does: pure arithmetic on batch numbers, without a tensor in sight.
+"""Schedules of teacher and student updates: pure arithmetic on batch numbers, no torch.
 
-A schedule is a sequence of events. ``teach b``: the teacher is updated on batch b. ``learn b``: the student is
-updated on batch b. ``epoch e``: e passes of the teacher are complete, time to evaluate. Between two replays the
-teacher runs ahead for one *block* of batches; then the student catches up, in the same order. With an interval of
-s epochs and L batches an epoch a block holds int(L * s) batches; s = 0 is online distillation, batch by batch.
+A schedule is a sequence of events. ``teach b`` updates the teacher on batch b; ``learn b`` updates the student on
+batch b. ``epoch e`` completes e passes of the teacher, so it is time to evaluate. Between two replays the teacher runs
+ahead for one *block* of batches; then the student replays the block in the same order. With an interval of s epochs
+and L batches an epoch a block holds int(L * s) batches; s = 0 is online distillation, batch by batch.
 
 >>> [f"{e.kind} {e.index}" for e in spaced_schedule(epochs=1, batches_per_epoch=4, interval=0.5)]
 ['teach 0', 'teach 1', 'learn 0', 'learn 1', 'teach 2', 'teach 3', 'learn 2', 'learn 3', 'epoch 1']
@@ -41,17 +41,17 @@ class Counts(NamedTuple):
 
 
 def interval_batches(batches_per_epoch: int, interval: float) -> int:
-    """Batches in a block: the interval in epochs times the batches of an epoch, rounded down (released programs)."""
+    """Return a block's batches: the interval in epochs times an epoch's batches, rounded down (released programs)."""
     return int(batches_per_epoch * abs(interval))
 
 
 def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fixed", counter: str = "one",
                seed: int = 0) -> Iterator[int]:
-    """Batch counts at which a replay starts, without end.
+    """Yield, without end, the batch counts at which a replay starts.
 
-    fixed: every `length` batches. expanding: blocks grow linearly and have the mean `length` over `total` batches.
-    random: uniform on 1 ... 2 * length - 1, so again with the mean `length`; drawn from `seed`. The counter
-    `epoch_early` starts one epoch below zero, as the released self-KD program does (A4).
+    fixed: every `length` batches. expanding: blocks grow linearly; their mean is `length` over `total` batches.
+    random: block lengths are uniform on 1 ... 2 * length - 1, so their mean is `length` too; `seed` decides them.
+    The counter `epoch_early` starts one epoch below zero, as the released self-KD program does (A4).
     """
     length = max(length, 1)  # an interval of 0 is a block of one batch
     if rule == "expanding":
@@ -78,25 +78,23 @@ def _increasing(ends: Iterable[int]) -> Iterator[int]:
 def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
                     tail: str = "replay", counter: str = "one", teach_last: bool = True,
                     extra_step: bool = False, seed: int = 0) -> Iterator[Event]:
-    """Events of one run, in order.
+    """Yield the events of one run in order.
 
     Args:
         epochs: passes of the teacher over the data.
         batches_per_epoch: L.
-        interval: s, in epochs; 0 for online distillation. Negative: the same with the roles swapped, the student
-            learns a block and then the teacher; with "constant" the teacher has always made int(L |s|) updates fewer.
-        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`; "constant": no blocks, the student
-            learns each batch when the teacher has made int(L s) more updates than itself, until the teacher has come
-            to its end (ours, a control for A6).
+        interval: s, in epochs; 0 for online distillation. A negative interval swaps the roles: the student learns a
+            block, then the teacher; with "constant" the teacher always has int(L |s|) updates fewer.
+        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`. "constant" has no blocks: the student
+            learns a batch once the teacher leads by int(L s) updates, or has finished (ours, a control for A6).
         tail: "replay" learns the last, partial block too (ours); "drop" loses it (released programs, A11).
         counter: "one", or "epoch_early" for the released self-KD program (A4).
-        teach_last: False leaves out the teacher's update on the batch that starts a replay, as the released
-            self-KD program does: its replay updates the teacher on that batch anyway. In its place comes, for
-            blocks of one batch and more, "forward b": the network sees the batch, which moves its batch
-            statistics, without an update.
-        extra_step: a replay of whole epochs is followed by one more "learn", of the next batch
+        teach_last: False leaves out the teacher's update on the batch that starts a replay, as the released self-KD
+            program does: its replay updates the teacher on that batch anyway. For blocks of one batch and more,
+            "forward b" takes its place: a pass without an update, which moves batch statistics.
+        extra_step: one more "learn", of the next batch, follows a replay of whole epochs
             (released transformer programs, V10; blocks only).
-        seed: of the random rule.
+        seed: seed of the random rule.
 
     Raises:
         InputError: an unknown rule, tail or counter, or a number out of range.
@@ -115,10 +113,10 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
 
 
 class Course(NamedTuple):
-    """The length of a run whose student goes through grades (Education Distillation); a run of one grade is any other.
+    """The length of a run whose student grows through grades (Education Distillation); other runs have one grade.
 
-    grades: (epochs, batches an epoch) of each grade, for the student. lessons: batches an epoch of the teachers
-    together, where they have their own; 0: they learn from the student's.
+    grades: the student's (epochs, batches an epoch) in each grade. lessons: batches an epoch of all teachers together;
+    0: the teachers learn from the student's batches.
     """
 
     grades: tuple[tuple[int, int], ...]
@@ -129,16 +127,14 @@ class Course(NamedTuple):
         return sum(epochs for epochs, _ in self.grades)
 
     def locate(self, batch: int) -> tuple[int, int]:
-        """The grade of a batch of the student's, and its number within the grade; what lies after the end belongs to
-        the last grade."""
+        """Return the grade of a student batch and its number within it; the last grade keeps batches past the end."""
         for grade, (epochs, batches) in enumerate(self.grades):
             if batch < epochs * batches or grade + 1 == len(self.grades):
                 return grade, batch
             batch -= epochs * batches
 
     def progress(self, batch: int, restart: bool) -> tuple[int, int]:
-        """(done, total): how far the student is at a batch, within its grade or over all epochs; in batches as long as
-        the grade's."""
+        """Return (done, total) of the student, in its grade or over all epochs, in batches of the grade's length."""
         grade, local = self.locate(batch)
         epochs, batches = self.grades[grade]
         if restart:
@@ -148,8 +144,9 @@ class Course(NamedTuple):
 
 
 def graded_schedule(course: Course, interval: float, **options) -> Iterator[Event]:
-    """Events of a student that goes through grades; "grow g" ends grade g, counted from 1. No block straddles two
-    grades. An interval of all epochs trains the teachers to their end first.
+    """Yield the events of a student that grows through grades; "grow g" ends grade g, counted from 1.
+
+    No block straddles two grades. An interval of all epochs trains the teachers to their end first.
 
     >>> events = graded_schedule(Course(((1, 1), (1, 2)), lessons=2), interval=0.0)
     >>> [f"{e.kind} {e.index}" for e in events]  # doctest: +NORMALIZE_WHITESPACE
@@ -183,7 +180,7 @@ def _graded(course: Course, interval: float, options: dict) -> Iterator[Event]:
 
 
 def _delayed(epochs: int, batches_per_epoch: int, delay: int, tail: str) -> Iterator[Event]:
-    """A delay line: the student is always the same number of updates behind, and catches up at the end."""
+    """Delay the student by a constant number of updates; at the end it catches up."""
     total = epochs * batches_per_epoch
     for batch in range(total):
         yield Event("teach", batch, batch)
@@ -196,7 +193,7 @@ def _delayed(epochs: int, batches_per_epoch: int, delay: int, tail: str) -> Iter
 
 
 def _behind(epochs: int, batches_per_epoch: int, length: int, rule: str) -> Iterator[Event]:
-    """The student first. Epochs end where the teacher's do, as in all schedules that share it.
+    """Update the student first; epochs end with the teacher's, as in all schedules that share it.
 
     >>> [f"{e.kind} {e.index}" for e in spaced_schedule(epochs=1, batches_per_epoch=4, interval=-0.5)]
     ['learn 0', 'learn 1', 'teach 0', 'teach 1', 'learn 2', 'learn 3', 'teach 2', 'teach 3', 'epoch 1']
@@ -225,7 +222,7 @@ def _taught(batches: Iterable[int], batches_per_epoch: int, block: int) -> Itera
 
 
 def snapshots(epochs: int, batches_per_epoch: int, interval: float) -> Iterator[Event]:
-    """A student whose own past teaches it: "teach b" takes a snapshot after each block.
+    """Yield the events of a student taught by its own past: "teach b" takes a snapshot after each block.
 
     >>> [f"{e.kind} {e.index}" for e in snapshots(epochs=1, batches_per_epoch=3, interval=0.67)]
     ['learn 0', 'learn 1', 'teach 1', 'learn 2', 'epoch 1']
@@ -261,7 +258,7 @@ def _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last
 
 
 def one_a_block(events: Iterable[Event]) -> Iterator[Event]:
-    """Of each replay the last event only: where the student makes one step a block.
+    """Keep only the last event of each replay, for a student that makes one step a block.
 
     >>> [f"{e.kind} {e.index}" for e in one_a_block(spaced_schedule(epochs=1, batches_per_epoch=3, interval=0.67))]
     ['teach 0', 'teach 1', 'learn 1', 'teach 2', 'learn 2', 'epoch 1']
@@ -278,10 +275,10 @@ def one_a_block(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, list]]:
-    """Merge the schedules of students that share one teacher: each event with the names of those whose it is.
+    """Merge the schedules of students that share one teacher; yield each event with the names of its students.
 
-    Every student's events keep their order, and one `teach b` or `epoch e` serves all. A student that the caller
-    deletes from `schedules` is left out from then on. One schedule alone passes through unchanged.
+    Every student's events keep their order, and one `teach b` or `epoch e` serves all. If the caller deletes a student
+    from `schedules`, it is left out from then on. One schedule alone passes through unchanged.
 
     >>> two = {name: spaced_schedule(1, 2, s) for name, s in (("online", 0), ("spaced", 1))}
     >>> [f"{e.kind} {e.index}: {', '.join(who)}" for e, who in lockstep(two)][:4]
@@ -301,7 +298,7 @@ def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, 
 
 
 def counts(events: Iterable[Event]) -> Counts:
-    """Totals of a schedule.
+    """Count a schedule's updates, skipped batches and replays.
 
     >>> counts(spaced_schedule(epochs=5, batches_per_epoch=7, interval=1.5, tail="drop"))
     Counts(teach=35, learn=30, never=5, blocks=3, first=10)
@@ -315,7 +312,7 @@ def counts(events: Iterable[Event]) -> Counts:
 
 
 def leads(events: Iterable[Event]) -> list[int]:
-    """By how many updates the teacher is ahead at each update of the student: the sawtooth (A6).
+    """Return the teacher's lead in updates at each update of the student: the sawtooth (A6).
 
     >>> leads(spaced_schedule(epochs=1, batches_per_epoch=6, interval=0.5))
     [3, 2, 1, 3, 2, 1]
@@ -329,11 +326,10 @@ def leads(events: Iterable[Event]) -> list[int]:
 
 
 def spaced_batches(loader, epochs: int, interval: float, **options) -> Iterator[tuple[str, object]]:
-    """Walk any loader's batches as ("teach", batch) and ("learn", batch): your own loop, spaced.
+    """Yield any loader's batches as ("teach", batch) and ("learn", batch), to space a training loop of your own.
 
-    A foreign loader cannot give the same augmented batch twice, so up to int(len(loader) * interval) batches are
-    held in memory; with this package's own `batches.Batches` nothing is. `options` are those of `spaced_schedule`,
-    whose errors are raised here.
+    A foreign loader cannot repeat an augmented batch, so up to int(len(loader) * interval) batches stay in memory; with
+    this package's `batches.Batches` none does. `options` and errors are those of `spaced_schedule`, raised here.
 
     >>> list(spaced_batches(["a", "b"], epochs=1, interval=1))
     [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]

@@ -1,9 +1,9 @@
-"""Differences between arms, paired by seed: Student t intervals, Holm's correction for families of them, power.
+"""Differences between arms, paired by seed: Student t intervals, Holm's correction, power. No torch here.
 
-Same seed means same initial weights and same data order in every arm, so arms are compared seed by seed. A
-bootstrap's 95% percentile interval of a mean covers only about 75% at n = 3, 84% at n = 5 and 90% at n = 10
-(normal values): it is refused below ten, and Student's, right from two (`coverage`), serves means at any n. A
-Wilcoxon test cannot go below p = 0.0625 at n = 5: it is not used. No torch here.
+Arms of one seed share initial weights and data order, so arms are compared seed by seed. A bootstrap's 95% percentile
+interval of a mean covers only about 75% at n = 3, 84% at n = 5 and 90% at n = 10 (normal values), so it is refused
+below ten. Student's interval is right from n = 2 (`coverage`) and serves means at any n. A Wilcoxon test cannot go
+below p = 0.0625 at n = 5, so it is not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEWEST, MOST = 10, 10_000  # ours: values for a bootstrap (see above); seeds tha
 
 
 class Interval(NamedTuple):
-    """A mean over seeds and what is known about it.
+    """A mean over seeds with its confidence interval, standard deviation and p-value.
 
     mean, low, high, sd: in the unit of the values; low and high are NaN at n = 1, everything but n at n = 0.
     n: values, one a seed. p: two-sided p-value of Student's test that the mean is zero.
@@ -37,13 +37,12 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean of independent values with its Student t interval.
+    """Compute the mean of independent values with its Student t interval.
 
-    Equal values have sd 0, so the interval is one point, and p is 1 for zeros and 0 for anything else: the
-    limits of Student's formula.
+    Equal values have sd 0. Then the interval is one point, and p is 1 for zeros, else 0: the limits of the formula.
 
     Args:
-        values: one number a seed, at least none.
+        values: one number a seed; may be empty.
         level: coverage of the interval, in (0, 1).
 
     Raises:
@@ -65,7 +64,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def paired_difference(treatment: Sequence[float], control: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean of treatment - control, paired.
+    """Compute the mean of treatment - control over pairs, with its Student t interval.
 
     Args:
         treatment, control: one number a seed each, in the same order of seeds.
@@ -81,7 +80,7 @@ def paired_difference(treatment: Sequence[float], control: Sequence[float], leve
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis, [...]; NaN where one side does not vary.
+    """Compute Pearson's correlation along the last axis, [...]; NaN where one side does not vary.
 
     Raises:
         InputError: unequal numbers of values.
@@ -98,14 +97,14 @@ def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy", level: float = LEVEL) -> Interval:
-    """Paired difference arm - reference over the seeds that both have.
+    """Compute the paired difference arm - reference over the seeds that both have.
 
     Args:
         frame: as from `tables.runs`, of one setting in one notebook.
-        column: the number that is compared.
+        column: the number to compare.
 
     Raises:
-        InputError: of the two runs of a seed one was trained on a CPU, the other on a GPU.
+        InputError: one run of a seed was trained on a CPU, the other on a GPU.
     """
     one, other = (frame[frame["arm"] == name].set_index("seed") for name in (arm, reference))
     both = sorted(set(one.index) & set(other.index))
@@ -115,7 +114,7 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
 
 
 def _check_devices(one, other) -> None:
-    """What the device does to the numbers would count as an effect of the arm."""
+    """Refuse pairs of two devices: a device's effect would count as the arm's."""
     for a, b in zip(one.itertuples(), other.itertuples()):
         if a.device != b.device:
             raise InputError(f"Seed {a.Index} of {a.arm} (run {a.run_id}) was trained on {a.device} and that of "
@@ -124,8 +123,7 @@ def _check_devices(one, other) -> None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: the k-th smallest of m times m - k + 1, made monotone, at
-    most 1.
+    """Return Holm's adjusted p-values in the order given: the k-th smallest of m times m - k + 1, monotone, at most 1.
 
     NaN stands for a test that could not be made: it stays NaN and does not count in the family.
 
@@ -141,8 +139,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
-    """Power of the two-sided paired t test: the chance of p < 1 - level. As in `mean_interval`, n < 2 never rejects;
-    at sd 0 every effect but 0 is found.
+    """Compute the power of the two-sided paired t test: the chance of p < 1 - level.
+
+    As in `mean_interval`, n < 2 never rejects; at sd 0 every effect but 0 is found.
 
     Args:
         effect, sd: true mean and standard deviation of the paired differences, same unit; finite, else InputError.
@@ -162,8 +161,9 @@ def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
 
 
 def seeds_needed(effect: float, sd: float, chance: float = 0.8, level: float = LEVEL) -> int | float:
-    """Smallest n whose `power` is this chance (0.8: Cohen's convention), at least 2; math.inf above `MOST`, as for
-    effect 0. Other arguments and errors as in `power`.
+    """Return the smallest n, at least 2, whose `power` is `chance` (0.8: Cohen's convention).
+
+    The result is math.inf above `MOST`, as for effect 0. Other arguments and errors are those of `power`.
 
     >>> seeds_needed(1.0, sd=1.0), seeds_needed(0.5, sd=1.0, chance=0.9), seeds_needed(0.0, sd=1.0)
     (10, 44, inf)
@@ -175,7 +175,7 @@ def seeds_needed(effect: float, sd: float, chance: float = 0.8, level: float = L
 
 def coverage(n: int, level: float = LEVEL, draws: int = 20_000,
              sample: Callable = np.random.Generator.standard_normal, seed: int = 0) -> float:
-    """Share of simulated data sets whose Student interval covers the true mean: `level`, if all is well.
+    """Simulate the share of data sets whose Student interval covers the true mean: `level` if assumptions hold.
 
     Args:
         n: values in a data set, at least 2; else InputError.

@@ -1,1 +1,1 @@
-"""Pictures: data sets, and batches that are a pure function of seed and number."""
+"""Data sets, and batches as a pure function of seed and number."""

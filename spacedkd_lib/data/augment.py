@@ -1,7 +1,7 @@
-"""Augmentation of a whole batch at once, per sample, with the very pixels that PIL gives one image at a time.
+"""Augmentation of whole batches, per sample, equal bit for bit to PIL on single images.
 
-`draw` draws a batch's parameters on the CPU; `ready` makes of them, still there, what `changed` needs on the device
-that holds the images; `moved` brings it there in one copy. So a GPU neither waits nor computes a cosine.
+`draw` draws a batch's parameters on the CPU; `ready` turns them, still there, into the inputs of `changed` on the
+images' device; `moved` copies them there at once. So a GPU neither waits nor computes a cosine.
 The arithmetic follows PIL's C code (16.16 fixed point, truncation to 8 bits): nothing depends on the device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
@@ -67,7 +67,7 @@ SIGNED = ("shear_y", "translate_x", "translate_y", "brightness", "colour", "cont
 
 
 def magnitude(name: str, level: int) -> float:
-    """Magnitude of an AutoAugment operation at a level from 0 to 9, without its sign; 0 if it has none.
+    """Return an AutoAugment operation's magnitude at a level from 0 to 9, without its sign; 0 if it has none.
 
     >>> magnitude("rotate", 3), magnitude("posterize", 7), magnitude("invert", 0)
     (10.0, 5, 0.0)
@@ -78,7 +78,7 @@ def magnitude(name: str, level: int) -> float:
 
 
 def padding(height: int) -> int:
-    """Pixels of padding before a random crop: 4 (released programs); below 32 rows in proportion (ours).
+    """Return the pixels of padding before a random crop: 4 (released programs); below 32 rows in proportion (ours).
 
     >>> padding(32), padding(16), padding(64)
     (4, 2, 4)
@@ -88,13 +88,12 @@ def padding(height: int) -> int:
 
 def draw(augment: str, count: int, height: int, width: int,
          generator: torch.Generator) -> dict[str, Tensor]:
-    """The random parameters of `count` images, on the CPU, one row an image; `augmented` applies them.
+    """Draw the random parameters of `count` images on the CPU, one row an image; `augmented` applies them.
 
     Returns:
-        {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's), flip
-        bool [B], and: for "crop_flip_rotate", angle float64 [B], degrees; for AutoAugment with cutout, policy
-        int [B], chance float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column), and the names of the
-        operations that have a sign.
+        {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's) and flip bool
+        [B]. "crop_flip_rotate" adds angle float64 [B], degrees. AutoAugment with cutout adds policy int [B], chance
+        float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column), and the names of signed operations.
     """
     if augment == "none":
         return {}
@@ -114,12 +113,12 @@ def draw(augment: str, count: int, height: int, width: int,
 
 
 def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-    """Applies what `draw` drew: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
+    """Apply the parameters of `draw`: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
     return changed(images, moved(ready(drawn, *images.shape[-2:]), images.device))
 
 
 def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:
-    """What `changed` needs to apply `drawn`, computed on the CPU; `moved` moves it."""
+    """Compute, on the CPU, the inputs that `changed` needs to apply `drawn`; `moved` moves them."""
     if "shift" not in drawn:
         return {}
     made = {"shift": drawn["shift"].int(), "flip": drawn["flip"].int()}
@@ -131,10 +130,10 @@ def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:
 
 
 def moved(made: dict, device: torch.device) -> dict:
-    """The tensors of `made` on `device`, in one copy that nobody waits for; on the CPU as they are.
+    """Move the tensors of `made` to `device` in one asynchronous copy; on the CPU return them as they are.
 
-    Each copy's bytes are pinned afresh. Torch's allocator of pinned memory gives a block away again only when the
-    copies out of it are done, so nothing is overwritten under way.
+    Each copy pins its bytes afresh. Torch's allocator reuses a pinned block only when the copies out of it are done, so
+    nothing is overwritten under way.
     """
     if device.type == "cpu":
         return made
@@ -147,12 +146,12 @@ def moved(made: dict, device: torch.device) -> dict:
 
 @lru_cache
 def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor that is made once a device: to make it again would wait for a GPU. Do not write into it."""
+    """Return a read-only tensor made once a device, because making it again would wait for a GPU."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
 def changed(images: Tensor, made: dict) -> Tensor:
-    """Applies what `ready` made, on the device of both."""
+    """Apply the result of `ready`, on the device of both."""
     if "shift" not in made:
         return images
     if "centre" not in made:
@@ -163,7 +162,7 @@ def changed(images: Tensor, made: dict) -> Tensor:
 
 def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, turn: Tensor | None = None,
                      fill: int = 0) -> Tensor:
-    """Pads with `fill`, crops, flips left to right and rotates: three maps of pixel indices, one gather.
+    """Pad with `fill`, crop, flip left to right and rotate, as three maps of pixel indices and one gather.
 
     Args:
         shift, flip, turn: int32 [B, 2], [B] and [B, 6], as `ready` makes them.
@@ -184,8 +183,7 @@ def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, turn: Tensor |
 # Operations that differ from image to image: two in turn, each of those images that share it
 
 def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
-    """AutoAugment's two operations and their values, image by image: those of its sub-policy whose chance lies below
-    their probability; "" stands for none."""
+    """Return each image's two operations and values, of its sub-policy; "" unless chance lies below probability."""
     slots, signs = [], drawn["sign"].tolist()
     chances, rows = drawn["chance"].tolist(), [POLICY[row] for row in drawn["policy"].tolist()]
     for slot in range(2):
@@ -198,15 +196,15 @@ def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
 
 
 def grouped(chosen: list[list[tuple[str, float]]], height: int, width: int, matrices: dict) -> dict:
-    """Sorts a batch by operation, for `operated`; on the CPU.
+    """Sort a batch by operation, for `operated`; on the CPU.
 
     Args:
         chosen: for each slot an operation ("" for none) and its value, image by image.
-        matrices: operations that become one, "affine", and what makes a matrix [G, 6] of their values.
+        matrices: operations that become one, "affine", and functions that make matrices [G, 6] of their values.
 
     Returns:
-        groups, for each slot how many images have which operation; order, the images sorted, and back, where each
-        then is, int64 [slots, B]; values of the sorted images, float64 [slots, B, 6]: a matrix, or a value and zeros.
+        groups: for each slot, operation -> number of images. order, back: the images sorted, and where each then is,
+        int64 [slots, B]. values: of the sorted images, float64 [slots, B, 6]: a matrix, or a value and zeros.
     """
     groups, orders, tables = [], [], []
     for slot in chosen:
@@ -224,7 +222,7 @@ def grouped(chosen: list[list[tuple[str, float]]], height: int, width: int, matr
 
 
 def operated(images: Tensor, made: dict, operations: dict) -> Tensor:
-    """The images after the operations that `grouped` sorted: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
+    """Apply the operations sorted by `grouped`: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
     for slot, groups in enumerate(made["groups"]):
         counts = list(groups.values())
         parts = images.index_select(0, made["order"][slot]).split(counts)

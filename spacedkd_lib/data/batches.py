@@ -1,7 +1,7 @@
-"""Batches as a pure function of (seed, index): `batches[i]` gives the same pixels whenever it is asked for.
+"""Batches as a pure function of (seed, index): `batches[i]` gives the same pixels at every call.
 
-So a student replays by index, only the last batch is kept, and a resumed run sees what an uninterrupted one sees.
-The data set stays on the device as uint8; random parameters are drawn on the CPU, hence the same for a GPU.
+So a student replays by index, only the last batch is kept, and a resumed run sees the same batches.
+The data set stays on the device as uint8. Random parameters are drawn on the CPU, so a GPU gets the same ones.
 
 Shapes: N images of a set, B images of a batch, C channels (1 or 3), H rows, W columns.
 """
@@ -34,9 +34,9 @@ EPOCHS_KEPT = 8  # orders that stay in memory, for replays that go back; an olde
 
 
 def channel_statistics(images: Tensor) -> Statistics:
-    """Mean and standard deviation of each channel of uint8 images [N, C, H, W], scaled to [0, 1].
+    """Compute each channel's mean and standard deviation of uint8 images [N, C, H, W], scaled to [0, 1].
 
-    Counted from histograms, so exact and the same on every device.
+    Histograms make them exact and equal on every device.
 
     Raises:
         InputError: a channel that holds one grey level only.
@@ -58,9 +58,9 @@ def channel_statistics(images: Tensor) -> Statistics:
 
 def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32,
                device=None) -> Tensor:
-    """(images / 255 - mean) / std: uint8 [B, C, H, W] -> `dtype` [B, C, H, W] in channels_last memory format.
+    """Normalise to (images / 255 - mean) / std: uint8 [B, C, H, W] -> `dtype` [B, C, H, W], channels_last.
 
-    Computed in float32 at least; equal, bit for bit, to torchvision's ToTensor and Normalize.
+    The computation is in float32 at least, and equals torchvision's ToTensor and Normalize bit for bit.
 
     Raises:
         InputError: statistics of another number of channels than the images.
@@ -75,7 +75,7 @@ def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torc
 
 
 def derive_seed(*parts) -> int:
-    """A seed of 63 bits from whole numbers and words, the same in every process and on every machine.
+    """Derive a seed of 63 bits from whole numbers and words, the same in every process and on every machine.
 
     Torch's CPU generator reads only the lowest 32 bits: in one run of ten, two of 30,000 batches share the
     parameters of their augmentation (on other images), which does no harm.
@@ -88,13 +88,15 @@ def derive_seed(*parts) -> int:
 
 
 def generator(*parts) -> torch.Generator:
-    """A CPU generator seeded by `derive_seed(*parts)`."""
+    """Return a CPU generator seeded by `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def seed_noise(device: torch.device, *parts) -> None:
-    """Seed what layers draw on a device (drop path, dropout) by `derive_seed(*parts)`. On a machine without a GPU
-    `torch.manual_seed` would write down its caller's stack for each kind of GPU: 5% of a small network's update."""
+    """Seed a device's random layers (drop path, dropout) by `derive_seed(*parts)`.
+
+    Without a GPU `torch.manual_seed` stores its caller's stack for each kind of GPU: 5% of a small network's update.
+    """
     seed = derive_seed(*parts)
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
@@ -103,20 +105,19 @@ def seed_noise(device: torch.device, *parts) -> None:
 
 
 class BatchSequence:
-    """What the loop asks of batches besides batches[i] and len(batches), an epoch; for sequences of your own too."""
+    """Interface that the loop needs besides batches[i] and len(batches), an epoch; a base for your own sequences."""
 
     def course(self, recipe: Recipe) -> int:
-        """Batches of a training epoch."""
+        """Return the batches of a training epoch."""
         return len(self)
 
     def learned(self, recipe: Recipe) -> BatchSequence:
-        """What a recipe's student learns from: these, or others of the same images. One whose loader restarts reads
-        along where there are no blocks."""
+        """Return the student's batches of the same images; a restarting loader reads along if there are no blocks."""
         along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
         return self if along else self.fresh(recipe.replay)
 
     def sizes(self, i: int) -> None:
-        """Here no batch has groups."""
+        """Return None, as these batches have no groups."""
 
 
 class Batches(BatchSequence):
@@ -131,11 +132,11 @@ class Batches(BatchSequence):
         augment: one of `recipes.AUGMENTATIONS`: "crop_flip_rotate" is the released online program's,
             "autoaugment_cutout" the released self-KD program's, "strong" that of the released transformers.
         statistics: mean and deviation of each channel, as in `STATISTICS`; None: the images' own (ours).
-        size: pixels of a side of the batches' images, which are then square; 0: as many as the images have.
+        size: side of the batches' images in pixels, then square; 0: the images' own.
 
     Raises:
-        InputError: images or labels of another shape or type, a batch size that does not suit the images,
-            an unknown augmentation, statistics of another number of channels, a size that is none.
+        InputError: images or labels of another shape or type, a batch size that does not suit the images, an unknown
+            augmentation, statistics of another number of channels, an invalid size.
 
     >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
     >>> batches = Batches(images, torch.arange(4), batch_size=2, seed=0)
@@ -169,15 +170,14 @@ class Batches(BatchSequence):
         return len(self.images) if self.chosen is None else len(self.chosen)
 
     def __len__(self) -> int:
-        """Batches an epoch. In a part, an image that would be left alone joins the batch before."""
+        """Return the batches of an epoch; in a part, a lone last image joins the batch before."""
         if self.drop_last:
             return max(self.count // self.batch_size, 1)
         alone = self.chosen is not None and self.count % self.batch_size == 1
         return max(-(-self.count // self.batch_size) - alone, 1)
 
     def indices(self, i: int) -> Tensor:
-        """Which images batch i holds: int64 [B], on the CPU. Each epoch holds every image once, but for the
-        rest that `drop_last` leaves out.
+        """Return the image numbers of batch i, int64 [B], on the CPU; an epoch holds each once, but for `drop_last`.
 
         Raises:
             InputError: a negative i.
@@ -189,8 +189,10 @@ class Batches(BatchSequence):
         return self._order(epoch)[position * self.batch_size:None if last else (position + 1) * self.batch_size]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Batch i: x float [B, C, H, W] (or [B, C, size, size]), normalised, channels_last; y int64 [B]. The last
-        one is kept, since teacher and students often read a batch in turn: do not write into it."""
+        """Return batch i: x float [B, C, H, W] (or size x size), normalised, channels_last; y int64 [B]. Read only.
+
+        The last batch is kept, since teacher and students often read it in turn.
+        """
         number, batch = self._last
         if number != i:
             batch = self.pictures(self.indices(i), i)
@@ -198,7 +200,7 @@ class Batches(BatchSequence):
         return batch
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """The images of these numbers, int64 [B], augmented by the draws of batch i."""
+        """Return the images of these numbers, int64 [B], augmented by the draws of batch i."""
         channels, height, width = self.images.shape[1:]
         rows, columns = (self.size, self.size) if self.size else (height, width)
         drawn = draw(self.augment, len(which), height, width,
@@ -209,17 +211,16 @@ class Batches(BatchSequence):
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 
     def fresh(self, what: str) -> Batches:
-        """Batches of the same images with draws of their own: "fresh_augmentation" of the same order; "fresh_batch" and
-        "restart", in another order as well (controls for A6, V5)."""
+        """Return the same images with other draws: in the same order if "fresh_augmentation", else another (A6, V5)."""
         order = "order" if what == "fresh_augmentation" else "replay order"
         return self._copy({"order": order, "augment": "replay augment"})
 
     def of(self, chosen: Tensor, name: str) -> Batches:
-        """Batches of some of the images, in an order and with an augmentation of their own.
+        """Return batches of a subset of the images, in an order and with an augmentation of their own.
 
         Args:
-            chosen: int64 [M], which images; none of them is copied.
-            name: decides the draws; another name, other ones.
+            chosen: int64 [M], image numbers; no image is copied.
+            name: decides the draws; another name gives other draws.
 
         Raises:
             InputError: fewer than two images.

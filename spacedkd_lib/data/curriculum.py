@@ -1,7 +1,7 @@
-"""Which images Education Distillation learns from: a school for each group of classes, and grades that join them.
+"""Batches of Education Distillation: a part for each group of classes, and grades that join the parts.
 
-A `ClassGroups` takes the place of `batches.Batches` in the loop: by its number it gives a batch to the teachers, and
-through `learned` one to a student. Nothing is copied: every part is a list of image numbers.
+In the loop a `ClassGroups` replaces `batches.Batches`: by number it gives a batch to the teachers, and through
+`learned` one to a student. Nothing is copied: every part is a list of image numbers.
 Taught in notebooks/11_education_distillation.ipynb.
 """
 
@@ -41,7 +41,7 @@ class Interleaved:
         return part[j]
 
     def indices(self, i: int) -> Tensor:
-        """Which images batch i holds: int64 [B], on the CPU."""
+        """Return the image numbers of batch i: int64 [B], on the CPU."""
         part, j = self._locate(i)
         return part.indices(j)
 
@@ -75,7 +75,7 @@ class CurriculumBatches:
         return self.parts[grade].indices(local)
 
     def sizes(self, i: int) -> list[int]:
-        """How many pictures of each group batch i holds."""
+        """Count the pictures of each group in batch i."""
         return self.count(self.indices(i))
 
 
@@ -84,7 +84,7 @@ class ClassGroups:
 
     Args:
         batches: of all training images.
-        recipe: its schools, and how its teachers learn.
+        recipe: gives the schools and the teachers' training.
         classes: K.
 
     Raises:
@@ -107,44 +107,44 @@ class ClassGroups:
         return self.batches.images
 
     def __len__(self) -> int:
-        """The teachers' batches an epoch."""
+        """Return the teachers' batches of an epoch."""
         return len(self.lessons)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Batch i of the teachers."""
+        """Return the teachers' batch i."""
         return self.lessons[i]
 
     def indices(self, i: int) -> Tensor:
-        """Which images the teachers' batch i holds: int64 [B], on the CPU."""
+        """Return the image numbers of the teachers' batch i: int64 [B], on the CPU."""
         return self.lessons.indices(i)
 
     def sizes(self, i: int) -> list[int]:
-        """How many pictures of each group the teachers' batch i holds."""
+        """Count the pictures of each group in the teachers' batch i."""
         return self.count(self.indices(i))
 
     def count(self, which: Tensor) -> list[int]:
-        """How many of these images are of each group."""
+        """Count these images by group."""
         return torch.bincount(self.of_image[which], minlength=len(self.own)).tolist()
 
     def course(self, recipe: Recipe) -> Course:
-        """How long a recipe's grades are, in epochs and batches."""
+        """Return the lengths of a recipe's grades, in epochs and batches."""
         parts = self._parts(recipe)
         return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self.lessons))
 
     def learned(self, recipe: Recipe) -> CurriculumBatches:
-        """The batches of a recipe's student."""
+        """Return the batches of a recipe's student."""
         parts = [part if recipe.replay == "same" else part.fresh(recipe.replay) for part in self._parts(recipe)]
         course = Course(tuple(zip(grade_lengths(recipe), map(len, parts))))
         return CurriculumBatches(parts, course, self.count)
 
     def images_seen(self, recipe: Recipe) -> tuple[list[int], list[int]]:
-        """Images that a student is trained on, grade by grade, and each teacher, over the whole run."""
+        """Count a student's training images in each grade, and each teacher's, over the whole run."""
         epochs = grade_lengths(recipe)
         student = [part.count * length for part, length in zip(self._parts(recipe), epochs)]
         return student, [len(chosen) * sum(epochs) for chosen in self.where]
 
     def _parts(self, recipe: Recipe) -> list:
-        """An epoch's batches in each grade; a student that does not grow has one grade, of all groups."""
+        """Return an epoch's batches in each grade; without growth there is one grade, of all groups."""
         last, parts = len(self.where), []
         for grade in range(1, last + 1) if recipe.growth == "grow" else [last]:
             chosen = torch.cat(self.where[:grade]).sort().values

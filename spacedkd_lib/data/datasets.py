@@ -1,9 +1,9 @@
 """Image sets as uint8 tensors in memory, each known by the SHA-256 of its pixels, labels and class names.
 
-`load(name)` looks, in this order, at the decoded cache, at files under the data folder (official archive, its
-folder, class folders, archives of class folders), and at mirrors. It keeps what it decodes as one file
-`<root>/cache/<name>.safetensors`, after which no source is needed. Images are ordered by class, then by file
-name, so a lossless set is the same bytes whichever source it came from; JPEG pixels depend on the library.
+`load(name)` tries the decoded cache, then files in the data folder (official archive, its folder, class folders,
+archives of class folders), then mirrors. It keeps its result as one file `<root>/cache/<name>.safetensors`, after
+which no source is needed. Images are ordered by class, then by file name, so a lossless set has the same bytes from
+every source; JPEG pixels depend on the library.
 
 Shape legend: N images, C H W image, K classes. Taught in notebooks/01_data.
 """
@@ -70,11 +70,11 @@ def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed:
             every call ("val" serves as "test"; the images are grey, C = 1, if all pictures are).
         root: the data folder; default `$SPACEDKD_DATA`, else `data/` beside the package.
         rebuild: read the source again although the cache is good.
-        seed: of the recipe that the data are for, see `fold`.
+        seed: the recipe's seed, see `fold`.
 
     Raises:
         InputError: unknown name; data missing and no mirror reachable; a source that is truncated, altered or
-            unreadable. The cache is then as it was.
+            unreadable. The cache then stays as it was.
     """
     name = os.fspath(name)
     if name not in NAMES and (os.sep in name or os.path.isdir(name)):
@@ -101,14 +101,12 @@ def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed:
 
 
 def fold(name: str, seed: int) -> int:
-    """Which of a data set's parts is held out for a recipe's seed: of glyphs a family of fonts, see `embedded.fonts`.
-    Every other set has one test set for all seeds, and fold 0."""
+    """Return the fold held out for a seed: a font family of glyphs (`embedded.fonts`); other sets have fold 0 only."""
     return seed % len(embedded.FAMILIES) if name == "glyphs" else 0
 
 
 def shape(name: str) -> tuple[int, int, int, int, int]:
-    """(channels, pixels, classes, training images, test images): of a public set by its definition, so that a plan
-    needs no data; of any other by loading it."""
+    """Return (channels, pixels, classes, training images, test images); public sets need no data, others are loaded."""
     if name in KNOWN:
         known = KNOWN[name]
         return 3, known.pixels, known.classes, known.classes * known.train, known.classes * known.test
@@ -148,12 +146,12 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
 def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
           seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the validation images: disjoint, sorted, both stratified by class.
+    """Split the training images into training and validation indices: disjoint, sorted, stratified by class.
 
     Args:
         train_images: size of the stratified subset that is taken first; 0 = all.
         val_fraction: share of that subset which is held out.
-        seed: of both choices.
+        seed: seed of both choices.
 
     Raises:
         InputError: more images wanted than there are, or a share that leaves one side empty.
@@ -170,7 +168,7 @@ def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
 
 
 def _dataset(name: str, classes: Sequence[str], arrays: Sequence[np.ndarray]) -> Dataset:
-    """Put together what a reader returns: the class names, and four arrays in the order of `ARRAYS`."""
+    """Make a set of a reader's results: the class names, and four arrays in the order of `ARRAYS`."""
     digest = hashlib.sha256()
     for key, array in zip(ARRAYS, arrays, strict=True):
         digest.update(f"{key} {array.dtype} {array.shape}\n".encode())

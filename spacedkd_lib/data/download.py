@@ -1,4 +1,4 @@
-"""Fetch archives: resumed, at mirrors, verified by MD5."""
+"""Download of archives from mirrors: resumed, and verified by MD5."""
 
 from __future__ import annotations
 

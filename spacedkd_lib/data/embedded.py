@@ -1,7 +1,7 @@
-"""Two image sets that need no download: scanned digits, and characters drawn with matplotlib's bundled fonts.
+"""Two image sets without a download: scanned digits, and characters drawn with matplotlib's bundled fonts.
 
-Both are small and noisy on purpose: they train in seconds on a CPU and still leave room for a method to be
-better or worse. Every random draw is seeded by `RandomState`, whose stream NumPy promises never to change.
+Both are small and noisy on purpose: they train in seconds on a CPU, and methods still differ on them. `RandomState`
+seeds every random draw, because NumPy promises never to change its stream.
 Arrays only, no torch. Shape legend: N images, C H W image. Taught in notebooks/01_data.
 """
 
@@ -28,8 +28,7 @@ _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 
 class Fonts(NamedTuple):
-    """The TrueType files of matplotlib: what draws `train`; what draws `test`, and the name of this family; what is
-    refused and why."""
+    """Matplotlib's TrueType files: of `train`, of `test` with its family's name, and those refused with the reason."""
 
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
@@ -38,7 +37,7 @@ class Fonts(NamedTuple):
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 scans with Gaussian pixel noise added once.
+    """Return scikit-learn's 1,797 scans with Gaussian pixel noise added once.
 
     Returns:
         Images, uint8 [N, C, H, W] = [1797, 1, 8, 8], and labels, int64 [N].
@@ -51,11 +50,11 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def glyphs(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The 62 characters, drawn with the fonts of `split`, each jittered in size and place and made noisy.
+    """Draw the 62 characters with the fonts of `split`, each jittered in size and place, with noise.
 
     Args:
         split: "train" (48 images a class) or "test" (60 a class, from fonts that never occur in training).
-        seed: of the recipe, see `fonts`.
+        seed: the recipe's seed, see `fonts`.
 
     Returns:
         Images, uint8 [N, C, H, W] = [N, 1, 16, 16], and labels, int64 [N], the position in `CHARACTERS`.
@@ -69,8 +68,10 @@ def glyphs(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fonts(seed: int = 0) -> Fonts:
-    """The fonts of a recipe's seed. A whole family is held out, so that a test character is never the bold or italic
-    sister of a training character; the seeds take turns at the `FAMILIES`, so that fonts are a source of variance."""
+    """Return the fonts of a recipe's seed; the seeds take turns at the `FAMILIES`, so fonts are a source of variance.
+
+    One whole family is held out: no test character is the bold or italic sister of a training character.
+    """
     family = list(FAMILIES)[seed % len(FAMILIES)]
     used, refused = _sorted()
     held_out = tuple(file for file in used if file.name.startswith(FAMILIES[family]))
@@ -79,11 +80,10 @@ def fonts(seed: int = 0) -> Fonts:
 
 @functools.cache
 def _sorted() -> tuple[list[Path], dict[Path, str]]:
-    """matplotlib's fonts that are used, and those refused: a font is used if it names its 62 glyphs as the letters and
-    digits they are.
+    """List the usable fonts of matplotlib, and the refused: a usable font names its 62 glyphs as letters and digits.
 
-    Having the 62 code points is not enough: the symbol fonts of TeX keep operators there, and the last-resort
-    font one box. The glyph's own name tells ("A" against "lastresortlatin").
+    Having the 62 code points is not enough: TeX's symbol fonts keep operators there, and the last-resort font one box.
+    The glyph's own name tells ("A" against "lastresortlatin").
     """
     import matplotlib
 
@@ -94,7 +94,7 @@ def _sorted() -> tuple[list[Path], dict[Path, str]]:
 
 def draw(character: str, font: Path | str, pixels: int = GLYPH_PIXELS, size: float = 12.5, dx: float = 0.0,
          dy: float = 0.0) -> np.ndarray:
-    """One character, white on black, standing on a common base line so that "c" and "C" differ in height.
+    """Draw one character, white on black, on a common base line, so that "c" and "C" differ in height.
 
     Args:
         character: what to draw.
@@ -131,7 +131,7 @@ def _face(font: str, size: float) -> ImageFont.FreeTypeFont:
 
 
 def _why_refused(file: Path) -> str:
-    """Empty for a text font, else the reason."""
+    """Return why a font is refused; empty for a text font."""
     from matplotlib.ft2font import FT2Font
 
     font = FT2Font(str(file))

@@ -1,4 +1,4 @@
-"""The data sets that can be fetched: where from, and what they hold."""
+"""Public data sets: their sources and contents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """What a public image set must hold, and where it comes from."""
+    """The contents and the sources of a public image set."""
 
     classes: int
     train: int  # images a class

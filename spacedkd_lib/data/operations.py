@@ -11,7 +11,7 @@ CROP_FILL = 128  # grey; released self-KD program (the online program fills with
 
 
 def cutout(images: Tensor, centre: Tensor) -> Tensor:
-    """Blackens a square round `centre`, clipped at the edges; its side is half the height, 16 of 32 pixels.
+    """Blacken a square round `centre`, clipped at the edges; its side is half the height, 16 of 32 pixels.
 
     Sources: 16 pixels, the released self-KD program; half of another height, ours.
     """
@@ -25,7 +25,7 @@ def cutout(images: Tensor, centre: Tensor) -> Tensor:
 # Geometry. A matrix is float64 [B, 6] (a to f): output (x, y) reads input (ax + by + c, dx + ey + f).
 
 def rotation(degrees: Tensor, height: int, width: int) -> Tensor:
-    """PIL's matrix of a counter-clockwise rotation about the centre of the image."""
+    """Return PIL's matrix of a counter-clockwise rotation about the centre of the image."""
     radians = -torch.deg2rad(degrees.double())
     cos, sin = torch.cos(radians), torch.sin(radians)
     x, y = width / 2, height / 2
@@ -33,21 +33,21 @@ def rotation(degrees: Tensor, height: int, width: int) -> Tensor:
 
 
 def identity_but(entry: str, value: Tensor) -> Tensor:
-    """Matrices that change nothing but for one entry, "a" to "f", float64 [B]."""
+    """Return identity matrices with one entry set, "a" to "f", float64 [B]."""
     matrices = torch.tensor([1.0, 0, 0, 0, 1, 0], dtype=torch.float64).repeat(len(value), 1)
     matrices[:, "abcdef".index(entry)] = value
     return matrices
 
 
 def fixed_point(matrix: Tensor) -> Tensor:
-    """What `source_of` reads of a matrix, int32 [B, 6], in units of 2^-16."""
+    """Convert matrices to fixed point for `source_of`: int32 [B, 6], in units of 2^-16."""
     a, b, c, d, e, f = matrix.unbind(1)
     steps = torch.stack([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2], dim=1)  # from pixel centre to pixel centre
     return torch.floor(steps * 65536 + 0.5).int()
 
 
 def source_of(fixed: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Row and column, int32 [B, H, W], that PIL's nearest neighbour reads for every output pixel."""
+    """Return the row and column, int32 [B, H, W], that PIL's nearest neighbour reads for every output pixel."""
     a, b, c, d, e, f = fixed[..., None, None].unbind(1)
     x, y = span(width, fixed.device), span(height, fixed.device)[:, None]
     return (f + x * d + y * e) >> 16, (c + x * a + y * b) >> 16
@@ -58,7 +58,7 @@ def span(size: int, device) -> Tensor:
 
 
 def take(images: Tensor, row: Tensor, column: Tensor, fill: int) -> Tensor:
-    """images[b, :, row, column], `fill` where that lies outside; row and column broadcast to [B, H, W]."""
+    """Gather images[b, :, row, column], or `fill` outside; row and column broadcast to [B, H, W]."""
     batch, channels, height, width = images.shape
     pixels = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)  # what lies outside is read from this frame
     index = (row.clamp(-1, height) + 1) * (width + 2) + (column.clamp(-1, width) + 1)
@@ -69,7 +69,7 @@ def take(images: Tensor, row: Tensor, column: Tensor, fill: int) -> Tensor:
 # AutoAugment's operations: uint8 [G, C, H, W] and one value an image, float64 [G] on the device, to uint8 [G, C, H, W].
 
 def affine(images: Tensor, matrix: Tensor) -> Tensor:
-    """Reads the nearest pixels; the matrix is in fixed point, [G, 6]."""
+    """Read the nearest pixels; the matrix is in fixed point, [G, 6]."""
     return take(images, *source_of(matrix.int(), *images.shape[-2:]), CROP_FILL)
 
 
@@ -81,14 +81,16 @@ MATRICES = {  # of a value an image, float64 [G], and of the height and width of
 
 
 def shear_y(images: Tensor, slope: Tensor, fill: int | Tensor = CROP_FILL) -> Tensor:
-    """Moves each column up by its distance from the left edge times `slope`, bicubic as in PIL."""
+    """Move each column up by its distance from the left edge times `slope`, bicubic as in PIL."""
     x, y = (centres(size, images.device) for size in (images.shape[-1], images.shape[-2]))
     return bicubic_rows(images, slope[:, None, None] * x + y[:, None], fill)
 
 
 def bicubic_rows(images: Tensor, row: Tensor, fill: int | Tensor) -> Tensor:
-    """Reads each pixel of uint8 [G, C, H, W] from its column at `row`, float64 [G, H, W] or [G, H, 1], in pixels from
-    the upper edge; `fill` (one value, or uint8 [C, 1, 1]) where that lies outside."""
+    """Read each pixel of uint8 [G, C, H, W] at `row` of its column, bicubic; `fill` outside.
+
+    row: float64 [G, H, W] or [G, H, 1], pixels from the upper edge. fill: one value, or uint8 [C, 1, 1].
+    """
     _, channels, height, width = images.shape
     near, d = neighbours(row, height)
     index = near.flatten(1, 2)[:, None].expand(-1, channels, -1, width)
@@ -98,20 +100,19 @@ def bicubic_rows(images: Tensor, row: Tensor, fill: int | Tensor) -> Tensor:
 
 
 def centres(size: int, device) -> Tensor:
-    """Centres of the pixels of a row of `size`: float64 [size]."""
+    """Return the pixel centres of a row of `size`: float64 [size]."""
     return span(size, device).double() + 0.5
 
 
 def neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The four pixels of a row of `size` round a position (the edge repeats itself), int64 [G, 4, H, W], and the way
-    from the second, [G, H, W]."""
+    """Return the four pixels round each position, int64 [G, 4, H, W], edges repeated, and the way from the second."""
     first = (position - 0.5).floor()
     steps = torch.arange(-1, 3, device=position.device)[:, None, None]
     return (first.long()[:, None] + steps).clamp(0, size - 1), position - 0.5 - first
 
 
 def cubic(taps: tuple[Tensor, ...], d: Tensor) -> Tensor:
-    """PIL's cubic through four neighbours (a = -1), at the share d of the way from the second to the third."""
+    """Interpolate by PIL's cubic (a = -1) of four neighbours, at share d of the way from the second to the third."""
     p, q, r, s = taps
     return q + d * (r - p + d * (2 * (p - q) + r - s + d * (q - p + s - r)))
 
@@ -121,13 +122,13 @@ def to_uint8(values: Tensor) -> Tensor:
 
 
 def _blend(base: Tensor, images: Tensor, change: Tensor) -> Tensor:
-    """From `base` (factor 0) to the image (factor 1) and beyond, with factor 1 + change, in PIL's float32."""
+    """Blend from `base` (factor 0) to the image (factor 1) and beyond, with factor 1 + change, in PIL's float32."""
     factor = (1 + change).float()[:, None, None, None]
     return to_uint8(base + factor * (images.float() - base))
 
 
 def luma(images: Tensor) -> Tensor:
-    """PIL's grey version, int32 [G, 1, H, W]; of a grey image, itself."""
+    """Convert to PIL's grey, int32 [G, 1, H, W]; a grey image stays as it is."""
     if images.shape[1] == 1:
         return images.int()
     red, green, blue = images.int().split(1, dim=1)
@@ -139,19 +140,19 @@ def brightness(images: Tensor, change: Tensor) -> Tensor:
 
 
 def colour(images: Tensor, change: Tensor) -> Tensor:
-    """Towards grey or away from it; a grey image stays as it is."""
+    """Blend towards grey or away from it; a grey image stays as it is."""
     return _blend(luma(images).float(), images, change)
 
 
 def contrast(images: Tensor, change: Tensor) -> Tensor:
-    """Towards the image's mean grey or away from it."""
+    """Blend towards the image's mean grey or away from it."""
     count = images.shape[-2] * images.shape[-1]
     mean = (2 * luma(images).sum((1, 2, 3), keepdim=True) + count) // (2 * count)  # rounded, in integers
     return _blend(mean.float(), images, change)
 
 
 def sharpness(images: Tensor, change: Tensor) -> Tensor:
-    """Towards a smoothed image (3 x 3, centre weight 5 of 13; the outermost pixels stay) or away from it."""
+    """Blend towards a smoothed image (3 x 3, centre weight 5 of 13; the outermost pixels stay) or away from it."""
     wide = images.int()
     rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
     inner = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * wide[:, :, 1:-1, 1:-1]
@@ -174,7 +175,7 @@ def invert(images: Tensor, _: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, _: Tensor) -> Tensor:
-    """Stretches each channel to 0 ... 255; a channel of one grey level stays as it is."""
+    """Stretch each channel to 0 ... 255; a channel of one grey level stays as it is."""
     low, high = (extreme(images, dim=(2, 3), keepdim=True).double() for extreme in (torch.amin, torch.amax))
     flat = high == low
     low, span = low.masked_fill(flat, 0), (high - low).masked_fill(flat, 255)
@@ -183,7 +184,7 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Flattens each channel's histogram; a channel with too few pixels for a step of one stays as it is."""
+    """Flatten each channel's histogram; a channel with too few pixels for a step of one stays as it is."""
     levels = images.flatten(2).flatten(0, 1)  # [G * C, H * W]
     below = (_below_by_counting if images.device.type == "cpu" else _below_by_sorting)(levels)
     levels = levels.long()
@@ -195,14 +196,14 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
 
 
 def _below_by_counting(levels: Tensor) -> Tensor:
-    """How many pixels of each row are below each grey level: uint8 [rows, pixels] -> int64 [rows, 256]."""
+    """Count the pixels of each row below each grey level: uint8 [rows, pixels] -> int64 [rows, 256]."""
     bins = levels.long() + 256 * torch.arange(len(levels), device=levels.device)[:, None]
     histogram = torch.bincount(bins.flatten(), minlength=256 * len(levels)).view(-1, 256)
     return histogram.cumsum(1) - histogram
 
 
 def _below_by_sorting(levels: Tensor) -> Tensor:
-    """The same, for a GPU, which `bincount` would make wait."""
+    """Count as `_below_by_counting` on a GPU, which `bincount` would make wait."""
     greys = torch.arange(256, dtype=torch.uint8, device=levels.device).repeat(len(levels), 1)
     return torch.searchsorted(levels.sort(1).values, greys)
 

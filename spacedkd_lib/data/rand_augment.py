@@ -1,8 +1,8 @@
-"""The strong augmentation of the released transformer programs, of a whole batch at once: with the very pixels of PIL.
+"""Strong augmentation of the released transformer programs, of whole batches, equal bit for bit to PIL.
 
-A random part of the image is resized; it is flipped; RandAugment changes it; a rectangle of it becomes noise.
-Also resizes images for the other augmentations. Checked against timm, whose transforms the released programs call.
-As in augment.py, `draw` draws on the CPU, `ready` computes there, and whole numbers are exact on every device.
+A random part of the image is resized and flipped; RandAugment changes it; noise replaces a rectangle of it.
+This module also resizes images for the other augmentations. Tests check it against timm, whose transforms the released
+programs call. As in augment.py, `draw` and `ready` work on the CPU, and whole numbers are exact on every device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
 Taught in notebooks/12_vision_transformers.ipynb.
@@ -28,18 +28,18 @@ CHUNK = 32  # images that a CPU resizes together; so the sums stay in a processo
 
 
 def draw(augment: str, count: int, height: int, width: int, generator: torch.Generator, size: int = 0) -> dict:
-    """The random parameters of `count` images, on the CPU, one row an image; `augmented` and `erased` apply them.
+    """Draw the random parameters of `count` images on the CPU, one row an image; `augmented` and `erased` apply them.
 
     Args:
         augment: one of `recipes.AUGMENTATIONS`.
         height, width: of the images, pixels.
-        size: of a side of the result, pixels; 0: as the images are.
+        size: side of the result, pixels; 0: the images' own.
 
     Returns:
-        For other augmentations what `augment.draw` returns. For strong ones flip bool [B]; operation int [B, 2] (place
+        For other augmentations the result of `augment.draw`. For strong ones flip bool [B]; operation int [B, 2] (place
         in `NAMES`), applies bool [B, 2], level float64 [B, 2], sign int [B, 2] (+1 or -1); hole int [B, 4]
-        (top, left, height, width; all 0 without one) and noise, the seed of what fills it. Where images are
-        resized, also box int [B, 4], the part that is kept, and size, the (rows, columns) that it gets.
+        (top, left, height, width; all 0 without one) and noise, the seed of its filling. Where images are
+        resized, also box int [B, 4], the part kept, and size, its new (rows, columns).
     """
     rows, columns = out = (size, size) if size else (height, width)
     if not augment.startswith("strong"):
@@ -59,13 +59,13 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
 
 
 def augmented(images: Tensor, drawn: dict) -> Tensor:
-    """Applies what `draw` drew, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
+    """Apply the parameters of `draw`, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
     shape = (images.shape[1], *drawn.get("size", images.shape[-2:]))
     return changed(images, pixels.moved(ready(drawn, shape, images.device), images.device))
 
 
 def erased(x: Tensor, drawn: dict) -> Tensor:
-    """Fills the holes of normalised images [B, C, H, W] with standard normal noise a pixel and channel.
+    """Fill the holes of normalised images [B, C, H, W] with standard normal noise a pixel and channel.
 
     The noise is drawn on the CPU, as many numbers as the holes have pixels and channels.
     """
@@ -73,11 +73,11 @@ def erased(x: Tensor, drawn: dict) -> Tensor:
 
 
 def ready(drawn: dict, shape: tuple[int, int, int], device: torch.device) -> dict:
-    """What `changed` and `filled` need to apply `drawn`, computed on the CPU; `augment.moved` moves it.
+    """Compute, on the CPU, the inputs that `changed` and `filled` need to apply `drawn`; `augment.moved` moves them.
 
     Args:
         shape: channels, rows and columns of the result.
-        device: which one computes. A GPU would rather do more than start more: it has one operation for all geometry.
+        device: of the images. A GPU rather computes more than starts more: it has one operation for all geometry.
     """
     channels, rows, columns = shape
     made = _ready_to_resize(drawn["box"], drawn["size"]) if "box" in drawn else {}
@@ -89,7 +89,7 @@ def ready(drawn: dict, shape: tuple[int, int, int], device: torch.device) -> dic
 
 
 def changed(images: Tensor, made: dict) -> Tensor:
-    """Applies what `ready` made, but for the noise, on the device of both."""
+    """Apply the result of `ready`, but for the noise, on the device of both."""
     if "row_weights" in made:
         images = _resized(images, made)
     if "mirror" not in made:
@@ -107,7 +107,7 @@ def _ready_to_erase(hole: Tensor, seed: int, channels: int) -> dict:
 
 
 def filled(x: Tensor, made: dict) -> Tensor:
-    """Fills the holes that `ready` made, on the device of both."""
+    """Fill the holes that `ready` made, on the device of both."""
     if "noise" not in made:
         return x
     top, left, height, width, first = made["hole"][:, :, None, None].unbind(1)
@@ -122,7 +122,7 @@ def filled(x: Tensor, made: dict) -> Tensor:
 # Rectangles
 
 def _draw_box(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """The parts that are kept, int [B, 4]; the middle where no try fits, which is likely in a narrow image."""
+    """Draw the parts kept, int [B, 4]; the middle where no try fits, which is likely in a narrow image."""
     tall, wide = (side.clamp(min=1) for side in _draw_sides(count, height, width, CROP_SHARE, CROP_RATIO, generator))
     box, fits = _place(tall, wide, (tall <= height) & (wide <= width), height, width, generator)
     tall, wide = min(height, round(width * CROP_RATIO)), min(width, round(height * CROP_RATIO))
@@ -131,7 +131,7 @@ def _draw_box(count: int, height: int, width: int, generator: torch.Generator) -
 
 
 def _draw_hole(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """The rectangles that become noise, int [B, 4]; 0 where no try fits."""
+    """Draw the rectangles that become noise, int [B, 4]; 0 where no try fits."""
     tall, wide = _draw_sides(count, height, width, ERASED_SHARE, ERASED_RATIO, generator)
     hole, fits = _place(tall, wide, (tall < height) & (wide < width), height, width, generator)
     return hole * fits[:, None]
@@ -139,7 +139,7 @@ def _draw_hole(count: int, height: int, width: int, generator: torch.Generator) 
 
 def _draw_sides(count: int, height: int, width: int, share: tuple[float, float], ratio: float,
                 generator: torch.Generator) -> list[Tensor]:
-    """Heights and widths, int64 [B, TRIES]: shares of the area uniform, ratios of the sides log-uniform."""
+    """Draw heights and widths, int64 [B, TRIES]: shares of the area uniform, ratios of the sides log-uniform."""
     first, second = torch.rand(2, count, TRIES, generator=generator, dtype=torch.float64)
     area = height * width * (share[0] + (share[1] - share[0]) * first)
     ratios = torch.exp(math.log(ratio) * (2 * second - 1))
@@ -148,7 +148,7 @@ def _draw_sides(count: int, height: int, width: int, share: tuple[float, float],
 
 def _place(tall: Tensor, wide: Tensor, fits: Tensor, height: int, width: int,
            generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The first try that fits at a random place, int [B, 4], and whether one does, bool [B]."""
+    """Place the first try that fits at random, int [B, 4]; tell whether one does, bool [B]."""
     first = fits.int().argmax(1, keepdim=True)
     tall, wide = tall.gather(1, first), wide.gather(1, first)
     room = torch.cat([height - tall, width - wide], 1)
@@ -159,10 +159,10 @@ def _place(tall: Tensor, wide: Tensor, fits: Tensor, height: int, width: int,
 # Resizing
 
 def resized(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """A part of each image, bicubic and antialiased: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns].
+    """Resize a part of each image, bicubic and antialiased: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns].
 
-    PIL's arithmetic to the bit: weights in whole numbers, sums in int32, columns first, 8 bits in between. (Where a
-    part shrinks PIL 13 may take the rows first, which is another rounding; older ones do not.)
+    PIL's arithmetic to the bit: weights in whole numbers, sums in int32, columns first, 8 bits in between. Where a part
+    shrinks PIL 13 may take the rows first, which rounds differently; older ones do not.
 
     Args:
         box: int [B, 4], top, left, height and width of the parts, pixels.
@@ -189,7 +189,7 @@ def _resized(images: Tensor, made: dict) -> Tensor:
 
 
 def _resampled(images: Tensor, first: Tensor, weights: Tensor) -> Tensor:
-    """Rows that are weighted sums of rows: uint8 [B, C, H, W] -> uint8 [B, C, new, W]."""
+    """Compute rows as weighted sums of rows: uint8 [B, C, H, W] -> uint8 [B, C, new, W]."""
     (batch, channels, height, width), device = images.shape, images.device
     rows = images.int().flatten(0, 2)
     above = height * torch.arange(batch * channels, device=device).view(batch, channels, 1)
@@ -202,10 +202,9 @@ def _resampled(images: Tensor, first: Tensor, weights: Tensor) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, new: int) -> tuple[Tensor, Tensor]:
-    """Resizes a row's part of `length` pixels to `new`: the first that each new pixel takes of, int64 [B, new], and how
-    much it takes of that and the next ones, int32 [B, new, taps], in units of 2^-22.
+    """Return the first source pixel of each new one, int64 [B, new], and weights, int32 [B, new, taps], units of 2^-22.
 
-    Computed on the CPU, in PIL's order.
+    They resize a row's part of `length` pixels to `new`, computed on the CPU, in PIL's order.
     """
     scale = length.double()[:, None, None] / new
     wide = scale.clamp(min=1)  # when shrinking, the kernel is as much wider: antialiasing
@@ -219,7 +218,7 @@ def _weights(start: Tensor, length: Tensor, new: int) -> tuple[Tensor, Tensor]:
 
 
 def _kernel(x: Tensor) -> Tensor:
-    """PIL's cubic of resizing, a = -0.5."""
+    """Evaluate PIL's cubic of resizing, a = -0.5."""
     x = x.abs()
     far = -0.5 * (((x - 5) * x + 8) * x - 4)
     return torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, far.masked_fill(x >= 2, 0))
@@ -232,7 +231,7 @@ NAMES = ("autocontrast", "equalize", "invert", "posterize", "solarize", "colour"
 
 
 def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
-    """Two operations and their values, image by image; "" stands for none."""
+    """Choose two operations and values of each image; "" stands for none."""
     slots = []
     for rows in zip(*(drawn[key].mT.tolist() for key in ("operation", "applies", "level", "sign"))):
         slots.append([(NAMES[which], magnitude(NAMES[which], level, sign)) if applies else ("", 0.0)
@@ -241,10 +240,10 @@ def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
 
 
 def magnitude(name: str, level: float, sign: int = 1) -> float:
-    """Value of an operation at a level from 0 to 10, and with a sign (+1 or -1) where it has one; 0 if it has none.
+    """Return an operation's value at a level from 0 to 10, with a sign (+1 or -1) where it has one; 0 if it has none.
 
-    Degrees, rows a column or columns a row, shares of a side, changes of a factor of 1; bits kept, the smallest level
-    that is inverted, what is added to dark pixels.
+    Units: degrees, rows a column or columns a row, shares of a side, changes of a factor of 1; bits kept, the smallest
+    inverted level, the amount added to dark pixels.
 
     >>> [magnitude(name, 9, -1) for name in ("rotate", "posterize", "solarize", "solarize_add")]
     [-27.0, 1, 26, 99]
@@ -266,7 +265,7 @@ def _fill(images: Tensor) -> Tensor:
 
 
 def affine(images: Tensor, matrix: Tensor) -> Tensor:
-    """Reads where a matrix [G, 6] says, bicubic as in PIL."""
+    """Read pixels at the positions of a matrix [G, 6], bicubic as in PIL."""
     (_, channels, height, width), device = images.shape, images.device
     a, b, c, d, e, f = matrix[..., None, None].unbind(1)
     x, y = operations.centres(width, device), operations.centres(height, device)[:, None]
@@ -300,7 +299,7 @@ def shear_x(images: Tensor, slope: Tensor) -> Tensor:
 
 
 def translate_y(images: Tensor, share: Tensor) -> Tensor:
-    """Moves the image up by a share of its height, bicubic as in PIL."""
+    """Move the image up by a share of its height, bicubic as in PIL."""
     height, device = images.shape[-2], images.device
     shift = (share * height)[:, None, None]
     return operations.bicubic_rows(images, shift + operations.centres(height, device)[:, None], _fill(images))
@@ -311,7 +310,7 @@ def translate_x(images: Tensor, share: Tensor) -> Tensor:
 
 
 def solarize_add(images: Tensor, more: Tensor) -> Tensor:
-    """Adds to all pixels below 128."""
+    """Add to all pixels below 128."""
     more = more.int()[:, None, None, None] * (images < 128)
     return (images + more).clamp(max=255).to(torch.uint8)
 

@@ -1,4 +1,4 @@
-"""Read the files of a data set, in the forms that people have them: archives, folders, folders of classes."""
+"""Readers of a data set's files: archives, folders, folders of classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _source(name: str, root: Path) -> list[Path]:
-    """The first at hand: the official archive, its folder, class folders, archives of class folders."""
+    """Find the first source: the official archive, its folder, class folders, archives of class folders."""
     for path in (root / KNOWN[name].archive, root / KNOWN[name].folder, root / name):
         if path.exists():
             return [path]
@@ -55,7 +55,7 @@ def _source(name: str, root: Path) -> list[Path]:
 
 
 def _files(path: Path) -> dict[str, bytes | Path]:
-    """Path inside the top folder -> content (of an archive, which is never unpacked to disk) or file."""
+    """Map paths inside the top folder to files, or to contents of an archive, which is never unpacked to disk."""
     try:
         if path.is_dir():
             return _walk(path)

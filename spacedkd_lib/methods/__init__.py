@@ -1,1 +1,1 @@
-"""What a teacher's step and a student's step are: losses, and one file a method."""
+"""Methods, one a file, and losses: the updates of teacher and student."""

@@ -1,4 +1,4 @@
-"""What a method is to the loop, which knows nothing else of it."""
+"""Interface of a method, all that the loop knows of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..schedule import Course, Event, spaced_schedule
 
 
 class Method:
-    """The networks of a recipe, and what an update of teacher and student is. Whole once it is constructed.
+    """The networks of a recipe, and the updates of teacher and student; complete once it is constructed.
 
-    A subclass sets `modules` (name -> module, what a record keeps of the run), `trained` (for "teach" and "learn", the
-    modules that the update changes) and `cost` (for both, multiply-accumulates per image, a backward pass counted as
-    two forward ones), and defines `teach`, `learn` and `predict`. All other methods are hooks.
+    A subclass sets `modules` (name -> module, kept by the run's record), `trained` ("teach" and "learn" -> the modules
+    that the update changes) and `cost` (for both, multiply-accumulates per image; a backward pass counts as two forward
+    ones), and defines `teach`, `learn` and `predict`. All other methods are hooks.
     """
 
     modules: dict[str, nn.Module]
@@ -38,27 +38,28 @@ class Method:
 
     @classmethod
     def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
-        """When it trains whom, for so many batches an epoch."""
+        """Schedule the updates, for so many batches an epoch."""
         return spaced_schedule(recipe.epochs, course, recipe.interval, rule=recipe.rule, tail=recipe.tail,
                                counter=recipe.counter, extra_step=recipe.extra_step, seed=recipe.seed)
 
     @classmethod
     def batches(cls, recipe: Recipe, batches, classes: int):
-        """What its teachers learn from; `.learned(recipe)` gives what its student does."""
+        """Return the teachers' batches; their `.learned(recipe)` returns the student's."""
         return batches
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
-        """The teacher's loss on images x [B, C, H, W] and labels y [B]: named scalars with "loss", to be minimised, and
-        "correct", the hits among the B images. None: the batch was only looked at."""
+        """Compute the teacher's terms on images x [B, C, H, W], labels y [B]; None if the batch was only looked at.
+
+        The terms are named scalars: "loss", to be minimised, and "correct", the hits among the B images.
+        """
         raise NotImplementedError
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
-        """The student's loss, as `teach`."""
+        """Compute the student's terms, as `teach` does."""
         raise NotImplementedError
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
-        """Name -> logits [B, K], what is scored; the first name is the headline. memo: what other methods have got from
-        a shared network on the same x."""
+        """Return name -> logits [B, K] to score, headline first; memo: others' outputs of a shared network on x."""
         raise NotImplementedError
 
     def adopt(self, first: Method) -> None:
@@ -66,30 +67,30 @@ class Method:
         raise NotImplementedError
 
     def own_statistics(self) -> AbstractContextManager:
-        """A context in which `modules` hold what a run alone would have."""
+        """Let `modules` hold, within this context, the statistics of a run alone."""
         return nullcontext()
 
     def before_update(self, sizes: list[int] | None) -> None:
-        """sizes: how many pictures of each group the next batch has, where it has groups."""
+        """Prepare the next update; sizes: its batch's pictures of each group, if there are groups."""
 
     def recorded(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of an update that a record tells; those with an underscore are for others who share it."""
+        """Return an update's terms for the record, without the underscored ones, which are for others who share it."""
         return {name: value for name, value in terms.items() if not name.startswith("_")}
 
     def grow(self) -> None:
         """Enter the next grade."""
 
     def before_scores(self) -> None:
-        """Get ready to be scored."""
+        """Prepare for scoring."""
 
     def scored(self, split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
-        """Scores of what `predict` gave for a whole set."""
+        """Score the outputs of `predict` on a whole set."""
         return named_scores(split, outputs, labels)
 
     def diagnose(self, x: Tensor) -> dict[str, float]:
-        """Numbers for an epoch's row, from some test images."""
+        """Return numbers for an epoch's row, from some test images."""
         return {}
 
     def summary(self, rows: list[dict]) -> dict[str, float]:
-        """Numbers for the whole run."""
+        """Return numbers for the whole run."""
         return {}

@@ -1,4 +1,4 @@
-"""Labels alone: what every other method is compared with."""
+"""Baseline: training on labels alone, the reference of every other method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Method
 class Baseline(Method):
     """Cross-entropy on the student; there is no teacher.
 
-    With the recipe's `start` = "teacher" the network is online KD's very teacher, and trained on its turns.
+    With `start` = "teacher" in the recipe the network is online KD's teacher, trained on the teacher's turns.
     """
 
     tallied = {"teach": "learn", "learn": "learn"}
@@ -41,13 +41,13 @@ class Baseline(Method):
     teach = learn
 
     def adopt(self, first) -> None:
-        """Be the teacher of another method."""
+        """Become the teacher of another method."""
         self.student = self.modules["student"] = first.teacher
         self.trained = dict.fromkeys(self.trained, first.trained["teach"])  # with a paraphraser, if there is one
         self.teach, self.views = first.teach, first.views
 
     def recorded(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As a run alone: of the labels, whatever else its update serves."""
+        """Return the terms of a run alone: the labels' loss, whatever else the update serves."""
         return {"loss": terms.get("_labels", terms["loss"]), "correct": terms["correct"]}
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class Baseline(Method):
 
 
 def learn_labels(outputs: Outputs, y: Tensor, smoothing: float = 0.0) -> dict[str, Tensor]:
-    """Cross-entropy; of a class token and a distillation token the mean of both heads', as both are used in a test."""
+    """Compute cross-entropy, the mean over class and distillation tokens' heads, since tests use both."""
     loss = F.cross_entropy(outputs.logits, y, label_smoothing=smoothing)
     if outputs.distilled is not None:
         loss = (loss + F.cross_entropy(outputs.distilled, y, label_smoothing=smoothing)) / 2
@@ -63,7 +63,7 @@ def learn_labels(outputs: Outputs, y: Tensor, smoothing: float = 0.0) -> dict[st
 
 
 def once(memo: dict | None, net: nn.Module, x: Tensor) -> Tensor:
-    """Logits [B, K] of a network on x; looked up in `memo`, where those who share the network leave them."""
+    """Return a network's logits [B, K] on x, from `memo` if a method that shares the network left them there."""
     memo = {} if memo is None else memo
     if net not in memo:
         memo[net] = net(x).logits

@@ -1,4 +1,4 @@
-"""From a recipe to its method: the class, the events, and the networks, initialised from the seed."""
+"""Construction of a recipe's method: class, events, and networks initialised from the seed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CLASSES: dict[str, type[Method]] = {
 
 
 def method_class(recipe: Recipe) -> type[Method]:
-    """The class of a recipe's method."""
+    """Return the class of a recipe's method."""
     return CLASSES[recipe.method]
 
 
 def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
-    """The events of a recipe.
+    """Return the events of a recipe.
 
     Raises:
         InputError: an interval or a period of less than one batch.
@@ -56,10 +56,10 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
 
 def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Batches | ClassGroups | None = None
          ) -> Method:
-    """The recipe's method with its networks, initialised from the seed.
+    """Make a recipe's method with its networks, initialised from the seed.
 
-    The student's initial weights depend on the seed and its architecture alone, so that arms of one seed are
-    paired; a multi-exit network starts from the very trunk and deepest head of the plain one.
+    Arms of one seed are paired, because a student's initial weights depend on seed and architecture alone. A multi-exit
+    network starts from the plain network's trunk and deepest head.
 
     Args:
         channels: of the images, 1 or 3.
@@ -108,7 +108,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Batche
 
 
 def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) -> torch.nn.Module:
-    """The plain network of "student" (any but the teacher) or "teacher"."""
+    """Make the plain network of "student" (any but the teacher) or "teacher"."""
     teaches = role == "teacher"
     own = replace(recipe, **teacher_shape(recipe) | dict(teacher_model="", teacher_width=0)) if teaches else recipe
     if not is_transformer(own.model):
@@ -152,10 +152,10 @@ def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: 
 
 
 def share_teacher(methods: list[Method]) -> None:
-    """Let methods of one `recipes.teacher_of` work with one teacher: whichever teaches, teaches for all.
+    """Let methods of one `recipes.teacher_of` share one teacher: each of its updates serves all.
 
-    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and what a question to it
-    changes (A13) is kept for each student apart.
+    Each student ends as it would alone, bit for bit: the teacher learns from labels only, and each student keeps its
+    own copy of the statistics that the teacher's forward pass changes (A13).
     """
     first = next(method for method in methods if not isinstance(method, Baseline))
     for method in methods:

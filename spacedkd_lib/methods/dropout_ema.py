@@ -1,8 +1,7 @@
-"""Spacing inside one network, as plain arithmetic: the rate of spaced dropout, and the steps of a spaced average.
+"""Arithmetic of spacing inside one network: the rate of spaced dropout, the steps of a spaced average. No torch here.
 
-t counts batches: an update's number, from 0. S is the period of the dropout in batches, L the batches of an epoch, K
-the updates of a network between two steps of its average. No torch here.
-Taught in notebooks/13_spacing_beyond_kd.ipynb.
+t is an update's batch number, from 0. S is the dropout's period in batches, L the batches of an epoch, K the updates
+between two steps of the average. Taught in notebooks/13_spacing_beyond_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ TEST_BATCH = 128  # images (released programs); only where they are counted, or 
 
 
 def period(recipe: Recipe, batches_per_epoch: int) -> int:
-    """S = int(dropout_period * L), in batches.
+    """Return S = int(dropout_period * L), in batches.
 
     Raises:
         InputError: less than one batch.
@@ -29,8 +28,7 @@ def period(recipe: Recipe, batches_per_epoch: int) -> int:
 
 
 def dropout_rate(recipe: Recipe, t: int, batches_per_epoch: int) -> float:
-    """The rate at batch t: constant, or the sine |sin(pi t / S)| of it. Of the random rule it is the largest rate, of
-    which each site draws a share by itself.
+    """Return the rate at batch t: constant, or times |sin(pi t / S)|; each site draws a share under the random rule.
 
     >>> round(dropout_rate(Recipe(dropout=0.5, dropout_rule="sine"), t=100, batches_per_epoch=200), 6)
     0.5
@@ -41,8 +39,7 @@ def dropout_rate(recipe: Recipe, t: int, batches_per_epoch: int) -> float:
 
 
 def counted(recipe: Recipe, updates: int, batches_per_epoch: int, test_batches: int) -> int:
-    """t after so many updates: themselves, or, where test batches count too (B2), those of the epochs before as well,
-    one test an epoch.
+    """Return t after so many updates; where test batches count (B2), it includes one test of each past epoch.
 
     >>> counted(Recipe(dropout=0.5, dropout_rule="sine", dropout_at_test="on_counted"), 400, 391, 79)
     479
@@ -52,16 +49,16 @@ def counted(recipe: Recipe, updates: int, batches_per_epoch: int, test_batches: 
 
 
 def number_at_test(recipe: Recipe, epoch: int, batch: int, batches_per_epoch: int, test_batches: int) -> int:
-    """t at a batch, from 0, of the test that follows epoch 1, 2, ...; where test batches do not count, all of them are
-    at the number of the next update."""
+    """Return t at a batch, from 0, of the test after epoch 1, 2, ...; if tests do not count, the next update's t."""
     if recipe.dropout_at_test != "on_counted":
         return epoch * batches_per_epoch
     return epoch * batches_per_epoch + (epoch - 1) * test_batches + batch
 
 
 def average_step(decay: float, debias: bool, step: int) -> float:
-    """How far step 1, 2, ... of an exponential average goes towards the present network: 1 - a, or, without the bias
-    to where it started, (1 - a) / (1 - a^step): its first step is then a copy.
+    """Return the share that an exponential average moves to the present network at step 1, 2, ...: 1 - a.
+
+    `debias` removes the bias to the start: the share is (1 - a) / (1 - a^step), so the first step copies.
 
     >>> average_step(0.99, True, 1), round(average_step(0.99, False, 1), 6)
     (1.0, 0.01)
@@ -70,8 +67,7 @@ def average_step(decay: float, debias: bool, step: int) -> float:
 
 
 def average_weights(decay: float, debias: bool, steps: int) -> list[float]:
-    """What each network counts in the average after some steps: first the one at initialisation, then those of step 1,
-    2, .... They add up to 1.
+    """Return each network's weight in the average: the one at initialisation, then steps 1, 2, ...; their sum is 1.
 
     >>> average_weights(0.5, False, 2), [round(weight, 3) for weight in average_weights(0.5, True, 2)]
     ([0.25, 0.25, 0.5], [0.0, 0.333, 0.667])
@@ -85,8 +81,7 @@ def average_weights(decay: float, debias: bool, steps: int) -> list[float]:
 
 
 def equal_horizon(decay: float, updates: int) -> float:
-    """The decay of an average that steps at every update and forgets as fast as one of `decay` that steps once in
-    `updates`: a^(1/K).
+    """Return a^(1/K): stepped at every update, it forgets as fast as decay a stepped once in K = `updates`.
 
     >>> round(equal_horizon(0.99, 39), 6)
     0.999742

@@ -1,7 +1,7 @@
-"""Education Distillation: each group of classes has a teacher of its own, and the student grows from grade to grade.
+"""Education Distillation: each group of classes has its own teacher, and the student grows from grade to grade.
 
-In grade g a student of the first stages, under a reference head, learns the first g groups of classes; each picture's
-own teacher speaks of its own group's logits alone. At the last grade it is the plain network of its architecture.
+In grade g a student of the first stages, under a reference head, learns the first g groups of classes. Each picture's
+own teacher guides the logits of its own group only. At the last grade the student is the plain network.
 Taught in notebooks/11_education_distillation.ipynb.
 """
 
@@ -29,14 +29,14 @@ from .online_kd import ask
 
 
 class GrowingResNet(nn.Module):
-    """A plain ResNet of which a lower grade uses the first stages, under a head of its own.
+    """A plain ResNet whose lower grades use its first stages, under a head of their own.
 
-    All of it exists from the start, drawn like any other; growing brings more of it into use, so what was in use stays
-    as it is, bit for bit.
+    All modules exist from the start, drawn like any other. Growing brings more of them into use, so those in use stay
+    as they are, bit for bit.
 
     Args:
         net: the plain network, for all classes.
-        classes: how many each grade knows; the last is the network's own number.
+        classes: classes known in each grade; the last is the network's own number.
         batch_norm: before the last head (E30).
     """
 
@@ -62,14 +62,14 @@ class GrowingResNet(nn.Module):
         return [self.net, *self.references[self.grade - 1:]]
 
     def body(self, x: Tensor) -> Tensor:
-        """The map that the present grade's head sees."""
+        """Return the map that the present grade's head reads."""
         x = self.net.trunk.stem(x)
         for stage in self.net.trunk.stages[:self.depths[self.grade - 1]]:
             x = stage(x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, classes known in the present grade], in float32 at least."""
+        """Return logits [B, classes known in the present grade], in float32 at least."""
         if self.grade == len(self.depths) == len(self.references) + 1:
             return self.net(x).logits
         x, head = self.body(x), self.references[self.grade - 1]
@@ -78,7 +78,7 @@ class GrowingResNet(nn.Module):
 
 
 class Tables(NamedTuple):
-    """Whole numbers about the classes of all groups, for one grade."""
+    """Index tables of the classes of all groups, for one grade."""
 
     group_of: Tensor  # [K], each class's group
     local: Tensor  # [K], its number within the group
@@ -89,7 +89,7 @@ class Tables(NamedTuple):
 
     @classmethod
     def of(cls, groups: list[list[int]], known: int, whole: bool, device: torch.device) -> Tables:
-        """A whole network's outputs are in the classes' own order, a growing one's in the groups'."""
+        """Make the tables; a whole network's outputs follow the classes' order, a growing one's the groups'."""
         order = [c for group in groups for c in group]
         taught, width = [order.index(c) for c in range(len(order))], sum(map(len, groups[:known]))
         group_of = [next(k for k, group in enumerate(groups) if c in group) for c in range(len(order))]
@@ -102,8 +102,10 @@ class Tables(NamedTuple):
 
 
 class Education(Method):
-    """Teacher k: cross-entropy on group k, with labels of its own. Student: (1 - alpha) CE over all classes it knows +
-    alpha T^2 KL(own teacher || own slice of the logits), mean over the batch.
+    """Teacher k: cross-entropy on group k, with its own labels. Student: cross-entropy and its teachers' soft loss.
+
+    The student's loss is (1 - alpha) CE over all classes it knows + alpha T^2 KL(own teacher || own slice of the
+    logits), mean over the batch.
 
     Args:
         groups: classes of each group; see `recipes.partition`.
@@ -155,16 +157,16 @@ class Education(Method):
         return {"teach": 3 * self.teacher_macs[0], "learn": self._work(self.growing.grade - 1)}
 
     def _work(self, grade: int) -> int:
-        """Of an update of the student, and of asking its teacher, for one image in a grade counted from 0."""
+        """Return the cost per image of a student's update with its teacher's outputs, in a grade counted from 0."""
         return 3 * self.macs[grade] + self.teacher_macs[0] * bool(self.recipe.alpha)
 
     @property
     def known(self) -> list[list[int]]:
-        """The groups that the student has reached."""
+        """Groups that the student has reached."""
         return self.groups if self.grades == 1 else self.groups[:self.growing.grade]
 
     def look_up(self, device: torch.device) -> Tables:
-        """The tables of the present grade. They are copied to a device once, as a copy makes a GPU wait."""
+        """Return the present grade's tables; they are copied to a device once, as a copy makes a GPU wait."""
         key = device, self.growing.grade
         if key not in self.tables:
             self.tables[key] = Tables.of(self.groups, len(self.known), self.growing.grade == self.grades, device)
@@ -175,7 +177,7 @@ class Education(Method):
         self.growing.grade += 1
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
-        """Each teacher on its own pictures of the batch; one with fewer than two waits (batch norm)."""
+        """Train each teacher on its own pictures of the batch; one with fewer than two waits (batch norm)."""
         loss, correct = 0.0, 0
         for k, rows in self._rows(y, len(self.groups)).items():
             if len(rows) > 1:
@@ -200,7 +202,7 @@ class Education(Method):
         return terms | {"correct": (logits.argmax(1) == labels).sum()}
 
     def _soft(self, logits: Tensor, targets: dict[int, Tensor], rows: dict[int, Tensor], columns) -> Tensor:
-        """Mean over the batch of the divergence between each picture's own teacher and the student's own slice."""
+        """Compute the divergence of each picture's own teacher and the student's own slice, mean over the batch."""
         soft = 0.0
         for k, teacher in targets.items():
             own, share = _only(logits, rows[k]), len(rows[k]) / len(logits)
@@ -210,7 +212,7 @@ class Education(Method):
         return soft
 
     def _rows(self, y: Tensor, groups: int) -> dict[int, Tensor]:
-        """Group -> which pictures are of it; of the first groups, those that the batch has."""
+        """Return group -> its pictures; of the first groups, those that the batch has."""
         group = self.look_up(y.device).group_of[y]
         sizes = self.sizes or torch.bincount(group, minlength=len(self.groups)).tolist()
         self.sizes = None  # which the next batch does not have
@@ -219,12 +221,11 @@ class Education(Method):
 
     @torch.no_grad()
     def teacher_logits(self, k: int, x: Tensor) -> Tensor:
-        """Teacher k's logits as the student sees them."""
+        """Return teacher k's logits for the student."""
         return ask(self.teachers[k], x, self.recipe.teacher_mode).logits
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
-        """The student's logits over all classes, where one it does not know yet gets the picture's lowest logit; and
-        all teachers' side by side, each in its own group's columns."""
+        """Return the student's logits, unknown classes at the picture's lowest, and the teachers' by group columns."""
         student = logits = self.growing(x)
         tables = self.look_up(x.device)
         if self.growing.grade < self.grades:
@@ -235,8 +236,7 @@ class Education(Method):
         return {"student": student, "teachers": teachers[:, tables.taught]}
 
     def scored(self, split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
-        """The student's scores; its accuracy on the classes seen so far and on each group; each teacher's on its own
-        group, among its own classes. All in percent."""
+        """Score the student, in percent, overall, on seen classes and by group; each teacher within its own group."""
         row = named_scores(split, {"student": outputs["student"]}, labels)
         tables = self.look_up(labels.device)
         hit, group = outputs["student"].argmax(dim=1) == labels, tables.group_of[labels]
@@ -248,8 +248,7 @@ class Education(Method):
         return row | _percents(hits)
 
     def summary(self, rows: list[dict]) -> dict[str, float]:
-        """Accuracies at the end of each grade, how much of a group was forgotten since its own grade, in points, and
-        the multiply-accumulates of the whole run, which depend on the grade."""
+        """Return accuracies at each grade's end, points forgotten since a group's own grade, and the run's GMACs."""
         kept = {key: value for row in rows for key, value in row.items() if key.startswith("grade")}
         for k in range(1, self.grades):
             kept[f"forgotten_group{k}"] = kept[f"grade{k}_test_group{k}_accuracy"] - rows[-1][f"test_group{k}_accuracy"]
@@ -263,12 +262,11 @@ class Education(Method):
 
 
 def _only(x: Tensor, rows: Tensor) -> Tensor:
-    """These rows; of all rows the tensor itself, which computes the same bits as without groups."""
+    """Select rows; for all rows return the tensor itself, which computes the same bits as without groups."""
     return x if len(rows) == len(x) else x[rows]
 
 
 def _percents(hits: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Name -> (hits, which pictures count), bool [N] each -> percent; NaN of no picture. All are read together, since a
-    GPU waits for each reading."""
+    """Convert name -> (hits, pictures that count), bool [N] each, to percent, in one GPU reading; NaN of no picture."""
     counts = torch.stack([torch.stack([hit & which, which]).sum(dim=1) for hit, which in hits.values()]).tolist()
     return {name: 100 * (right / of) if of else float("nan") for name, (right, of) in zip(hits, counts)}

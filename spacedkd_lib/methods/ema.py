@@ -1,7 +1,7 @@
-"""EMA: the student is the exponential moving average of a network's weights, and never sees a gradient.
+"""EMA: the student is the exponential moving average of a network's weights, and never gets a gradient.
 
 The network is trained on labels, like a teacher; spaced, its average makes one step at the end of each interval. So the
-network of one seed serves averages of all kinds. Taught in notebooks/13_spacing_beyond_kd.ipynb.
+network of one seed serves all averages. Taught in notebooks/13_spacing_beyond_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ RECALIBRATION_BATCHES = 20  # training batches from which an average's running s
 class Average(OnlineKD):
     """Teacher: cross-entropy. Student: student + share (teacher - student), see `dropout_ema.average_step`.
 
-    It starts as a copy of the network at its initialisation. Running statistics of the average: "recalibrate" computes
-    them anew before it is scored; "copy" takes the network's at each step, "average" averages them like weights,
-    "stale" leaves them as they were at the start; "batch" needs none: both networks are scored by those of each test
-    batch.
+    The student starts as a copy of the initial network. Its running statistics: "recalibrate" computes them before
+    scoring, "copy" takes the network's at each step, "average" averages them like weights, "stale" keeps the first
+    ones, "batch" needs none: each test batch's own statistics score both networks.
     """
 
     stackable = False
@@ -50,7 +49,7 @@ class Average(OnlineKD):
 
     @torch.no_grad()
     def learn(self, x: Tensor, y: Tensor) -> None:
-        """A step of the average; the batch is not looked at."""
+        """Step the average; the batch is not used."""
         share = average_step(self.recipe.ema_decay, self.recipe.ema_debias, self.block + 1)
         torch._foreach_lerp_(self.own, self.followed, share)
         if self.recipe.ema_statistics in ("copy", "average"):
@@ -64,7 +63,7 @@ class Average(OnlineKD):
 
     @torch.no_grad()
     def before_scores(self) -> None:
-        """Running statistics of "recalibrate": plain means over the batches' own."""
+        """Recompute the running statistics of "recalibrate": plain means over the batches' own."""
         if self.recipe.ema_statistics != "recalibrate":
             return
         layers = [layer.train() for layer in self.student.eval().modules() if isinstance(layer, BatchNorm)]

@@ -1,8 +1,8 @@
-"""Inheritance and exploration (IE-KD, Huang et al., CVPR 2021), and what it is made of: factor and attention transfer.
+"""Inheritance and exploration (IE-KD, Huang et al., CVPR 2021), made of factor and attention transfer.
 
 A paraphraser, an auto-encoder of the teacher's last map, gives the teacher's factor. One half of the student's last map
-is drawn towards it (inheritance), the other half is pushed away from it (exploration), each through an encoder of its
-own. The teacher learns beside the student, as in online KD, and so does the paraphraser; spacing lets both run ahead.
+is drawn towards it (inheritance), the other half is pushed away from it (exploration), each through its own encoder.
+Teacher and paraphraser learn beside the student, as in online KD; spacing lets both run ahead.
 Taught in notebooks/10_ie_kd.ipynb.
 """
 
@@ -25,12 +25,12 @@ from .online_kd import OnlineKD
 
 
 class MapLoss(nn.Module):
-    """What a teacher's last map asks of a student's: its halves, their encoders, and their losses.
+    """Losses of a student's last map against a teacher's factor: halves, encoders, distances.
 
     Args:
         recipe: split, metrics and weights.
         student_channels: C of the student's map [B, C, H, W].
-        factor_channels: of what the teacher's map is turned into.
+        factor_channels: channels of the teacher's factor.
 
     Raises:
         InputError: halves of an odd number of channels.
@@ -64,7 +64,7 @@ class MapLoss(nn.Module):
         return dict(zip(("inherit", "explore"), order.split(channels // 2)))
 
     def halves(self, last: Tensor) -> dict[str, Tensor]:
-        """The parts of a student's map as the losses see them: "inherit" and "explore", encoded."""
+        """Return the encoded parts of a student's map for the losses: "inherit" and "explore"."""
         encode = {"inherit": self.inherit} | ({"explore": self.explore} if self.explore else {})
         return {name: coder(self.part(last, name)) for name, coder in encode.items()}
 
@@ -92,19 +92,17 @@ class MapLoss(nn.Module):
 
 
 def paraphraser_of(channels: int) -> Paraphraser:
-    """For a teacher's last map of so many channels."""
+    """Make the paraphraser of a teacher's last map with so many channels."""
     return Paraphraser(channels, factor_channels(channels))
 
 
 def factor_channels(channels: int) -> int:
-    """Of the factor of a teacher's last map of so many channels: half of them (released IE-KD program)."""
+    """Return the factor's channels: half of those of the teacher's last map (released IE-KD program)."""
     return max(round(0.5 * channels), 1)
 
 
 def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recipe) -> None:
-    """Raises:
-        InputError: last maps of another height or width.
-    """
+    """Raise InputError for last maps of another height or width."""
     if student[1:] != teacher[1:]:
         other = recipe.teacher_model or recipe.model
         raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} "
@@ -112,10 +110,10 @@ def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recip
 
 
 class FactorTransfer(OnlineKD):
-    """Teacher: cross-entropy, and its paraphraser the mean absolute error of the reconstructed map, from the same
-    forward pass. Student: online KD's loss + inherit_weight inheritance + explore_weight exploration.
+    """Teacher: cross-entropy, and its paraphraser's mean absolute error, from the same forward pass.
 
-    With both weights 0 it is online KD, bit for bit.
+    Student: online KD's loss + inherit_weight inheritance + explore_weight exploration. With both weights 0 it is
+    online KD, bit for bit.
     """
 
     stackable = False
@@ -152,10 +150,12 @@ class FactorTransfer(OnlineKD):
         return terms | more | {"loss": terms["loss"] + weighted}
 
     def diagnose(self, x: Tensor) -> dict[str, float]:
-        """How near the halves are to the teacher on pictures x, in eval mode: cosine of the encoded half and the
-        factor, and linear CKA (Kornblith et al. 2019) of the maps themselves. An exploration encoder can move its own
-        cosine without the student's help (I21); CKA does not see encoders, but is above zero for unrelated maps too,
-        the more so the more elements they have for each picture: compare it between arms, not with zero."""
+        """Measure how near the halves are to the teacher on pictures x, in eval mode: cosine and linear CKA.
+
+        The cosine is of the encoded half and the factor; an exploration encoder can move it without the student (I21).
+        CKA (Kornblith et al. 2019) is of the maps, without encoders. Unrelated maps have CKA above zero too, and more
+        so the more elements a picture's map has. So compare it between arms, not with zero.
+        """
         with self.own_statistics():
             mine, theirs = self.student(x).map, self.teacher(x).map
         factor = self.paraphraser.eval().encoder(theirs)
@@ -176,12 +176,12 @@ class FactorTransfer(OnlineKD):
 
 
 def coders_macs(module: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one map of size x size through each `Coder` of a module."""
+    """Count the multiply-accumulates of one map of size x size through each `Coder` of a module."""
     return sum(macs(coder, coder[1].in_channels, size) for coder in module.modules() if isinstance(coder, Coder))
 
 
 def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
-    """C, H and W of a network's last map, for images of so many channels and pixels.
+    """Return C, H and W of a network's last map, for images of so many channels and pixels.
 
     Raises:
         InputError: a network that ends in something else.

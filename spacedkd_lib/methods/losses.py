@@ -1,8 +1,8 @@
-"""Losses as pure functions of tensors; every variant has a name, and `t` targets never receive a gradient.
+"""Losses as pure functions of tensors; every variant has a name, and teacher tensors never receive a gradient.
 
 Shapes: logits [B, K], features [B, D], maps [B, C, H, W]. T is the temperature. The value is a scalar tensor.
-Where the released programs use another form than the text describes, that form is here too, under its own name.
-Checked against recorded values and gradients of the released programs in tests/test_losses.py (1e-10, float64).
+Where the released programs differ from the text, their form is here too, under its own name.
+tests/test_losses.py checks them against recorded values and gradients of the released programs (1e-10, float64).
 Taught in notebooks/03_online_kd.ipynb.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 # Soft losses: what the teacher's logits say about the student's
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """Kullback-Leibler divergence of the softened distributions, mean over the batch, without T^2.
+    """Compute the Kullback-Leibler divergence of the softened distributions, mean over the batch, without T^2.
 
     sum_k q_k (log q_k - log p_k), p = softmax(student / T), q = softmax(teacher / T). Zero exactly where p = q.
     """
@@ -26,14 +26,13 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """-sum_k q_k log p_k, mean over the batch: `kl` plus the teacher's entropy, so the same gradient (released
-    self-KD program)."""
+    """Compute `kl` plus the teacher's entropy: -sum_k q_k log p_k, mean over the batch (released self-KD program)."""
     log_p = F.log_softmax(student / temperature, dim=1)
     return -(F.softmax(teacher.detach() / temperature, dim=1) * log_p).sum(dim=1).mean()
 
 
 def probability_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """What the released online program computes (A1): the KL function fed with p where log p belongs.
+    """Compute the released online program's loss (A1): the KL function fed with p where log p belongs.
 
     sum_k q_k (log q_k - p_k), mean over the batch. Only -<q, p> depends on the student: its minimum puts all mass
     on the teacher's favourite class, whatever the teacher's distribution. The value is negative.
@@ -43,36 +42,34 @@ def probability_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -
 
 
 def kl_per_class(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """`kl` divided by B * K in place of B, so 1/K of its weight (released transformer programs, V2)."""
+    """Compute `kl` divided by B * K in place of B, so with 1/K of its weight (released transformer programs, V2)."""
     return kl(student, teacher, temperature) / student.shape[1]
 
 
 def kl_shuffled(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
-    """`kl` from the teacher's answer to the next picture of the batch: as soft, but of other pictures (ours, a
-    control: arXiv:2510.12615)."""
+    """Compute `kl` from the teacher's logits of the next picture: as soft, a control (ours; arXiv:2510.12615)."""
     return kl(student, teacher.roll(-1, 0), temperature)
 
 
 def mutual_kl(student: Tensor, peer: Tensor) -> Tensor:
-    """Deep mutual learning (Zhang et al. 2018): `kl` at T = 1."""
+    """Compute `kl` at T = 1 for deep mutual learning (Zhang et al. 2018)."""
     return kl(student, peer, temperature=1.0)
 
 
 # Feature losses: distance of projected student features to the teacher's
 
 def l2_per_sample(student: Tensor, teacher: Tensor) -> Tensor:
-    """Euclidean distance of each sample's feature vector, mean over the batch (ours): independent of B."""
+    """Compute the Euclidean distance of each sample's features, mean over the batch (ours): independent of B."""
     return torch.linalg.vector_norm(student - teacher.detach(), dim=1).mean()
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error over batch and features."""
+    """Compute the mean squared error over batch and features."""
     return F.mse_loss(student, teacher.detach())
 
 
 def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
-    """One Euclidean norm of the whole [B, D] block (released programs, A2): grows with sqrt(B D), and its gradient
-    has norm 1 however small the error."""
+    """Compute the norm of the whole [B, D] block (released, A2): it grows with sqrt(B D), its gradient has norm 1."""
     return torch.linalg.vector_norm(student - teacher.detach())
 
 
@@ -88,8 +85,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
-    """Mean |difference|^p of the L2-normalised factors over batch and elements, to the power 1/p; p = 1 in the released
-    IE-KD program. At p = 1 its largest value is 2 / sqrt(D)."""
+    """Compute the mean |difference|^p of L2-normalised factors, to the power 1/p; p = 1 (released): <= 2 / sqrt(D)."""
     difference = (_unit(student) - _unit(teacher.detach())).abs()
     if p > 1:  # the root has no gradient at zero
         difference = difference.clamp_min(1e-12).pow(p)
@@ -97,30 +93,30 @@ def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
 
 
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the L2-normalised vectors (attention transfer, Zagoruyko and Komodakis 2017)."""
+    """Compute the mean squared difference of L2-normalised vectors (attention transfer, Zagoruyko, Komodakis 2017)."""
     return (_unit(student) - _unit(teacher.detach())).square().mean()
 
 
 def inheritance_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cos of the factors, mean over the batch: zero for parallel ones."""
+    """Compute 1 - cos of the factors, mean over the batch: zero for parallel ones."""
     return (1 - F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1))).mean()
 
 
 def exploration_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """|cos| of the factors, mean over the batch: zero for orthogonal ones."""
+    """Compute |cos| of the factors, mean over the batch: zero for orthogonal ones."""
     return F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1)).abs().mean()
 
 
 def reconstruction_l1(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute error of an auto-encoder's output."""
+    """Compute the mean absolute error of an auto-encoder's output."""
     return F.l1_loss(reconstruction, original.detach())
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear centred kernel alignment of two feature sets [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1].
+    """Compute the linear centred kernel alignment of features [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1].
 
-    Of few samples it is biased: unrelated features of D1 and D2 elements give about sqrt(D1 D2) / B where that is
-    small, and come near 1 where B is (0.85 for 500 pictures of maps of 2048 and 4096 elements).
+    Few samples bias it: unrelated features of D1 and D2 elements give about sqrt(D1 D2) / B where that is small, and
+    come near 1 where B is small (0.85 for 500 pictures of maps of 2048 and 4096 elements).
     """
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)

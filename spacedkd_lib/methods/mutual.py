@@ -1,8 +1,8 @@
-"""Deep mutual learning (Zhang et al. 2018): networks teach each other; and IE-DML, where their factors do so too.
+"""Deep mutual learning (Zhang et al. 2018): networks teach each other; in IE-DML their factors do so too.
 
-The first network (of `teacher_model`) leads and is updated by "teach"; the other follows by "learn" and sees the leader
-as it then is, as in the sequential updates of the method. Spaced, the leader learns a whole block while the follower
-rests, then that replays it. Unlike an online teacher the leader learns from its student, so no teacher is shared.
+The first network (of `teacher_model`) leads and is updated by "teach". The other follows by "learn" and sees the
+updated leader, as in the method's sequential updates. Spaced, the leader learns a whole block, then the follower
+replays it. Unlike an online teacher the leader learns from its student, so no teacher is shared.
 Taught in notebooks/10_ie_kd.ipynb.
 """
 
@@ -22,11 +22,11 @@ from .online_kd import ask
 
 
 class Mutual(Method):
-    """Both networks: cross-entropy + mutual_weight KL(peer || own); with a `map_loss` inheritance from and exploration
-    against the peer's factor, and its own paraphraser's error.
+    """Both networks: cross-entropy + mutual_weight KL(peer || own).
 
-    The peer is asked without a gradient, by default by the statistics of the batch, which moves nothing; in the
-    released program both see it twice in train mode (I9: teacher_mode = "train").
+    A `map_loss` adds inheritance from and exploration against the peer's factor, and the own paraphraser's error. The
+    peer's outputs have no gradient. By default they use batch statistics, so nothing moves; in the released program
+    both networks see the peer twice in train mode (I9: teacher_mode = "train").
     """
 
     ramped = ("teach", "learn")
@@ -68,7 +68,7 @@ class Mutual(Method):
         return terms | {"loss": loss, "correct": (outputs.logits.argmax(1) == y).sum()}
 
     def _map_terms(self, name: str, peer: str, outputs: Outputs, seen: Outputs) -> tuple:
-        """What the peer's factor asks of the map, and the weighted sum; and the error of the own paraphraser."""
+        """Return the map terms against the peer's factor, their weighted sum, and the own paraphraser's error."""
         with torch.no_grad():
             factor = self.paraphrasers[peer].eval().encoder(seen.map)
         terms, weighted = self.map_losses[name].train().weighted(outputs.map, factor, self.epoch)

@@ -26,12 +26,11 @@ BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's ne
 class OnlineKD(Method):
     """Teacher: cross-entropy. Student: (1 - alpha) CE + alpha soft(T) [T^2] + beta feature.
 
-    The teacher's logits and features come from its newest weights, without a gradient: by the statistics of the batch,
-    which moves nothing and draws no dropout (clean), by running statistics ("eval"), or in train mode, which moves its
-    running statistics once more (released, A13). At interval 0 the released program
-    takes them from before the teacher's update on the same batch (A7): then nothing is computed twice.
-    Before `distil_start` the student learns from labels alone.
-    The teacher never learns from the student, so several students can share one, see `share_teacher`.
+    The teacher's outputs come from its newest weights, without a gradient. By batch statistics nothing moves and no
+    dropout is drawn (clean); "eval" uses running statistics; "train" moves them once more (released, A13). At interval
+    0 the released program takes outputs from before the teacher's update on the same batch (A7), so nothing is computed
+    twice. Before `distil_start` the student learns from labels alone. The teacher never learns from the student, so
+    several students can share one, see `share_teacher`.
     """
 
     stackable = True
@@ -90,7 +89,7 @@ class OnlineKD(Method):
 
     @torch.no_grad()
     def teacher_outputs(self, x: Tensor) -> Outputs:
-        """The teacher's outputs as the student sees them: of two heads one answer, in train mode too."""
+        """Return the teacher's outputs for the student; two heads' logits are combined, in train mode too."""
         with self.own_statistics():
             outputs = ask(self.teacher, x, self.recipe.teacher_mode)
             return outputs._replace(logits=combine_heads(outputs.logits, outputs.distilled))
@@ -108,7 +107,7 @@ class OnlineKD(Method):
 
     @contextmanager
     def own_statistics(self):
-        """The teacher with the running statistics that belong to this student."""
+        """Hold the teacher, within this context, at this student's running statistics."""
         if self.statistics:
             self.statistics.swap()
         try:
@@ -128,7 +127,7 @@ def ask(net: nn.Module, x: Tensor, mode: str) -> Outputs:
 
 @contextmanager
 def batch_statistics(net: nn.Module):
-    """Let a network normalise by the batch and remember nothing of it; dropout and drop path stay as they are."""
+    """Normalise by the batch within this context and keep running statistics; dropout and drop path stay the same."""
     layers = [module for module in net.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     modes = [layer.training for layer in layers]
     for layer in layers:
@@ -141,10 +140,10 @@ def batch_statistics(net: nn.Module):
 
 
 class OwnStatistics:
-    """One student's own batch-norm statistics of a shared teacher.
+    """One student's batch-norm running statistics of a shared teacher.
 
-    To look at a teacher in train mode moves its running statistics (A13). Here they move for the student that looked
-    and for no other, while each update of the teacher moves them for all.
+    A forward pass in train mode updates running statistics (A13). It updates only this student's copy, while a hook
+    mirrors each update of the teacher into all copies.
     """
 
     def __init__(self, teacher: nn.Module):

@@ -1,4 +1,4 @@
-"""A student that its own past teaches: comparators of spaced KD without a second network that learns.
+"""A student taught by its own past: comparators of spaced KD without a second network that learns.
 
 Taught in notebooks/05_spaced_kd.ipynb.
 """
@@ -17,7 +17,7 @@ from .online_kd import OnlineKD
 
 
 class PastSelf(OnlineKD):
-    """Teacher: an average of the student's weights, which takes a step at the end of each block; decay 0 copies."""
+    """Teacher: an average of the student's weights, stepped at the end of each block; decay 0 copies."""
 
     stackable = False
 
@@ -33,7 +33,7 @@ class PastSelf(OnlineKD):
 
     @torch.no_grad()
     def teach(self, x: Tensor, y: Tensor) -> None:
-        """Step of the average; the batch is not looked at."""
+        """Step the average; the batch is not used."""
         share = 1 - self.recipe.ema_decay
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), share)
         for own, new in zip(self.teacher.buffers(), self.student.buffers()):

@@ -20,20 +20,19 @@ from .losses import FEATURE, SOFT
 
 
 class SelfKD(Method):
-    """Teacher: cross-entropy of the deepest exit. Students: exits 1 to 3, each with
-    (1 - alpha) CE + alpha soft(T) [T^2] + beta feature, the deepest exit's outputs being their target.
+    """Teacher: cross-entropy of the deepest exit. Students: exits 1 to 3, taught by the deepest exit's outputs.
 
-    The trunk belongs to both, so a student's step moves the teacher too. What it moves is `recipe.self_update`:
+    Each student's loss is (1 - alpha) CE + alpha soft(T) [T^2] + beta feature. The trunk belongs to both, so a
+    student's step moves the teacher too. `recipe.self_update` decides the parts that it moves:
 
     - "alternate" (clean): trunk and shallow exits follow the shallow exits' losses; each batch makes one update of
       the teacher and one of the students, at every interval.
-    - "everything" (released, A3): the deepest exit's cross-entropy is in the student's step once more, so a spaced
-      run makes almost twice the updates of its baseline; the teacher's step runs the idle exits as well, which
-      moves their running statistics (A21).
+    - "everything" (released, A3): the student's step adds the deepest exit's cross-entropy, so a spaced run makes
+      almost twice its baseline's updates. The teacher's step runs the idle exits too, whose statistics move (A21).
     - "exits_only": the trunk is left alone; the deepest exit is then the plain baseline, bit for bit.
 
-    With `recipe.idle_exits` = "decay" the teacher's step moves the idle exits by weight decay and what is left of
-    their momentum, as the released program does on two GPUs or with a torch before 2.0 (A12).
+    With `recipe.idle_exits` = "decay" the teacher's step moves the idle exits by weight decay and remaining momentum,
+    as the released program does on two GPUs or with a torch before 2.0 (A12).
     """
 
     stackable = True
@@ -66,7 +65,7 @@ class SelfKD(Method):
 
     @torch.no_grad()
     def forward(self, x: Tensor, y: Tensor) -> None:
-        """See a batch without learning from it: the batch statistics move (released program)."""
+        """Run a batch without an update; its batch statistics move (released program)."""
         self.net.train()(x)
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -90,13 +89,15 @@ class SelfKD(Method):
                         for name, logits in self.named(teacher, *exits).items()}
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
-        """The deepest exit alone is the headline: it costs what the plain network costs. The ensemble, the mean of
-        all four exits' logits, is what the released program reports (A22)."""
+        """Return all exits' logits, and the ensemble, their mean, which the released program reports (A22).
+
+        The deepest exit alone is the headline: it costs as much as the plain network.
+        """
         return self.named(*self.net(x))
 
     @staticmethod
     def named(*outputs: Outputs) -> dict[str, Tensor]:
-        """Four exits' outputs, deepest first -> name -> logits [B, K]."""
+        """Name four exits' outputs, deepest first: name -> logits [B, K]."""
         logits = [out.logits.detach() for out in outputs]
         return {"student": logits[0], "ensemble": torch.stack(logits).mean(dim=0),
                 "exit3": logits[1], "exit2": logits[2], "exit1": logits[3]}

@@ -1,1 +1,1 @@
-"""Networks, and how they are scored."""
+"""Networks and their scores."""

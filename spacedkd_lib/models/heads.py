@@ -1,4 +1,4 @@
-"""What is attached to a ResNet: projectors, coders of maps, heads of lower grades."""
+"""Attachments of a ResNet: projectors, coders of maps, heads of lower grades."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .resnet import Separable, conv
 
 
 def projector(student_features: int, teacher_features: int) -> nn.Sequential:
-    """Maps student features [B, Ds] to the teacher's [B, Dt]; read by the feature loss only (released program)."""
+    """Map student features [B, Ds] to the teacher's [B, Dt]; only the feature loss reads them (released program)."""
     hidden = (student_features + teacher_features) // 2
     return nn.Sequential(nn.Linear(student_features, hidden), nn.ReLU(), nn.Linear(hidden, teacher_features))
 
 
 class Coder(nn.Sequential):
-    """Three 3x3 convolutions that keep the size of a map: [B, Ci, H, W] -> [B, Co, H, W] (released IE-KD program).
+    """Three 3x3 convolutions that keep a map's size: [B, Ci, H, W] -> [B, Co, H, W] (released IE-KD program).
 
-    It is the paraphraser's encoder and decoder, a factor transfer's translator, and each half's encoder in IE-KD.
+    It serves as the paraphraser's encoder and decoder, as a factor transfer's translator, and as each half's encoder.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -29,7 +29,7 @@ class Coder(nn.Sequential):
 
 
 class Paraphraser(nn.Module):
-    """An auto-encoder of a teacher's last map; what it encodes is the factor (Kim et al. 2018).
+    """An auto-encoder of a teacher's last map; its code is the factor (Kim et al. 2018).
 
     >>> import torch
     >>> Paraphraser(64, 32)(torch.zeros(2, 64, 8, 8)).shape
@@ -56,7 +56,9 @@ class Pool(Separable):
 
 
 def reference_head(inputs: int, outputs: int, classes: int, points: int) -> nn.Sequential:
-    """The head of a student that has not all its stages yet ("teaching reference"; released ED program): a 1x1
-    convolution to the channels of the last stage, pooling to `points` x `points`, a linear layer."""
+    """Make the head of a student without all its stages ("teaching reference"; released ED program).
+
+    A 1x1 convolution to the last stage's channels, pooling to `points` x `points`, a linear layer.
+    """
     return nn.Sequential(conv(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.Identity(),
                          Pool(points), nn.Flatten(), nn.Linear(outputs * points**2, classes))

@@ -16,19 +16,19 @@ class Outputs(NamedTuple):
     distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
     def detach(self) -> Outputs:
-        """The same without gradients."""
+        """Return the same outputs without gradients."""
         return Outputs(*(value if value is None else value.detach() for value in self))
 
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
-    """Logits [B, K] of what a network returned; of several exits the deepest one's."""
+    """Return the logits [B, K] of a network's output; of several exits the deepest one's."""
     if isinstance(outputs, Tensor):
         return outputs
     return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
 
 
 def exact(x: Tensor) -> Tensor:
-    """In single precision at least: losses are not for bfloat16, whatever the layers compute in."""
+    """Convert to single precision at least: losses are not for bfloat16, whatever precision the layers use."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -39,7 +39,7 @@ def outputs_of(head: nn.Module, features: Tensor, last_map: Tensor | None = None
 class PartBatchNorm(nn.BatchNorm2d):
     """Batch norm of a batch in parts, each by its own statistics; the running ones are the first part's.
 
-    It is what DataParallel makes of a batch on several GPUs (released programs, A12), here on one device.
+    DataParallel does so on several GPUs (released programs, A12); this is on one device.
     """
 
     parts = 1
@@ -53,14 +53,14 @@ class PartBatchNorm(nn.BatchNorm2d):
 
 
 def split_batch_norm(net: nn.Module, parts: int) -> None:
-    """Make every batch norm of a network a `PartBatchNorm`; of one part, leave all as it is."""
+    """Make every batch norm of a network a `PartBatchNorm`; for one part, leave all as it is."""
     for layer in net.modules():
         if parts > 1 and isinstance(layer, nn.BatchNorm2d):
             layer.__class__, layer.parts = PartBatchNorm, parts
 
 
 class Dropout(nn.Module):
-    """Dropout whose rate is set from outside, update by update; it has neither parameters nor buffers.
+    """Dropout with a rate set from outside at each update; it has neither parameters nor buffers.
 
     random: each call draws a share U(0, 1) of the rate (B3). always: in eval mode too (B1).
     """
@@ -77,13 +77,12 @@ class Dropout(nn.Module):
 
 
 def dropouts(net: nn.Module) -> list[Dropout]:
-    """The places of a network where it may drop something."""
+    """List the dropout layers of a network."""
     return [module for module in net.modules() if isinstance(module, Dropout)]
 
 
 def initialise(net: nn.Module, init: str) -> nn.Module:
-    """"torch" keeps PyTorch's defaults (released online program); "kaiming" redraws every convolution with
-    kaiming-normal, fan-out (released self-KD program)."""
+    """Keep torch's weights (released online program), or redraw convolutions, kaiming-normal fan-out (self-KD)."""
     if init == "kaiming":
         for module in net.modules():
             if isinstance(module, nn.Conv2d):
@@ -92,18 +91,20 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
 
 
 def in_mode(net: nn.Module, training: bool = True) -> nn.Module:
-    """`net.train(training)` where any layer is in the other mode: to set it costs more than to look."""
+    """Call `net.train(training)` only if a layer is in the other mode: setting costs more than looking."""
     return net if all(layer.training == training for layer in net.modules()) else net.train(training)
 
 
 def parameters(net: nn.Module) -> int:
-    """Trainable parameters."""
+    """Count the trainable parameters."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
-    """Multiply-accumulates of one image through `forward` (the network's own unless given): convolutions, linear layers
-    and attention, `size` pixels high and wide."""
+    """Count one image's multiply-accumulates in convolutions, linear layers and attention; it is `size` pixels square.
+
+    forward: the pass to count; the network's own unless given.
+    """
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())

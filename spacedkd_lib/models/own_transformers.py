@@ -1,4 +1,4 @@
-"""PVT-Tiny and T2T-ViT-7, which timm lacks; layer by layer as in the released programs."""
+"""PVT-Tiny and T2T-ViT-7, which timm lacks, layer by layer as in the released programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .layers import exact
 
 
 class DropPath(nn.Module):
-    """Drops what a residual branch adds, image by image, with probability `rate`; others grow by 1 / (1 - rate)."""
+    """Stochastic depth: each image drops a residual branch with probability `rate`; others grow by 1 / (1 - rate)."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -26,8 +26,10 @@ class DropPath(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of tokens [B, N, D]. With a `reduction` r keys and values come from a square map that
-    a convolution has made r times smaller in height and width (PVT)."""
+    """Multi-head self-attention of tokens [B, N, D]; a convolution may shrink the map of keys and values (PVT).
+
+    reduction: how many times smaller in height and width.
+    """
 
     def __init__(self, dim: int, heads: int, bias: bool, reduction: int, eps: float):
         super().__init__()
@@ -45,13 +47,13 @@ class Attention(nn.Module):
 
 
 def _map(tokens: Tensor) -> Tensor:
-    """Tokens [B, N, D] of a square image -> [B, D, H, W]."""
+    """Convert tokens [B, N, D] of a square image to a map [B, D, H, W]."""
     side = math.isqrt(tokens.shape[1])
     return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """A map [B, D, H, W] -> tokens [B, N, D]."""
+    """Convert a map [B, D, H, W] to tokens [B, N, D]."""
     return x.flatten(2).transpose(1, 2)
 
 
@@ -60,7 +62,7 @@ def _mlp(dim: int, hidden: int) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then a perceptron, each added to what it was given."""
+    """Pre-norm transformer block: attention, then a perceptron, each with a residual connection."""
 
     def __init__(self, dim: int, heads: int, ratio: int, drop_path: float, bias: bool = True, reduction: int = 1,
                  eps: float = 1e-6):
@@ -75,7 +77,7 @@ class Block(nn.Module):
 
 
 class TokenNet(nn.Module):
-    """What our two networks share with timm's: tokens [B, 1 + N, D], of which the head reads the first."""
+    """Interface of timm's transformers for our two networks: tokens [B, 1 + N, D]; the head reads the first."""
 
     head: nn.Linear
 
@@ -87,7 +89,7 @@ class TokenNet(nn.Module):
 
 
 def _draw(net: nn.Module) -> None:
-    """Linear layers, class tokens and learned positions: normal, deviation 0.02, cut off at +-2 (released)."""
+    """Draw linear layers, class tokens and learned positions: normal, deviation 0.02, cut off at +-2 (released)."""
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -99,8 +101,7 @@ def _draw(net: nn.Module) -> None:
 
 
 class PyramidStage(nn.Module):
-    """Patches of a map, learned positions, blocks: [B, C, H, W] -> tokens [B, N, D]; the last stage has a class token
-    before them."""
+    """Patches, learned positions, blocks: [B, C, H, W] -> tokens [B, N, D]; the last stage puts a class token first."""
 
     def __init__(self, inputs: int, dim: int, patch: int, side: int, last: bool, blocks: list[Block]):
         super().__init__()
@@ -142,8 +143,10 @@ class PVTTiny(TokenNet):
 
 
 class Performer(nn.Module):
-    """One-head attention in linear time by random features of the softmax kernel (Choromanski et al. 2021), then a
-    perceptron: tokens [B, N, Di] -> [B, N, D]. The residual is on the value's path, because Di is not D."""
+    """One-head attention in linear time by random features of the softmax kernel, then a perceptron.
+
+    Tokens [B, N, Di] -> [B, N, D] (Choromanski et al. 2021). The residual is on the value's path, because Di is not D.
+    """
 
     def __init__(self, inputs: int, dim: int = 64, features: int = 32):
         super().__init__()
@@ -152,8 +155,10 @@ class Performer(nn.Module):
         self.register_buffer("directions", nn.init.orthogonal_(torch.empty(features, dim)) * features**0.5)  # fixed
 
     def kernel(self, x: Tensor) -> Tensor:
-        """Positive random features [B, N, M] of tokens [B, N, D], in single precision for the exponentials. Their
-        products estimate exp(q . k) if directions are as long as normal vectors, sqrt(D); released: sqrt(M)."""
+        """Compute positive random features [B, N, M] of tokens [B, N, D], in single precision for the exponentials.
+
+        Products estimate exp(q . k) if directions are as long as normal vectors, sqrt(D); released: sqrt(M).
+        """
         with torch.autocast(x.device.type, enabled=False):
             x = exact(x)
             directions = self.directions.to(x.dtype)
@@ -170,7 +175,7 @@ class Performer(nn.Module):
 
 
 def sinusoids(count: int, dim: int) -> Tensor:
-    """Fixed positions [1, N, D] of Vaswani et al. (2017): sines in even columns, cosines in odd ones.
+    """Compute the fixed positions [1, N, D] of Vaswani et al. (2017): sines in even columns, cosines in odd ones.
 
     >>> sinusoids(2, 2)[0, 1]
     tensor([0.8415, 0.5403])
@@ -181,8 +186,10 @@ def sinusoids(count: int, dim: int) -> Tensor:
 
 
 class T2TViT7(TokenNet):
-    """T2T-ViT-7 (Yuan et al., ICCV 2021): overlapping windows become tokens in three steps, with a performer between
-    two of them, then seven blocks. Positions are fixed sinusoids, not learned."""
+    """T2T-ViT-7 (Yuan et al., ICCV 2021): three steps make tokens of overlapping windows, then seven blocks follow.
+
+    A performer stands between consecutive steps. Positions are fixed sinusoids, not learned.
+    """
 
     multiple = 16
 

@@ -1,7 +1,7 @@
-"""Networks for small images: CIFAR ResNets, the multi-exit ResNet of self KD, and the student's projector.
+"""Networks for small images: CIFAR ResNets, and the multi-exit ResNet of self KD.
 
-Every network is called as ``net(x)`` with images x [B, C, H, W] and returns `Outputs`: logits [B, K] before the
-softmax and features [B, D] after pooling. The multi-exit network returns one `Outputs` an exit, deepest first.
+A call ``net(x)`` takes images x [B, C, H, W] and returns `Outputs`: logits [B, K] before the softmax and features
+[B, D] after pooling. The multi-exit network returns one `Outputs` an exit, deepest first.
 
 Two families: `resnet10/18/34/50/101` with four stages (the released programs; `resnet10` is ours, one block a
 stage) and the small `resnet8/14/20/32/56/110` with three (He et al. 2016, section 4.2). Neither has a max-pool.
@@ -23,10 +23,10 @@ from .layers import Dropout, Outputs, outputs_of
 
 
 class NarrowShortcut(nn.Conv2d):
-    """A 1x1 convolution with a stride, computed as one without on every stride-th pixel: the same sums.
+    """A strided 1x1 convolution, computed without stride on every stride-th pixel: the same sums.
 
-    For fewer input channels than a vector register holds, oneDNN's own strided kernel writes past its workspace in the
-    backward pass (its issue 6035; torch 2.15 and earlier on CPUs): wrong gradients, or a crash.
+    With fewer input channels than a vector register holds, the backward pass of oneDNN's strided kernel writes past its
+    workspace (its issue 6035; torch 2.15 and earlier on CPUs): wrong gradients, or a crash.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ assert set(ARCHITECTURES) == set(RESNETS)
 
 
 class Trunk(nn.Module):
-    """Stem and stages: x [B, C, H, W] -> one map a stage, each later one half as large and twice as wide."""
+    """Stem and stages: x [B, C, H, W] -> one map a stage, each half as large and twice as wide as the one before."""
 
     def __init__(self, name: str, channels: int, width: int, pad_shortcut: bool):
         super().__init__()
@@ -124,11 +124,10 @@ class ResNet(nn.Module):
         classes: K.
         channels: of the images, 1 or 3.
         width: channels of the first stage; 0 = the architecture's own.
-        pad_shortcut: parameter-free shortcuts (option A) in place of 1x1 convolutions (option B, the default of
-            the released programs).
+        pad_shortcut: parameter-free shortcuts (option A) in place of 1x1 convolutions (option B, released default).
 
     Raises:
-        InputError: a name that does not exist.
+        InputError: an unknown name.
 
     >>> ResNet("resnet8", classes=10, width=4)(torch.zeros(2, 3, 32, 32)).features.shape
     torch.Size([2, 16])
@@ -146,10 +145,10 @@ class ResNet(nn.Module):
 
 
 class Separable(nn.Module):
-    """A linear operation on the rows and on the columns of a map [B, C, H, W], such as to enlarge it or to pool it.
+    """A linear operation on the rows and on the columns of a map [B, C, H, W], such as enlarging or pooling.
 
-    On the CPU it is torch's own. On a GPU that one's backward pass is not deterministic, or sorts indices for it. So
-    there it is a product with a matrix of each side, which the operation itself makes of unit vectors, once a length.
+    On the CPU it is torch's own. On a GPU torch's backward pass is not deterministic, or sorts indices; so there it is
+    a product with one matrix a side, made by applying the operation to unit vectors, once a length.
 
     Args:
         operation: (x, (rows, columns)) -> x of so many rows and columns.
@@ -163,7 +162,7 @@ class Separable(nn.Module):
         return self.operation(x, size) if x.device.type == "cpu" else self.by_matrices(x, size)
 
     def by_matrices(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """The same as products, in the memory format channels_last and, under autocast too, in the type of x."""
+        """Compute the operation as matrix products, in channels_last and, under autocast too, in the type of x."""
         rows, columns = (self._matrix(*lengths, x.device).to(x.dtype) for lengths in zip(x.shape[2:], size))
         channels = x.shape[1]
         with torch.autocast(x.device.type, enabled=False):
@@ -171,7 +170,7 @@ class Separable(nn.Module):
             return (columns @ x.unflatten(2, (-1, channels))).permute(0, 3, 1, 2)
 
     def _matrix(self, before: int, after: int, device: torch.device) -> Tensor:
-        """[after, before], in double precision."""
+        """Return the operation's matrix [after, before], in double precision."""
         name = f"from_{before}_to_{after}"
         if name in self._buffers:
             return self._buffers[name]
@@ -196,7 +195,7 @@ class SepConv(nn.Sequential):
 class MultiExitResNet(nn.Module):
     """A four-stage ResNet with an exit after each stage ("Be your own teacher", Zhang et al. 2019).
 
-    Exits 1 to 3 see their stage through an attention gate, then shrink it to the deepest stage's shape with
+    Exits 1 to 3 pass their stage's map through an attention gate, then shrink it to the deepest stage's shape with
     `SepConv`s. The next stage receives the map without the gate.
 
     Args:
@@ -226,15 +225,14 @@ class MultiExitResNet(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(deepest, classes) for _ in range(4))  # shallowest first
 
     def gate(self, exit: int, x: Tensor) -> Tensor:
-        """The attention map of exit 0, 1 or 2 (shallowest first), in (0, 1), shaped like its stage's map."""
+        """Compute the attention map of exit 0, 1 or 2 (shallowest first), in (0, 1), shaped like its stage's map."""
         logit = self.gates[exit](x)
         if self.rectified:
             logit = F.relu(logit)
         return torch.sigmoid(self.enlarge(logit, x.shape[2:]))
 
     def forward(self, x: Tensor, frozen_trunk: bool = False) -> tuple[Outputs, ...]:
-        """With `frozen_trunk` the trunk and the deepest head work in eval mode and without gradients: only the
-        shallow exits can learn from what follows."""
+        """Return all exits' outputs; `frozen_trunk` runs trunk and deepest head in eval mode without gradients."""
         if frozen_trunk:
             self.trunk.eval()
         maps, gradients = [], torch.is_grad_enabled() and not frozen_trunk
@@ -249,6 +247,6 @@ class MultiExitResNet(nn.Module):
         return tuple(outputs_of(head, f) for head, f in zip(self.heads, features))[::-1]
 
     def deepest(self, x: Tensor) -> Outputs:
-        """The trunk and its own head alone: what is left after training, with the cost of the plain ResNet."""
+        """Run the trunk and its own head alone: the network after training, with the cost of the plain ResNet."""
         features = self.trunk(x)[-1].mean(dim=(2, 3))
         return outputs_of(self.heads[3], features)

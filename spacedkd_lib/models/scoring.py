@@ -1,4 +1,4 @@
-"""What a network has learned: accuracy, negative log-likelihood and calibration. The network is left as found."""
+"""Scores of a network: accuracy, negative log-likelihood, calibration. The network's modes are left as found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode and without gradients; afterwards each module is in the mode it was in."""
+    """Hold a network in eval mode, without gradients; afterwards restore each module's mode."""
     modes = [(module, module.training) for module in net.modules()]
     try:
         with torch.no_grad():
@@ -23,7 +23,7 @@ def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
-    """Accuracy in percent, mean NLL in nats, and expected calibration error in percent.
+    """Compute accuracy in percent, mean NLL in nats, and expected calibration error in percent.
 
     Args:
         logits: [N, K].
@@ -37,14 +37,14 @@ def scores(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
 
 
 def _scores(answers: list[tuple[Tensor, Tensor]], bins: int = 15) -> list[dict[str, float]]:
-    """`scores` of several logits and labels. Their numbers are read together, since a GPU waits for each reading."""
+    """Compute `scores` of several logits and labels; one reading for all, since a GPU waits for each."""
     sums = torch.stack([_sums(logits, labels, bins) for logits, labels in answers])
     return [{"accuracy": 100 * correct, "nll": nll, "ece": 100 * gap / len(labels)}
             for (correct, nll, gap), (_, labels) in zip(sums.tolist(), answers)]
 
 
 def _sums(logits: Tensor, labels: Tensor, bins: int) -> Tensor:
-    """[3]: share of hits, mean NLL, and by how many pictures the bins' confidences are off."""
+    """Return [3]: share of hits, mean NLL, and the summed gap of the bins' confidences, in pictures."""
     confidence = F.softmax(logits, dim=1).amax(dim=1)
     correct = (logits.argmax(dim=1) == labels).to(confidence.dtype)
     which = (confidence * bins).long().clamp(max=bins - 1)
@@ -53,8 +53,9 @@ def _sums(logits: Tensor, labels: Tensor, bins: int) -> Tensor:
 
 
 def named_scores(split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
-    """Scores of several networks or exits on one set: all of the student's, without a prefix; of the others the
-    accuracy; and how often the student answers as its teacher, in percent.
+    """Score several networks or exits on one set: the student's scores without a prefix, the others' accuracy.
+
+    With a teacher the agreement of student and teacher is added, in percent.
 
     >>> alike = torch.eye(2)
     >>> named_scores("test", {"student": alike, "teacher": alike}, torch.arange(2))["test_teacher_agreement"]

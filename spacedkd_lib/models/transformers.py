@@ -1,7 +1,7 @@
-"""Vision transformers as networks: any of timm's, and two that timm has not, called like those of `models`.
+"""Vision transformers: any of timm's, and two that timm lacks, called like the networks of resnet.py.
 
-`Vision(...)(x)` takes images x [B, C, H, W] and returns `models.Outputs`: logits [B, K], features [B, D] that the head
-reads, the last map [B, C, H, W] where a network has one, and the logits of a distillation token's head.
+`Vision(...)(x)` takes images x [B, C, H, W] and returns `Outputs`: logits [B, K], features [B, D] that the head reads,
+the last map [B, C, H, W] where a network has one, and the logits of a distillation token's head.
 
 B images of a batch, C channels, H rows, W columns, K classes, N tokens, D embedding dimension. No weights are
 downloaded. Taught in notebooks/12_vision_transformers.ipynb.
@@ -33,23 +33,22 @@ class Vision(nn.Module):
         name: "timm/" and a name of timm, "pvt_tiny" or "t2t_vit_7".
         classes: K.
         channels: of the images, 1 or 3.
-        size: pixels of the data's images, in height and in width.
+        size: height and width of the data's images, pixels.
         image_size: pixels that the network sees; 0 = `size`. Other images are resized, bilinearly, antialiased where
             they shrink. The released programs enlarge all images to 224.
         patch_size, width, depth, heads: a patch's side in pixels, embedding dimension, blocks, attention heads; 0 =
             the architecture's own.
-        drop_path: probability of dropping the last block's branches; those before have linearly less (paper's networks:
-            0.1; 0 unless given, ours).
+        drop_path: probability of dropping the last block's branches, linearly less for earlier ones (default 0, ours;
+            the paper's networks: 0.1).
         head_init: "timm", as timm draws a network; "zero": heads of zeros and tokens of deviation 0.02 (released).
         dist_token: a second token whose head learns from the teacher: the distilled twin of a DeiT or PiT. A distilled
             name without it is timm's own: the logits are the mean of both heads, in training too.
 
     Returns (forward): `Outputs`. In train mode with a distillation token, `logits` is the class head's and `distilled`
-    the token's; in eval mode `logits` is the mean of both (released). Features of a network with two
-    tokens are the mean of the two.
+    the token's; in eval mode `logits` is the mean of both (released). With two tokens, features are their mean.
 
     Raises:
-        InputError: when the network is made; what cannot be built, and how to mend it.
+        InputError: a network that cannot be built, with the way to mend it.
 
     >>> Vision("timm/deit_tiny_patch16_224", 62, 1, 16, patch_size=4, width=48, depth=4, heads=3).feature_size
     48
@@ -76,7 +75,7 @@ class Vision(nn.Module):
         self.feature_size = self._tried(name, channels)
 
     def _tried(self, name: str, channels: int) -> int:
-        """D, from one image of zeros in eval mode: it draws nothing, and what an image's size forbids is known now."""
+        """Return D from one image of zeros in eval mode, which draws nothing; a forbidden image size shows now."""
         try:
             with torch.no_grad():
                 return self.eval()(torch.zeros(1, channels, self.image_size, self.image_size)).features.shape[1]
@@ -98,25 +97,24 @@ class Vision(nn.Module):
         return (cls, dist) if self.training else (combine_heads(cls, dist), None)
 
     def _is_map(self, last: Tensor) -> bool:
-        """Whether features are [B, C, H, W]; some networks of timm's return [B, H, W, C]."""
+        """Return whether features are [B, C, H, W]; some networks of timm's return [B, H, W, C]."""
         return isinstance(last, Tensor) and last.dim() == 4 and last.shape[1] == self.net.num_features
 
 
 def combine_heads(cls: Tensor, dist: Tensor | None) -> Tensor:
-    """The mean of two heads' logits (released transformer programs); without a second head those of the first."""
+    """Average two heads' logits (released transformer programs); without a second head return the first's."""
     return cls if dist is None else (cls + dist) / 2
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """Images [B, C, H, W] of `size` pixels, bilinearly; antialiased where they shrink, as torchvision does. Those that
-    have the size pass untouched."""
+    """Resize images [B, C, H, W] to `size` pixels if they differ: bilinear, antialiased to shrink as in torchvision."""
     if x.shape[-2:] == (size, size):
         return x
     return F.interpolate(x, (size, size), mode="bilinear", antialias=max(x.shape[-2:]) > size)
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is left out of weight decay: vectors, biases, tokens and positions (released).
+    """Return whether weight decay spares a parameter: vectors, biases, tokens and positions (released).
 
     >>> no_decay("net.blocks.0.norm1.weight", torch.ones(8)), no_decay("net.head.weight", torch.ones(8, 8))
     (True, False)
@@ -126,7 +124,7 @@ def no_decay(name: str, parameter: Tensor) -> bool:
 
 
 def _zero_heads(net: nn.Module) -> None:
-    """The released start: every class as likely as another, and a class token that is not almost zero (timm: 1e-6)."""
+    """Set the released start: all classes equally likely, and a class token not almost zero (timm: 1e-6)."""
     for name, parameter in net.named_parameters():
         if name.endswith(("cls_token", "dist_token")):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -157,7 +155,7 @@ def _from_timm(name: str, classes: int, channels: int, image_size: int, drop_pat
 
 
 def _silence(net: nn.Module, drop_path: float) -> None:
-    """Some of timm's networks drop by default, which no recipe says: not here."""
+    """Turn off the dropout that some of timm's networks have by default, which no recipe asks for."""
     for module in net.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -168,7 +166,7 @@ def _silence(net: nn.Module, drop_path: float) -> None:
 
 
 def _created(name: str, image_size: int, arguments: dict) -> nn.Module:
-    """timm's network; of those that take any image without being told its size, one that is not told."""
+    """Create timm's network; if its constructor refuses an image size, create it without one."""
     import timm
     for told in (dict(img_size=image_size), {}):
         try:
@@ -195,7 +193,7 @@ def _unbuildable(name: str, image_size: int, error: Exception) -> InputError:
 
 
 def _known(name: str) -> str:
-    """A name that timm has. Others, such as addresses of weights, go no further."""
+    """Return a name that timm has; refuse others, such as addresses of weights."""
     import timm
     network, tagged, _ = name.partition(".")
     if timm.is_model(network) and tagged:
@@ -209,7 +207,7 @@ def _known(name: str) -> str:
 
 
 def _twin(name: str) -> str:
-    """The same network with a distillation token."""
+    """Return the name of the same network with a distillation token."""
     import timm
     twins = {twin.replace("_distilled", ""): twin for twin in timm.list_models(["deit_*distilled*", "pit_*distilled*"])}
     if name in twins.values():
@@ -225,7 +223,7 @@ def _no_token(name: str, twins) -> InputError:
 
 
 def _convit_width(name: str, given: dict) -> dict:
-    """ConViT's `embed_dim` is one head's: the width is that times the heads."""
+    """Divide ConViT's width by its heads, because its `embed_dim` is one head's."""
     heads = CONVIT_HEADS.get(name)
     if not heads or "embed_dim" not in given:
         return given
@@ -242,14 +240,14 @@ def _check_heads(given: dict) -> None:
 
 
 def _check_taken(name: str, net: nn.Module, given: dict) -> None:
-    """Some constructors of timm's swallow arguments that they do not know."""
+    """Refuse arguments that a constructor of timm's would swallow without using them."""
     taken = {key for cls in type(net).__mro__ for key in inspect.signature(cls.__init__).parameters}
     for key in given.keys() - taken:
         raise _takes_none(f"timm/{name}", key)
 
 
 def _check_divides(name: str, image_size: int, patch: int, stride: int = 0) -> None:
-    """stride: pixels from one patch to the next; 0: patches that do not overlap."""
+    """Refuse images that do not divide into patches; stride: pixels between patches, 0 if they do not overlap."""
     stride = stride or patch
     if image_size < patch or (image_size - patch) % stride:
         fits = patch + max(-(-(image_size - patch) // stride), 0) * stride

@@ -1,4 +1,4 @@
-"""A run described: `Recipe`, functions that derive one from another, the registry of deviations. No torch here."""
+"""Recipes, derivations of one recipe from another, and the registry of deviations. No torch here."""
 
 from .derive import (
     baseline, behind, education, ema, forward_passes, grade_lengths, ie_kd, mutual, offline, offline_kd, one_network,

@@ -1,4 +1,4 @@
-"""What a recipe must fulfil; each refusal says what was given, what is allowed, and how to mend it."""
+"""Checks of a recipe; each refusal names the value given, the values allowed, and the way to mend it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ _BESIDE = {
 
 
 def check(r: Recipe) -> None:
-    """Raises:
-        InputError: a recipe that cannot be run, or holds what nothing reads.
-    """
+    """Raise InputError for a recipe that cannot be run, or sets a field that nothing reads."""
     for f in dataclasses.fields(r):
         _check_field(f, getattr(r, f.name))
     check_model(r.model)
@@ -40,9 +38,7 @@ def check(r: Recipe) -> None:
 
 
 def refuse_unless(holds: object, sentence: str) -> None:
-    """Raises:
-        InputError: it does not hold.
-    """
+    """Raise InputError with this sentence unless the condition holds."""
     if not holds:
         raise InputError(sentence)
 
@@ -59,7 +55,7 @@ def _check_field(f: dataclasses.Field, value) -> None:
 
 
 def _check_owners(r: Recipe) -> None:
-    """A field belongs to the methods that read it."""
+    """Refuse fields of other methods, and fields that another field's value leaves unread."""
     for name, only in foreign(r.method).items():
         given, owners = getattr(r, name), Recipe.__dataclass_fields__[name].metadata["of"]
         refuse_unless(given == only, f"{name} = {given!r} belongs to {', '.join(owners)} and the method is {r.method}: "

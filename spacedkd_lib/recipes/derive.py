@@ -1,4 +1,4 @@
-"""Functions that derive one recipe from another; each says what it changes. No torch here."""
+"""Derivations of one recipe from another; each docstring names the change. No torch here."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from .recipe import DEIT, Recipe, defaults, foreign, is_transformer
 
 
 def _method(recipe: Recipe, method: str, **changes) -> Recipe:
-    """The same run by another method; what only the others read is reset."""
+    """Switch a run to another method; reset the fields that only other methods read."""
     return replace(recipe, **foreign(method) | dict(method=method) | changes)
 
 
 def baseline(recipe: Recipe, **changes) -> Recipe:
-    """The same network, data and order trained on labels alone."""
+    """Train the same network on the same data and order from labels alone."""
     return _method(recipe, "baseline", **dict(map_loss="none") | changes)
 
 
 def online_kd(recipe: Recipe, **changes) -> Recipe:
-    """A second network teaches while both are trained; `interval` = 0 unless given. Of a transformer that had no soft
-    loss it gets half the weight, at T = 1, and features none (released transformer programs)."""
+    """Train a second network beside the student as its teacher; `interval` = 0 unless given.
+
+    A transformer without a soft loss gets one of weight 1/2 at T = 1, no feature loss (released transformer programs).
+    """
     return _method(recipe, "online_kd", **_of_transformers(recipe) | changes)
 
 
 def offline_kd(recipe: Recipe, **changes) -> Recipe:
-    """The teacher is trained to its end first: the schedule's other end, one interval as long as the run."""
+    """Train the teacher to its end first: one interval as long as the run."""
     return _method(recipe, "offline_kd", **_of_transformers(recipe) | dict(interval=float(recipe.epochs)) | changes)
 
 
@@ -36,63 +38,64 @@ def _of_transformers(recipe: Recipe) -> dict:
 
 
 def self_kd(recipe: Recipe, **changes) -> Recipe:
-    """The deepest exit of a multi-exit network teaches its three shallow exits."""
+    """Let the deepest exit of a multi-exit network teach its three shallow exits."""
     return _method(recipe, "self_kd", **changes)
 
 
 def ie_kd(recipe: Recipe, **changes) -> Recipe:
-    """Inheritance and exploration (Huang et al., CVPR 2021): a teacher's factor attracts one half of the student's
-    last map and repels the other, besides the labels. The teacher is online, and its paraphraser learns beside it;
-    `offline()` trains both first."""
+    """Switch to inheritance and exploration (IE-KD; Huang et al., CVPR 2021), besides the labels.
+
+    An online teacher's factor attracts one half of the student's last map and repels the other. Its paraphraser learns
+    beside it; `offline()` trains both first.
+    """
     return _method(recipe, "ie_kd", **dict(map_loss="factor", alpha=0.0, beta=0.0) | changes)
 
 
 def mutual(recipe: Recipe, **changes) -> Recipe:
-    """Deep mutual learning (Zhang et al. 2018) of two networks. The one of `teacher_model` leads. Of a recipe of IE-KD
-    it makes IE-DML: each network's factor speaks to the other."""
+    """Switch to deep mutual learning (Zhang et al. 2018), IE-KD to IE-DML; the network of `teacher_model` leads."""
     return _method(recipe, "mutual", **changes)
 
 
 def education(recipe: Recipe, schools: tuple, **changes) -> Recipe:
-    """Education Distillation: a teacher a group of classes, and a student that grows from group to group. Temperature 4
-    and weight 0.7 of the soft loss are the released program's."""
+    """Switch to Education Distillation, one teacher a group of classes; T = 4, alpha = 0.7 (released) unless given."""
     return _method(recipe, "education", **dict(schools=schools, alpha=0.7, temperature=4.0) | changes)
 
 
 def ema(recipe: Recipe, **changes) -> Recipe:
-    """The student is the exponential average of a network that is trained on labels: after each update, or, spaced,
-    once an interval."""
+    """Make the student an exponential average of a network trained on labels, updated each step or once an interval."""
     return _method(recipe, "ema", **changes)
 
 
 def past_self(recipe: Recipe, interval: float = 0.0, decay: float = 0.0, **changes) -> Recipe:
-    """The student's own past teaches it: after each interval (0: each update) its weights join an average of the given
-    decay (0: a copy). Interval 1 is near PS-KD (Kim et al. 2021), 0 near DLB (Shen et al. 2022), and 0 with a decay a
-    mean teacher (Tarvainen and Valpola 2017)."""
+    """Teach the student by an average of its past weights after each interval (0: each update); decay 0 copies.
+
+    Near PS-KD (Kim et al. 2021) at interval 1 and DLB (Shen et al. 2022) at 0; mean teacher (Tarvainen and Valpola
+    2017) at 0 with a decay.
+    """
     return _method(recipe, "past_self", **dict(interval=interval, ema_decay=decay) | changes)
 
 
 def spaced(recipe: Recipe, interval: float, **changes) -> Recipe:
-    """The same distillation with the teacher `interval` epochs ahead."""
+    """Set the teacher `interval` epochs ahead; keep the rest of the distillation."""
     return replace(recipe, interval=interval, **changes)
 
 
 def behind(recipe: Recipe, interval: float, **changes) -> Recipe:
-    """Online KD with the teacher `interval` epochs behind the student, which learns from labels alone until the teacher
-    has learnt a block."""
+    """Set online KD's teacher `interval` epochs behind; until its first block the student learns from labels alone."""
     start = max(interval, changes.pop("distil_start", recipe.distil_start))
     return replace(recipe, interval=-interval, distil_start=start, **changes)
 
 
 def offline(recipe: Recipe, **changes) -> Recipe:
-    """The same with teachers that are trained to their end first: one interval as long as the run."""
+    """Train the teachers to their end first: one interval as long as the run."""
     return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
 
 
 def transformer(recipe: Recipe, **changes) -> Recipe:
-    """The released transformer programs' training, which is the same in all their configurations: AdamW, warm-up and
-    cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs. Their deviations are in `preset(recipe,
-    "released")`."""
+    """Set the training of all released transformer configurations; `preset(recipe, "released")` sets their deviations.
+
+    AdamW, warm-up and cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs.
+    """
     own = recipe.model if is_transformer(recipe.model) else "timm/deit_tiny_patch16_224"
     model = changes.get("model", own)
     return replace(recipe, **dict(
@@ -102,8 +105,10 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
 
 
 def short_form(recipe: Recipe) -> Recipe:
-    """The recipe of two short epochs whose updates cost the same. Neither seed, length nor rate changes that, and of
-    the interval only whether there is one. What is valid, or acts, only at a recipe's own length goes with them."""
+    """Return a recipe of two short epochs with the same cost of an update; settings tied to its own length are reset.
+
+    The cost ignores seed, length and rate; of the interval only its presence counts.
+    """
     own = dict(growth="none", grade_epochs=(), ramp_epochs=0.0, distil_start=float(recipe.interval < 0),
                interval=float((recipe.interval > 0) - (recipe.interval < 0)),
                zero_target="post_update" if recipe.interval else recipe.zero_target)
@@ -114,18 +119,17 @@ def short_form(recipe: Recipe) -> Recipe:
 
 
 def one_step_a_block(recipe: Recipe) -> bool:
-    """Whether its student makes one step at the end of a block, and not one a batch."""
+    """Return whether the student makes one step at the end of each block, not one a batch."""
     return recipe.method == "ema"
 
 
 def one_network(recipe: Recipe) -> bool:
-    """Whether teacher and student are one network, which makes both kinds of update."""
+    """Return whether teacher and student are one network, which makes both kinds of update."""
     return recipe.method == "self_kd"
 
 
 def forward_passes(recipe: Recipe, together: Sequence[Recipe]) -> int:
-    """What a batch costs its student, up to a factor: an update is three passes, to ask a teacher one. The teacher
-    that a sweep shares costs nothing more."""
+    """Return a student's relative cost of a batch: an update 3 passes, a teacher's output 1, a shared teacher 0."""
     if recipe == teacher_of(recipe) and len(together) > 1:
         return 0
     return {"baseline": 3, "self_kd": 9, "mutual": 8, "ema": 1}.get(recipe.method, 4)
@@ -151,9 +155,10 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
 
 
 def teacher_shape(recipe: Recipe) -> dict:
-    """The fields of a teacher's network. What is not given is the student's; but another architecture has patches,
-    blocks and heads of its own, and where either is a transformer a width of its own: an embedding dimension says
-    nothing of channels."""
+    """Return the fields of the teacher's network; fields not given are the student's.
+
+    Another architecture keeps its own patches, blocks and heads; if one side is a transformer, its own width too.
+    """
     other = recipe.teacher_model not in ("", recipe.model)
     shape = dict(model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width)
     if other and any(map(is_transformer, (recipe.model, shape["model"]))):
@@ -164,7 +169,7 @@ def teacher_shape(recipe: Recipe) -> dict:
 
 
 def partition(recipe: Recipe, classes: int) -> list[list[int]]:
-    """The groups of classes that `recipe.schools` names, each a list of class numbers.
+    """Return the groups of classes in `recipe.schools`, each a list of class numbers.
 
     Raises:
         InputError: a class that is in no group, or in more than one; an empty group.
@@ -193,7 +198,7 @@ def partition(recipe: Recipe, classes: int) -> list[list[int]]:
 
 
 def grade_lengths(recipe: Recipe) -> tuple[int, ...]:
-    """Epochs of each grade; of a student that does not grow, all of them at once.
+    """Return the epochs of each grade; a student that does not grow has one grade of all epochs.
 
     >>> grade_lengths(education(Recipe(epochs=10), schools=(2, 2, 2)))
     (3, 3, 4)

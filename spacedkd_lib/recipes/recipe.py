@@ -1,8 +1,8 @@
-"""A run, described completely: one frozen `Recipe`.
+"""One frozen `Recipe` describes a run completely. No torch here.
 
-Every field states its unit or its allowed values, where its default comes from (the paper, the released programs,
-whose deviations carry ids, or us), and the methods that read it: no other method accepts it. Two recipes with the same
-fields have the same run id; nothing else decides what a run computes. No torch here.
+Every field states its unit or its allowed values, the source of its default (the paper, the released programs, whose
+deviations carry ids, or us), and the methods that read it: no other method accepts it. Two recipes with the same fields
+have the same run id; nothing else decides a run's numbers.
 """
 
 from __future__ import annotations
@@ -68,11 +68,10 @@ _education = partial(_field, of=("education",))
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of one run. `describe()` prints this as a table.
+    """All settings that decide the outcome of one run; `describe()` prints them as a table.
 
     Raises:
-        InputError: a name that does not exist, a number out of range, a field of another method, or fields that
-            contradict each other.
+        InputError: an unknown name, a number out of range, a field of another method, or contradictory fields.
     """
 
     # What is trained, on what
@@ -223,14 +222,13 @@ class Recipe:
 
     @property
     def run_id(self) -> str:
-        """Twelve hexadecimal digits that name this recipe's run: a hash of the fields that are not at their default.
-        A field added later, at a default that means what was done before, leaves every old id as it is."""
+        """Hash of the fields off their defaults, 12 hexadecimal digits; a new field at its default keeps old ids."""
         set_here = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
                     if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps({"version": VERSION, **set_here}, sort_keys=True).encode()).hexdigest()[:12]
 
     def in_words(self) -> str:
-        """What tells this run from its neighbours, for messages.
+        """Name this run for messages, by what tells it from its neighbours.
 
         >>> Recipe(dataset="glyphs", seed=3).in_words()
         'baseline on glyphs, s = 0, seed 3'
@@ -238,12 +236,12 @@ class Recipe:
         return f"{self.method} on {self.dataset}, s = {self.interval:g}, seed {self.seed}"
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no blanks, the recipe version included."""
+        """Return canonical JSON: sorted keys, no blanks, the recipe version included."""
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, sort_keys=True, separators=(",", ":"))
 
 
 def from_dict(values: dict, where: str = "this recipe") -> Recipe:
-    """The inverse of `json.loads(recipe.to_json())`.
+    """Return the recipe of `json.loads(recipe.to_json())`.
 
     Raises:
         InputError: another version, an unknown field, or a value out of range.
@@ -261,8 +259,7 @@ def from_dict(values: dict, where: str = "this recipe") -> Recipe:
 
 
 def describe(recipe: Recipe | None = None) -> list[dict]:
-    """One row a field: name, value (the default without a recipe), unit, what is allowed, the methods that read it,
-    source of the default."""
+    """List the fields: name, value (default without a recipe), unit, allowed values, methods that read it, source."""
     return [{"field": f.name, "value": getattr(recipe, f.name) if recipe else f.default, "unit": f.metadata["unit"],
              "allowed": getattr(allowed := f.metadata["allowed"], "words", None) or ", ".join(map(str, allowed)),
              "methods": "all" if f.metadata["of"] == METHODS else ", ".join(f.metadata["of"]),
@@ -270,25 +267,23 @@ def describe(recipe: Recipe | None = None) -> list[dict]:
 
 
 def defaults(names) -> dict:
-    """Fields by name -> their default values."""
+    """Return the default values of fields by name."""
     return {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in names}
 
 
 def foreign(method: str) -> dict:
-    """The fields that a method does not read -> the only value that it accepts."""
+    """Return the fields that a method does not read -> the only value that it accepts."""
     return {f.name: _FIXED.get(method, {}).get(f.name, f.default) for f in dataclasses.fields(Recipe)
             if method not in f.metadata["of"]}
 
 
 def is_transformer(model: str) -> bool:
-    """Whether a network is one of models/transformers.py, which holds all of timm's; else it is a CIFAR ResNet."""
+    """Return whether models/transformers.py makes the network, as all of timm's; the others are CIFAR ResNets."""
     return model not in RESNETS
 
 
 def check_model(name: str) -> None:
-    """Raises:
-        InputError: no network has that name.
-    """
+    """Raise InputError if no network has this name."""
     if name not in RESNETS + TRANSFORMERS and not name.startswith("timm/"):
         close = difflib.get_close_matches(name, RESNETS + TRANSFORMERS, n=1, cutoff=0.7)
         hint = f'did you mean "{close[0]}"?' if close else f'a network of timm is written "timm/{name}".'
@@ -296,5 +291,5 @@ def check_model(name: str) -> None:
 
 
 def stochastic(recipe: Recipe) -> bool:
-    """Whether an update draws random numbers inside the networks."""
+    """Return whether an update draws random numbers inside the networks."""
     return recipe.drop_path > 0 or recipe.dropout > 0

@@ -1,4 +1,4 @@
-"""Presets: all that a released program does, folded from the registry of deviations. No torch here."""
+"""Presets: the settings of a released program, folded from the registry of deviations. No torch here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ RELEASED = ("online_kd", "self_kd", "ie_kd", "mutual", "education", "ema")
 
 
 def preset(recipe: Recipe, name: str) -> Recipe:
-    """`clean` sets the defaults of the fields that `released` changes, but for the augmentation, which depends on the
-    data; `released` sets the released program's values for the data set.
+    """Set a preset: `released` takes the released program's values for the data set, `clean` the defaults.
+
+    `clean` keeps the augmentation, which depends on the data.
 
     Raises:
         InputError: an unknown preset, or `released` for a method that the released programs do not have.
@@ -40,10 +41,12 @@ def preset(recipe: Recipe, name: str) -> Recipe:
 
 
 def _transformers(recipe: Recipe, name: str) -> dict:
-    """What depends on the network and the interval: only DeiT has a token, and needs one pass then; a teacher beside
-    its student has half its weight (V11); and PiT's files named 1.5 and 2.0 say 1.0 (V3). A last, partial interval,
-    which CIFAR-100 in 300 epochs does not have, is replayed here; released, up to 1,072 batches of Tiny-ImageNet are
-    lost with it, and tail = "drop" would lose a tenth of a run of ten epochs."""
+    """Return the changes that depend on the network and the interval.
+
+    Only DeiT has a token, and needs one pass then. At s = 0 the teacher has half its weight (V11). PiT's files named
+    1.5 and 2.0 say 1.0 (V3). A partial interval at the end, which CIFAR-100 in 300 epochs lacks, is replayed here; the
+    released program loses up to 1,072 batches of Tiny-ImageNet. tail = "drop" would lose a tenth of ten epochs.
+    """
     changes = released_fields("online_kd", "V") | dict(zero_target="pre_update", teacher_weight=1.0)  # A7, too
     changes |= dict(student_forwards=1) if recipe.model.startswith(DEIT) else dict(dist_token="never")
     if recipe.method == "offline_kd":
@@ -61,7 +64,7 @@ def _transformers(recipe: Recipe, name: str) -> dict:
 
 
 def _pair(recipe: Recipe, name: str) -> dict:
-    """Who teaches whom: the large network the small one, or, as released, the small one the large (I3)."""
+    """Set who teaches: the large network the small one, or, as released, the small one the large (I3)."""
     if is_transformer(recipe.model) or is_transformer(recipe.teacher_model or recipe.model):
         return {}
     student = (int(recipe.model.removeprefix("resnet")), recipe.width)
@@ -73,7 +76,7 @@ def _pair(recipe: Recipe, name: str) -> dict:
 
 
 def _grades(recipe: Recipe, name: str) -> dict:
-    """149, 30 and 61 of 240 epochs, in these shares (E20); of another number of groups there is nothing released."""
+    """Split the epochs as 149 : 30 : 61 of 240 (E20); other numbers of groups have no released split."""
     if name == "clean":
         return dict(grade_epochs=())
     if len(recipe.schools) != 3 or recipe.growth == "none":
@@ -84,8 +87,10 @@ def _grades(recipe: Recipe, name: str) -> dict:
 
 
 def released_dropout(recipe: Recipe, batches_per_epoch: int) -> Recipe:
-    """A baseline with dropout as the released program runs and scores it: at work in tests too, which count (B1, B2),
-    and from 500 batches a period on no sine any more but random rates (B3). Its learning rate is not copied."""
+    """Set dropout of a baseline as the released program runs and scores it, except its learning rate.
+
+    Dropout acts in tests too, which count (B1, B2). From 500 batches a period, random rates replace the sine (B3).
+    """
     random_rates = recipe.dropout_rule == "sine" and int(recipe.dropout_period * batches_per_epoch) >= 500
     rule = dict(dropout_rule="random", **defaults(("dropout_period",))) if random_rates else {}
     return replace(recipe, dropout_at_test="on_counted", **rule)

@@ -1,1 +1,1 @@
-"""The loop, checkpoints, and ways to run it faster."""
+"""Training loop, checkpoints, and faster ways to run it."""

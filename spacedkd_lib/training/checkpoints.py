@@ -1,8 +1,8 @@
-"""Checkpoints: tensors and counters in one file, whole or not at all, verified before they are believed.
+"""Checkpoints: tensors and counters in one file, written whole or not at all, verified before use.
 
-A folder holds the last two, named by progress: `000000123.safetensors` with its SHA-256 beside it in
-`000000123.sha256`. The checksum is written second, so a file without one is one that was being written. The format
-is safetensors: reading it executes nothing. The order is that of the names, never of the clock.
+A folder holds the last two, named by progress: `000000123.safetensors` and its SHA-256, `000000123.sha256`. The
+checksum is written second, so a file without one is incomplete. The format is safetensors: reading it executes
+nothing. The order is that of the names, never of the clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) ->
     Args:
         progress: grows from one checkpoint to the next; becomes the name.
         tensors: name -> tensor, from any device.
-        meta: what JSON can hold; numbers come back exactly.
+        meta: JSON values; numbers come back exactly.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; older checkpoints are untouched.
@@ -51,9 +51,9 @@ def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) ->
 
 
 def latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict] | None:
-    """The newest checkpoint that is whole: its path, tensors (on the CPU) and meta; None if there is none.
+    """Return path, tensors (on the CPU) and meta of the newest whole checkpoint; None if there is none.
 
-    One that is damaged, or of another format, is passed over with a line on stderr.
+    A damaged one, or one of another format, is passed over with a line on stderr.
     """
     from safetensors.torch import load as from_bytes
     for path in sorted(folder.glob("*.safetensors"), reverse=True):
@@ -72,15 +72,15 @@ def latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict] | None:
 
 
 class Checkpointer:
-    """Saves the runs of a sweep to a folder from time to time, and brings them back from there.
+    """Saves a sweep's runs to a folder from time to time, and restores them from there.
 
     A checkpoint holds networks, optimizers, sums of the epoch so far, rows, positions and torch's generator; batches
-    need none, they follow from their number. It may be taken between any two events.
+    follow from their number. It may be taken between any two events.
 
     Args:
         folder: where; None keeps nothing.
         runs: of run.Run. They continue from the last checkpoint in `folder` that knows them all.
-        fingerprint: what must agree for the same bits to follow; a checkpoint made by something else is not used.
+        fingerprint: conditions of equal bits; a checkpoint with another fingerprint is not used.
     """
 
     def __init__(self, folder: Path | None, runs: list, fingerprint: dict):
@@ -92,14 +92,14 @@ class Checkpointer:
             self._restore()
 
     def seconds(self) -> float:
-        """Of training, those before an interruption included."""
+        """Return the seconds of training, those before an interruption included."""
         return time.monotonic() - self.started
 
     def after(self, event) -> None:
-        """Called after each event; saves when it is time, or when asked to stop.
+        """Save, after an event, when it is time or a stop is requested.
 
         Raises:
-            Stopped: asked to stop; what was done is saved.
+            Stopped: asked to stop; the progress is saved.
         """
         self._mark_failed()
         self.events += 1
@@ -111,7 +111,7 @@ class Checkpointer:
             raise stopping.Stopped("on request")
 
     def _mark_failed(self) -> None:
-        """The last checkpoint from before a run failed is put aside, and named."""
+        """Put aside, and name, the last checkpoint from before a run failed."""
         for run in self.runs:
             if run.failed and self.path:
                 aside = runs_folder() / ".diverged" / run.recipe.run_id / self.path.name
@@ -168,7 +168,7 @@ class Checkpointer:
 
 
 def _tensors(run) -> dict[str, Tensor]:
-    """All tensors that a run's future depends on."""
+    """Return all tensors that a run's future depends on."""
     held = {f"module/{name}": tensor for name, tensor in run.weights().items()}
     for kind, optimizer in run.optimizer.items():
         for i, p in enumerate(_parameters(optimizer)):

@@ -1,10 +1,9 @@
-"""One run on several processes, started by torchrun: each takes a part of every batch, and all keep equal weights.
+"""Data-parallel runs started by torchrun: each process takes a part of every batch, and all keep equal weights.
 
-What makes it the run of one process with the same global batch: batches follow from their number, so each process
-draws the whole batch and keeps its rows; batch norm takes its statistics over all rows; gradients and loss terms are
-summed over all processes in one message an update. Only the order of additions differs. Gradients are summed here
-rather than by DistributedDataParallel because a method calls its networks more than once an update, with and
-without gradients, and in part. In a process that torchrun did not start, everything here does nothing.
+The run equals that of one process with the same global batch, up to the order of additions. Batches follow from their
+number, so each process draws the whole batch and keeps its rows. Batch norm takes its statistics over all rows. One
+message an update sums gradients and loss terms. DistributedDataParallel does not fit, because a method calls its
+networks more than once an update, with and without gradients, and in part. Without torchrun all here does nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..recipes import Recipe, stochastic
 
 
 def processes() -> int:
-    """How many take part in this run."""
+    """Return the number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -30,7 +29,7 @@ def rank() -> int:
 
 
 def start() -> str:
-    """Join the processes that torchrun started; the device of this one.
+    """Join the processes that torchrun started; return this one's device.
 
     Raises:
         InputError: more processes than GPUs.
@@ -47,10 +46,7 @@ def start() -> str:
 
 
 def check(recipe: Recipe, images: int) -> None:
-    """Raises:
-        InputError: a loss that is no mean over the batch, batch norm by parts of it, or a last batch with too few
-            images for all processes.
-    """
+    """Raise InputError for a loss that is no mean over the batch, batch norm by parts, or too small a last batch."""
     whole = method_class(recipe).whole_batch or ("the noise inside a network" if stochastic(recipe) else "")
     if whole:
         raise InputError(f"{whole[0].upper()}{whole[1:]} needs whole batches, which are not split among {processes()} "
@@ -68,14 +64,14 @@ def check(recipe: Recipe, images: int) -> None:
 
 
 def part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-    """This process's rows of a batch, and the weight of their mean in the mean over the batch, times the processes."""
+    """Return this process's rows of a batch, and their mean's weight in the batch mean, times the processes."""
     n = processes()
     mine = y[rank()::n]
     return x[rank()::n], mine, n * len(mine) / len(y)
 
 
 def sum_up(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-    """Average the gradients over all processes, in place; the loss terms of the whole batch.
+    """Average the gradients over all processes, in place; return the loss terms of the whole batch.
 
     terms: means over this process's rows, of `weight`, except for counts, whose names end in "correct".
     """
@@ -93,7 +89,7 @@ def sum_up(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], weight: f
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it holds in one process at least; all must ask together."""
+    """Return whether the flag holds in at least one process; all must ask together."""
     if processes() == 1:
         return flag
     told = torch.tensor(int(flag))
@@ -102,7 +98,7 @@ def any_process(flag: bool) -> bool:
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with the mean and variance of all processes' rows. torch's own SyncBatchNorm needs GPUs."""
+    """Batch norm with the mean and variance of all processes' rows; torch's SyncBatchNorm needs GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -140,7 +136,7 @@ class _Sum(torch.autograd.Function):
 
 
 def prepare(module: nn.Module) -> None:
-    """Let the batch norms of a network see all processes' rows; their parameters and buffers stay.
+    """Let a network's batch norms see all processes' rows; their parameters and buffers stay.
 
     Raises:
         InputError: a batch norm of another class (timm has some), which would see one process's rows only.

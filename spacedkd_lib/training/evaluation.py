@@ -1,4 +1,4 @@
-"""What the networks of runs predict on whole sets, and how they are scored."""
+"""Predictions of runs on whole sets, and their scores."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ PROBED = 500  # test pictures that a method's own numbers are computed from, and
 
 
 def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
-    """A function that scores what runs predict on each named set of (images, labels): one dict of numbers a run. A GPU
-    takes more pictures at once, so that it need not wait for the host (ours)."""
+    """Return a function that scores runs on each named set of (images, labels): one dict of numbers a run.
+
+    A GPU takes more pictures at once, so it need not wait for the host (ours).
+    """
     batch_size = PROBED if torch.device(device).type == "cpu" else 5 * PROBED
     held = {name: (images.to(device), labels.to(device)) for name, (images, labels) in sets.items()}
 
@@ -46,13 +48,12 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
 
 
 def _scored_as_released(recipe: Recipe) -> bool:
-    """Whether an answer depends on the other pictures of its batch, or on the batch's number (B1, B2, M1)."""
+    """Return whether a prediction depends on its batch's other pictures, or on the batch's number (B1, B2, M1)."""
     return recipe.dropout_at_test != "off" or recipe.ema_statistics == "batch"
 
 
 def _as_released(run: Run, split: str, images: Tensor, statistics) -> list[dict[str, Tensor]]:
-    """What a run predicts, in batches of 128 of shuffled pictures (one order a seed), back in the pictures' own order;
-    with dropout at work where the recipe says so, drawn by epoch."""
+    """Predict in batches of 128 shuffled pictures, one order a seed, dropout by epoch; restore the pictures' order."""
     order = torch.randperm(len(images), generator=generator(run.recipe.seed, "test order", split)).to(images.device)
     epoch, answers = len(run.rows) + 1, []
     seed_noise(images.device, run.recipe.seed, "noise", split, epoch)

@@ -1,9 +1,9 @@
-"""Updates as CUDA graphs: what an update launches is recorded once and then replayed as a whole.
+"""Updates as CUDA graphs: an update's kernels are recorded once and then replayed as a whole.
 
-An update of a small network is hundreds of kernels, and the host takes longer to launch them than a GPU to compute
-them. A replay is one launch: the same kernels on the same memory. So it fits an update that is the same work each time,
-of equal shapes and with no number from the host: the learning rate becomes a tensor, and a batch is copied to where the
-recorded one was. No update is made for the recording's sake, and recording executes nothing.
+The host takes longer to launch a small network's hundreds of kernels than a GPU to compute them. A replay is one
+launch: the same kernels on the same memory. So an update must be the same work each time, of equal shapes and with no
+number from the host: the learning rate becomes a tensor, and a batch is copied to the recorded one's place. No update
+is made for the recording's sake, and recording executes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WARM = 3  # updates of a kind and shape that run as they are before one is recor
 
 
 def chosen(asked: str | None, device: torch.device) -> str:
-    """"eager", "graph" or "compiled graph": what is asked for, else SPACEDKD_ENGINE, else graphs on a GPU only.
+    """Return "eager", "graph" or "compiled graph": as asked, else by SPACEDKD_ENGINE, else graphs on a GPU only.
 
     Raises:
         InputError: an unknown engine, or "compiled" without a GPU.
@@ -39,7 +39,7 @@ def chosen(asked: str | None, device: torch.device) -> str:
 
 
 def unfit(recipe: Recipe, kind: str) -> str:
-    """Why a recipe's updates of a kind are not the same work each time, or "". A shared teacher's fit by itself."""
+    """Return why a recipe's updates of a kind vary in work, or ""; a shared teacher's count by themselves."""
     recipe = teacher_of(recipe) or recipe if kind == "teach" else recipe
     if distributed.processes() > 1:
         return "several processes add up their gradients"
@@ -55,7 +55,7 @@ def unfit(recipe: Recipe, kind: str) -> str:
 
 
 def make_replayable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Let an optimizer's step be one kernel that reads its rate from a tensor; a shared one's only once."""
+    """Turn an optimizer's step into one kernel that reads its rate from a tensor; a shared one's only once."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             return
@@ -68,7 +68,7 @@ def make_replayable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
 
 
 class Graphs:
-    """A sweep's recordings, in one pool of memory. `update` stands in for a `run.Run`'s own where that fits."""
+    """A sweep's recordings, in one pool of memory; `update` replaces a `run.Run`'s own where that fits."""
 
     def __init__(self, runs: list, engine: str, device: torch.device):
         self.engine, self.device, self.cuda = engine, device, device.type == "cuda" and engine != "eager"
@@ -86,7 +86,7 @@ class Graphs:
                 network.compile(dynamic=False)
 
     def update(self, run, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """One update. Its terms hold until the next one, which writes to the same place."""
+        """Make one update; its terms hold until the next one, which writes to the same place."""
         whose = run.optimizer[kind], kind  # a shared teacher's is recorded once, whoever teaches
         key = *whose, tuple(x.shape)
         self.seen[key] += 1
@@ -113,7 +113,7 @@ class Graphs:
         return terms
 
     def told(self, run) -> str:
-        """How a run's updates were made, for its record."""
+        """Return how a run's updates were made, for its record."""
         why = {kind: unfit(run.recipe, kind) or self.refused.get((optimizer, kind), "")
                for kind, optimizer in run.optimizer.items()}
         eager = [kind for kind in why if why[kind]]
@@ -123,13 +123,13 @@ class Graphs:
         return f"{partly}eager, because {'; '.join(dict.fromkeys(why[kind] for kind in eager))}"
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self.recordings.clear()
         self.seen.clear()
 
 
 class Recording:
-    """An update of one kind on batches of one shape. given: the tensors that it reads, besides networks."""
+    """A recorded update of one kind on batches of one shape; given: the tensors it reads, besides networks."""
 
     def __init__(self, run, kind: str, given: dict[str, Tensor], graphs: Graphs):
         self.views, before = graphs.views, dict(graphs.views)
@@ -168,7 +168,7 @@ class Graph:
 
 
 class StandIn:
-    """Without a GPU: the work itself, with its results in one place, so that all round a graph can be tested."""
+    """Replacement of a graph without a GPU: the work itself, results in one place, so tests reach the rest."""
 
     def __init__(self, work):
         self.work, self.result = work, None

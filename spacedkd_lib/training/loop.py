@@ -1,7 +1,7 @@
-"""The loop: walk a schedule's events, let the method say what is minimised, write down what happened.
+"""Training loop: walk a schedule's events, minimise the method's losses, record the numbers.
 
 Runs that share a teacher are walked in lockstep: the teacher is trained once, and each student's numbers and weights
-are, bit for bit, those it would have alone. Taught in notebooks/02_baselines.ipynb and notebooks/05_spaced_kd.ipynb.
+are those of a run alone, bit for bit. Taught in notebooks/02_baselines.ipynb and notebooks/05_spaced_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def walk(runs: list[Run], batches, evaluate: Evaluate) -> Iterator[tuple[Event, 
         evaluate: called after every `eval_every` epochs and the last one; its numbers join the rows.
 
     Yields:
-        After each event: the event, the runs whose it was, and the loss terms of its update. Between two events
-        everything is consistent, so here a caller may save, stop or look. A run whose loss is not a finite number
-        any more has `failed` set and is left out from then on.
+        After each event: the event, its runs, and the loss terms of its update. Between two events everything is
+        consistent, so a caller may save, stop or look. A run whose loss is no finite number gets `failed` set and is
+        left out from then on.
     """
     schedules = {run: run.events(batches) for run in runs if not run.failed}
     for event, sharing in lockstep(schedules):

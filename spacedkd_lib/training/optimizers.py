@@ -1,4 +1,4 @@
-"""The optimizers of teacher and student."""
+"""Optimizers of teacher and student."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..recipes import Recipe
 
 
 def optimizers(recipe: Recipe, method: Method) -> dict[str, torch.optim.Optimizer]:
-    """An optimizer for each role; one for both where they train the same modules."""
+    """Make an optimizer for each role, or one for both where they train the same modules."""
     made = {}
     for kind, modules in method.trained.items():
         made[kind] = (next((made[k] for k in made if method.trained[k] == modules), None) or
@@ -20,8 +20,7 @@ def optimizers(recipe: Recipe, method: Method) -> dict[str, torch.optim.Optimize
 
 
 def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum, which decays all parameters; or AdamW, which spares those of `vits.no_decay`
-    (each as its released programs)."""
+    """Make SGD with momentum, which decays all parameters, or AdamW, which spares `no_decay`'s; both as released."""
     if recipe.optimizer != "adamw":
         return torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=recipe.momentum,
                                weight_decay=recipe.weight_decay)
@@ -33,7 +32,7 @@ def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimi
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Of the next update; a replay reads it from a tensor."""
+    """Set the next update's rate; a replay reads it from a tensor."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

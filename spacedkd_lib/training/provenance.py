@@ -1,4 +1,4 @@
-"""Where numbers come from, and what must agree for the same bits."""
+"""Provenance of numbers, and the conditions of equal bits."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ ENGINE = ("recipes", "data", "models", "methods", "training")
 
 
 def repeatable(device: torch.device) -> None:
-    """On a GPU, ask for kernels that give the same bits each time; a warning names an operation that has none. On a
-    CPU, warn if its bits are not those of every other x86."""
+    """Request repeatable kernels of a GPU, warning where there are none; warn if a CPU's bits differ from other x86."""
     if device.type != "cuda":
         why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         if why_not and exact.caps():
@@ -38,7 +37,7 @@ def repeatable(device: torch.device) -> None:
 
 @cache
 def code_sha256() -> str:
-    """Of the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
+    """Hash the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
     rooms = [path for room in ENGINE for path in sorted((package / room).rglob("*.py"))]
     for path in [package / "schedule.py", *rooms]:
@@ -48,7 +47,7 @@ def code_sha256() -> str:
 
 
 def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
-    """Where the numbers come from."""
+    """Return the data set, hardware, software and code that numbers come from."""
     gpu = device.type == "cuda"
     hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
@@ -59,8 +58,10 @@ def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
 
 
 def gpu_environment() -> dict:
-    """What a GPU's numbers depend on besides: versions of driver and libraries; and "tf32", the operations in single
-    precision that round their factors to ten bits of mantissa (by default, as torch's, convolutions)."""
+    """Return what a GPU's numbers depend on besides: versions of driver and libraries, and "tf32".
+
+    "tf32" names the operations that round factors to ten bits of mantissa (by default, as torch's, convolutions).
+    """
     precisions = {"convolutions": torch.backends.cudnn.conv.fp32_precision,
                   "matrix products": torch.backends.cuda.matmul.fp32_precision}
     return {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),

@@ -1,4 +1,4 @@
-"""Learning rates: of a moment of training, and of each event of a run."""
+"""Learning rates of a moment of training, and of each event of a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from ..schedule import Course, Event
 
 
 def learning_rate(recipe: Recipe, done: int, total: int) -> float:
-    """The rate after `done` of `total` batches. "cosine" falls to zero; "multistep" falls to a fifth after 30, 60 and
-    80% of the run, as settings in the released programs say that nothing reads (A9); "late_steps" to a tenth after
-    62.5, 75 and 87.5% (released ED program); "warmup_cosine" changes from epoch to epoch only, from a thousandth of
-    `lr` to the full rate, then to a hundredth (released transformer programs: timm's schedule, of which 5e-4 is the
-    full rate)."""
+    """Return the rate after `done` of `total` batches.
+
+    "cosine" falls to zero. "multistep" falls to a fifth after 30, 60 and 80% of the run, as unread settings in the
+    released programs say (A9). "late_steps" falls to a tenth after 62.5, 75 and 87.5% (released ED program).
+    "warmup_cosine" changes each epoch, from a thousandth of `lr` to `lr`, then to a hundredth (released transformer
+    programs: timm's schedule, lr 5e-4).
+    """
     if recipe.lr_schedule == "warmup_cosine":
         epoch, warm = done * recipe.epochs // total, recipe.warmup_epochs
         if epoch < warm:
@@ -28,10 +30,10 @@ def learning_rate(recipe: Recipe, done: int, total: int) -> float:
 
 
 class Clock:
-    """How far a run's teacher and student have come, for their learning rates.
+    """Progress of a run's teacher and student, for their learning rates.
 
-    Each follows its own progress through the data, so the student meets every batch at the rate at which the teacher
-    met it; with `student_clock` = "teacher" its rate is the one that the teacher has at that moment (A9).
+    Each follows its own progress through the data, so the student meets every batch at the teacher's rate for it. With
+    `student_clock` = "teacher" the student takes the teacher's rate at that moment (A9).
     """
 
     def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
@@ -43,7 +45,7 @@ class Clock:
             self.rate(event)
 
     def rate(self, event: Event) -> float:
-        """Learning rate of an event's update."""
+        """Return the learning rate of an event's update."""
         if event.kind == "learn" and self.recipe.student_clock == "own":
             restart = self.recipe.lr_on_growth == "restart"
             return learning_rate(self.recipe, *self.course.progress(event.index, restart))
@@ -54,6 +56,6 @@ class Clock:
         return self.teacher
 
     def epoch(self, event: Event) -> float:
-        """Epochs of the student's data before an event's batch."""
+        """Return the epochs of the student's data before an event's batch."""
         done, total = self.course.progress(event.index, restart=False)
         return done * self.recipe.epochs / total  # one rounding, so that whole epochs are whole numbers

@@ -1,4 +1,4 @@
-"""One recipe in training: its events, its updates, and its numbers so far."""
+"""One recipe in training: its events, updates, and numbers so far."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ROLES = {"teach": "teacher", "learn": "student"}  # update -> who makes it
 class Run:
     """A recipe in training.
 
-    position: how many of its events are done. rows: of the epochs. predicted: split -> the student's class of each
-    picture, [N], when it was last scored. failed: why it was given up; empty if it was not.
+    position: events done. rows: of the epochs. predicted: split -> the student's class of each picture, [N], when last
+    scored. failed: the reason why it was given up, or "".
 
     Args:
         method: of the recipe, see `methods.build.make`.
@@ -44,7 +44,7 @@ class Run:
         self.graphs = {}  # kind -> the `graphs.Graphs` that makes its updates in place of `update`
 
     def events(self, batches) -> Iterator[Event]:
-        """Its events from its position on; and get ready for them.
+        """Prepare for the events from the run's position on, and return them.
 
         Args:
             batches: of `methods.build.method_class(recipe).batches`.
@@ -57,7 +57,7 @@ class Run:
         return events
 
     def prepare(self, event: Event) -> tuple[Tensor, Tensor]:
-        """The batch of an event, (x, y), after everything that its update depends on is set."""
+        """Set all that an event's update depends on, and return its batch (x, y)."""
         batches, i = self.batches["learn" if event.kind == "learn" else "teach"], event.index
         if event.kind == "learn" and batches is not self.batches["teach"]:
             i = batch_of(self.recipe, event, self.batches_per_epoch)
@@ -72,7 +72,7 @@ class Run:
         return x, y
 
     def step(self, kind: str, x: Tensor, y: Tensor, rate: float) -> dict[str, Tensor] | None:
-        """One update, "teach" or "learn", on a batch; its loss terms, or None for a batch only looked at."""
+        """Make one update, "teach" or "learn", on a batch; return its loss terms, None if it only looked."""
         if kind in self.optimizer:
             set_rate(self.optimizer[kind], rate)
         terms = self.graphs[kind].update(self, kind, x, y) if kind in self.graphs else self.update(kind, x, y)
@@ -81,7 +81,7 @@ class Run:
         return terms
 
     def update(self, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
-        """The loss terms, their gradients, one step at the rate that is set."""
+        """Compute loss terms and gradients, then step once at the set rate."""
         x, y, weight = distributed.part(x, y)
         with self.autocast(x.device.type):
             terms = getattr(self.method, kind)(x, y)
@@ -98,12 +98,11 @@ class Run:
         return terms
 
     def autocast(self, device_type: str) -> torch.autocast:
-        """The precision of forward passes."""
+        """Return the autocast context of the recipe's precision."""
         return torch.autocast(device_type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def _step_from_uphill(self, kind: str, x: Tensor, y: Tensor) -> None:
-        """Step by the gradients at the worst point within rho of the weights (SAM, Foret et al. 2021). The second pass
-        moves no running statistics."""
+        """Step by the gradients at the worst point within rho (SAM, Foret et al. 2021), without moving statistics."""
         optimizer = self.optimizer[kind]
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         before = [p.detach().clone() for p in params]
@@ -128,14 +127,14 @@ class Run:
         optimizer.step()
 
     def set_dropout(self, modules: Iterable[torch.nn.Module], t: int) -> None:
-        """The rate of dropout in modules at batch t."""
+        """Set the rate of dropout in modules at batch t."""
         rate = dropout_ema.dropout_rate(self.recipe, t, self.lengths[0])
         for module in modules:
             for place in dropouts(module):
                 place.rate = rate
 
     def count(self, event: Event, terms: dict[str, Tensor] | None, images: int) -> None:
-        """Write down the terms of an update."""
+        """Record the terms of an update."""
         if terms:
             self.metrics.add(self.method.tallied[event.kind], event.index, self.method.recorded(terms), images)
             if terms["loss"].device.type == "cpu":  # a GPU would have to wait: once an epoch must do there
@@ -160,7 +159,7 @@ class Run:
                 self.optimizer["learn"].state |= {p: old.state[p] for p in group["params"] if p in old.state}
 
     def check(self) -> None:
-        """Give the run up if its loss is no number any more."""
+        """Give the run up if its loss is no finite number."""
         for kind, first in self.metrics.diverged.items():
             if int(first) >= 0 and not self.failed:
                 self.failed = (
@@ -169,15 +168,17 @@ class Run:
                     f"{len(self.rows) + 1}: lower lr = {self.recipe.lr:g} or beta = {self.recipe.beta:g}.")
 
     def weights(self) -> dict[str, Tensor]:
-        """"student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
+        """Return "student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
         with self.method.own_statistics():
             return {f"{name}.{key}": value for name, module in self.method.modules.items()
                     for key, value in module.state_dict().items()}
 
 
 def batch_of(recipe: Recipe, event: Event, batches_per_epoch: int) -> int:
-    """Which of its own batches a student learns. With replay = "restart" each block begins a new order, and another one
-    with each pass (released transformer programs on one GPU, V5), so a block of half an epoch leaves half of it out."""
+    """Return the number of the student's batch; replay = "restart" begins a new order at each block and pass.
+
+    So a block of half an epoch leaves half of it out (released transformer programs on one GPU, V5).
+    """
     if recipe.replay != "restart":
         return event.index
     length = interval_batches(batches_per_epoch, recipe.interval)
@@ -187,7 +188,7 @@ def batch_of(recipe: Recipe, event: Event, batches_per_epoch: int) -> int:
 
 
 class EpochMetrics:
-    """Sums of the terms of an epoch, kept on the device: reading a number would make a GPU wait."""
+    """Sums of an epoch's terms, kept on the device because reading a number would make a GPU wait."""
 
     def __init__(self):
         self.sums, self.images = {}, {"teach": 0, "learn": 0}  # sums: "teach/loss" -> tensor
@@ -206,7 +207,7 @@ class EpochMetrics:
 
     @staticmethod
     def add_together(all_of: list[EpochMetrics], kind: str, batch: int, terms: dict[str, Tensor], images: int) -> None:
-        """`add` to S epochs, by as many kernels as to one; terms [S]."""
+        """Call `add` for S epochs, by as many kernels as for one; terms [S]."""
         whole = EpochMetrics()
         for name in ("sums", "diverged"):
             held = [getattr(metrics, name) for metrics in all_of]
@@ -220,8 +221,7 @@ class EpochMetrics:
             metrics.diverged |= {key: value[place] for key, value in whole.diverged.items()}
 
     def row(self) -> dict[str, float]:
-        """Mean loss terms, train accuracy in percent, updates, seconds since the epoch began, and images that went
-        through an update a second."""
+        """Return mean loss terms, train accuracy in percent, updates, seconds of the epoch, and images a second."""
         row = {f"{role}_updates": self.updates[kind] for kind, role in ROLES.items()}
         for key, value in self.sums.items():
             kind, name = key.split("/")

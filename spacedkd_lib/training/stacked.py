@@ -1,15 +1,14 @@
-"""Several seeds at once: runs whose recipes are equal but for the seed, updated together by `torch.func.vmap`.
+"""Several seeds at once: runs that differ in the seed only, updated together by `torch.func.vmap`.
 
-What S runs hold lies in tensors of one more dimension, [S, ...], and each run's own parameters, buffers and optimizer
-states are parts of them. So a run is evaluated, saved and continued like any other, while an update of all launches
-about as many kernels as an update of one. For a large GPU and small networks, which keep it waiting for its next
-kernel.
+Tensors with one more dimension, [S, ...], hold S runs; each run's parameters, buffers and optimizer states are parts
+of them. So a run is evaluated, saved and continued like any other, while an update of all launches about as many
+kernels as an update of one. It suits a large GPU and small networks, which keep it waiting for kernels.
 
 Promised: each run makes the updates that it makes alone, as many, on the same batches, at the same rates. Its numbers
-are those of the run alone up to rounding, since kernels for several networks add in another order: after two epochs
-weights and losses agree to 1e-9 in double precision, while in single precision rounding grows with training. The same
-seeds together give the same bits each time, also when stopped and continued. A record's provenance holds the number of
-them, "seeds_together".
+equal those of the run alone up to rounding, since kernels for several networks add in another order. After two epochs
+weights and losses agree to 1e-9 in double precision; in single precision rounding grows with training. The same seeds
+together give the same bits each time, also when stopped and continued. Provenance holds their number,
+"seeds_together".
 """
 
 from __future__ import annotations
@@ -39,8 +38,11 @@ LARGEST = 1_000_000  # parameters of a network (ours): a larger one fills a GPU 
 
 
 def fits(recipes: Iterable[Recipe]) -> bool:
-    """Whether a sweep can be trained together with those of other seeds: small networks of convolutions, updates that
-    draw nothing, schedules that do not depend on the seed, and a shared teacher with one set of batch statistics."""
+    """Return whether a sweep can be trained together with those of other seeds.
+
+    It needs small convolutional networks, updates without random draws, schedules that ignore the seed, and a shared
+    teacher with one set of batch statistics.
+    """
     recipes = list(recipes)
     return all(map(_fits, recipes)) and (len(recipes) == 1 or all(recipe.teacher_mode != "train" for recipe in recipes))
 
@@ -62,7 +64,7 @@ def _small(model: str, width: int) -> bool:
 
 
 def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
-    """A list for each seed.
+    """Sort recipes into one list a seed.
 
     Raises:
         InputError: the lists differ in more than the seed, are not of one fold, or hold recipes that do not fit.
@@ -80,10 +82,10 @@ def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
 
 
 def walk_together(seeds: list[tuple[list[Run], object, Evaluate]]) -> Iterator[tuple[Event, list[Run], None]]:
-    """`walk` for several seeds whose updates are made at once; a run that fails costs no other.
+    """Walk several seeds whose updates are made at once, as `walk` does one; a run that fails costs no other.
 
     Args:
-        seeds: for each what `walk` takes; the runs' recipes are equal but for the seed.
+        seeds: for each the arguments of `walk`; the runs' recipes are equal but for the seed.
     """
     columns = list(zip(*[runs for runs, *_ in seeds]))  # of equal recipes
     stacks, schedules = stack(columns), {}
@@ -105,7 +107,7 @@ def walk_together(seeds: list[tuple[list[Run], object, Evaluate]]) -> Iterator[t
 
 
 def stack(columns: list[tuple[Run]]) -> list[Run]:
-    """Of each list of equal runs one run that updates them all."""
+    """Make, of each list of equal runs, one run that updates them all."""
     made, known = [], {}
     for runs in columns:
         made.append(Run(runs[0].recipe, Stack(runs, known)))
@@ -114,8 +116,7 @@ def stack(columns: list[tuple[Run]]) -> list[Run]:
 
 
 def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], columns: list[tuple[Run]]) -> None:
-    """One update of all seeds. A seed whose runs have failed gets another one's batch: so all kernels keep their
-    shapes, and the other seeds their bits."""
+    """Update all seeds at once; a failed seed gets another's batch, so shapes and the other seeds' bits stay."""
     asked = {seed: sharing[0].prepare(event) for seed, sharing in alive.items()}
     rate = [other.clock.rate(event) for other in chain(*alive.values())][0]
     first = next(iter(asked.values()))
@@ -129,7 +130,7 @@ def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], column
 
 
 def _count_together(runs: dict[int, Run], event: Event, terms: dict[str, Tensor], images: int) -> None:
-    """Write down the terms [S] of an update: runs by their place in S, without those that have failed."""
+    """Record the terms [S] of an update: runs by their place in S, without those that have failed."""
     if not runs:
         return
     kind = next(iter(runs.values())).method.tallied[event.kind]
@@ -204,13 +205,13 @@ class Stack(Method):
         return terms and terms | {"each": terms["loss"], "loss": terms["loss"].sum()}
 
     def share_views(self) -> None:
-        """Let what each method has seen of its teacher be a part of what all have."""
+        """Make each method's views of its teacher parts of the stack's."""
         for i, own in enumerate(self.own_views):
             own.update({key: value[i] for key, value in self.views.items()})
 
 
 def _stacked(tensors: list[dict[str, Tensor]], known: dict) -> dict[str, Tensor]:
-    """Name -> the tensors of all runs as one, of which each run's becomes a part."""
+    """Stack all runs' tensors by name; each run's becomes a part."""
     for name, first in tensors[0].items():
         if first not in known:
             whole = torch.stack([own[name].detach() for own in tensors])
@@ -221,7 +222,7 @@ def _stacked(tensors: list[dict[str, Tensor]], known: dict) -> dict[str, Tensor]
 
 
 def _optimizer(own: list[torch.optim.Optimizer], known: dict) -> torch.optim.Optimizer:
-    """One optimizer of all runs' parameters, in the state that theirs are in; their states become parts of its."""
+    """Make one optimizer of all runs' parameters, in their optimizers' state; their states become parts of its."""
     groups = own[0].param_groups
     made = type(own[0])([group | {"params": [known[p] for p in group["params"]]} for group in groups])
     parameters = list(zip(*[[p for group in optimizer.param_groups for p in group["params"]] for optimizer in own]))

@@ -23,7 +23,7 @@ from .run import ROLES, Run
 
 
 class Outcome(NamedTuple):
-    """What a run leaves, in the order in which `records.save` takes it.
+    """Results of a run, in the order in which `records.save` takes them.
 
     rows: of the epochs. weights: final ones by name. predictions: of the test pictures, `records.packed`.
     """
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 def train(recipe: Recipe, dataset: datasets.Dataset, device: str | None = None,
           on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
           ) -> Outcome:
-    """Run a recipe on its data set, from nothing: `sweep` of one.
+    """Train a recipe on its data set from the start: `sweep` of one.
 
     Raises:
         InputError: its loss diverged.
@@ -57,19 +57,18 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
 
     Args:
         recipes: of one `teacher_of`, or one recipe; or such lists of several seeds, equal but for the seed.
-        dataset: the recipes' data set, see `data.load`.
+        dataset: the recipes' data set, see `datasets.load`.
         device: "cpu", "cuda", ...; a GPU if there is one unless given.
         folder: of checkpoints; training goes on from the last one there. None keeps none.
         on_epoch: called with each run after each of its epochs.
-        engine: one of `graphs.ENGINES`, how updates are made: one by one ("eager"), or as replayed CUDA graphs
-            ("graph"; "compiled": of compiled networks) where they fit; "auto": graphs on a GPU. SPACEDKD_ENGINE's
-            unless given.
+        engine: one of `graphs.ENGINES`; default SPACEDKD_ENGINE. Updates run one by one ("eager"), or as replayed CUDA
+            graphs ("graph"; "compiled": of compiled networks) where they fit; "auto": graphs on a GPU.
 
     Returns:
         For each recipe its outcome, or why it was given up.
 
     Raises:
-        Stopped: `stopping.requested()`; a checkpoint holds what was done.
+        Stopped: `stopping.requested()`; a checkpoint holds the progress.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     engine = graphs.chosen(engine, device)
@@ -99,7 +98,7 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
 
 
 def assemble(recipes: list[Recipe], dataset: datasets.Dataset, device) -> tuple[list[Run], Batches, Evaluate]:
-    """Networks, batches and evaluation of recipes that share one teacher, ready to `walk`.
+    """Make the runs, batches and evaluation of recipes that share one teacher, ready to `walk`.
 
     Raises:
         InputError: several recipes that do not share one.
@@ -136,7 +135,7 @@ def assemble(recipes: list[Recipe], dataset: datasets.Dataset, device) -> tuple[
 
 
 def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, device="cpu") -> Batches:
-    """A recipe's training batches.
+    """Make a recipe's training batches.
 
     Raises:
         InputError: parts of a batch that batch norm cannot normalise.
@@ -152,8 +151,10 @@ def batches_of(recipe: Recipe, images: Tensor, labels: Tensor, statistics, devic
 
 
 def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -> dict[str, float]:
-    """The run in a few numbers. `test_...` is the last epoch (the headline); `best_on_val_...` is the test accuracy
-    at the best validation epoch; `best_on_test_...` is what the released programs report (A5), and is optimistic."""
+    """Summarise a run: `test_...` is the last epoch, the headline; `best_on_val_...` the best validation epoch's test.
+
+    `best_on_test_...` is the optimistic number that the released programs report (A5).
+    """
     last = {key: value for key, value in rows[-1].items() if "_test_" in key or key.startswith("test_")}
     evaluated = [row for row in rows if "test_accuracy" in row]
     updates = {kind: sum(row[f"{role}_updates"] for row in rows) for kind, role in ROLES.items()}
