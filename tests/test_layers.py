@@ -40,5 +40,6 @@ def test_the_face_names_what_there_is():
 def test_the_house_keeps_its_measures():
     assert house.method_tests() == []  # methods are told apart in methods/ and recipes/ only
     assert max(house.functions().values()) <= 40
+    assert max(map(house.lines, house.PACKAGE.rglob("*.py"))) <= 350
     assert len(list(house.PACKAGE.glob("*.py"))) <= 6
     assert {house.our_imports(path) for path in (ROOT / "notebooks").glob("*.ipynb")} == {1}

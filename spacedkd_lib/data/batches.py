@@ -211,7 +211,10 @@ class Batches(BatchSequence):
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 
     def fresh(self, what: str) -> Batches:
-        """Return the same images with other draws: in the same order if "fresh_augmentation", else another (A6, V5)."""
+        """Return batches of the same images with draws of their own: controls for A6 and V5.
+
+        "fresh_augmentation" keeps the order; "fresh_batch" and "restart" have another one too.
+        """
         order = "order" if what == "fresh_augmentation" else "replay order"
         return self._copy({"order": order, "augment": "replay augment"})
 

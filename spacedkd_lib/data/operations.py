@@ -105,7 +105,7 @@ def centres(size: int, device) -> Tensor:
 
 
 def neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the four pixels round each position, int64 [G, 4, H, W], edges repeated, and the way from the second."""
+    """Return the four pixels round each position, int64 [G, 4, H, W], and the way from the second, [G, H, W]."""
     first = (position - 0.5).floor()
     steps = torch.arange(-1, 3, device=position.device)[:, None, None]
     return (first.long()[:, None] + steps).clamp(0, size - 1), position - 0.5 - first

@@ -82,7 +82,7 @@ def dropouts(net: nn.Module) -> list[Dropout]:
 
 
 def initialise(net: nn.Module, init: str) -> nn.Module:
-    """Keep torch's weights (released online program), or redraw convolutions, kaiming-normal fan-out (self-KD)."""
+    """Keep the weights ("torch", released online program), or redraw convolutions ("kaiming", self-KD program)."""
     if init == "kaiming":
         for module in net.modules():
             if isinstance(module, nn.Conv2d):

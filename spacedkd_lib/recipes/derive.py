@@ -104,18 +104,23 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
         warmup_epochs=20, augment="strong", normalise="imagenet") | changes)
 
 
-def short_form(recipe: Recipe) -> Recipe:
-    """Return a recipe of two short epochs with the same cost of an update; settings tied to its own length are reset.
+# Fields that change no update's cost
+_FREE = ("weight_decay", "momentum", "label_smoothing", "temperature", "t_squared", "sam_rho", "distil_start",
+         "ramp_epochs", "grade_epochs", "tail", "counter", "warmup_epochs", "dropout_period", "ema_decay")
 
-    The cost ignores seed, length and rate; of the interval only its presence counts.
+
+def short_form(recipe: Recipe) -> Recipe:
+    """Return a recipe of two short epochs with the same cost of an update; what does not change it is reset.
+
+    The cost ignores seed, length, rates and weights; of the interval and of alpha only their presence counts.
     """
-    own = dict(growth="none", grade_epochs=(), ramp_epochs=0.0, distil_start=float(recipe.interval < 0),
+    own = dict(growth="none", distil_start=float(recipe.interval < 0), alpha=0.3 if recipe.alpha else 0.0,
                interval=float((recipe.interval > 0) - (recipe.interval < 0)),
                zero_target="post_update" if recipe.interval else recipe.zero_target)
     own = {name: value for name, value in own.items() if name not in foreign(recipe.method)}
     return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
-                   lr_schedule="cosine", **defaults(("warmup_epochs", "dropout_period", "ema_decay")),
-                   method="online_kd" if recipe.method == "offline_kd" else recipe.method, **own)
+                   method="online_kd" if recipe.method == "offline_kd" else recipe.method,
+                   **defaults((*_FREE, "lr_schedule")) | own)
 
 
 def one_step_a_block(recipe: Recipe) -> bool:
