@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ..errors import InputError, nearest
-from .recipe import RESNETS, Range, Recipe, check_model, defaults, foreign, is_transformer, stochastic
+from .recipe import RESNETS, Range, Recipe, check_model, foreign, is_transformer, stochastic
 
+_FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 _FOR_TRANSFORMERS = ("patch_size", "depth", "heads", "drop_path", "head_init", "dist_token", "image_size")
 _MAP_FIELDS = ("split", "inherit_metric", "explore_metric", "inherit_weight", "explore_weight", "factor_p",
                "explore_encoder", "ramp_epochs")
@@ -24,7 +25,7 @@ _BESIDE = {
 
 def check(r: Recipe) -> None:
     """Raise InputError for a recipe that cannot be run, or sets a field that nothing reads."""
-    for f in dataclasses.fields(r):
+    for f in _FIELDS.values():
         _check_field(f, getattr(r, f.name))
     check_model(r.model)
     if r.teacher_model:
@@ -57,13 +58,14 @@ def _check_field(f: dataclasses.Field, value) -> None:
 def _check_owners(r: Recipe) -> None:
     """Refuse fields of other methods, and fields that another field's value leaves unread."""
     for name, only in foreign(r.method).items():
-        given, owners = getattr(r, name), Recipe.__dataclass_fields__[name].metadata["of"]
-        refuse_unless(given == only, f"{name} = {given!r} belongs to {', '.join(owners)} and the method is {r.method}: "
-                                     f"leave it at {only!r}, or derive the recipe with {owners[0]}() and give it.")
+        if getattr(r, name) != only:
+            owners = _FIELDS[name].metadata["of"]
+            raise InputError(f"{name} = {getattr(r, name)!r} belongs to {', '.join(owners)} and the method is "
+                             f"{r.method}: leave it at {only!r}, or derive the recipe with {owners[0]}() and give it.")
     for name, (read, beside) in _BESIDE.items():
-        default = defaults((name,))[name]
-        refuse_unless(getattr(r, name) == default or read(r),
-                      f"{name} = {getattr(r, name)!r} is read beside {beside} only: leave it at {default!r}.")
+        if getattr(r, name) != _FIELDS[name].default and not read(r):
+            raise InputError(f"{name} = {getattr(r, name)!r} is read beside {beside} only: leave it at "
+                             f"{_FIELDS[name].default!r}.")
 
 
 def _check_lengths(r: Recipe) -> None:
@@ -88,7 +90,7 @@ def _check_networks(r: Recipe) -> None:
     resnets, others = names & set(RESNETS), names - set(RESNETS)
     for name in _FOR_TRANSFORMERS:
         enough = all if name == "image_size" else any  # pictures of one size reach both networks
-        refuse_unless(getattr(r, name) == defaults((name,))[name] or enough(map(is_transformer, names)),
+        refuse_unless(getattr(r, name) == _FIELDS[name].default or enough(map(is_transformer, names)),
                       f"{name} = {getattr(r, name)!r} is for transformers and {min(resnets, default='')} is none: "
                       "leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
     if others:

@@ -13,8 +13,9 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Callable, NamedTuple
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Callable, Mapping, NamedTuple
 
 from ..errors import InputError, nearest
 from ..schedule import COUNTERS, RULES, TAILS
@@ -271,10 +272,11 @@ def defaults(names) -> dict:
     return {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in names}
 
 
-def foreign(method: str) -> dict:
+@cache  # every recipe that is made asks
+def foreign(method: str) -> Mapping[str, object]:
     """Return the fields that a method does not read -> the only value that it accepts."""
-    return {f.name: _FIXED.get(method, {}).get(f.name, f.default) for f in dataclasses.fields(Recipe)
-            if method not in f.metadata["of"]}
+    return MappingProxyType({f.name: _FIXED.get(method, {}).get(f.name, f.default)
+                             for f in dataclasses.fields(Recipe) if method not in f.metadata["of"]})
 
 
 def is_transformer(model: str) -> bool:
