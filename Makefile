@@ -52,7 +52,8 @@ env: $(READY) ## set up the Python environment; every other command does it too
 	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.store.exact "$(PY)" -m jupyterlab $(ARGS) notebooks
+	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.store.exact "$(PY)" -m jupyterlab \
+	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
 	@$(SPACEDKD) plan $(OPTIONS)

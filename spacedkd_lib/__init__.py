@@ -42,8 +42,8 @@ _FACE = {
     "lab.arms": "CONTROLS CONTROL_INTERVAL",
     "analysis.trained": "Trained",
     "analysis.regression": "Regression",
-    "notebook.session": "Session show show_results",
-    "notebook.exercises": "check",
+    "notebook.session": "Session display_figure say show show_results slider",
+    "notebook.exercises": "check hint progress",
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
     "schedule", "statistics", "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Callable
 
 from .sweeps import Sweep
@@ -27,14 +28,15 @@ class Progress:
             return
         self.last = time.monotonic()
         elapsed, share = self.last - self.started, self._share(unfinished)
-        left = elapsed * (1 - share) / max(share - self.before, 1e-3)
         done = self.runs - sum(len(sweep.recipes) for sweep in unfinished)
+        told = f"{100 * share:.0f}% of the work"
+        if share > self.before:  # else nothing to judge by
+            told += f", about {elapsed * (1 - share) / (share - self.before):.0f} s left"
         if self.bar is not None:
             self.bar.n = done
-            self.bar.set_postfix_str(f"{100 * share:.0f}% of the work, about {left:.0f} s left")
+            self.bar.set_postfix_str(f"{told}; {_latest(unfinished)}")
         else:
-            self.say(f"{done} of {self.runs} runs done, {100 * share:.0f}% of the work after {elapsed:.0f} s, about "
-                     f"{left:.0f} s left")
+            self.say(f"{done} of {self.runs} runs done after {elapsed:.0f} s, {told}")
 
     def _share(self, unfinished: list[Sweep]) -> float:
         return 1 - sum(sweep.cost * (1 - _epochs_logged(sweep)) for sweep in unfinished) / self.total
@@ -44,13 +46,26 @@ class Progress:
             self.bar.close()
 
 
+def _latest(unfinished: list[Sweep]) -> str:
+    """The last line that any log has of an epoch: which run, how far, how good."""
+    logs = [sweep.log for sweep in unfinished if sweep.log.exists()]
+    for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
+        if lines := _epoch_lines(log):
+            return lines[-1]
+    return "no epoch finished yet"
+
+
+def _epoch_lines(log: Path) -> list[str]:
+    try:
+        return [line for line in log.read_text(errors="replace").splitlines() if line.startswith("epoch ")]
+    except OSError:  # not there yet, or no more
+        return []
+
+
 def _epochs_logged(sweep: Sweep) -> float:
     """Share of a sweep's epochs that its log tells of."""
-    try:
-        lines = {line for line in sweep.log.read_text(errors="replace").splitlines() if line.startswith("epoch ")}
-    except OSError:  # not there yet, or no more
-        return 0.0
-    return min(len(lines) / sum(recipe.epochs for recipe in sweep.recipes), 1.0)
+    told = len(set(_epoch_lines(sweep.log)))
+    return min(told / sum(recipe.epochs for recipe in sweep.recipes), 1.0)
 
 
 def watched() -> bool:

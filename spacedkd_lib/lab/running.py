@@ -110,8 +110,14 @@ def work(sweep: Sweep) -> list[str]:
     import torch
     torch.set_num_threads(1)
     with logged(sweep.log):
-        return within_memory(train_sweep, sweep, lambda run: print(
-            f"epoch {len(run.rows)} of {run.recipe.epochs}, run {run.recipe.run_id}", flush=True))
+        return within_memory(train_sweep, sweep, lambda run: print(_epoch_in_words(run), flush=True))
+
+
+def _epoch_in_words(run) -> str:
+    """What `Progress` reads: a line for each epoch of each run, no two alike."""
+    accuracy = run.rows[-1].get("test_accuracy")
+    told = f", test accuracy {accuracy:.1f}%" if accuracy is not None else ""
+    return f"epoch {len(run.rows)} of {run.recipe.epochs}: {run.recipe.in_words()}, run {run.recipe.run_id}{told}"
 
 
 def _same_pictures(record: records.Record) -> records.Record:

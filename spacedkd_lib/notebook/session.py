@@ -5,28 +5,58 @@ from __future__ import annotations
 from collections import ChainMap
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Callable
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..lab import grids, running
+from ..lab.progress import watched
 from ..report import figures, frames, text
 from ..store import records
+from ..store.stopping import Stopped
 
 
-def show(table: pd.DataFrame) -> None:
-    """A table as a reader sees it: numbers formatted, differences with their intervals."""
+def show(table: pd.DataFrame, fold: str = "") -> None:
+    """Show a table as a reader sees it: numbers formatted, differences with their intervals.
+
+    Args:
+        fold: a title; the table is then folded behind it.
+    """
+    shown = text.markdown(table)
+    say(f"<details><summary>{fold}</summary>\n\n{shown}\n</details>" if fold else shown)
+
+
+def say(sentences: str) -> None:
+    """Show text that holds computed numbers, as Markdown."""
     from IPython.display import Markdown, display
-    display(Markdown(text.markdown(table)))
+    display(Markdown(sentences))
 
 
-def show_results(summary: pd.DataFrame) -> None:
-    """A table of results in two parts: accuracies with their differences, then all that qualifies them."""
-    table = text.formatted(summary)
-    outcome = [name for name in table if name == "n" or name.startswith(("Test accuracy", "vs "))]
-    keys = ["Setting", "Arm"]
-    show(table[keys + outcome])
-    show(table[keys + [name for name in table if name not in keys + outcome]])
+def slider(draw: Callable[..., Figure], **ranges: tuple[float, float, float, float]) -> None:
+    """Let a reader move the numbers of a figure; without a reader, show the figure for the first value of each.
+
+    Args:
+        draw: makes the figure from the numbers, given by name.
+        ranges: name -> (value at first, lowest, highest, step).
+    """
+    if not watched():
+        display_figure(draw(**{name: first for name, (first, *_) in ranges.items()}))
+        return
+    from ipywidgets import FloatSlider, interact
+    interact(lambda **values: display_figure(draw(**values)),
+             **{name: FloatSlider(value=first, min=low, max=high, step=step, continuous_update=False)
+                for name, (first, low, high, step) in ranges.items()})
+
+
+def display_figure(fig: Figure, caption: str = "") -> None:
+    """Show a figure with a text for screen readers, and its caption below."""
+    from IPython.display import display
+    display(fig, metadata={"image/png": {"alt": figures.alt_text(fig)}})
+    plt.close(fig)
+    if caption:
+        say(f"*{caption}*")
 
 
 @dataclass(frozen=True)
@@ -84,9 +114,16 @@ class Session:
         return grids.folder(self.profile, self.seeds)
 
     def train(self) -> Results:
-        """Every run of this notebook: loaded if it is finished, else trained now. A person sees a progress bar; an
-        executed copy shows nothing of it, so that it is the same each time."""
-        found = running.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
+        """Load every run of this notebook that is finished, and train the others. A person sees a progress bar; an
+        executed copy shows nothing of it, so that it is the same each time.
+
+        Raises:
+            Stopped: the kernel was interrupted; what was done is saved.
+        """
+        try:
+            found = running.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
+        except KeyboardInterrupt:
+            raise Stopped("Stopped. What was done is saved: run this cell again to go on.") from None
         return Results((self.profile,), self.rows, {record.run_id: record for record in found})
 
     def results(self, measured: bool = False) -> Results:
@@ -143,6 +180,12 @@ class Session:
             elif of:
                 kind = "just run" if name == self.profile else "published"
                 print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")
+
+    def figure(self, fig: Figure, name: str, caption: str, shown: Results | None = None) -> None:
+        """Show a figure with its caption, and keep it in build/<profile>/figures/ with the ids of the records it shows;
+        in smoke nothing is kept."""
+        self.save(fig, name, shown)
+        display_figure(fig, caption)
 
     def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
         """Keep a figure in build/<profile>/figures/ with the ids of the records it shows; in smoke nothing is kept."""

@@ -11,7 +11,7 @@ import pandas as pd
 from ..lab.arms import audited
 from ..recipes import deviations_of
 from ..statistics import FEWEST, Interval, correlation, mean_interval, paired_by_seed
-from .text import ACCURACY, SD
+from .text import ACCURACY, SD, difference_in_words
 
 REFERENCE, DISTILLED = "baseline", ("online KD", "self KD")  # what the other arms are compared with
 MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Teacher (%)",
@@ -71,6 +71,25 @@ def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> 
                 lines.append([setting, *names.values(), i.n, i.mean, i.low, i.high, i.n])
     return pd.DataFrame(lines, columns=["Setting", *(pairs[0][0] if pairs else []), "n", "Difference (points)", *(
         f"Difference: {part}" for part in ("low", "high", "pairs"))])
+
+
+def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accuracy", unit: str = "points") -> str:
+    """Say what the paired interval of arm - other shows, two sentences a setting.
+
+    Args:
+        frame: from `runs`, of one notebook.
+        column, unit: what is compared.
+    """
+    said = []
+    for setting, part in frame.groupby("setting", sort=False):
+        if {arm, other} <= set(part["arm"]):
+            i = paired_by_seed(part, arm, other, column)
+            reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above zero" if i.low > 0 else
+                       "The interval lies below zero" if i.high < 0 else
+                       "The interval holds zero, so either may be better")
+            said.append(f"On {setting}, {arm} minus {other} is {difference_in_words(*i[:3], i.n, i.n)} {unit} "
+                        f"(n = {i.n}). {reading}.")
+    return " ".join(said) or f"No pair of {arm} and {other} is published or finished here."
 
 
 def audit(frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,10 @@ _asked = False
 class Stopped(Exception):
     """Training was asked to stop; what was done is in a checkpoint."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Show the sentence in a notebook, in place of a traceback."""
+        return [str(self)]
+
 
 def request(*_) -> None:
     """Ask this process to stop at its next update; also a signal handler."""

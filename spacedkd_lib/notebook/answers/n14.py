@@ -1,0 +1,5 @@
+"""Exercises of notebook 14, The register of claims."""
+
+from ..exercises import Exercise
+
+EXERCISES: dict[str, Exercise] = {}

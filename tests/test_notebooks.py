@@ -1,0 +1,110 @@
+"""What every notebook of the series owes its reader: time told, words defined, conclusions, exercises, captions."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from spacedkd_lib.notebook import exercises
+
+ROOT = Path(__file__).resolve().parents[1]
+SERIES = sorted((ROOT / "notebooks").glob("[01]*.ipynb"))
+PAGES = [*SERIES, ROOT / "notebooks" / "solutions.ipynb"]
+series = pytest.mark.parametrize("path", SERIES, ids=lambda path: path.stem[:2])
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def prose(path: Path) -> str:
+    """The words of a notebook without code, tables, formulas and addresses."""
+    text = "\n\n".join(source(cell) for cell in cells(path, "markdown"))
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|<details>.*?</details>", " ", text, flags=re.S)
+    text = re.sub(r"^\|.*$|^#+ .*$", "", text, flags=re.M)
+    text = re.sub(r"\$[^$]*\$|`[^`]*`", "x", text)
+    return re.sub(r"\]\([^)]*\)", "]", text)
+
+
+def outputs(path: Path, mime: str) -> list[dict]:
+    return [out for cell in cells(path, "code") for out in cell["outputs"] if mime in out.get("data", {})]
+
+
+@series
+def test_the_top_tells_question_and_time(path):
+    top = source(cells(path, "markdown")[0])
+    told = re.search(r"Reading: (\d+) min\. Running as it is: (\d+) s", top)
+    minutes = len(prose(path).split()) / 200  # an unhurried reader
+    assert told and abs(int(told[1]) - minutes) <= 1 + minutes / 4, f"{minutes:.0f} min"
+    assert "**After this notebook you can**" in top and "?" in top
+
+
+@series
+def test_it_concludes_and_says_what_may_not_be_concluded(path):
+    said = "".join(source(cell) for kind in ("markdown", "code") for cell in cells(path, kind))
+    assert "What we found" in said and "What we may not conclude" in said
+    assert "getsource" not in said  # a reader types the method, and does not read production code
+
+
+@series
+def test_exercises_have_a_variable_each_and_kinds(path):
+    number = path.stem[:2]
+    mine = {name: exercise for name, exercise in exercises.all_exercises().items() if name[:2] == number}
+    assert 3 <= len(mine) <= 5 and len({exercise.kind for exercise in mine.values()}) >= 2
+    code = [source(cell) for cell in cells(path, "code")]
+    for name in mine:
+        variable = f"answer_{name.replace('.', '_')}"
+        cell, = (cell for cell in code if f'check("{name}"' in cell)
+        assert re.search(rf"^{variable} = None", cell, re.M) and f'check("{name}", {variable})' in cell
+
+
+@series
+def test_figures_have_words(path):
+    for cell in cells(path, "code"):
+        pictures = [out for out in cell["outputs"] if "image/png" in out.get("data", {})]
+        assert all(out["metadata"].get("image/png", {}).get("alt") for out in pictures), source(cell)
+        if "figure(" in source(cell) and pictures:
+            assert any("".join(out.get("data", {}).get("text/markdown", "")).startswith("*") for out in cell["outputs"])
+
+
+@series
+def test_long_tables_are_folded(path):
+    for out in outputs(path, "text/markdown"):
+        text = "".join(out["data"]["text/markdown"])
+        assert "<details>" in text or len(re.findall(r"^\|", text, re.M)) - 2 <= 8, text[:300]
+
+
+@series
+def test_cells_and_sentences_are_short(path):
+    for cell in cells(path, "code"):
+        lines = [line for line in source(cell).splitlines() if line.strip()]
+        assert len(lines) <= 15 and max(map(len, lines), default=0) <= 110, source(cell)
+    for paragraph in re.split(r"\n\s*\n|\n[-*\d]+\.? ", prose(path)):
+        for sentence in re.split(r"(?<=[.!?:;])\s+", " ".join(paragraph.split())):
+            assert len(sentence.split()) <= 32, sentence
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem[:2])
+def test_links_lead_somewhere(path):
+    text = "\n".join(source(cell) for cell in cells(path, "markdown"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http", "#")):
+            assert (path.parent / unquote(target.split("#")[0])).exists(), target
+
+
+def test_exercises_are_of_all_kinds_with_three_hints_and_refuse_a_wrong_answer():
+    found = exercises.all_exercises()
+    assert {exercise.kind for exercise in found.values()} == set(exercises.KINDS)
+    for name, exercise in found.items():
+        assert len(set(exercise.hints)) == 3, name
+        try:
+            refused = exercise.test(exercise.wrong)
+        except Exception:  # a wrong function may fail
+            continue
+        assert refused, name
