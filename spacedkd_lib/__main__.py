@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -11,20 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from .cluster import slurm
 from .errors import InputError, nearest
 from .lab import arms, claims, grids, planning, profiles, running, tuning
-from .notebook.runner import NotebookError, execute, refresh as refresh_notebook
+from .notebook.runner import NotebookError, refresh as refresh_notebook
+from .notebook.series import NOTEBOOKS, Series
 from .recipes import VERSION, from_dict
 from .report import frames, readme, two_machines
 from .store import records, stopping
-
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence and status 2."""
@@ -135,10 +131,12 @@ def reproduce(options) -> int:
         running.check_inputs(missing)  # before the plan, which takes long for large networks
         print(plan_lines(rows, options.workers), flush=True)
     say = partial(print, flush=True)
-    running.run_all([row.recipe for row in rows], options.workers, say, training)
-    # before the notebooks, which run two at a time and would both begin
-    measures.measure_all(measures.wanted(rows), options.workers, say, measuring)
-    executed = execute_notebooks(options.profile, options.seeds, options.workers)
+    with Series(options.profile, options.seeds, options.workers, say) as series:
+        series.execute_ready()
+        running.run_all([row.recipe for row in rows], options.workers, say, training, series.execute_ready)
+        # before the notebooks that show them, which run two at a time and would both begin
+        measures.measure_all(measures.wanted(rows), options.workers, say, measuring)
+        executed = series.execute_all()
     found = frames.local_records(rows)
     frames.write_runs(rows, found, records.built(folder))
     print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'}.")
@@ -153,40 +151,6 @@ def reproduce(options) -> int:
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0
-
-
-def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
-    """Execute the series in a profile, two at a time; a notebook whose inputs are unchanged is left alone."""
-    parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | ({"workers": workers} if workers else {})
-    built = records.built(grids.folder(profile, seeds))
-    folder = built / "notebooks"
-
-    def one(name: str) -> str | None:
-        key_file = built / "keys" / name
-        key = inputs_key(name, parameters)
-        if (folder / f"{name}.ipynb").exists() and key_file.exists() and key_file.read_text() == key:
-            return None
-        execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, cwd=NOTEBOOKS)
-        records.write_atomically(key_file, key)
-        return name
-    pool = ThreadPoolExecutor(2)
-    try:
-        return [name for name in pool.map(one, profiles.NOTEBOOKS) if name]
-    finally:
-        pool.shutdown(cancel_futures=True)  # stopped: those that run come to their end, no other begins
-
-
-def inputs_key(name: str, parameters: dict) -> str:
-    """A hash of what an executed notebook depends on: its cells, the library, the parameters and the records."""
-    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
-    digest = hashlib.sha256(json.dumps([cell["source"] for cell in notebook["cells"]]).encode())
-    digest.update(json.dumps(parameters, sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    for row in grids.grid(parameters["profile"], None, parameters.get("seeds", 0)):
-        record = records.load(row.recipe)
-        digest.update(json.dumps(record.numbers() if record else None).encode())
-    return digest.hexdigest()
 
 
 def publish(options) -> None:
@@ -256,7 +220,8 @@ def draw_published(profile: str) -> None:
     left = {run_id: record for run_id, record in published.items() if run_id != example}
     records.restore(left.values())
     measures.restore(profile, left)
-    execute_notebooks(profile, 0, 0)
+    with Series(profile) as series:
+        series.execute_all()
 
 
 def refresh(options) -> None:

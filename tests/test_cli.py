@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from test_tables import synthetic
 
-from spacedkd_lib import __main__ as cli, recipes
+from spacedkd_lib import __main__ as cli
 from spacedkd_lib.analysis import measures
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, grids, profiles, running
-from spacedkd_lib.notebook import exercises, session as sessions
+from spacedkd_lib.notebook import exercises, series, session as sessions
 from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
 
@@ -73,21 +72,40 @@ def test_plan_prints_runs_and_an_estimate(tmp_path):
     assert f"{len(grids.unique(SMOKE))} distinct runs" in done.stdout and "0 done" in done.stdout and " MB in " in done.stdout
 
 
-def test_inputs_key_follows_cells_parameters_and_records(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
-    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
+@pytest.fixture
+def three_notebooks(place, monkeypatch):
+    """02 and 03 show their own runs, 05 those of all; executing one writes its name to a list."""
+    names, executed = ("02_baselines", "03_online_kd", "05_spaced_kd"), []
+    monkeypatch.setattr(series, "NOTEBOOKS", place)
+    monkeypatch.setattr(profiles, "NOTEBOOKS", names)
 
-    def write(source):
-        (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [{"source": source, "outputs": []}]}))
-    write("1")
-    key = cli.inputs_key("n", {"profile": "smoke"})
-    assert key == cli.inputs_key("n", {"profile": "smoke"}) != cli.inputs_key("n", {"profile": "smoke", "seeds": 1})
-    write("2")
-    assert cli.inputs_key("n", {"profile": "smoke"}) != key
-    write("1")
-    recipe = grids.grid("smoke")[0].recipe
-    records.save(recipe, [{"test_accuracy": 1.0}], {}, {}, {})
-    assert cli.inputs_key("n", {"profile": "smoke"}) != key
+    def write(name, source="1"):
+        (place / f"{name}.ipynb").write_text(json.dumps({"cells": [{"source": source, "outputs": []}]}))
+    for name in names:
+        write(name, "session.series()" if name == names[-1] else "1")
+
+    def execute(path, target, parameters, cwd):
+        executed.append(path.stem)
+        records.write_atomically(target, "")
+    monkeypatch.setattr(series, "execute", execute)
+    return executed, write
+
+
+def test_a_notebook_is_executed_when_its_runs_are_finished_and_again_when_its_inputs_change(three_notebooks):
+    executed, write = three_notebooks
+    finish(row for row in SMOKE if row.notebook == "02_baselines")
+    with series.Series("smoke") as ran:
+        ran.execute_ready()
+    assert executed == ["02_baselines"]  # 05 waits for all, even where its own are there
+    finish(SMOKE)
+    for change, again in ((None, ["03_online_kd", "05_spaced_kd"]), (lambda: write("03_online_kd", "2"), ["03_online_kd"]),
+                          (None, [])):
+        if change:
+            change()
+        with series.Series("smoke") as ran:
+            assert ran.execute_all() == again
+    with series.Series("smoke", seeds=1) as ran:
+        assert len(ran.execute_all()) == 3
 
 
 @pytest.fixture
@@ -158,7 +176,7 @@ def test_published_records_are_drawn_without_this_machines_runs(place, monkeypat
     """They lie in a folder of their own, but for the run whose weights 06 and 07 need."""
     records.publish(synthetic(SMOKE).values(), "smoke")
     drawn = []
-    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: drawn.extend(frames.local_records(SMOKE)))
+    monkeypatch.setattr(series.Series, "execute_all", lambda _: drawn.extend(frames.local_records(SMOKE)))
     cli.draw_published("smoke")
     example = next(row for row in SMOKE if row.notebook == "06_loss_landscape").recipe.run_id
     assert set(drawn) == {row.recipe.run_id for row in SMOKE} - {example}
@@ -175,7 +193,7 @@ def test_another_number_of_seeds_has_a_folder_of_its_own():
 
 def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys):
     finish(SMOKE)
-    monkeypatch.setattr(cli, "execute_notebooks", lambda *_: [])
+    monkeypatch.setattr(series, "execute", lambda _, target, *__, **___: records.write_atomically(target, ""))
     monkeypatch.setattr(measures, "measure_all", lambda *_: {})
     options = SimpleNamespace(profile="smoke", seeds=0, workers=0, slurm="")
     cli.reproduce(options)
@@ -201,9 +219,9 @@ def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
     for profile in ("quick", "study"):
         records.publish(synthetic(rows).values(), profile)
     wanted = finish(row for row in rows if row.notebook in ("02_baselines", "04_self_kd"))
-    series = sessions.Session("09_released_code_audit", "quick", seeds=2).series()
-    assert set(series.ids) == set(series.records) == wanted and series.profiles == ("quick",)
-    assert {row.notebook for row in series.rows} == set(arms.ARMS)
+    found = sessions.Session("09_released_code_audit", "quick", seeds=2).series()
+    assert set(found.ids) == set(found.records) == wanted and found.profiles == ("quick",)
+    assert {row.notebook for row in found.rows} == set(arms.ARMS)
 
 
 def test_series_in_smoke_is_what_is_published(place, monkeypatch):

@@ -173,7 +173,7 @@ def _arithmetic(recipe: Recipe) -> int:
 
 
 def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
-            executor: Executor | None = None) -> list[records.Record]:
+            executor: Executor | None = None, on_sweep: Callable[[], None] = lambda: None) -> list[records.Record]:
     """Records of all recipes; what is finished is loaded, the rest is trained side by side.
 
     Args:
@@ -181,6 +181,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         workers: processes; 0 for `default_workers()`. "auto" also trains several seeds at once on a GPU.
         say: receives a plain line now and then when there is no terminal for a progress bar.
         executor: where sweeps run, see executors.py; processes of this machine unless given.
+        on_sweep: called whenever runs have been finished.
 
     Raises:
         InputError: bad input, before any training; or runs that failed, after all others have finished.
@@ -198,7 +199,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         planned = sweeps(missing, workers)
         if together and _has_gpu():
             planned = of_several_seeds(planned)
-        _train_side_by_side(planned, executor or LocalProcesses(workers), say)
+        _train_side_by_side(planned, executor or LocalProcesses(workers), say, on_sweep)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
 
 
@@ -223,7 +224,8 @@ def check_inputs(missing: list[Recipe]) -> None:
         build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
 
 
-def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None]) -> None:
+def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None],
+                        on_sweep: Callable[[], None]) -> None:
     progress, failed = Progress(planned, say), []
     futures = {}
     try:
@@ -235,6 +237,8 @@ def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[
             done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
             for future in done:
                 failed += _failures(future, futures[future])
+            if done:
+                on_sweep()
             progress.update([futures[future] for future in waiting])
     except BaseException:
         _stop(executor, futures)

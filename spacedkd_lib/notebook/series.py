@@ -1,0 +1,91 @@
+"""Execute the series in a profile: each notebook as soon as its runs are finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable
+
+from ..lab import grids, profiles
+from ..store import records
+from .runner import execute
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+class Series:
+    """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/. One whose inputs have not
+    changed since is left alone. To be used in a `with` block: at its end, notebooks that run come to their end.
+
+    Args:
+        profile: its name. seeds, workers: as `Session`.
+        say: told of each notebook that is there to be looked at.
+    """
+
+    def __init__(self, profile: str, seeds: int = 0, workers: int | str = 0,
+                 say: Callable[[str], None] = lambda line: None):
+        self.parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | (
+            {"workers": workers} if workers else {})
+        self.built, self.say = records.built(grids.folder(profile, seeds)), say
+        self.pool, self.futures = ThreadPoolExecutor(2), {}
+
+    def __enter__(self) -> Series:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def execute_ready(self) -> None:
+        """Begin every notebook whose runs are finished; those that show measures or the runs of others wait."""
+        for name in profiles.NOTEBOOKS:
+            waits = name in profiles.MEASURING or _shows_all_runs(name)
+            if name not in self.futures and not waits and all(self._records(name)):
+                self._begin(name)
+
+    def execute_all(self) -> list[str]:
+        """Execute every notebook that was not begun yet; the names of those that had to be executed.
+
+        Raises:
+            InputError, NotebookError: as `runner.execute`.
+        """
+        for name in profiles.NOTEBOOKS:
+            if name not in self.futures:
+                self._begin(name)
+        return [name for name in profiles.NOTEBOOKS if self.futures[name].result()]
+
+    def _begin(self, name: str) -> None:
+        future: Future = self.pool.submit(self._execute, name)
+        self.futures[name] = future
+
+    def _execute(self, name: str) -> bool:
+        target, key_file, key = self.built / "notebooks" / f"{name}.ipynb", self.built / "keys" / name, self._key(name)
+        if target.exists() and key_file.exists() and key_file.read_text() == key:
+            return False
+        execute(NOTEBOOKS / f"{name}.ipynb", target, self.parameters, cwd=NOTEBOOKS)
+        records.write_atomically(key_file, key)
+        self.say(f"Executed: {target.relative_to(records.ROOT)}")
+        return True
+
+    def _records(self, name: str | None) -> list[records.Record | None]:
+        rows = grids.grid(self.parameters["profile"], name, self.parameters.get("seeds", 0))
+        return [records.load(row.recipe) for row in rows]
+
+    def _key(self, name: str) -> str:
+        """A hash of what an executed notebook depends on: its cells, the library, the parameters and its records."""
+        digest = hashlib.sha256(json.dumps(_sources(name)).encode())
+        digest.update(json.dumps(self.parameters, sort_keys=True).encode())
+        for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+            digest.update(path.read_bytes())
+        for record in self._records(None if _shows_all_runs(name) else name):
+            digest.update(json.dumps(record.numbers() if record else None).encode())
+        return digest.hexdigest()
+
+
+def _sources(name: str) -> list:
+    return [cell["source"] for cell in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]]
+
+
+def _shows_all_runs(name: str) -> bool:
+    return "session.series()" in json.dumps(_sources(name))
