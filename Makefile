@@ -39,7 +39,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report lock clean distclean
+.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report course reset lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -89,6 +89,12 @@ gauntlet: $(READY) ## plant faults in the engine one at a time; each must be cau
 
 report: $(READY) ## turn this profile's executed notebooks into pages under report/
 	@$(SPACEDKD) report --profile "$(PROFILE)"
+
+course: $(READY) ## write student copies and nbgrader's form of the notebooks to build/course/ (for teachers)
+	@$(SPACEDKD) course
+
+reset: $(READY) ## restore the notebooks as released; yours are kept in build/mine/
+	@$(SPACEDKD) reset
 
 lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for maintainers)
 	.venv/bin/python -m uv pip compile pyproject.toml --extra dev --extra setup --python-version 3.11 \

@@ -22,6 +22,7 @@ from .recipes import VERSION, from_dict
 from .report import frames, readme, two_machines
 from .store import records, stopping
 
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence and status 2."""
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.")
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
         elif name == "tune":
             command.add_argument("--data", default="glyphs", help="one of " + ", ".join(profiles.TUNED))
             command.add_argument("--families", action="append", help="a family of arms; may be repeated; left out: all")
-        elif name != "refresh":
+        elif name not in WITHOUT_OPTIONS:
             command.add_argument("--profile", default="quick", help="one of " + ", ".join(profiles.PROFILES))
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
-        if name not in ("train", "refresh"):
+        if name not in ("train", *WITHOUT_OPTIONS):
             command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as "
                                  "suit the machine; auto: on a GPU also several seeds at once")
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
@@ -231,6 +232,21 @@ def refresh(options) -> None:
             print(f"{path.name}: {'changed' if refresh_notebook(path) else 'unchanged'}", flush=True)
 
 
+def course(options) -> None:
+    """Write student copies of the notebooks and their form for nbgrader to build/course/ (for teachers)."""
+    from .notebook import classroom
+    print(classroom.make_course(records.ROOT / "build" / "course").to_string(index=False))
+    print("Student copies: build/course/student/. For nbgrader: build/course/nbgrader/source/.")
+
+
+def reset(options) -> None:
+    """Restore the notebooks as they were released; yours are kept in build/mine/."""
+    from .notebook import classroom
+    kept = classroom.reset()
+    print(f"The notebooks are as released; yours are in {kept.relative_to(records.ROOT)}." if kept else
+          "The notebooks are as released; nothing had changed.")
+
+
 def tune(options) -> None:
     """Choose the values of each family of arms on validation pictures; publish every trial in results/tuning/."""
     if options.data not in profiles.TUNED:
@@ -266,7 +282,8 @@ def train(options) -> None:
 
 
 COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh,
-            "train": train, "tune": tune}
+            "train": train, "tune": tune, "course": course, "reset": reset}
+WITHOUT_OPTIONS = ("refresh", "course", "reset")
 
 if __name__ == "__main__":
     sys.exit(main())

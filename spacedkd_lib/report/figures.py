@@ -28,12 +28,12 @@ from ..statistics import mean_interval, paired_by_seed
 from ..store import records
 from .schedule_figures import schedule, schedules
 from .style import (
-    ARM_STYLES, COLOURS, COLUMN, LINES, PAGE, apply_style, by_arm, colour, head, legend_below, panels, points, say_n,
-    settings_of, style_of, t_interval,
+    ARM_STYLES, COLOURS, COLUMN, LINES, PAGE, alt_text, apply_style, by_arm, colour, head, legend_below, panels, points,
+    say_n, settings_of, style_of, t_interval,
 )
 
-__all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "by_interval", "colour", "comparisons",
-           "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules", "sheet", "style_of"]
+__all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "by_interval", "colour",
+           "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules", "sheet", "style_of"]
 
 
 # Arms
@@ -324,20 +324,6 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
     ax.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.set_axis_off()
     return fig
-
-
-def alt_text(fig: Figure) -> str:
-    """Describe a figure for a screen reader: of each panel its title, its axes and what its legend names."""
-    panels = []
-    for ax in fig.axes:
-        legend = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
-        parts = {"": ax.get_title(), "x: ": ax.get_xlabel(), "y: ": ax.get_ylabel(), "shown: ": ", ".join(legend)}
-        panels.append("; ".join(f"{name}{part}" for name, part in parts.items() if part))
-    words = [text.get_text() for text in fig.texts]
-    for legend in fig.legends:
-        words.append("shown: " + ", ".join(text.get_text() for text in legend.get_texts()))
-    told = " ".join(". ".join(filter(None, [*words, *dict.fromkeys(panels)])).split())
-    return f"Figure of {len(fig.axes)} panel{'s' * (len(fig.axes) > 1)}. {told}".strip()
 
 
 def save(fig: Figure, path: Path, run_ids: Iterable[str]) -> None:

@@ -158,3 +158,17 @@ def legend_below(fig: Figure, names: Iterable[str], title: str = "", styles: Map
                         ls=styles[name][2] if len(styles[name]) > 2 else "") for name in names]
     if marks:
         fig.legend(marks, list(names), loc="outside lower center", title=title, **dict(ncols=2) | options)
+
+
+def alt_text(fig: Figure) -> str:
+    """Describe a figure for a screen reader: of each panel its title, its axes and what its legend names."""
+    panels = []
+    for ax in fig.axes:
+        legend = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
+        parts = {"": ax.get_title(), "x: ": ax.get_xlabel(), "y: ": ax.get_ylabel(), "shown: ": ", ".join(legend)}
+        panels.append("; ".join(f"{name}{part}" for name, part in parts.items() if part))
+    words = [text.get_text() for text in fig.texts]
+    for legend in fig.legends:
+        words.append("shown: " + ", ".join(text.get_text() for text in legend.get_texts()))
+    told = " ".join(". ".join(filter(None, [*words, *dict.fromkeys(panels)])).split())
+    return f"Figure of {len(fig.axes)} panel{'s' * (len(fig.axes) > 1)}. {told}".strip()
