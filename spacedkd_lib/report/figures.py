@@ -33,7 +33,8 @@ from .style import (
 )
 
 __all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "by_interval", "colour",
-           "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules", "sheet", "style_of"]
+           "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules",
+           "sheet", "style_of"]
 
 
 # Arms
