@@ -14,7 +14,7 @@ Taught in notebooks/05_spaced_kd.ipynb.
 from __future__ import annotations
 
 import random
-from itertools import chain, count as natural_numbers
+from itertools import count as natural_numbers
 from typing import Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
@@ -106,6 +106,9 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         raise InputError(f"A schedule of {epochs} epochs of {batches_per_epoch} batches with interval = {interval} "
                          "cannot be made: give at least one of each, and an interval up to the number of epochs.")
     if interval < 0:
+        if rule not in ("fixed", "constant"):
+            raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": '
+                             'choose "fixed" or "constant".')
         return _behind(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1), rule)
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
@@ -198,9 +201,6 @@ def _behind(epochs: int, batches_per_epoch: int, length: int, rule: str) -> Iter
     >>> [f"{e.kind} {e.index}" for e in spaced_schedule(epochs=1, batches_per_epoch=4, interval=-0.5)]
     ['learn 0', 'learn 1', 'teach 0', 'teach 1', 'learn 2', 'learn 3', 'teach 2', 'teach 3', 'epoch 1']
     """
-    if rule not in ("fixed", "constant"):
-        raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": choose '
-                         '"fixed" or "constant".')
     total = epochs * batches_per_epoch
     block = 1 if rule == "constant" else length
     for batch in range(total):
@@ -323,27 +323,3 @@ def leads(events: Iterable[Event]) -> list[int]:
         if kind == "learn":
             lead.append(taught - len(lead))
     return lead
-
-
-def spaced_batches(loader, epochs: int, interval: float, **options) -> Iterator[tuple[str, object]]:
-    """Yield any loader's batches as ("teach", batch) and ("learn", batch), to space a training loop of your own.
-
-    A foreign loader cannot repeat an augmented batch, so up to int(len(loader) * interval) batches stay in memory; with
-    this package's `batches.Batches` none does. `options` and errors are those of `spaced_schedule`, raised here.
-
-    >>> list(spaced_batches(["a", "b"], epochs=1, interval=1))
-    [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
-    """
-    return _held_back(loader, epochs, spaced_schedule(epochs, len(loader), interval, **options))
-
-
-def _held_back(loader, epochs: int, events: Iterator[Event]) -> Iterator[tuple[str, object]]:
-    batches = enumerate(chain.from_iterable(loader for _ in range(epochs)))
-    held = {}
-    for kind, index, _ in events:
-        if kind == "epoch":
-            continue
-        while index not in held:
-            number, batch = next(batches)
-            held[number] = batch
-        yield kind, (held.pop(index) if kind == "learn" else held[index])

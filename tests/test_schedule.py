@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.schedule import counts, interval_batches, leads, spaced_batches, spaced_schedule
+from spacedkd_lib.schedule import counts, interval_batches, leads, spaced_schedule
 
 STEP_COUNTS = json.loads((Path(__file__).parent / "fixtures/step_counts.json").read_text())
 
@@ -80,9 +80,8 @@ def test_lead_is_a_sawtooth_of_mean_half_the_interval():
     (dict(rule="expnding"), 'did you mean "expanding"'), (dict(tail="dropped"), 'did you mean "drop"'),
 ])
 def test_bad_schedules(change, message):
-    for function in (spaced_schedule, lambda batches_per_epoch, **values: spaced_batches([1, 2], **values)):
-        with pytest.raises(InputError, match=message):
-            function(**{"epochs": 2, "batches_per_epoch": 2, "interval": 1} | change)
+    with pytest.raises(InputError, match=message):
+        spaced_schedule(**{"epochs": 2, "batches_per_epoch": 2, "interval": 1} | change)
 
 
 def test_equal_mean_rules():
@@ -97,22 +96,3 @@ def test_equal_mean_rules():
     drawn = blocks("random", 2000)
     assert min(drawn) == 1 and max(drawn) == 19 and abs(sum(drawn) / len(drawn) - 10) < 0.5
     assert blocks("random", 50, seed=1) == blocks("random", 50, seed=1) != blocks("random", 50, seed=2)
-
-
-def test_a_foreign_loader_walks_the_same_events():
-    class Loader:
-        """Gives other batches each epoch, as a shuffling loader does."""
-        epoch = 0
-
-        def __len__(self):
-            return 4
-
-        def __iter__(self):
-            self.epoch += 1
-            return iter([(self.epoch, i) for i in range(4)])
-
-    for interval in (0, 0.5, 1, 1.5, 3):
-        walked = list(spaced_batches(Loader(), 3, interval))
-        seen = [(epoch, i) for epoch in (1, 2, 3) for i in range(4)]
-        expected = [(e.kind, seen[e.index]) for e in spaced_schedule(3, 4, interval) if e.kind != "epoch"]
-        assert walked == expected

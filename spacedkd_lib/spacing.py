@@ -1,0 +1,249 @@
+"""Space any training loop: `Spaced` walks a loader's batches, the teacher's block first, then the student's.
+
+    for event in Spaced(loader, epochs=80, interval=1.5):
+        if event.kind == "teach":
+            ...                       # your update of the teacher on event.batch
+        elif event.kind == "learn":
+            ...                       # your update of the student, from the teacher as it is now
+
+Only the standard library is needed here; batches of tensors bring their own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from itertools import count as natural_numbers
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
+
+from .errors import InputError
+from .schedule import interval_batches, spaced_schedule
+
+Losses = dict[str, list[float]]
+
+
+class Step(NamedTuple):
+    """What to do next.
+
+    kind: "teach": update the teacher; "learn": the student; "epoch": the teacher has completed a pass.
+    batch: what the loader gave; None for "epoch". index: of the batch, counted from 0 over the run; for "epoch" the
+    passes completed. epoch: the pass that the batch belongs to, counted from 0. block: counted from 0.
+    """
+
+    kind: str
+    batch: Any
+    index: int
+    epoch: int
+    block: int
+
+
+class Spaced:
+    """Walk a loader's batches in the order of Spaced KD. It is iterated once, and remembers where it is.
+
+    A batch of the block is held until the student has learnt it: a copy that nothing else touches, so that neither the
+    loader's buffer nor the teacher's update changes what the student meets. With "teach" first, the copy is the
+    student's; the teacher gets the loader's own.
+
+    Args:
+        loader: any iterable of batches, iterated anew in every epoch: tensors, arrays, or tuples, lists, named tuples
+            and dicts of them. `set_epoch` is called on it, its sampler and its data set, where they have it.
+        epochs: passes over the loader.
+        interval: space interval in epochs: 0 is online KD; a negative one puts the teacher behind. Or a function, called
+            before each block with the losses of the last one ({"teach": [...], "learn": [...]}, see `report`), that
+            returns the interval of the next.
+        rule, tail, seed: as in `spaced_schedule`; a function as interval has blocks of its own, and takes no rule.
+        batches_per_epoch: the loader's length, where it has none of its own.
+        device: where the batches are moved before they are handed out; they are held where the loader leaves them.
+        spill: a folder for the held batches, where memory is too small for them.
+
+    Raises:
+        InputError: a number out of range, an interval below one batch, no length; while it walks: a loader that ends
+            early or late, or a block that memory cannot hold.
+
+    >>> [(step.kind, step.batch) for step in Spaced(["a", "b"], epochs=1, interval=1)][:4]
+    [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
+    """
+
+    def __init__(self, loader: Iterable, epochs: int, interval: float | Callable[[Losses], float], *,
+                 rule: str = "fixed", tail: str = "replay", seed: int = 0, batches_per_epoch: int | None = None,
+                 device: Any = None, spill: str | Path | None = None):
+        self.loader, self.epochs, self.device = loader, epochs, device
+        self.length = _length(loader, batches_per_epoch)
+        self.losses: Losses = {"teach": [], "learn": []}
+        self._held = _Spilled(spill) if spill is not None else {}
+        self._done, self._drawn, self._intervals, self._skip = 0, 0, [], 0
+        if callable(interval):
+            if (rule, tail) != ("fixed", "replay"):
+                raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
+                                 "function: leave them out.")
+            self._events = self._adaptive(interval)
+            self._longest = 0  # nobody knows
+        else:
+            _check_interval(interval, self.length)
+            self._events = iter(spaced_schedule(epochs, self.length, interval, rule=rule, tail=tail, seed=seed))
+            longest = interval_batches(self.length, interval) * (1 if rule in ("fixed", "constant") else 2)
+            self._longest = min(longest, self.length * epochs)
+
+    def report(self, loss: float, kind: str = "learn") -> None:
+        """Tell the loss of an update, for an interval that is a function."""
+        self.losses[kind].append(float(loss))
+
+    def __iter__(self) -> Iterator[Step]:
+        batches = self._batches()
+        used: dict[int, int] = {}
+        for number, (kind, index, block) in enumerate(self._events):
+            if number < self._skip:  # done before the state was saved
+                if kind != "epoch":
+                    used[index] = used.get(index, 0) + 1
+                continue
+            self._done = number + 1
+            if kind == "epoch":
+                yield Step(kind, None, index, index - 1, block)
+                continue
+            used[index] = used.get(index, 0) + 1
+            yield Step(kind, self._batch(index, used[index], batches), index, index // self.length, block)
+
+    def _batch(self, index: int, use: int, batches: Iterator[Any]) -> Any:
+        """Take a batch: at its first use from the loader, at its second from what is held."""
+        if use == 2:
+            return _moved(self._held.pop(index), self.device)
+        batch = next(batches)
+        if index == 0:
+            self._check_memory(batch)
+        self._held[index] = _copied(batch)
+        return _moved(batch, self.device)
+
+    def _batches(self) -> Iterator[Any]:
+        """Yield the loader's batches, epoch by epoch, from the first that was not drawn yet."""
+        for epoch in range(self._drawn // self.length, self.epochs):
+            for part in (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler",
+                                                                                        "dataset"))):
+                if hasattr(part, "set_epoch"):
+                    part.set_epoch(epoch)
+            number = epoch * self.length - 1
+            for number, batch in enumerate(self.loader, start=epoch * self.length):
+                if number >= (epoch + 1) * self.length:
+                    raise InputError(f"The loader gives more than {self.length} batches in epoch {epoch + 1}: give "
+                                     "batches_per_epoch = its real length.")
+                if number >= self._drawn:
+                    self._drawn = number + 1
+                    yield batch
+            if number + 1 < (epoch + 1) * self.length:
+                raise InputError(f"The loader ended after {number + 1 - epoch * self.length} of {self.length} batches "
+                                 f"in epoch {epoch + 1}: give batches_per_epoch = its real length.")
+
+    def _adaptive(self, interval: Callable[[Losses], float]) -> Iterator[tuple[str, int, int]]:
+        """Yield blocks whose length is asked for before each; a resumed walk takes the answers that it has."""
+        start, total = 0, self.epochs * self.length
+        for block in natural_numbers():
+            if start == total:
+                return
+            if block == len(self._intervals):
+                answer = interval(self.losses)
+                _check_interval(answer, self.length)
+                self._intervals.append(answer)
+                self.losses = {"teach": [], "learn": []}
+            s = self._intervals[block]
+            now = range(start, min(start + max(interval_batches(self.length, s), 1), total))
+            for kind in ("teach", "learn") if s >= 0 else ("learn", "teach"):
+                for index in now:
+                    yield kind, index, block
+                    if kind == "teach" and (index + 1) % self.length == 0:
+                        yield "epoch", (index + 1) // self.length, block
+            start = now.stop
+
+    def _check_memory(self, batch: Any) -> None:
+        needed = _bytes(batch) * self._longest
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+        if needed > free and isinstance(self._held, dict):
+            raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+                             "of memory are free: give a smaller interval, or spill = a folder on a disk with room.")
+
+    def state_dict(self) -> dict:
+        """Where the walk is, with the batches that are held: enough to go on in the middle of a block."""
+        return {"done": self._done, "drawn": self._drawn, "held": dict(self._held.items()),
+                "intervals": list(self._intervals), "losses": {kind: list(of) for kind, of in self.losses.items()}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
+        self._skip, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
+        self.losses = {kind: list(of) for kind, of in state["losses"].items()}
+        for index, batch in state["held"].items():
+            self._held[index] = batch
+
+
+class _Spilled:
+    """Held batches in files: a dict as far as `Spaced` needs one. The files go when it goes."""
+
+    def __init__(self, folder: str | Path):
+        try:
+            self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=folder)
+        except OSError as error:
+            raise InputError(f"spill = {folder} cannot be written ({error.strerror}): give a folder that can be."
+                             ) from None
+        self.indices: set[int] = set()
+
+    def _path(self, index: int) -> Path:
+        return Path(self.folder.name) / str(index)
+
+    def __setitem__(self, index: int, batch: Any) -> None:
+        self._path(index).write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
+        self.indices.add(index)
+
+    def pop(self, index: int) -> Any:
+        batch = pickle.loads(self._path(index).read_bytes())
+        self._path(index).unlink()
+        self.indices.remove(index)
+        return batch
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        return ((index, pickle.loads(self._path(index).read_bytes())) for index in sorted(self.indices))
+
+
+def _length(loader: Iterable, given: int | None) -> int:
+    if given is None:
+        try:
+            given = len(loader)  # type: ignore[arg-type]
+        except TypeError:
+            raise InputError("The loader has no length: give batches_per_epoch, its number of batches.") from None
+    if given < 1:
+        raise InputError(f"An epoch of {given} batches cannot be walked: give a loader with at least one.")
+    return given
+
+
+def _check_interval(interval: float, length: int) -> None:
+    if interval and not length * abs(interval) >= 1:  # NaN fails too
+        raise InputError(f"interval = {interval} is less than one batch of {length} an epoch: give 0 for online KD, or "
+                         f"at least {1 / length:.2g}.")
+
+
+def _mapped(function: Callable[[Any], Any], batch: Any) -> Any:
+    """Apply the function to every tensor or array of a batch."""
+    if isinstance(batch, Mapping):
+        return type(batch)({key: _mapped(function, value) for key, value in batch.items()})
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_mapped(function, value) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_mapped(function, value) for value in batch)
+    return function(batch)
+
+
+def _copied(batch: Any) -> Any:
+    def copy(value: Any) -> Any:
+        return value.clone() if hasattr(value, "clone") else value.copy() if hasattr(value, "copy") else value
+    return _mapped(copy, batch)
+
+
+def _moved(batch: Any, device: Any) -> Any:
+    if device is None:
+        return batch
+    return _mapped(lambda value: value.to(device) if hasattr(value, "to") else value, batch)
+
+
+def _bytes(batch: Any) -> int:
+    sizes: list[int] = []
+    _mapped(lambda value: sizes.append(getattr(value, "nbytes", 0)), batch)
+    return sum(sizes)

@@ -1,0 +1,164 @@
+"""The spaced iterator: the order of the schedule, batches of its own, any loader, and a walk that goes on mid-block."""
+
+import copy
+import itertools
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+from spacedkd_lib import Spaced, spaced_schedule, spacing as module
+from spacedkd_lib.errors import InputError
+
+INTERVALS = (0, 0.5, 1, 1.5, 2, 3, -0.5, -1, -2)
+
+
+def walk(loader, *arguments, **options):
+    return [(step.kind, step.index, step.batch) for step in Spaced(loader, *arguments, **options)]
+
+
+@pytest.mark.parametrize("length", (1, 2, 3, 5))
+def test_it_follows_the_schedule_and_repeats_each_batch(length):
+    """Batch i of epoch e is the number e * L + i: each student's batch is its teacher's."""
+    class Loader:
+        epoch = -1
+
+        def __len__(self):
+            return length
+
+        def __iter__(self):
+            self.epoch += 1
+            return iter(range(self.epoch * length, (self.epoch + 1) * length))
+    for interval, rule, tail in itertools.product(INTERVALS, ("fixed", "expanding", "random", "constant"),
+                                                  ("replay", "drop")):
+        if interval and (length * abs(interval) < 1 or interval < 0 and (rule, tail) != ("fixed", "replay")):
+            continue
+        events = [event[:2] for event in spaced_schedule(3, length, interval, rule=rule, tail=tail)]
+        walked = walk(Loader(), 3, interval, rule=rule, tail=tail)
+        assert [step[:2] for step in walked] == events
+        assert all(batch is None if kind == "epoch" else batch == index for kind, index, batch in walked)
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+@pytest.mark.parametrize("make", (lambda x: x, lambda x: [x, "name"], lambda x: {"x": x, "n": 3}, lambda x: Pair(x, [x]),
+                                  lambda x: (x, {"deep": (x,)})))
+def test_what_the_teachers_step_and_the_loaders_buffer_change_does_not_reach_the_student(make):
+    buffer = torch.zeros(3)  # a loader that reuses its memory
+
+    def loader():
+        for number in range(4):
+            buffer.fill_(number)
+            yield make(buffer)
+
+    class Loader(list):
+        def __iter__(self):
+            return loader()
+    learnt = []
+    for step in Spaced(Loader(range(4)), 1, 1):
+        if step.kind == "learn":
+            module._mapped(lambda value: learnt.append(float(value[0])) if torch.is_tensor(value) else None, step.batch)
+        elif step.kind == "teach":
+            module._mapped(lambda value: value.mul_(-1) if torch.is_tensor(value) else None, step.batch)
+    assert list(dict.fromkeys(learnt)) == [0, 1, 2, 3]
+    assert type(step.batch) in (type(make(buffer)), type(None))
+
+
+def test_loaders_of_torch_with_workers_samplers_and_without_a_length():
+    data = TensorDataset(torch.arange(12.0), torch.arange(12))
+    sampler = DistributedSampler(data, num_replicas=2, rank=0, shuffle=True, seed=3)
+    expected = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        expected += list(sampler)
+    loader = DataLoader(data, batch_size=2, sampler=sampler, num_workers=1)
+    for kind in ("teach", "learn"):
+        steps = [step.batch for step in Spaced(loader, 2, 1.0) if step.kind == kind]
+        assert torch.cat([y for _, y in steps]).tolist() == expected
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(torch.arange(6.0))
+    stream = DataLoader(Stream(), batch_size=None)
+    assert len([1 for step in Spaced(stream, 2, 0.5, batches_per_epoch=6) if step.kind == "learn"]) == 12
+    for wrong, told in ((5, "more than 5"), (7, "ended after 6 of 7 batches in epoch 1")):
+        with pytest.raises(InputError, match=told):
+            walk(stream, 2, 1, batches_per_epoch=wrong)
+    with pytest.raises(InputError, match="ended after 0 of 3 batches in epoch 2"):
+        walk(iter("abc"), 2, 1, batches_per_epoch=3)
+
+
+@pytest.mark.parametrize("interval", (0, 1.5, -1, lambda losses: 0.5 + len(losses["learn"]) % 2))
+def test_a_walk_goes_on_in_the_middle_of_a_block(interval, tmp_path):
+    data = [torch.full((2,), float(number)) for number in range(4)]
+
+    def steps(walk):
+        for step in walk:
+            if step.kind == "learn":
+                walk.report(step.index)
+            yield step.kind, step.index, None if step.batch is None else step.batch.tolist()
+    whole = list(steps(Spaced(data, 4, interval)))
+    for stop in range(len(whole)):
+        first = Spaced(data, 4, interval, spill=tmp_path)
+        before = list(itertools.islice(steps(first), stop))
+        state = copy.deepcopy(first.state_dict())
+        again = Spaced(data, 4, interval)
+        again.load_state_dict(state)
+        assert before + list(steps(again)) == whole, stop
+
+
+def test_an_interval_that_is_a_function_sees_the_last_blocks_losses():
+    seen = []
+
+    def interval(losses):
+        seen.append(losses)
+        return 1 if losses["learn"] else 0.5
+    walk = Spaced("abcd", 2, interval)
+    blocks = [(step.kind, step.block) for step in walk if step.kind == "epoch" or walk.report(step.index, step.kind)
+              or step.kind == "learn"]
+    assert [block for kind, block in blocks if kind == "learn"] == [0, 0, 1, 1, 1, 1, 2, 2]
+    assert seen[0] == {"teach": [], "learn": []} and seen[1] == {"teach": [0, 1], "learn": [0, 1]}
+
+
+def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, monkeypatch):
+    walk = Spaced([np.zeros(4), np.ones(4)], 1, 1, spill=tmp_path)
+    steps = iter(walk)
+    next(steps), next(steps)
+    assert len(list(tmp_path.glob("spaced-*/*"))) == 2
+    assert [step.batch.tolist() for step in steps if step.kind == "learn"] == [[0.0] * 4, [1.0] * 4]
+    assert not list(tmp_path.glob("spaced-*/*"))
+    monkeypatch.setattr(module.os, "sysconf", lambda name: 4)  # 16 bytes of memory
+    with pytest.raises(InputError, match="A block of 2 batches takes .* give a smaller interval, or spill"):
+        next(iter(Spaced([np.zeros(4)] * 2, 1, 1)))
+    with pytest.raises(InputError, match="spill = .* cannot be written"):
+        Spaced("ab", 1, 1, spill=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("arguments, options, told", (
+    ((iter("ab"), 1, 1), {}, "no length"), (("", 1, 1), {}, "at least one"), (("ab", 1, 2), {}, "interval = 2"),
+    (("ab", 1, 0.4), {}, "interval = 0.4 is less than one batch"), (("ab", 1, -0.4), {}, "interval = -0.4"),
+    (("ab", 1, float("nan")), {}, "nan"), (("ab", 1, 1), {"rule": "fixd"}, "fixed"),
+    (("ab", 1, lambda losses: 1), {"rule": "random"}, "leave them out"),
+    (("ab", 1, -1), {"rule": "random"}, '"random"')))
+def test_bad_input_is_refused_before_the_walk(arguments, options, told):
+    with pytest.raises(InputError, match=told):
+        Spaced(*arguments, **options)
+
+
+def test_it_needs_the_standard_library_alone():
+    code = ("import sys\n"
+            "class Refuse:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name.split('.')[0] in ('numpy', 'torch', 'pandas', 'matplotlib', 'scipy'):\n"
+            "            raise ImportError(name)\n"
+            "sys.meta_path.insert(0, Refuse())\n"
+            "import spacedkd_lib as skd\n"
+            "print(len(list(skd.Spaced('abc', 2, 1.0))))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "14\n", done.stderr
