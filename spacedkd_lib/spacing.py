@@ -51,9 +51,9 @@ class Spaced:
         loader: any iterable of batches, iterated anew in every epoch: tensors, arrays, or tuples, lists, named tuples
             and dicts of them. `set_epoch` is called on it, its sampler and its data set, where they have it.
         epochs: passes over the loader.
-        interval: space interval in epochs: 0 is online KD; a negative one puts the teacher behind. Or a function, called
-            before each block with the losses of the last one ({"teach": [...], "learn": [...]}, see `report`), that
-            returns the interval of the next.
+        interval: space interval in epochs; 0 is online KD; a negative one puts the teacher behind. Or a function that
+            is called before each block with the losses of the last one ({"teach": [...], "learn": [...]}, see
+            `report`) and returns the interval of the next.
         rule, tail, seed: as in `spaced_schedule`; a function as interval has blocks of its own, and takes no rule.
         batches_per_epoch: the loader's length, where it has none of its own.
         device: where the batches are moved before they are handed out; they are held where the loader leaves them.

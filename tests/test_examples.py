@@ -1,0 +1,34 @@
+"""The programs under examples/ do what their first lines say."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def examples_first(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.parametrize("name, needs, tolerance", (
+    ("plain_pytorch", "torch", 0.0), ("with_timm", "timm", 0.0), ("with_accelerate", "accelerate", 0.0),
+    ("with_lightning", "lightning", 0.0), ("with_torchdistill", "torchdistill", 1e-4)))
+def test_a_foreign_loop_ends_in_the_packages_own_weights(name, needs, tolerance):
+    pytest.importorskip(needs)
+    digits, example = importlib.import_module("digits"), importlib.import_module(name)
+    student = example.train()
+    assert digits.as_ours(student, tolerance)
+    student.head.bias.data += 1e-3  # what would fail, fails
+    assert not digits.as_ours(student, tolerance)
+
+
+def test_text_is_distilled_too():
+    accuracy, larger_class = importlib.import_module("text").train()
+    assert accuracy > larger_class + 10
