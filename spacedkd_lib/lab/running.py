@@ -15,7 +15,7 @@ from typing import Callable, Iterable
 from ..cluster.executors import LocalProcesses, logged, within_memory
 from ..errors import InputError
 from ..recipes import Recipe, short_form
-from ..store import records
+from ..store import identity, records
 from .progress import Progress, watched
 from .sweeps import Sweep, forget, of_several_seeds, sweep_of, sweeps
 
@@ -39,6 +39,7 @@ def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> recor
     Raises:
         InputError: its loss diverged, or the pictures of a data folder are not those of the record.
     """
+    retire_stale([recipe])
     if records.load(recipe) is None:
         from tqdm import tqdm
         check_inputs([recipe])
@@ -59,7 +60,7 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
         Stopped: asked to stop; a checkpoint holds what was done.
     """
     from ..data import datasets
-    from ..training import train
+    from ..training import fingerprint, train
     with records.locked(sweep.recipes):
         missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
         if not missing:
@@ -72,7 +73,8 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             if isinstance(outcome, InputError):
                 records.note_divergence(recipe, str(outcome))
             else:
-                records.save(recipe, *outcome)
+                mark = {"fingerprint": fingerprint.fingerprint(recipe, dataset)}
+                records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
             forget(sweep.folder)
@@ -192,6 +194,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         raise InputError("Worker processes read a script again before they work: put its call of run_all under "
                          'if __name__ == "__main__":.')
     wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
+    retire_stale(wanted, say)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
         check_inputs(missing)
@@ -201,6 +204,31 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
             planned = of_several_seeds(planned)
         _train_side_by_side(planned, executor or LocalProcesses(workers), say, on_sweep)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
+
+
+def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
+    """The finished runs that another engine made, and that have not been compared with today's yet."""
+    found = (records.load(recipe) for recipe in wanted)
+    return [record for record in found if record and not identity.made_by_this_code(record)]
+
+
+def retire_stale(wanted: Iterable[Recipe], say: Callable[[str], None] = print) -> None:
+    """Make a few updates of the runs that other code made again; move those aside that differ, to be trained anew."""
+    stale = made_by_other_code(wanted)
+    if not stale:
+        return
+    from ..data import datasets
+    from ..training.fingerprint import fingerprint
+    retired = []
+    for record in stale:
+        recipe = record.recipe
+        if identity.same_numbers(record, fingerprint(recipe, datasets.load(recipe.dataset, seed=recipe.seed))):
+            identity.remember_verified(recipe)
+        else:
+            retired.append(identity.supersede(recipe))
+    anew = f" The other {len(retired)} are trained anew; the old ones are in {retired[0].parent}." if retired else ""
+    say(f"{len(stale)} finished runs were made by other code. Of {len(stale) - len(retired)} a few updates were made "
+        f"again, with the same numbers.{anew}")
 
 
 def check_inputs(missing: list[Recipe]) -> None:

@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..recipes import Recipe, from_dict
 from . import stopping
 
+PUBLISHED = "published"  # marks a run that was not trained here
 ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parents[2]).resolve()
 
 
@@ -281,6 +282,7 @@ def restore(published: Iterable[Record]) -> None:
         folder = runs_folder() / record.run_id
         if not (folder / "result.json").exists():
             write_atomically(folder / "recipe.json", record.recipe.to_json())
+            write_atomically(folder / PUBLISHED, "")
             write_atomically(folder / "result.json", record.to_json())
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from functools import cache
-from pathlib import Path
 
 import torch
 
 from ..data import datasets
 from ..store import exact, records
+from ..store.identity import code_sha256
 from . import distributed
 
 # What must agree for a checkpoint to lead to the same bits.
 SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threads", "processes", "exact",
              "code_sha256", "seeds_together", "engine", "tf32", "driver", "cuda", "cudnn")
-ENGINE = ("recipes", "data", "models", "methods", "training")
 
 
 def repeatable(device: torch.device) -> None:
@@ -33,17 +31,6 @@ def repeatable(device: torch.device) -> None:
     # With warn_only these kernels of attention add up their gradients in any order, so that only the plain one is left.
     for kernel in ("flash", "mem_efficient", "cudnn"):
         getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
-
-
-@cache
-def code_sha256() -> str:
-    """Hash the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
-    rooms = [path for room in ENGINE for path in sorted((package / room).rglob("*.py"))]
-    for path in [package / "schedule.py", *rooms]:
-        if "deviations" not in path.parts:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:

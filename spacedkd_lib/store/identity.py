@@ -1,0 +1,76 @@
+"""Whether a stored record is what today's code would make. No torch here.
+
+A record names the hash of the engine that made it. Where only that differs, a few updates of the run are made again and
+compared with its fingerprint (training/fingerprint.py). A renamed module costs a second then; a changed loss is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from functools import cache
+from pathlib import Path
+
+from ..recipes import Recipe
+from .records import PUBLISHED, Record, runs_folder, write_atomically
+
+ENGINE = ("recipes", "data", "models", "methods", "training")
+TOLERANCE = 1e-4  # ours: relative, between numbers of two processors or versions; a few updates round by less
+
+
+@cache
+def code_sha256() -> str:
+    """Hash the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    rooms = [path for room in ENGINE for path in sorted((package / room).rglob("*.py"))]
+    for path in [package / "schedule.py", *rooms]:
+        if "deviations" not in path.parts:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def made_by_this_code(record: Record) -> bool:
+    """Whether today's engine made the record, or has been found to make the same numbers; or it was laid here as a
+    published one, to be shown as it is."""
+    folder = runs_folder() / record.run_id
+    return (folder / PUBLISHED).exists() or code_sha256() in (record.provenance.get("code_sha256"),
+                                                              *_verified(record.recipe))
+
+
+def same_numbers(record: Record, today: dict) -> bool:
+    """Whether a record's fingerprint is today's: bit for bit where both were made alike, else within `TOLERANCE`.
+
+    Args:
+        today: from `fingerprint.fingerprint`; a record from before there were any agrees with none.
+    """
+    kept = record.provenance.get("fingerprint")
+    if not kept or (kept["events"], kept["data"], len(kept["numbers"])) != (
+            today["events"], today["data"], len(today["numbers"])):
+        return False
+    tolerance = 0.0 if kept["made_on"] == today["made_on"] else TOLERANCE
+    return all(math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+               for was, now in zip(kept["numbers"], today["numbers"]))
+
+
+def remember_verified(recipe: Recipe) -> None:
+    """Remember that today's engine makes the numbers of the recipe's record."""
+    write_atomically(_note(recipe), "\n".join([*_verified(recipe), code_sha256()]))
+
+
+def supersede(recipe: Recipe) -> Path:
+    """Move a run aside, so that it is trained anew; return where it is now."""
+    folder = runs_folder() / recipe.run_id
+    aside = runs_folder() / ".superseded" / f"{recipe.run_id}-{time.time_ns()}"
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    return aside
+
+
+def _note(recipe: Recipe) -> Path:
+    return runs_folder() / recipe.run_id / "verified.txt"
+
+
+def _verified(recipe: Recipe) -> list[str]:
+    path = _note(recipe)
+    return path.read_text().split() if path.exists() else []
