@@ -293,7 +293,7 @@ def test_global_batch_norm_copies_nothing_and_can_be_asked_to_forget(monkeypatch
 
 def recalibrated(distiller, batches, by_hand=False):
     """Running statistics of the average after looks at batches; by hand as torch's momentum None has them."""
-    distiller.batches = mock.Mock(indices=lambda i: i, pictures=lambda _, i: (batches[i % len(batches)], None))
+    distiller.recalibration = mock.Mock(indices=lambda i: i, pictures=lambda _, i: (batches[i % len(batches)], None))
     if not by_hand:
         distiller.before_scores()
     else:

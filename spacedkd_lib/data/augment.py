@@ -184,7 +184,8 @@ def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, turn: Tensor |
 
 def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
     """Return each image's two operations and values, of its sub-policy; "" unless chance lies below probability."""
-    slots, signs = [], drawn["sign"].tolist()
+    slots: list[list[tuple[str, float]]] = []
+    signs = drawn["sign"].tolist()
     chances, rows = drawn["chance"].tolist(), [POLICY[row] for row in drawn["policy"].tolist()]
     for slot in range(2):
         slots.append([])

@@ -51,8 +51,8 @@ class SelfKD(Method):
                      "learn": (1 if recipe.self_update == "exits_only" else 3) * trunk + 3 * exits}
 
     @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
-        return spaced_schedule(recipe.epochs, course, recipe.interval, rule=recipe.rule, tail=recipe.tail,
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
+        return spaced_schedule(*course.grades[0], recipe.interval, rule=recipe.rule, tail=recipe.tail,
                                counter=recipe.counter, teach_last=recipe.self_update != "everything", seed=recipe.seed)
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -241,7 +241,7 @@ def _check_heads(given: dict) -> None:
 
 def _check_taken(name: str, net: nn.Module, given: dict) -> None:
     """Refuse arguments that a constructor of timm's would swallow without using them."""
-    taken = {key for cls in type(net).__mro__ for key in inspect.signature(cls.__init__).parameters}
+    taken = {key for cls in type(net).__mro__ for key in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     for key in given.keys() - taken:
         raise _takes_none(f"timm/{name}", key)
 
