@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def count_or_auto(text: str) -> int | str:
+    """Read a number of workers, or "auto"."""
     return text if text == "auto" else int(text)
 
 
@@ -177,7 +178,7 @@ def execute_notebooks(profile: str, seeds: int, workers: int) -> list[str]:
 
 
 def inputs_key(name: str, parameters: dict) -> str:
-    """A hash of what an executed notebook depends on: its cells, the library, the parameters and the records."""
+    """Hash what an executed notebook depends on: its cells, the library, the parameters and the records."""
     notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
     digest = hashlib.sha256(json.dumps([cell["source"] for cell in notebook["cells"]]).encode())
     digest.update(json.dumps(parameters, sort_keys=True).encode())
@@ -190,8 +191,10 @@ def inputs_key(name: str, parameters: dict) -> str:
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them. An
-    arm is published whole, with all its seeds, or not at all."""
+    """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them.
+
+    An arm is published whole, with all its seeds, or not at all.
+    """
     rows = grids.grid(options.profile, None, options.seeds)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}

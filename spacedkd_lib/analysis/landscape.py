@@ -33,8 +33,9 @@ BATCH = 500  # images, as in training's own evaluation
 
 
 def moved(net: nn.Module) -> Direction:
-    """The parameters that directions move: weights of convolutions and linear layers. Biases and normalisation layers
-    are left alone (Li et al. 2018, section 4).
+    """Return the parameters that directions move: weights of convolutions and linear layers.
+
+    Biases and normalisation layers are left alone (Li et al. 2018, section 4).
 
     Raises:
         InputError: the network has none, or they are not floating-point numbers.
@@ -47,7 +48,7 @@ def moved(net: nn.Module) -> Direction:
 
 
 def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
-    """A random Gaussian direction, as large as the network's own weights.
+    """Draw a random Gaussian direction, as large as the network's own weights.
 
     Args:
         net: whose sizes are taken.
@@ -77,7 +78,7 @@ def _filter_norms(weight: Tensor) -> Tensor:
 
 
 def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[float, float]]:
-    """A function of displaced weights: (loss, accuracy) on these images, in eval mode.
+    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode.
 
     Raises:
         InputError: no images, labels that do not fit them, or what is not a network.
@@ -103,7 +104,7 @@ def _check(net, x: Tensor, y: Tensor) -> None:
 
 
 def axis(reach: float, points: int) -> np.ndarray:
-    """Steps from -reach to reach, an odd number of them, so that the solution itself is one.
+    """Return steps from -reach to reach, an odd number of them, so that the solution itself is one.
 
     Raises:
         InputError: fewer than three points, an even number, or a reach that is not positive.

@@ -26,8 +26,9 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
                   corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = (1, 2, 3, 4, 5),
                   attacks: Iterable[str] = tuple(ATTACKS), radii: Iterable[float] = (1.0, 2.0, 4.0, 8.0), seed: int = 0,
                   batch_size: int = 500) -> list[dict]:
-    """Accuracy, NLL, ECE and agreement with the teacher: clean, under each corruption and severity, each attack and
-    radius.
+    """Score a network on clean images, under each corruption and severity, and under each attack and radius.
+
+    Scores are accuracy, NLL, ECE and agreement with the teacher.
 
     Args:
         net: what is scored and attacked; left as found, like the teacher.

@@ -1,4 +1,4 @@
-"""Does arithmetic in bf16 cost accuracy? Measured, paired by seed, with the runs' ids."""
+"""Accuracy of training in bf16 against fp32, paired by seed, with the runs' ids."""
 
 from __future__ import annotations
 

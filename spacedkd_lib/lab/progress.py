@@ -1,4 +1,4 @@
-"""How far sweeps that run side by side have come."""
+"""Progress of sweeps that run side by side."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Progress:
         self.before = self._share(planned)
 
     def update(self, unfinished: list[Sweep]) -> None:
+        """Show the share of the work that is done and the time left; without a terminal, a line every half minute."""
         every = 2 if self.bar is not None else 30
         if unfinished and time.monotonic() - self.last < every:
             return
@@ -40,6 +41,7 @@ class Progress:
         return 1 - sum(sweep.cost * (1 - _epochs_logged(sweep)) for sweep in unfinished) / self.total
 
     def close(self) -> None:
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
 
@@ -54,7 +56,7 @@ def _epochs_logged(sweep: Sweep) -> float:
 
 
 def watched() -> bool:
-    """Whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
+    """Return whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
     if os.environ.get("TQDM_DISABLE"):
         return False
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

@@ -19,6 +19,8 @@ from ..schedule import counts, leads, spaced_schedule
 
 
 class Exercise(NamedTuple):
+    """An exercise's test of an answer, and a hint."""
+
     right: Callable[[object], bool]
     hint: str
 
@@ -52,7 +54,7 @@ def _whole(value: int) -> Callable[[object], bool]:
 
 
 def _agrees(cases, truth: Callable) -> Callable[[object], bool]:
-    """A learner's function gives what `truth` gives on every case."""
+    """Return a test: a learner's function gives what `truth` gives on every case."""
     def right(function) -> bool:
         return all(_close(function(*case), truth(*case)) for case in cases)
     return right
