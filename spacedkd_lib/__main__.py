@@ -146,11 +146,11 @@ def reproduce(options) -> int:
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
-        accuracies = two_machines.compare(rows, found, published)
+        accuracies = two_machines.comparison_table(rows, found, published)
         print(accuracies.to_string(index=False))
         print(two_machines.certificate(found, published))
         page = records.built(folder) / "comparison.md"
-        records.write_atomically(page, two_machines.comparison(found, published, accuracies))
+        records.write_atomically(page, two_machines.comparison_page(found, published, accuracies))
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0

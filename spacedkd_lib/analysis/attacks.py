@@ -101,7 +101,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
 ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, bim, pgd)}
 
 
-class Look(NamedTuple):
+class AttackState(NamedTuple):
     """The state of an attack on a batch."""
 
     x: Tensor  # pixels [B, C, H, W]
@@ -111,23 +111,23 @@ class Look(NamedTuple):
 
 
 def _attacked(net, images, labels, statistics, batch_size, ascend) -> Tensor:
-    """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `Look`."""
+    """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `AttackState`."""
     labels = check_task(net, images, labels, statistics)
     found = []
     with eval_mode(net):
         for part, y in zip(images.split(batch_size), labels.split(batch_size)):
-            found.append(ascend(_pixels(part.to(labels.device)), partial(_look, net, y, statistics)))
+            found.append(ascend(_pixels(part.to(labels.device)), partial(_attack_state, net, y, statistics)))
     return torch.cat(found)
 
 
-def _look(net: nn.Module, labels: Tensor, statistics: Statistics, x: Tensor) -> Look:
+def _attack_state(net: nn.Module, labels: Tensor, statistics: Statistics, x: Tensor) -> AttackState:
     """Score pixels and take their gradient; the parameters' own gradients stay as they are."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = headline(net(standardised(x, statistics)))
         loss = F.cross_entropy(logits, labels, reduction="none")
         gradient, = torch.autograd.grad(loss.sum(), x)
-    return Look(x.detach(), logits.argmax(1) != labels, loss.detach(), gradient.sign())
+    return AttackState(x.detach(), logits.argmax(1) != labels, loss.detach(), gradient.sign())
 
 
 def _step(x: Tensor, clean: Tensor, direction: Tensor, length: float, radius: float) -> Tensor:
@@ -136,10 +136,10 @@ def _step(x: Tensor, clean: Tensor, direction: Tensor, length: float, radius: fl
     return (x + length / 255 * direction).clamp(clean - reach, clean + reach).clamp(0, 1)
 
 
-def _worse(one: Look, other: Look) -> Look:
+def _worse(one: AttackState, other: AttackState) -> AttackState:
     """Per image the one that is misclassified; if both or none is, that with the larger loss."""
     take = torch.where(one.wrong == other.wrong, other.loss > one.loss, other.wrong)
-    return Look(*(torch.where(take.view(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(one, other)))
+    return AttackState(*(torch.where(take.view(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(one, other)))
 
 
 # Networks as functions of pixels

@@ -32,7 +32,7 @@ SIZES = ("filter", "weight")
 BATCH = 500  # images, as in training's own evaluation
 
 
-def moved(net: nn.Module) -> Direction:
+def perturbed_weights(net: nn.Module) -> Direction:
     """Return the parameters that directions move: weights of convolutions and linear layers.
 
     Biases and normalisation layers are left alone (Li et al. 2018, section 4).
@@ -65,7 +65,7 @@ def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
     if size not in SIZES:
         raise InputError(nearest("size of a direction", size, SIZES))
     drawn, found = generator("direction", *seed), {}
-    for name, weight in moved(net).items():
+    for name, weight in perturbed_weights(net).items():
         if not weight.isfinite().all():
             raise InputError(f"The weights {name} are not all finite numbers: give a network whose training succeeded.")
         noise = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=drawn))
@@ -175,7 +175,7 @@ def _shifted(weights: Direction, along: Direction, step: float) -> Direction:
     return {name: torch.add(weight, along[name], alpha=float(step)) for name, weight in weights.items()}
 
 
-def between(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
+def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
             training: Tensor) -> Slice:
     """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics recomputed at each point.
 

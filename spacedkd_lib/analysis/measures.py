@@ -49,7 +49,7 @@ class Measure(NamedTuple):
 
 
 _SPACED = "spaced KD s=1.5"
-FEW = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
+MINIATURE_ARMS = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
 
 
 # One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, density 5.5, plane 11,
@@ -61,7 +61,7 @@ MEASURES = {
     "plane": Measure(plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
     "trajectory": Measure(trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
                           long=True),
-    "path": Measure(path, dict(images=128, points=13, statistics_images=500), FEW[1:]),
+    "path": Measure(path, dict(images=128, points=13, statistics_images=500), MINIATURE_ARMS[1:]),
     "robustness": Measure(robustness_of, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
@@ -90,7 +90,7 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
     """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for.
 
-    Rows of at most three seeds are a miniature: of the arms in `FEW` only, and no measure that trains once more.
+    Rows of at most three seeds are a miniature: only the arms in `MINIATURE_ARMS`, and no measure that trains again.
     """
     rows = [row for row in rows if row.notebook in profiles.MEASURING]
     small = len({row.seed for row in rows}) <= 3
@@ -98,7 +98,7 @@ def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)
         and (not measure.once or (row.setting, row.seed) == (rows[0].setting, rows[0].seed))
-        and not (small and (measure.long or row.arm not in FEW))))
+        and not (small and (measure.long or row.arm not in MINIATURE_ARMS))))
 
 
 def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:

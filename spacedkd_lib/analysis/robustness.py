@@ -62,11 +62,11 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
 
     def row(seen, kind, name, severity=0, radius=0.0):
         logits = predict(net, seen, statistics, batch_size)
-        told = {"kind": kind, "name": name, "severity": severity, "radius": radius} | scores(logits, y)
+        scored = {"kind": kind, "name": name, "severity": severity, "radius": radius} | scores(logits, y)
         if teacher is not None:
             same = predict(teacher, seen, statistics, batch_size).argmax(1) == logits.argmax(1)
-            told["agreement"] = 100 * same.double().mean().item()
-        return told
+            scored["agreement"] = 100 * same.double().mean().item()
+        return scored
 
     rows = [row(images, "clean", "clean")]
     rows += [row(corrupt(images, name, severity, seed), "corruption", name, severity=severity)

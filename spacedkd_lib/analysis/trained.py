@@ -150,7 +150,7 @@ def path(run: Trained, images: int, points: int, statistics_images: int) -> Valu
     beside = baselines().get(run.recipe.run_id) or baseline(run.recipe)
     start, steps = Trained(beside, run.device).student, np.linspace(-0.25, 1.25, points)
     training = run.pictures(statistics_images)[0]
-    got = landscape.between(start, run.student, *run.pictures(images), steps, training)
+    got = landscape.interpolate(start, run.student, *run.pictures(images), steps, training)
     return {"steps": steps, **got}
 
 

@@ -172,12 +172,12 @@ class Slurm(concurrent.futures.Executor):
         while self._unfinished() or not self._closed:
             time.sleep(SECONDS[self._cluster])
             try:
-                self._look()
+                self._poll()
             except Exception as error:  # whoever waits for a future must hear of it
                 for _, future in self._unfinished():
                     future.set_exception(error)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Fill the futures of jobs that have ended.
 
         submitit's own done() asks sacct, which needs a database that small clusters do not have.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..recipes import AUGMENTATIONS, Recipe
-from .augment import constant, moved
+from .augment import constant, to_device
 from .rand_augment import changed, draw, filled, ready
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
@@ -211,7 +211,7 @@ class Batches(BatchSequence):
         drawn = draw(self.augment, len(which), height, width,
                      generator(self.seed, self.streams["augment"], i), self.size)
         device = self.images.device
-        made = moved({"which": which} | ready(drawn, (channels, rows, columns), device), device)
+        made = to_device({"which": which} | ready(drawn, (channels, rows, columns), device), device)
         x = changed(self.images.index_select(0, made["which"]), made)
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 

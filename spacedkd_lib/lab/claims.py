@@ -29,7 +29,7 @@ from typing import Callable, NamedTuple
 
 import pandas as pd
 
-from ..statistics import LEVEL, holm, paired_by_seed, paired_difference, power as power_of, seeds_needed
+from ..statistics import LEVEL, holm, paired_by_seed, paired_interval, power as power_of, seeds_needed
 
 MIN_EFFECT = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 JUDGED = ("glyphs", "CIFAR-100, 5,000 images")  # settings whose seeds are fresh and whose arms are tuned
@@ -138,7 +138,7 @@ def power(scores: Callable[[str], list[float]], n: int) -> pd.DataFrame:
     """
     level, lines = 1 - (1 - LEVEL) / len(PRIMARY), []
     for claim in PRIMARY:
-        sd = paired_difference(scores(claim.arm), scores(claim.reference)).sd
+        sd = paired_interval(scores(claim.arm), scores(claim.reference)).sd
         lines.append([claim.id, sd, seeds_needed(MIN_EFFECT, sd, level=level), power_of(MIN_EFFECT, sd, n, level)])
     return pd.DataFrame(lines, columns=["Claim", "sd (points)", f"Seeds for {MIN_EFFECT:g} points",
                                         f"Power of {n} seeds"])

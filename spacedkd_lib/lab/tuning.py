@@ -280,7 +280,7 @@ def _publish(label: str, task: Task, stages: dict[str, list[Stage]]) -> None:
         if before["base"] == base:
             kept = pandas.read_csv(folder / "trials.csv", dtype=str)
             table = pandas.concat([kept[~kept["family"].isin(stages)], table])
-            chosen = {name: told for name, told in before["families"].items() if name not in stages}
+            chosen = {name: choice for name, choice in before["families"].items() if name not in stages}
     chosen |= {name: _chosen(name, task, found) for name, found in stages.items() if len(found) == 2}
     records.write_atomically(folder / "trials.csv", table.to_csv(index=False))
     records.write_atomically(folder / "chosen.json", json.dumps(

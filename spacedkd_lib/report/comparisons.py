@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..lab.arms import audited
 from ..recipes import deviations_of
-from ..statistics import FEWEST, Interval, correlation, mean_interval, paired_by_seed
+from ..statistics import MIN_BOOTSTRAP_N, Interval, correlation, mean_interval, paired_by_seed
 from .text import ACCURACY, SD
 
 REFERENCE, DISTILLED = "baseline", ("online KD", "self KD")  # what the other arms are compared with
@@ -163,7 +163,7 @@ def _over_seeds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000) -> str:
     """Format a statistic of [seeds, arms] with a bootstrap interval over seeds, where there are enough."""
     low = high = math.nan
-    if len(x) >= FEWEST:
+    if len(x) >= MIN_BOOTSTRAP_N:
         picked = np.random.default_rng(0).integers(len(x), size=(repeats, len(x)))
         low, high = np.nanquantile(statistic(x[picked], y[picked]), [0.025, 0.975])
     return _said(Interval(float(statistic(x, y)), low, high, math.nan, len(x), math.nan)) if x.size else ""

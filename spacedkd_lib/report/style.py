@@ -81,8 +81,8 @@ def by_arm(arms: Iterable[str], style: bool = True) -> dict:
     """Seaborn's arguments for a plot whose hue is the arm. style: the plot tells arms by markers, too."""
     styles = styles_of(arms)
     shades, markers = ({arm: of[k] for arm, of in styles.items()} for k in (0, 1))
-    told = dict(hue="arm", hue_order=list(styles), palette=shades, legend=False)
-    return told | (dict(style="arm", style_order=list(styles), markers=markers) if style else {})
+    options = dict(hue="arm", hue_order=list(styles), palette=shades, legend=False)
+    return options | (dict(style="arm", style_order=list(styles), markers=markers) if style else {})
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:

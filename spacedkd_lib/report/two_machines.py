@@ -17,7 +17,7 @@ from .comparisons import REFERENCE
 from .text import hardware_and_versions, markdown
 
 
-def compare(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
+def comparison_table(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
     """Compare this machine's numbers with the published ones: a line for each setting and arm.
 
     "bit for bit": every epoch of every local run equals the published one. "within the interval": the mean
@@ -65,8 +65,8 @@ def _bits(record: Record) -> str:
     return hashlib.sha256(numbers.encode()).hexdigest()
 
 
-def comparison(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame) -> str:
-    """Render the `certificate`, and what `compare` found, as a page in Markdown."""
+def comparison_page(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame) -> str:
+    """Render the `certificate`, and what `comparison_table` found, as a page in Markdown."""
     both = sorted(local.keys() & published.keys())
     here, there = (hardware_and_versions(found[run].provenance for run in both) for found in (local, published))
     return (f"# Numbers of two machines\n\n{certificate(local, published)}\n\nHere: {here}.\nPublished: {there}.\n\n"

@@ -210,16 +210,16 @@ def locked(recipes: Iterable[Recipe], runs: Path | None = None,
     Raises:
         Stopped: asked to stop while waiting.
     """
-    told = []
+    reported = []
     folder = (runs or runs_folder()) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
             file = held.enter_context(open(folder / name, "w"))
             while not _taken(file):
-                if file not in told:
+                if file not in reported:
                     say(f"Run {name} is being trained by another process: waiting for it.")
-                    told.append(file)
+                    reported.append(file)
                 if stopping.requested():
                     raise stopping.Stopped(f"on request, while waiting for run {name}")
                 time.sleep(0.5)

@@ -114,7 +114,7 @@ class Graphs:
         usual.wait_stream(self.side)
         return terms
 
-    def told(self, run) -> str:
+    def engine_in_words(self, run) -> str:
         """Return how a run's updates were made, for its record."""
         why = {kind: unfit(run.recipe, kind) or self.refused.get((optimizer, kind), "")
                for kind, optimizer in run.optimizer.items()}
