@@ -169,7 +169,7 @@ def _graded(course: Course, interval: float, options: dict) -> Iterator[Event]:
         for kind, index, block in spaced_schedule(epochs, batches, min(interval, epochs), **options):
             block += blocks
             last = block if kind == "learn" else last
-            if kind == "teach" and course.lessons:  # as many lessons as bring both to the epoch's end together
+            if kind == "teach":  # as many lessons as bring both to the epoch's end together
                 begin, end = (epochs_before * course.lessons + done * course.lessons // batches
                               for done in (index, index + 1))
                 yield from (Event("teach", lesson, block) for lesson in range(begin, end))

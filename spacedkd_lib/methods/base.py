@@ -40,7 +40,8 @@ class Method:
     def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
         """Schedule the updates; only Education Distillation has a course of several grades."""
         return spaced_schedule(*course.grades[0], recipe.interval, rule=recipe.rule, tail=recipe.tail,
-                               counter=recipe.counter, extra_step=recipe.extra_step, seed=recipe.seed)
+                               counter=recipe.counter, teach_last=recipe.self_update != "everything",
+                               extra_step=recipe.extra_step, seed=recipe.seed)
 
     @classmethod
     def batches(cls, recipe: Recipe, batches, classes: int):

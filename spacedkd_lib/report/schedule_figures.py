@@ -95,7 +95,7 @@ def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
     taught, ahead = 0.0, []
     for kind, index, _ in events:
         if kind == "teach":
-            taught = (index + 1) / course.lessons if course.lessons else _epochs(course, index + 1)
+            taught = (index + 1) / course.lessons
         elif kind == "learn":
             ahead.append(taught - _epochs(course, index))
     return ahead
