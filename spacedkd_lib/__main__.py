@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def count_or_auto(text: str) -> int | str:
+    """Read a number of workers, or "auto"."""
     return text if text == "auto" else int(text)
 
 
@@ -144,19 +145,21 @@ def reproduce(options) -> int:
     print("This machine's numbers beside the published ones:" if published else
           f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
     if published:
-        accuracies = two_machines.compare(rows, found, published)
+        accuracies = two_machines.comparison_table(rows, found, published)
         print(accuracies.to_string(index=False))
         print(two_machines.certificate(found, published))
         page = records.built(folder) / "comparison.md"
-        records.write_atomically(page, two_machines.comparison(found, published, accuracies))
+        records.write_atomically(page, two_machines.comparison_page(found, published, accuracies))
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0
 
 
 def publish(options) -> None:
-    """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them. An
-    arm is published whole, with all its seeds, or not at all."""
+    """Copy this profile's finished records and its tables to results/<profile>/; update the READMEs that show them.
+
+    An arm is published whole, with all its seeds, or not at all.
+    """
     rows = grids.grid(options.profile, None, options.seeds)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}

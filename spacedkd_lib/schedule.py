@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from itertools import count as natural_numbers
-from typing import Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
 
@@ -25,7 +25,8 @@ TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
 class Event(NamedTuple):
     kind: str  # "teach", "learn", "epoch"; "forward" (see `spaced_schedule`, teach_last), "grow"
-    index: int  # the batch, counted from 0 over the whole run; for "epoch" the epochs completed
+    # The batch, counted from 0 over the whole run; for "epoch" the epochs completed. A tuple's `index` is a method.
+    index: int  # type: ignore[assignment]
     block: int  # the block that the batch belongs to, counted from 0
 
 
@@ -118,8 +119,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
 class Course(NamedTuple):
     """The length of a run whose student grows through grades (Education Distillation); other runs have one grade.
 
-    grades: the student's (epochs, batches an epoch) in each grade. lessons: batches an epoch of all teachers together;
-    0: the teachers learn from the student's batches.
+    grades: the student's (epochs, batches an epoch) in each grade. lessons: all teachers' batches an epoch, else 0.
     """
 
     grades: tuple[tuple[int, int], ...]
@@ -131,10 +131,11 @@ class Course(NamedTuple):
 
     def locate(self, batch: int) -> tuple[int, int]:
         """Return the grade of a student batch and its number within it; the last grade keeps batches past the end."""
-        for grade, (epochs, batches) in enumerate(self.grades):
-            if batch < epochs * batches or grade + 1 == len(self.grades):
+        for grade, (epochs, batches) in enumerate(self.grades[:-1]):
+            if batch < epochs * batches:
                 return grade, batch
             batch -= epochs * batches
+        return len(self.grades) - 1, batch
 
     def progress(self, batch: int, restart: bool) -> tuple[int, int]:
         """Return (done, total) of the student, in its grade or over all epochs, in batches of the grade's length."""
@@ -171,7 +172,7 @@ def _graded(course: Course, interval: float, options: dict) -> Iterator[Event]:
         for kind, index, block in spaced_schedule(epochs, batches, min(interval, epochs), **options):
             block += blocks
             last = block if kind == "learn" else last
-            if kind == "teach" and course.lessons:  # as many lessons as bring both to the epoch's end together
+            if kind == "teach":  # as many lessons as bring both to the epoch's end together
                 begin, end = (epochs_before * course.lessons + done * course.lessons // batches
                               for done in (index, index + 1))
                 yield from (Event("teach", lesson, block) for lesson in range(begin, end))
@@ -208,7 +209,7 @@ def _behind(epochs: int, batches_per_epoch: int, length: int, rule: str) -> Iter
         if rule == "constant":
             ready = range(max(batch - length, 0), batch - length + 1)
         else:
-            ready = range(batch + 1 - length, batch + 1) if (batch + 1) % length == 0 else ()
+            ready = range(batch + 1 - length, batch + 1) if (batch + 1) % length == 0 else range(0)
         yield from _taught(ready, batches_per_epoch, block)
     left = min(length, total) if rule == "constant" else total % length
     yield from _taught(range(total - left, total), batches_per_epoch, block)
@@ -274,7 +275,7 @@ def one_a_block(events: Iterable[Event]) -> Iterator[Event]:
         yield event  # an epoch ends every schedule, so no step is left over
 
 
-def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, list]]:
+def lockstep(schedules: dict[Any, Iterator[Event]]) -> Iterator[tuple[Event, list]]:
     """Merge the schedules of students that share one teacher; yield each event with the names of its students.
 
     Every student's events keep their order, and one `teach b` or `epoch e` serves all. If the caller deletes a student
@@ -287,8 +288,8 @@ def lockstep(schedules: dict[object, Iterator[Event]]) -> Iterator[tuple[Event, 
     ahead = {name: next(events, None) for name, events in schedules.items()}
     while schedules:
         for name, events in list(schedules.items()):
-            while name in schedules and ahead[name] and ahead[name].kind in ALONE:
-                yield ahead[name], [name]
+            while name in schedules and (event := ahead[name]) and event.kind in ALONE:
+                yield event, [name]
                 ahead[name] = next(events, None)
         shared = ahead[next(iter(schedules))] if schedules else None
         if shared is None:
@@ -317,7 +318,7 @@ def leads(events: Iterable[Event]) -> list[int]:
     >>> leads(spaced_schedule(epochs=1, batches_per_epoch=6, interval=0.5))
     [3, 2, 1, 3, 2, 1]
     """
-    taught, lead = 0, []
+    taught, lead = 0, list[int]()
     for kind, *_ in events:
         taught += kind == "teach"
         if kind == "learn":

@@ -18,7 +18,7 @@ from scipy.special import nctdtr, stdtr, stdtrit  # Student's t; importing scipy
 from .errors import InputError
 
 LEVEL = 0.95  # ours: coverage of every interval unless said otherwise
-FEWEST, MOST = 10, 10_000  # ours: values for a bootstrap (see above); seeds that may be needed
+MIN_BOOTSTRAP_N, MAX_SEEDS = 10, 10_000  # ours: values for a bootstrap (see above); seeds that may be needed
 
 
 class Interval(NamedTuple):
@@ -63,7 +63,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half, sd, n, p)
 
 
-def paired_difference(treatment: Sequence[float], control: Sequence[float], level: float = LEVEL) -> Interval:
+def paired_interval(treatment: Sequence[float], control: Sequence[float], level: float = LEVEL) -> Interval:
     """Compute the mean of treatment - control over pairs, with its Student t interval.
 
     Args:
@@ -110,7 +110,7 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
     both = sorted(set(one.index) & set(other.index))
     if "device" in frame and frame["device"].nunique() > 1:
         _check_devices(one.loc[both], other.loc[both])
-    return paired_difference(one[column][both], other[column][both], level)
+    return paired_interval(one[column][both], other[column][both], level)
 
 
 def _check_devices(one, other) -> None:
@@ -163,14 +163,14 @@ def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
 def seeds_needed(effect: float, sd: float, chance: float = 0.8, level: float = LEVEL) -> int | float:
     """Return the smallest n, at least 2, whose `power` is `chance` (0.8: Cohen's convention).
 
-    The result is math.inf above `MOST`, as for effect 0. Other arguments and errors are those of `power`.
+    The result is math.inf above `MAX_SEEDS`, as for effect 0. Other arguments and errors are those of `power`.
 
     >>> seeds_needed(1.0, sd=1.0), seeds_needed(0.5, sd=1.0, chance=0.9), seeds_needed(0.0, sd=1.0)
     (10, 44, inf)
     """
     _check_shares(chance=chance)
-    n = bisect_left(range(MOST + 1), chance, key=lambda n: power(effect, sd, n, level))
-    return n if n <= MOST else math.inf
+    n = bisect_left(range(MAX_SEEDS + 1), chance, key=lambda n: power(effect, sd, n, level))
+    return n if n <= MAX_SEEDS else math.inf
 
 
 def coverage(n: int, level: float = LEVEL, draws: int = 20_000,

@@ -71,7 +71,7 @@ def test_what_crosses_in_one_copy_arrives_as_it_was(monkeypatch):
     made = {"bool": torch.tensor([True, False, True]), "int": torch.arange(5, dtype=torch.int32), "groups": [{"": 3}],
             "long": torch.arange(12).view(3, 4).mT, "byte": torch.tensor([[7]], dtype=torch.uint8),
             "none": torch.zeros(0, 2), "double": torch.rand(3, dtype=torch.float64), "half": torch.rand(3).bfloat16()}
-    got = augment.moved(made, CUDA)
+    got = augment.to_device(made, CUDA)
     assert got.keys() == made.keys() and got["groups"] is made["groups"]
     for name in made.keys() - {"groups"}:
         assert got[name].dtype == made[name].dtype and torch.equal(got[name], made[name])

@@ -223,7 +223,7 @@ def test_statistics_of_the_average(statistics, toy):
     if statistics == "recalibrate":
         net = nn.Sequential(*[build.make(recipe, 3, 3, 8).student.trunk.stem[0]]).eval()
         net[0].weight.data = weights["student.trunk.stem.0.weight"]
-        batches = assemble([recipe], toy, torch.device("cpu"))[0][0].method.batches
+        batches = assemble([recipe], toy, torch.device("cpu"))[0][0].method.recalibration
         with torch.no_grad():
             wanted = torch.stack([net(batches[i][0]).mean(dim=(0, 2, 3)) for i in range(4)]).mean(dim=0)
         assert not torch.equal(batches[0][0], assemble([recipe], toy, torch.device("cpu"))[1][0][0])

@@ -112,22 +112,22 @@ def accuracies(recording, key):
     return [row[key] for row in recording["tests"] if key in row]
 
 
-def scored(distiller):
+def scored(method):
     """The released test: eval mode, whole test set; here 8 pictures that are floats already."""
     x = torch.stack([picture(60000 + i) for i in range(8)])
     y = torch.arange(8)
 
     def evaluate():
         with torch.no_grad():
-            for module in distiller.modules.values():
+            for module in method.modules.values():
                 module.eval()
-            return {name: (z.argmax(1) == y).double().mean().item() for name, z in distiller.predict(x).items()}
+            return {name: (z.argmax(1) == y).double().mean().item() for name, z in method.predict(x).items()}
     return evaluate
 
 
-def walked(recipe, distiller, batches, on_update):
-    run = Run(recipe, distiller)
-    for event, _, terms in walk([run], batches, lambda runs: [scored(distiller)()]):
+def walked(recipe, method, batches, on_update):
+    run = Run(recipe, method)
+    for event, _, terms in walk([run], batches, lambda runs: [scored(method)()]):
         if terms:
             on_update(event, terms)
     return run.rows
@@ -143,10 +143,10 @@ def test_released_online_kd(name):
     project = projector(32, 32).double()
     fill(recording["models"][0], teacher)
     fill(recording["models"][1], student, project)
-    distiller = OnlineKD(recipe, teacher, student, project, 3, 8)
+    method = OnlineKD(recipe, teacher, student, project, 3, 8)
 
     log = []
-    rows = walked(recipe, distiller, RecordedBatches(recording),
+    rows = walked(recipe, method, RecordedBatches(recording),
                   lambda event, terms: log.append((event.kind, {k: v.item() for k, v in terms.items()})))
 
     def recorded(role):
@@ -186,7 +186,7 @@ def test_released_self_kd(name):
     adapters = torch.nn.ModuleList(torch.nn.Linear(512, 512) for _ in range(3)).double()
     fill(recording["models"][0], net)
     fill(recording["models"][1], adapters)
-    distiller = SelfKD(recipe, net, adapters, 3, 8)
+    method = SelfKD(recipe, net, adapters, 3, 8)
 
     batches = RecordedBatches(recording)
     # The program logs, after each batch, the epoch's sum of losses so far over its batches so far. A replay is
@@ -196,7 +196,7 @@ def test_released_self_kd(name):
 
     def on_update(event, terms):
         sums[start[event.block] if event.kind == "learn" else event.index] += terms["loss"].item()
-    rows = walked(recipe, distiller, batches, on_update)
+    rows = walked(recipe, method, batches, on_update)
 
     for i, step in enumerate(recording["steps"]):
         epoch_start = i - i % len(batches)

@@ -1,12 +1,15 @@
 """Every deviation of the released programs is a switch: it can be set alone, in both directions, and does what it
 says. (That all of them together are the released programs: test_conformance.py.)"""
 
+import operator
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+import spacedkd_lib as skd
 from spacedkd_lib.data.augment import draw
 from spacedkd_lib.data.batches import generator
 from spacedkd_lib.data.datasets import load
@@ -43,6 +46,14 @@ def test_all_rows_are_there_and_told_in_full():
         assert id == d.id and all((d.title, d.where, d.expected, d.program, d.consequence)), id
         assert bool(d.released) != bool(d.elsewhere) and d.severity in ("high", "medium"), id
     assert all(d.severity == ("high" if int(d.id[1:]) <= 10 else "medium") for d in deviations_of("A"))
+
+
+def test_what_rows_point_to_is_there():
+    texts = [d.elsewhere for d in DEVIATIONS.values()]
+    dotted = {address for text in texts for address in re.findall(r"\b[a-z_]\w*(?:\.[A-Za-z_]\w*)+", text)}
+    assert "tables.runs" in dotted
+    for address in dotted:
+        operator.attrgetter(address)(skd)
 
 
 @pytest.mark.parametrize("method", RELEASED)
@@ -109,22 +120,22 @@ def test_a7_targets_from_before_the_teachers_update():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for zero_target in ("pre_update", "post_update"):
         recipe = replace(ONLINE, interval=0.0, zero_target=zero_target, alpha=1.0, beta=0.0)
-        distiller = build.make(recipe, 3, 3, 8)
-        optimizer = optimizers(distiller.recipe, distiller)["teach"]
-        before = distiller.teacher.train()(x).logits.detach()
-        distiller.teach(x, y)["loss"].backward()
+        method = build.make(recipe, 3, 3, 8)
+        optimizer = optimizers(method.recipe, method)["teach"]
+        before = method.teacher.train()(x).logits.detach()
+        method.teach(x, y)["loss"].backward()
         optimizer.step()
-        target = before if zero_target == "pre_update" else distiller.teacher_outputs(x).logits
-        loss = distiller.soft_scale * distiller.soft(distiller.student.train()(x).logits, target, 3.0)
-        torch.testing.assert_close(distiller.learn(x, y)["loss"], loss)
+        target = before if zero_target == "pre_update" else method.teacher_outputs(x).logits
+        loss = method.soft_scale * method.soft(method.student.train()(x).logits, target, 3.0)
+        torch.testing.assert_close(method.learn(x, y)["loss"], loss)
 
 
 def test_a17_the_adapter_of_exit_3_is_never_trained():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for exits, unused in (((1, 2), [True, False, False]), ((1, 2, 3), [False] * 3)):
-        distiller = build.make(replace(SELF, feature_exits=exits), 3, 3, 8)
-        distiller.learn(x, y)["loss"].backward()
-        assert [adapter.weight.grad is None for adapter in distiller.adapters] == unused  # of exits 3, 2, 1
+        method = build.make(replace(SELF, feature_exits=exits), 3, 3, 8)
+        method.learn(x, y)["loss"].backward()
+        assert [adapter.weight.grad is None for adapter in method.adapters] == unused  # of exits 3, 2, 1
 
 
 @pytest.mark.parametrize("base", [ONLINE, SELF])
@@ -151,17 +162,17 @@ def test_a12_idle_exits_decay_as_sgd_does():
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4) % 3
     for idle, factor in (("frozen", 1.0), ("decay", (1 - 0.05 * 0.1) ** 3)):
         recipe = replace(SELF, momentum=0.0, weight_decay=0.1, idle_exits=idle)
-        distiller = build.make(recipe, 3, 3, 8)
-        optimizer = optimizers(recipe, distiller)["teach"]
-        before = {name: p.clone() for name, p in distiller.net.named_parameters()}
+        method = build.make(recipe, 3, 3, 8)
+        optimizer = optimizers(recipe, method)["teach"]
+        before = {name: p.clone() for name, p in method.net.named_parameters()}
         for _ in range(3):
             optimizer.zero_grad()
-            distiller.teach(x, y)["loss"].backward()
+            method.teach(x, y)["loss"].backward()
             optimizer.step()
-        for name, p in distiller.net.named_parameters():
+        for name, p in method.net.named_parameters():
             if not name.startswith(("trunk", "heads.3")):
                 torch.testing.assert_close(p, factor * before[name])
-        assert all(p.grad is None for p in distiller.adapters.parameters())  # they do not belong to the copies
+        assert all(p.grad is None for p in method.adapters.parameters())  # they do not belong to the copies
 
 
 def test_a12_batch_norm_in_parts_is_that_of_several_gpus():

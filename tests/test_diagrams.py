@@ -76,8 +76,6 @@ def test_a_student_without_grades_is_refused(change):
 def test_the_lead_is_counted_in_epochs():
     lead = diagrams.leads_in_epochs(graded_schedule(COURSE, 1.0), COURSE)
     assert lead == pytest.approx([1, 0.5, *[1, 0.75, 0.5, 0.25] * 2])
-    shared = COURSE._replace(lessons=0)
-    assert diagrams.leads_in_epochs(graded_schedule(shared, 1.0), shared) == pytest.approx(lead)
 
 
 def test_the_schedule_shows_growth_epochs_and_both_lanes():

@@ -359,9 +359,9 @@ def test_pictures_scored_at_once(toy, device, sizes):
     """A GPU scores more of them, and is asked about the same pictures besides."""
     seen, probed = [], []
     runs, *_ = train.assemble([ONLINE], toy, torch.device("cpu"))
-    distiller = runs[0].method
-    distiller.predict = lambda x, memo: seen.append(len(x)) or {"student": torch.zeros(len(x), 3)}
-    distiller.diagnose = lambda x: probed.append(len(x)) or {}
+    method = runs[0].method
+    method.predict = lambda x, memo: seen.append(len(x)) or {"student": torch.zeros(len(x), 3)}
+    method.diagnose = lambda x: probed.append(len(x)) or {}
     images = torch.zeros(1600, 3, 8, 8, dtype=torch.uint8)
     held = SimpleNamespace(to=lambda device: images), SimpleNamespace(to=lambda device: torch.zeros(1600).long())
     evaluator({"test": held}, ((0.5,) * 3, (0.5,) * 3), device)(runs)

@@ -18,7 +18,7 @@ from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.arms import LAGS
 from spacedkd_lib.report import diagrams, figures, schedule_figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
-from spacedkd_lib.statistics import mean_interval, paired_difference
+from spacedkd_lib.statistics import mean_interval, paired_interval
 
 pytestmark = pytest.mark.filterwarnings("error")  # matplotlib warns of a layout that does not fit
 NAMES = ["baseline", "online KD", *(f"spaced KD s={s}" for s in ("0.5", "1", "1.5", "2")), "offline KD"]
@@ -202,7 +202,7 @@ def test_differences_are_paired():
     spans = intervals(fig.axes[0], 0)
     for arm, mean, drawn in zip(names, means(fig.axes[0], 0), spans):
         both = [0, 2, 3] if arm == "offline KD" else range(4)
-        i = paired_difference(np.array(accuracies(RUNS, arm))[both], online[both])
+        i = paired_interval(np.array(accuracies(RUNS, arm))[both], online[both])
         assert (mean, *drawn) == pytest.approx(i[:3])
     assert len(spans) == len(names) and len(fig.axes[0].collections[names.index("offline KD")].get_offsets()) == 3
     assert "n = 3 to 4" in said(fig)
@@ -329,7 +329,7 @@ def test_by_interval():
     fig = figures.by_interval(RUNS)
     ax = fig.axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "1.5", "2", "offline"]
-    wanted = [paired_difference(accuracies(RUNS, arm), accuracies(RUNS, "online KD"))
+    wanted = [paired_interval(accuracies(RUNS, arm), accuracies(RUNS, "online KD"))
               for arm in ["online KD", *(f"spaced KD s={s:g}" for s in (0.5, 1, 1.5, 2)), "offline KD"]]
     drawn = [container[2][0].get_segments()[0][:, 1] for container in ax.containers]
     assert drawn == [pytest.approx(i[1:3]) for i in wanted]

@@ -109,9 +109,9 @@ def test_a_step_of_sam_by_hand():
 
 def test_label_smoothing_is_that_of_the_loss():
     recipe = replace(baseline(BASE), label_smoothing=0.2)
-    distiller, x, y = build.make(recipe, 1, 3, 8), torch.randn(8, 1, 8, 8), torch.arange(8) % 3
-    loss = distiller.learn(x, y)["loss"]
-    assert torch.equal(loss, F.cross_entropy(distiller.student.train()(x).logits, y, label_smoothing=0.2))
+    method, x, y = build.make(recipe, 1, 3, 8), torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+    loss = method.learn(x, y)["loss"]
+    assert torch.equal(loss, F.cross_entropy(method.student.train()(x).logits, y, label_smoothing=0.2))
 
 
 @pytest.mark.parametrize("make, values", [

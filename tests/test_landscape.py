@@ -90,7 +90,7 @@ def test_centre_is_the_evaluation_to_the_bit_and_nothing_is_left_behind(net, pic
     assert len({*got["loss"].flatten()}) == 9
     assert landscape.weight_noise(net, *pictures, [0.0, 0.1], 2)["loss"][0].tolist() == [expected[0]] * 2
     landscape.sharpness(net, *pictures, 0.05, 2)
-    landscape.between(net, net, *pictures, [0.5], pictures[0])
+    landscape.interpolate(net, net, *pictures, [0.5], pictures[0])
     assert same(before, state(net))
 
 
@@ -125,7 +125,7 @@ def test_recomputed_statistics_are_those_of_the_pictures(net, pictures):
 def test_the_way_between_two_networks(net, pictures):
     torch.manual_seed(5)
     other = resnet.ResNet("resnet8", 5, 1, 4)
-    got = landscape.between(net, other, *pictures, [0, 0.5, 1], pictures[0])
+    got = landscape.interpolate(net, other, *pictures, [0, 0.5, 1], pictures[0])
     ends = []
     for end in (net, other):
         own = resnet.ResNet("resnet8", 5, 1, 4)
@@ -133,7 +133,7 @@ def test_the_way_between_two_networks(net, pictures):
         landscape.recompute_statistics(own, pictures[0])
         ends.append(evaluation(own, *pictures))
     np.testing.assert_allclose(got["loss"][[0, 2]], [loss for loss, _ in ends], rtol=1e-6)
-    backwards = landscape.between(other, net, *pictures, [0.5], pictures[0])
+    backwards = landscape.interpolate(other, net, *pictures, [0.5], pictures[0])
     np.testing.assert_allclose(backwards["loss"], got["loss"][1], rtol=1e-5)
     assert got["loss"][1] != pytest.approx(got["loss"][[0, 2]].mean(), rel=1e-3)
 
@@ -195,7 +195,7 @@ def test_interrupted_planes_go_on(net, pictures, monkeypatch):
     (lambda net, x, y: landscape.line(net, x, y, {"head.weight": torch.zeros(2, 2)}, [0]), "same architecture"),
     (lambda net, x, y: landscape.plane(net, x, y, landscape.direction(net, 0), landscape.direction(net, 1), [0, 1],
                                        {"loss": np.zeros((3, 3))}), "begun with"),
-    (lambda net, x, y: landscape.between(net, resnet.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "one architecture"),
+    (lambda net, x, y: landscape.interpolate(net, resnet.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "one architecture"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [-0.1], 1), "from 0 on"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [], 1), "from 0 on"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [0.1], 0), "at least one"),

@@ -22,6 +22,12 @@ def test_the_linter_is_content():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_types_of_the_engine_fit(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path], cwd=ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_reads_records_imports_no_torch():
     modules = ("grid", "run_all", "claims", "tables", "figures", "measure_figures", "diagrams", "theory",
                "dropout_ema", "Session", "check", "DEVIATIONS")

@@ -115,9 +115,9 @@ def test_a_miniature_measures_fewer_arms_and_trains_none_once_more():
         arms = {row.recipe: row.arm for row in grids.grid("study", None, seeds) if row.notebook in profiles.MEASURING}
         return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(grids.grid("study", None, seeds))}
     few, many = asked(3), asked(4)
-    assert {arm for _, arm, _ in few} == set(measures.FEW) and {name for name, *_ in many} == set(measures.MEASURES)
+    assert {arm for _, arm, _ in few} == set(measures.MINIATURE_ARMS) and {name for name, *_ in many} == set(measures.MEASURES)
     assert {name for name, *_ in few} == set(measures.MEASURES) - {"trajectory"}
-    assert {arm for _, arm, _ in many} > set(measures.FEW) and few < many
+    assert {arm for _, arm, _ in many} > set(measures.MINIATURE_ARMS) and few < many
     once = [(arm, seed) for name, arm, seed in sorted(many) if name in ("plane", "trajectory")]
     assert once == [(arm, 200) for arm in ("SAM", "baseline", "spaced KD s=1.5", "online KD", "spaced KD s=1.5")]
 

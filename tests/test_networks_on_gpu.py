@@ -91,15 +91,15 @@ def bf16(enabled):
 
 @contextmanager
 def on_gpu(recipe, size=32):
-    """A recipe's distiller on a fake GPU, and a batch there."""
+    """A recipe's method on a fake GPU, and a batch there."""
     with fake_cuda(), repeatable():
-        distiller = real(making.make)(recipe, 3, 6, size)
-        for module in distiller.modules.values():
+        method = real(making.make)(recipe, 3, 6, size)
+        for module in method.modules.values():
             module.to("cuda", memory_format=torch.channels_last)
             for place in layers.dropouts(module):
                 place.rate = recipe.dropout
         x = torch.empty(8, 3, size, size, device="cuda").contiguous(memory_format=torch.channels_last)
-        yield distiller, x, torch.zeros(8, dtype=torch.int64, device="cuda")
+        yield method, x, torch.zeros(8, dtype=torch.int64, device="cuda")
 
 
 def counted(work):
@@ -109,15 +109,15 @@ def counted(work):
     return counts
 
 
-def predicted(distiller, x):
-    with eval_mode(nn.ModuleList(distiller.modules.values())):
-        return distiller.predict(x)
+def predicted(method, x):
+    with eval_mode(nn.ModuleList(method.modules.values())):
+        return method.predict(x)
 
 
-def asked_of(distiller, x, y):
+def asked_of(method, x, y):
     """What the loop asks a method to do with a batch."""
-    kinds = ["learn"] if isinstance(distiller, making.Baseline) else ["teach", "learn"]
-    return [*(lambda kind=kind: getattr(distiller, kind)(x, y) for kind in kinds), lambda: predicted(distiller, x)]
+    kinds = ["learn"] if isinstance(method, making.Baseline) else ["teach", "learn"]
+    return [*(lambda kind=kind: getattr(method, kind)(x, y) for kind in kinds), lambda: predicted(method, x)]
 
 
 def grades(name):
@@ -131,16 +131,16 @@ def grades(name):
     (name, True) for name in ("online", "self", "education", "distillation token", "pvt_tiny"))])
 def test_nothing_crosses_waits_or_is_left_to_chance(name, low):
     makes_first = METHODS[name].method in ("self_kd", "education")  # matrices and tables, which are then there
-    with on_gpu(METHODS[name]) as (distiller, x, y), bf16(low):
+    with on_gpu(METHODS[name]) as (method, x, y), bf16(low):
         if METHODS[name].method == "ema":  # whose parameters the fake GPU has replaced
-            distiller.own, distiller.followed = (list(net.parameters()) for net in (distiller.student,
-                                                                                    distiller.teacher))
+            method.own, method.followed = (list(net.parameters()) for net in (method.student,
+                                                                                    method.teacher))
         for grade, sizes in grades(name).items():
             if grade:
-                distiller.growing.grade = grade
-            for work in asked_of(distiller, x, y):
+                method.growing.grade = grade
+            for work in asked_of(method, x, y):
                 for _ in range(1 + makes_first):
-                    distiller.sizes = sizes
+                    method.sizes = sizes
                     counts = counted(work)
                 assert (counts.to_gpu, counts.to_cpu, counts.waits) == ([], [], [])
                 assert counts.launches.keys() & CHANCE <= IMAGES_ONLY.get(name, set())
@@ -194,9 +194,9 @@ def test_updates_by_matrices_are_updates_by_the_operation(monkeypatch):
         gradients = []
         for work in ways:
             monkeypatch.setattr(resnet.Separable, "forward", work)
-            distiller = making.make(recipe, 3, 6, 16)
-            modules = nn.ModuleDict(distiller.modules).double()
-            distiller.learn(x, y)["loss"].backward()
+            method = making.make(recipe, 3, 6, 16)
+            modules = nn.ModuleDict(method.modules).double()
+            method.learn(x, y)["loss"].backward()
             gradients.append({name: p.grad for name, p in modules.named_parameters() if p.grad is not None})
         assert any("gates" in name or "references" in name for name in gradients[0])
         torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
@@ -270,9 +270,9 @@ def test_a_look_by_the_batch_has_the_bits_of_momentum_zero_and_remembers_nothing
 def test_a_look_by_the_batch_launches_less_than_one_that_remembers():
     launches = {}
     for mode in ("train", "batch"):
-        with on_gpu(online_kd(BASE, teacher_mode=mode)) as (distiller, x, _):
-            launches[mode] = sum(counted(lambda: distiller.teacher_outputs(x)).launches.values())
-            layers = sum(isinstance(module, BatchNorm) for module in distiller.teacher.modules())
+        with on_gpu(online_kd(BASE, teacher_mode=mode)) as (method, x, _):
+            launches[mode] = sum(counted(lambda: method.teacher_outputs(x)).launches.values())
+            layers = sum(isinstance(module, BatchNorm) for module in method.teacher.modules())
     assert launches["train"] - launches["batch"] == layers  # each counts its batches
 
 
@@ -291,20 +291,20 @@ def test_global_batch_norm_copies_nothing_and_can_be_asked_to_forget(monkeypatch
     assert (counts.to_gpu, counts.waits) == ([], [])
 
 
-def recalibrated(distiller, batches, by_hand=False):
+def recalibrated(method, batches, by_hand=False):
     """Running statistics of the average after looks at batches; by hand as torch's momentum None has them."""
-    distiller.batches = mock.Mock(indices=lambda i: i, pictures=lambda _, i: (batches[i % len(batches)], None))
+    method.recalibration = mock.Mock(indices=lambda i: i, pictures=lambda _, i: (batches[i % len(batches)], None))
     if not by_hand:
-        distiller.before_scores()
+        method.before_scores()
     else:
-        layers = [layer.train() for layer in distiller.student.eval().modules() if isinstance(layer, BatchNorm)]
+        layers = [layer.train() for layer in method.student.eval().modules() if isinstance(layer, BatchNorm)]
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None
         with torch.no_grad():
             for i in range(average.RECALIBRATION_BATCHES):
-                distiller.student(batches[i % len(batches)])
-    return [value.clone() for value in distiller.student.buffers()]
+                method.student(batches[i % len(batches)])
+    return [value.clone() for value in method.student.buffers()]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -312,14 +312,14 @@ def test_statistics_of_an_average_are_torchs_means_without_waiting(parts, monkey
     monkeypatch.setattr(average, "RECALIBRATION_BATCHES", 9)
     recipe = replace(ema(BASE), batch_norm_parts=parts)
     batches = list(torch.randn(7, 8, 3, 16, 16))
-    distiller = making.make(recipe, 3, 6, 16)
-    momenta = [layer.momentum for layer in distiller.student.modules() if isinstance(layer, BatchNorm)]
-    got = recalibrated(distiller, batches)
-    assert momenta == [layer.momentum for layer in distiller.student.modules() if isinstance(layer, BatchNorm)]
-    wanted = recalibrated(distiller, batches, by_hand=True)
+    method = making.make(recipe, 3, 6, 16)
+    momenta = [layer.momentum for layer in method.student.modules() if isinstance(layer, BatchNorm)]
+    got = recalibrated(method, batches)
+    assert momenta == [layer.momentum for layer in method.student.modules() if isinstance(layer, BatchNorm)]
+    wanted = recalibrated(method, batches, by_hand=True)
     assert len(got) == len(wanted) and all(map(torch.equal, got, wanted))
-    with on_gpu(recipe) as (distiller, x, _):
-        counts = counted(lambda: recalibrated(distiller, [x]))
+    with on_gpu(recipe) as (method, x, _):
+        counts = counted(lambda: recalibrated(method, [x]))
     assert (counts.to_gpu, counts.waits) == ([], [])
 
 
@@ -334,15 +334,15 @@ def asked(y, groups, classes=6):
 
 @pytest.mark.parametrize("schools", [(2, 1, 3), ((5, 0), (3,), (1, 2, 4))])
 def test_pictures_of_groups_are_found_as_by_asking_for_each(schools):
-    distiller = making.make(education(BASE, schools), 3, 6, 8)
+    method = making.make(education(BASE, schools), 3, 6, 8)
     for y in (torch.tensor([5, 0, 3, 0, 2, 5, 1]), torch.tensor([3, 3]), torch.tensor([0, 5, 4])):
-        wanted = asked(y, distiller.groups)
+        wanted = asked(y, method.groups)
         for sizes in (None, [len(wanted.get(k, ())) for k in range(3)]):
-            distiller.sizes = sizes
-            found = distiller._rows(y, 3)
+            method.sizes = sizes
+            found = method._rows(y, 3)
             assert found.keys() == wanted.keys() and all(torch.equal(found[k], wanted[k]) for k in wanted)
-            assert distiller.sizes is None
-    assert distiller._rows(torch.tensor(distiller.groups[2]), 2) == {}
+            assert method.sizes is None
+    assert method._rows(torch.tensor(method.groups[2]), 2) == {}
 
 
 @pytest.mark.parametrize("recipe", [
@@ -364,16 +364,16 @@ def test_the_loop_tells_the_sizes_of_groups(recipe, six):  # noqa: F811
 
 @pytest.mark.parametrize("schools", [(2, 1, 3), ((5, 0), (3,), (1, 2, 4)), ((5,), (0, 1, 2, 3, 4))])
 def test_answers_and_scores_of_groups_are_those_of_each_group_alone(schools):
-    distiller = making.make(education(BASE, schools), 3, 6, 8)
+    method = making.make(education(BASE, schools), 3, 6, 8)
     x, labels = torch.randn(40, 3, 8, 8), torch.tensor([5, 3, 0, 1] * 10)
     for grade in range(1, len(schools) + 1):
-        distiller.growing.grade = grade
-        outputs = predicted(distiller, x)
-        known = sum(map(len, distiller.groups[:grade]))
+        method.growing.grade = grade
+        outputs = predicted(method, x)
+        known = sum(map(len, method.groups[:grade]))
         with torch.no_grad():
-            logits = distiller.growing.eval()(x)
-            teachers = [teacher.eval()(x).logits for teacher in distiller.teachers]
-        order = [c for group in distiller.groups for c in group]
+            logits = method.growing.eval()(x)
+            teachers = [teacher.eval()(x).logits for teacher in method.teachers]
+        order = [c for group in method.groups for c in group]
         assert logits.shape == (40, known)
         if grade < len(schools):
             least = logits.amin(1) - float(known == 1)
@@ -382,11 +382,11 @@ def test_answers_and_scores_of_groups_are_those_of_each_group_alone(schools):
                 assert torch.equal(outputs["student"][:, c], column)
         else:
             assert torch.equal(outputs["student"], logits)
-        for group, own in zip(distiller.groups, teachers):
+        for group, own in zip(method.groups, teachers):
             assert torch.equal(outputs["teachers"][:, group], own)
-        row = distiller.scored("test", outputs, labels)
+        row = method.scored("test", outputs, labels)
         hits = outputs["student"].argmax(1) == labels
-        for k, group in enumerate(distiller.groups):
+        for k, group in enumerate(method.groups):
             mine = torch.isin(labels, torch.tensor(group))
             local = torch.tensor([group.index(c) for c in labels[mine].tolist()])
             wanted = {f"test_group{k + 1}_accuracy": hits[mine],
@@ -436,16 +436,16 @@ def test_scores_of_all_networks_are_read_at_once():
 
 
 def test_scores_of_groups_are_read_twice():
-    with on_gpu(SCHOOLS) as (distiller, x, y), mock.patch.object(FakeTensor, "tolist", read):
-        outputs = predicted(distiller, x)
-        counts = counted(lambda: distiller.scored("test", outputs, y))
+    with on_gpu(SCHOOLS) as (method, x, y), mock.patch.object(FakeTensor, "tolist", read):
+        outputs = predicted(method, x)
+        counts = counted(lambda: method.scored("test", outputs, y))
     assert len(counts.to_cpu) == 2 and (counts.waits, counts.to_gpu) == ([], [])
 
 
 def test_what_is_said_of_factors_is_read_at_once():
-    with on_gpu(ie_kd(BASE)) as (distiller, x, _), mock.patch.object(FakeTensor, "tolist", read):
-        with eval_mode(nn.ModuleList(distiller.modules.values())):
-            counts = counted(lambda: distiller.diagnose(x))
+    with on_gpu(ie_kd(BASE)) as (method, x, _), mock.patch.object(FakeTensor, "tolist", read):
+        with eval_mode(nn.ModuleList(method.modules.values())):
+            counts = counted(lambda: method.diagnose(x))
     assert len(counts.to_cpu) == 1 and (counts.waits, counts.to_gpu) == ([], [])
 
 

@@ -290,7 +290,7 @@ def test_worse_is_misclassified_first_and_then_the_larger_loss():
     wrong, loss = torch.tensor([True, True, False, False]), torch.tensor([1.0, 2, 1, 2])
     for i in range(4):
         for j in range(4):
-            one, other = (attacks.Look(torch.full((1, 1, 1, 1), k), wrong[[k]], loss[[k]], torch.zeros(1, 1, 1, 1))
+            one, other = (attacks.AttackState(torch.full((1, 1, 1, 1), k), wrong[[k]], loss[[k]], torch.zeros(1, 1, 1, 1))
                           for k in (i, j))
             got = attacks._worse(one, other)
             assert got.x.item() == max(i, j, key=lambda k: (wrong[k], loss[k]))

@@ -146,13 +146,13 @@ def test_no_answer_from_slurm_and_a_late_result_are_waited_for(commands, monkeyp
     with _cluster(commands) as executor:
         future = executor.submit(product, 2, 3)
         (commands / "queue").unlink()
-        executor._look(), executor._look(), executor._look()
+        executor._poll(), executor._poll(), executor._poll()
         assert not future.done()
         (commands / "queue").touch()
-        executor._look()
+        executor._poll()
         assert not future.done()
         _write_result(commands, "77", 6)
-        executor._look()
+        executor._poll()
         assert future.result(timeout=0) == 6
 
 

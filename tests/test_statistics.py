@@ -9,7 +9,7 @@ from scipy import stats
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.statistics import (
-    MOST, Interval, correlation, coverage, holm, mean_interval, paired_by_seed, paired_difference, power, seeds_needed,
+    MAX_SEEDS, Interval, correlation, coverage, holm, mean_interval, paired_by_seed, paired_interval, power, seeds_needed,
 )
 
 RNG = np.random.default_rng(0)
@@ -25,13 +25,13 @@ def test_mean_interval_equals_scipy(n, level):
     assert got == pytest.approx(Interval(values.mean(), wanted.low, wanted.high, sd, n, test.pvalue))
 
 
-def test_paired_difference_equals_scipy():
+def test_paired_interval_equals_scipy():
     treatment, control = RNG.normal(71, 1, 6), RNG.normal(70, 1, 6)
-    got, test = paired_difference(treatment, control), stats.ttest_rel(treatment, control)
+    got, test = paired_interval(treatment, control), stats.ttest_rel(treatment, control)
     wanted = test.confidence_interval(0.95)
     assert got[:3] == pytest.approx((treatment.mean() - control.mean(), wanted.low, wanted.high))
     assert got.p == pytest.approx(test.pvalue) and got.n == 6
-    back = paired_difference(control, treatment)
+    back = paired_interval(control, treatment)
     assert (back.mean, back.low, back.high) == pytest.approx((-got.mean, -got.high, -got.low))
 
 
@@ -44,13 +44,13 @@ def test_two_values_have_a_closed_form():
 
 
 def test_too_few_seeds_never_crash():
-    none, one = mean_interval([]), paired_difference([71.5], [70.0])
+    none, one = mean_interval([]), paired_interval([71.5], [70.0])
     assert none.n == 0 and all(math.isnan(x) for x in (none.mean, none.low, none.high, none.sd, none.p))
     assert (one.mean, one.n) == (1.5, 1) and all(math.isnan(x) for x in (one.low, one.high, one.sd, one.p))
 
 
 def test_equal_differences():
-    assert paired_difference([70.1, 71.3, 69.9], [70.1, 71.3, 69.9]) == Interval(0, 0, 0, 0, 3, 1)
+    assert paired_interval([70.1, 71.3, 69.9], [70.1, 71.3, 69.9]) == Interval(0, 0, 0, 0, 3, 1)
     same = pytest.approx(0.1)
     assert mean_interval([0.1] * 3) == Interval(same, same, same, 0, 3, 0)
 
@@ -61,7 +61,7 @@ def test_a_missing_number_is_not_hidden():
 
 def test_bad_input_is_refused():
     with pytest.raises(InputError, match="2 and 3 values cannot be paired"):
-        paired_difference([1, 2], [1, 2, 3])
+        paired_interval([1, 2], [1, 2, 3])
     for level in (0, 1, 95, math.nan):
         with pytest.raises(InputError, match="out of range"):
             mean_interval([1, 2], level)
@@ -72,7 +72,7 @@ def test_coverage_at_five_seeds():
     rng = np.random.default_rng(1)
     seeds = rng.normal(70, 3, (4000, 5))  # what a seed does to both arms falls out of the difference
     treatment, control = seeds + rng.normal(1.2, 0.7, seeds.shape), seeds + rng.normal(0, 0.7, seeds.shape)
-    found = [paired_difference(t, c) for t, c in zip(treatment, control)]
+    found = [paired_interval(t, c) for t, c in zip(treatment, control)]
     coverage = np.mean([i.low <= 1.2 <= i.high for i in found])
     assert 0.93 < coverage < 0.97
     too_short = np.mean([abs(i.mean - 1.2) <= 1.96 * i.sd / math.sqrt(5) for i in found])
@@ -143,8 +143,8 @@ def test_seeds_needed_is_the_smallest():
     assert seeds_needed(0.5, 1.0, level=0.99) > 34
     assert seeds_needed(1.0, 0.0) == 2
     assert seeds_needed(0.0, 1.0) == seeds_needed(0.0, 0.0) == math.inf
-    enough = math.sqrt(8 / MOST)  # needs about 7.85 sd^2 / effect^2
-    assert 0.9 * MOST < seeds_needed(enough, 1.0) <= MOST and seeds_needed(0.9 * enough, 1.0) == math.inf
+    enough = math.sqrt(8 / MAX_SEEDS)  # needs about 7.85 sd^2 / effect^2
+    assert 0.9 * MAX_SEEDS < seeds_needed(enough, 1.0) <= MAX_SEEDS and seeds_needed(0.9 * enough, 1.0) == math.inf
 
 
 def test_power_refuses_bad_input():

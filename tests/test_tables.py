@@ -13,7 +13,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids
 from spacedkd_lib.recipes import DEVIATIONS
 from spacedkd_lib.report import frames, readme, side_by_side as side, tables, text, two_machines
-from spacedkd_lib.statistics import paired_difference
+from spacedkd_lib.statistics import paired_interval
 from spacedkd_lib.store import records
 from spacedkd_lib.store.records import Record
 from spacedkd_lib.training import train
@@ -139,7 +139,7 @@ def test_summary_against_its_definition():
     assert (line["n"], line["Test accuracy (%)"]) == (4, pytest.approx(np.mean(arm)))
     assert line["sd"] == pytest.approx(np.std(arm, ddof=1))
     for other in ("baseline", "online KD"):
-        i = paired_difference(arm, accuracies(frame, other))
+        i = paired_interval(arm, accuracies(frame, other))
         got = [line[f"vs {other}{part}"] for part in (" (points)", ": low", ": high", ": pairs")]
         assert got == pytest.approx([i.mean, i.low, i.high, i.n])
     assert (line["Teacher updates"], line["Student updates"], line["Training GMACs"]) == (30, 30, 1234.5)
@@ -175,7 +175,7 @@ def test_differences_against_statistics():
     here = {"glyphs": ["spaced KD s=1.5", "offline KD"], "glyphs, lead and lag": ["teacher +1.5"]}
     assert list(zip(table["Setting"], table["Line"])) == [(setting, arm) for setting in here for arm in here[setting]]
     for setting, part in table.groupby("Setting"):
-        wanted = [paired_difference(accuracies(frame, arm, setting), accuracies(frame, "baseline", setting))
+        wanted = [paired_interval(accuracies(frame, arm, setting), accuracies(frame, "baseline", setting))
                   for arm in here[setting]]
         assert part[DIFFERENCE].values.tolist() == [pytest.approx(i[:3]) for i in wanted]
         assert part["n"].tolist() == part["Difference: pairs"].tolist() == [4] * len(part)
@@ -237,7 +237,7 @@ def test_conditions_are_a_line_each():
 
 def test_paired_ratios_are_geometric():
     table = tables.paired(curved(), [("a", "b"), ("c", "b")], {"trace": "Trace"}, ratio=True)
-    i = paired_difference(np.log(CURVES["a"]), np.log(CURVES["b"]))
+    i = paired_interval(np.log(CURVES["a"]), np.log(CURVES["b"]))
     assert table.loc[0, "Trace"] == "{:.2f} [{:.2f}, {:.2f}]".format(*np.exp(i[:3]))
     assert table["n"].tolist() == [4, 4] and table["Beside"].tolist() == ["b", "b"]
     differences = tables.paired(curved(), [("a", "b"), ("a", "none")], {"trace": "Trace"})
@@ -330,7 +330,7 @@ def test_markdown_escapes_bars():
 # This machine and the published records
 
 def agreement(local, published, rows=SPACED):
-    table = two_machines.compare(rows, local, published)
+    table = two_machines.comparison_table(rows, local, published)
     assert not table.duplicated(["Setting", "Arm", "Notebooks"]).any()
     return table.set_index(["Setting", "Arm"])["Agreement"]
 
@@ -371,14 +371,14 @@ def test_compare_is_paired():
 
 
 def test_compare_has_one_line_for_a_shared_run():
-    table = two_machines.compare(grids.grid("quick", None, 1), {}, {})
+    table = two_machines.comparison_table(grids.grid("quick", None, 1), {}, {})
     baselines = table[table["Arm"] == "baseline"]
     assert baselines["Notebooks"].tolist() == ["02 03 05 06 07 10 11 13", "04", "12"]  # others in 04 and 12
 
 
 def test_the_page_of_a_comparison():
     apart = {i: moved(r, 20) if r.recipe.method == "offline_kd" else r for i, r in SPACED_RECORDS.items()}
-    page = two_machines.comparison(apart, SPACED_RECORDS, two_machines.compare(SPACED, apart, SPACED_RECORDS))
+    page = two_machines.comparison_page(apart, SPACED_RECORDS, two_machines.comparison_table(SPACED, apart, SPACED_RECORDS))
     assert "Here: Test CPU" in page and f"of {len(SPACED_RECORDS)} records equal" in page and "| differs " in page
 
 
@@ -425,7 +425,7 @@ def test_readme_block(place):
     block = readme.readme_block(["study", "cifar100-slice"])
     _, paper, rule, table, sources = block.strip().split("\n\n")
     frame = tables.runs(published, synthetic(published))
-    own = paired_difference(accuracies(frame, "spaced self KD s=4"), accuracies(frame[frame.notebook == "04_self_kd"],
+    own = paired_interval(accuracies(frame, "spaced self KD s=4"), accuracies(frame[frame.notebook == "04_self_kd"],
                                                                                 "self KD"))
     online, self_kd = cells(paper)[2:]
     assert online[:3] == ["online KD", "up to 2.31", "1.5"] and online[4:] == ["3", "1.5", "CIFAR-100, 5,000 images"]
@@ -459,7 +459,7 @@ def test_results_block(place):
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}
     assert list(lines) == IN_ORDER and len(cells(rest)) == 2 + len(IN_ORDER) + 5
     frame = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd'")
-    i = paired_difference(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
+    i = paired_interval(accuracies(frame, "spaced KD s=1.5"), accuracies(frame, "online KD"))
     spaced = lines["glyphs", "spaced KD s=1.5"]
     assert spaced[-1] == f"{i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}]" and spaced[2] == "30" and spaced[4] == "3"
     assert lines["glyphs", "baseline, equal compute"][2] == "70"

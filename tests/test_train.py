@@ -33,17 +33,17 @@ def same(a, b):
 
 
 def parts(recipe, toy):
-    distiller = build.make(recipe, 3, 3, 8)
-    for module in distiller.modules.values():
+    method = build.make(recipe, 3, 3, 8)
+    for module in method.modules.values():
         module.to(memory_format=torch.channels_last)
-    return distiller, Batches(toy.train_images, toy.train_labels, recipe.batch_size, recipe.seed, recipe.augment)
+    return method, Batches(toy.train_images, toy.train_labels, recipe.batch_size, recipe.seed, recipe.augment)
 
 
 def test_interval_zero_is_online_kd_written_out(toy):
     """An online KD loop as one would write it by hand ends in the same weights, bit for bit."""
     recipe = online_kd(BASE)
-    distiller, batches = parts(recipe, toy)
-    teacher, student, projector = distiller.teacher, distiller.student, distiller.projector
+    method, batches = parts(recipe, toy)
+    teacher, student, projector = method.teacher, method.student, method.projector
     settings = dict(lr=recipe.lr, momentum=0.9, weight_decay=5e-4)
     teacher_sgd = torch.optim.SGD(teacher.parameters(), **settings)
     student_sgd = torch.optim.SGD([*student.parameters(), *projector.parameters()], **settings)
@@ -91,14 +91,14 @@ def test_released_teacher_keeps_its_weights_but_not_its_statistics(toy):
 
 def test_a_replay_leaves_the_clean_teacher_alone(toy):
     recipe = online_kd(BASE, interval=1.0)
-    distiller, batches = parts(recipe, toy)
-    before = {k: v.clone() for k, v in distiller.teacher.state_dict().items()}
-    sgd = optimizers(recipe, distiller)["learn"]
+    method, batches = parts(recipe, toy)
+    before = {k: v.clone() for k, v in method.teacher.state_dict().items()}
+    sgd = optimizers(recipe, method)["learn"]
     for i in range(3):
-        distiller.learn(*batches[i])["loss"].backward()
+        method.learn(*batches[i])["loss"].backward()
         sgd.step()
-    assert same(before, distiller.teacher.state_dict())
-    assert all(p.grad is None for p in distiller.teacher.parameters())
+    assert same(before, method.teacher.state_dict())
+    assert all(p.grad is None for p in method.teacher.parameters())
 
 
 def test_offline_kd_is_one_interval_as_long_as_the_run(toy):
@@ -129,14 +129,14 @@ def test_self_kd_updates(toy):
 
 def test_clean_self_kd_teacher_step_leaves_idle_exits_alone(toy):
     recipe = self_kd(replace(BASE, model="resnet10"))
-    distiller, batches = parts(recipe, toy)
-    before = {k: v.clone() for k, v in distiller.net.state_dict().items()}
-    sgd = optimizers(recipe, distiller)["teach"]
-    distiller.teach(*batches[0])["loss"].backward()
+    method, batches = parts(recipe, toy)
+    before = {k: v.clone() for k, v in method.net.state_dict().items()}
+    sgd = optimizers(recipe, method)["teach"]
+    method.teach(*batches[0])["loss"].backward()
     sgd.step()
-    changed = {k.split(".")[0] for k, v in distiller.net.state_dict().items() if not torch.equal(before[k], v)}
+    changed = {k.split(".")[0] for k, v in method.net.state_dict().items() if not torch.equal(before[k], v)}
     assert changed == {"trunk", "heads"}
-    assert torch.equal(before["heads.0.weight"], distiller.net.state_dict()["heads.0.weight"])
+    assert torch.equal(before["heads.0.weight"], method.net.state_dict()["heads.0.weight"])
 
 
 def test_arms_of_one_seed_start_from_the_same_student():
@@ -199,8 +199,8 @@ def test_learning_rate():
 def test_terms_are_counted_once(toy):
     """The mean of the logged student losses over an epoch is the mean over its updates."""
     recipe, seen = online_kd(replace(BASE, epochs=1)), []
-    distiller, batches = parts(recipe, toy)
-    run = Run(recipe, distiller)
+    method, batches = parts(recipe, toy)
+    run = Run(recipe, method)
     for event, _, terms in walk([run], batches, lambda runs: [{}]):
         if terms:
             seen.append((event.kind, terms["loss"].item()))

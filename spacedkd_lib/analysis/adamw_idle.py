@@ -28,8 +28,9 @@ PARTS = ("all", "momentum", "decay")
 
 
 def coasting(idle: float = math.inf, betas: tuple[float, float] = BETAS) -> float:
-    """How far momentum carries a weight in so many idle updates, in updates of the size of the last one; late in
-    training, when the correction for the start is over.
+    """Compute how far momentum carries a weight in so many idle updates, in updates of the size of the last one.
+
+    That is late in training, when the correction for the start is over.
 
     >>> round(coasting(), 2), round(coasting(22) / coasting(), 2)
     (9.05, 0.9)
@@ -48,8 +49,9 @@ def shrunk(idle: int, lr: float, weight_decay: float) -> float:
 
 
 def update_sizes(turn: int, beta: float = BETAS[1]) -> list[float]:
-    """Sizes of a turn's updates, relative to those of a network that is never idle, where `turn` updates and as many
-    idle ones take turns and gradients stay as large as they are.
+    """Compute the sizes of a turn's updates, relative to those of a network that is never idle.
+
+    `turn` updates and as many idle ones take turns, and gradients stay as large as they are.
 
     >>> sizes = update_sizes(585)
     >>> round(sizes[0], 2), round(sizes[-1], 2), round(sum(sizes) / 585, 2)
@@ -95,8 +97,9 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
 
 
 def resumed(recipe: Recipe, active: int, idle: int, after: int) -> pd.DataFrame:
-    """How long a network's updates are when it learns again with a second moment that has been idle: weights and
-    momentum are those from before, so that nothing else differs from the network that was never idle.
+    """Measure how long a network's updates are when it learns again with a second moment that has been idle.
+
+    Weights and momentum are those from before, so that nothing else differs from the network that was never idle.
 
     Returns:
         A row an update, from 1 to `after`: update, length (relative to that of the same update without idling) and
@@ -124,8 +127,11 @@ def _second_moment(active: int, idle: int, after: int, beta: float = BETAS[1]) -
 
 
 def _trained(recipe: Recipe, active: int):
-    """A run after so many updates; test images and labels, statistics, batches, and the mean length of its last 20
-    updates."""
+    """Train a run for so many updates.
+
+    Returns:
+        The run; test images and labels; statistics; batches; the mean length of its last 20 updates.
+    """
     if recipe != baseline(recipe) or recipe.optimizer != "adamw" or active < 20:
         raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give "
                          'a baseline with optimizer = "adamw" and at least 20 updates.')

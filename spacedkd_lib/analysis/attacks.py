@@ -46,7 +46,7 @@ def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics,
 
 def bim(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
         step: float | None = None, batch_size: int = 500) -> Tensor:
-    """Basic iterative method: steps along the sign of the gradient, cut back to the ball; the last pixels count.
+    """Attack by the basic iterative method: steps along the gradient's sign, each cut back to the ball.
 
     Args as `fgsm`, and:
         steps: 10, what Kurakin et al. 2017 take at radius 8.
@@ -101,7 +101,9 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
 ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, bim, pgd)}
 
 
-class Look(NamedTuple):
+class AttackState(NamedTuple):
+    """The state of an attack on a batch."""
+
     x: Tensor  # pixels [B, C, H, W]
     wrong: Tensor  # bool [B]
     loss: Tensor  # cross-entropy [B]
@@ -109,35 +111,35 @@ class Look(NamedTuple):
 
 
 def _attacked(net, images, labels, statistics, batch_size, ascend) -> Tensor:
-    """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `Look`."""
+    """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `AttackState`."""
     labels = check_task(net, images, labels, statistics)
     found = []
     with eval_mode(net):
         for part, y in zip(images.split(batch_size), labels.split(batch_size)):
-            found.append(ascend(_pixels(part.to(labels.device)), partial(_look, net, y, statistics)))
+            found.append(ascend(_pixels(part.to(labels.device)), partial(_attack_state, net, y, statistics)))
     return torch.cat(found)
 
 
-def _look(net: nn.Module, labels: Tensor, statistics: Statistics, x: Tensor) -> Look:
-    """Only the pixels' gradient is asked for: the parameters' own stay as they are."""
+def _attack_state(net: nn.Module, labels: Tensor, statistics: Statistics, x: Tensor) -> AttackState:
+    """Score pixels and take their gradient; the parameters' own gradients stay as they are."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = headline(net(standardised(x, statistics)))
         loss = F.cross_entropy(logits, labels, reduction="none")
         gradient, = torch.autograd.grad(loss.sum(), x)
-    return Look(x.detach(), logits.argmax(1) != labels, loss.detach(), gradient.sign())
+    return AttackState(x.detach(), logits.argmax(1) != labels, loss.detach(), gradient.sign())
 
 
 def _step(x: Tensor, clean: Tensor, direction: Tensor, length: float, radius: float) -> Tensor:
-    """x moved, then cut back to the ball round `clean` and to [0, 1]."""
+    """Move x, then cut it back to the ball round `clean` and to [0, 1]."""
     reach = radius / 255
     return (x + length / 255 * direction).clamp(clean - reach, clean + reach).clamp(0, 1)
 
 
-def _worse(one: Look, other: Look) -> Look:
+def _worse(one: AttackState, other: AttackState) -> AttackState:
     """Per image the one that is misclassified; if both or none is, that with the larger loss."""
     take = torch.where(one.wrong == other.wrong, other.loss > one.loss, other.wrong)
-    return Look(*(torch.where(take.view(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(one, other)))
+    return AttackState(*(torch.where(take.view(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(one, other)))
 
 
 # Networks as functions of pixels
@@ -152,12 +154,14 @@ def standardised(x: Tensor, statistics: Statistics) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def device_of(net: nn.Module) -> torch.device:
+def _device_of(net: nn.Module) -> torch.device:
+    """Return the device of a network's parameters."""
     return next(net.parameters()).device
 
 
 def check_attack(radius: float, steps: int = 1, step: float | None = None, restarts: int = 1,
                   batch_size: int = 1) -> None:
+    """Raise InputError unless an attack's numbers are in range."""
     for name, value, holds, allowed in (
             ("radius", radius, 0 <= radius <= 255, "a number of grey levels (1/255) from 0 to 255"),
             ("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number of at least 1"),
@@ -185,12 +189,12 @@ def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Stati
     if not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(f"Labels from {labels.min()} to {labels.max()} do not fit a network of {classes} classes: "
                          f"give labels from 0 to {classes - 1}.")
-    return labels.to(device_of(net))
+    return labels.to(_device_of(net))
 
 
 def predict(net: nn.Module, images: Tensor, statistics: Statistics, batch_size: int = 500) -> Tensor:
     """Logits [N, K] in eval mode, on the network's device, of uint8 images or of float pixels in [0, 1]."""
-    device, logits = device_of(net), []
+    device, logits = _device_of(net), []
     with eval_mode(net):
         for part in images.split(batch_size):
             part = part.to(device)

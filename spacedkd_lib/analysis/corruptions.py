@@ -88,13 +88,14 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def _levels(x: Tensor) -> Tensor:
-    """Truncated, as the reference; a value that only rounding put below a whole level keeps that level (ours)."""
+    """Truncate to levels, as the reference; a value that only rounding put below a level keeps it (ours)."""
     return (255 * x + 1e-6).clamp(0, 255).to(torch.uint8)
 
 
 # Each: uint8 [B, C, H, W], the severity's value and a CPU generator, to uint8 [B, C, H, W].
 
 def gaussian_noise(images: Tensor, deviation: float, drawn: torch.Generator) -> Tensor:
+    """Add Gaussian noise of this standard deviation, in [0, 1], drawn on the CPU."""
     noise = torch.randn(images.shape, generator=drawn, dtype=torch.float64).to(images.device)
     return _levels(_unit(images) + deviation * noise)
 
@@ -111,8 +112,11 @@ def impulse_noise(images: Tensor, share: float, drawn: torch.Generator) -> Tenso
 
 
 def gaussian_blur(images: Tensor, deviation: float, drawn: torch.Generator) -> Tensor:
-    """Edge pixels repeated, kernel cut at four deviations. Above 32 rows the deviation grows in proportion (ours);
-    below, it stays in pixels, because a kernel far narrower than a pixel would change nothing."""
+    """Blur with a Gaussian kernel cut at four deviations; edge pixels are repeated.
+
+    Above 32 rows the deviation grows in proportion (ours); below, it stays in pixels, because a kernel far narrower
+    than a pixel would change nothing.
+    """
     deviation *= max(1, images.shape[-2] / 32)
     reach = int(4 * deviation + 0.5)
     kernel = torch.arange(-reach, reach + 1, dtype=torch.float64, device=images.device).div(deviation)
@@ -148,7 +152,7 @@ def pixelate(images: Tensor, share: float, drawn: torch.Generator) -> Tensor:
 
 
 def _boxes(old: int, new: int, device) -> Tensor:
-    """[new, old]: a new pixel is the mean of the old ones whose centres lie in its box (PIL counts centres)."""
+    """Return the matrix [new, old] that averages the old pixels whose centres lie in a new one's box, as PIL does."""
     scale = old / new
     centre = (torch.arange(new, dtype=torch.float64, device=device)[:, None] + 0.5) * scale
     offset = (torch.arange(old, dtype=torch.float64, device=device) + 0.5 - centre) / max(scale, 1)
@@ -180,6 +184,8 @@ OPERATIONS = {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise,
 # A user's own CIFAR-10-C or CIFAR-100-C
 
 class Corrupted(NamedTuple):
+    """The pictures of one corruption and severity, as published."""
+
     images: Tensor  # uint8 [10000, 3, 32, 32]
     labels: Tensor  # int64 [10000]
     sha256: dict[str, str]  # of the two files read
@@ -220,7 +226,7 @@ def load_corrupted(folder: Path | str, name: str, severity: int, sha256: dict[st
 
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A .npy file as an array that stays on disk."""
+    """Open a .npy file as an array that stays on disk."""
     if not file.is_file():
         raise InputError(f"{file} does not exist: give the folder that CIFAR-10-C.tar or CIFAR-100-C.tar unpacks to.")
     try:
@@ -245,6 +251,7 @@ def _digests(file: Path, size: int, changed: int) -> tuple[str, str]:
 # Bad input
 
 def check_images(images: Tensor) -> None:
+    """Raise InputError unless the images are uint8 [N, C, H, W] of one or three channels."""
     given = (f"{images.dtype} and shape {list(images.shape)}" if isinstance(images, Tensor)
              else f"{type(images).__name__}")
     if (not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4
@@ -254,6 +261,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_corruption(name: str, severity: int, allowed: tuple[str, ...]) -> None:
+    """Raise InputError for an unknown corruption, or a severity that is not 1 to 5."""
     if name not in allowed:
         raise InputError(nearest("corruption", name, allowed))
     if severity not in (1, 2, 3, 4, 5):

@@ -40,14 +40,16 @@ class Estimate(NamedTuple):
 
 
 class _Hessian(HessianLinearOperator):
-    """curvlinops' operator, with products by double backward through one graph that is kept for all of them: three to
-    five times faster here than its forward mode over a graph built anew.
+    """curvlinops' operator, with products by double backward through one graph that is kept for all of them.
+
+    This is three to five times faster here than its forward mode over a graph built anew.
 
     Vectors are on the CPU, wherever the network is: so random ones are the same for every device.
     """
 
     @property
     def device(self) -> torch.device:
+        """Return the CPU, where all vectors are."""
         return torch.device("cpu")
 
     def _matmat_batch(self, X: Tensor, y: Tensor, M: list[Tensor]) -> list[Tensor]:
@@ -61,8 +63,10 @@ class _Hessian(HessianLinearOperator):
 
 
 class _Logits(nn.Module):
-    """The network as a function of its parameters p, or, relative, of u with p = u * size: at u = 1 its Hessian is
-    size H size."""
+    """The network as a function of its parameters p, or, relative, of u with p = u * size.
+
+    At u = 1 its Hessian is size H size.
+    """
 
     def __init__(self, net: nn.Module, relative: bool):
         super().__init__()
@@ -73,13 +77,14 @@ class _Logits(nn.Module):
         self.net = [net]  # in a list: its parameters are not this module's
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [B, K] at the present parameters."""
         weights = {name: u * size for name, u, size in zip(self.names, self.units, self.sizes)}
         return headline(functional_call(self.net[0], weights, (x,)))
 
 
 def hessian(net: nn.Module, x: Tensor, y: Tensor, relative: bool = False,
             dtype: torch.dtype = torch.float32) -> HessianLinearOperator:
-    """The Hessian [P, P] of the mean cross-entropy, in nats, as an operator: `hessian(...) @ v`, with v on the CPU.
+    """Make the Hessian [P, P] of the mean cross-entropy, in nats, as an operator on CPU vectors: `hessian(...) @ v`.
 
     Args:
         net: is copied, so it is left as it is.
@@ -123,7 +128,7 @@ def trace(operator, products: int = 30, repeats: int = 3, seed: int = 0) -> Esti
 
 
 def top_eigenvalues(operator, count: int = 1, tolerance: float = 1e-2, seed: int = 0) -> np.ndarray:
-    """The largest eigenvalues [count], largest first, by SciPy's Lanczos method.
+    """Compute the largest eigenvalues [count], largest first, by SciPy's Lanczos method.
 
     Args:
         tolerance: relative (ours: 1%).

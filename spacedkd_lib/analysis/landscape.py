@@ -32,9 +32,10 @@ SIZES = ("filter", "weight")
 BATCH = 500  # images, as in training's own evaluation
 
 
-def moved(net: nn.Module) -> Direction:
-    """The parameters that directions move: weights of convolutions and linear layers. Biases and normalisation layers
-    are left alone (Li et al. 2018, section 4).
+def perturbed_weights(net: nn.Module) -> Direction:
+    """Return the parameters that directions move: weights of convolutions and linear layers.
+
+    Biases and normalisation layers are left alone (Li et al. 2018, section 4).
 
     Raises:
         InputError: the network has none, or they are not floating-point numbers.
@@ -47,7 +48,7 @@ def moved(net: nn.Module) -> Direction:
 
 
 def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
-    """A random Gaussian direction, as large as the network's own weights.
+    """Draw a random Gaussian direction, as large as the network's own weights.
 
     Args:
         net: whose sizes are taken.
@@ -64,7 +65,7 @@ def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
     if size not in SIZES:
         raise InputError(nearest("size of a direction", size, SIZES))
     drawn, found = generator("direction", *seed), {}
-    for name, weight in moved(net).items():
+    for name, weight in perturbed_weights(net).items():
         if not weight.isfinite().all():
             raise InputError(f"The weights {name} are not all finite numbers: give a network whose training succeeded.")
         noise = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=drawn))
@@ -77,7 +78,7 @@ def _filter_norms(weight: Tensor) -> Tensor:
 
 
 def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[float, float]]:
-    """A function of displaced weights: (loss, accuracy) on these images, in eval mode.
+    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode.
 
     Raises:
         InputError: no images, labels that do not fit them, or what is not a network.
@@ -103,7 +104,7 @@ def _check(net, x: Tensor, y: Tensor) -> None:
 
 
 def axis(reach: float, points: int) -> np.ndarray:
-    """Steps from -reach to reach, an odd number of them, so that the solution itself is one.
+    """Return steps from -reach to reach, an odd number of them, so that the solution itself is one.
 
     Raises:
         InputError: fewer than three points, an even number, or a reach that is not positive.
@@ -174,7 +175,7 @@ def _shifted(weights: Direction, along: Direction, step: float) -> Direction:
     return {name: torch.add(weight, along[name], alpha=float(step)) for name, weight in weights.items()}
 
 
-def between(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
+def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
             training: Tensor) -> Slice:
     """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics recomputed at each point.
 

@@ -49,7 +49,7 @@ class Measure(NamedTuple):
 
 
 _SPACED = "spaced KD s=1.5"
-FEW = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
+MINIATURE_ARMS = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
 
 
 # One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, density 5.5, plane 11,
@@ -61,7 +61,7 @@ MEASURES = {
     "plane": Measure(plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
     "trajectory": Measure(trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
                           long=True),
-    "path": Measure(path, dict(images=128, points=13, statistics_images=500), FEW[1:]),
+    "path": Measure(path, dict(images=128, points=13, statistics_images=500), MINIATURE_ARMS[1:]),
     "robustness": Measure(robustness_of, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
@@ -88,20 +88,24 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 
 
 def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
-    """What notebooks 06 and 07, which have the same runs, ask of them: (recipe, measure). Rows of at most three seeds
-    are a miniature: of the arms in `FEW` only, and no measure that trains once more."""
+    """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for.
+
+    Rows of at most three seeds are a miniature: only the arms in `MINIATURE_ARMS`, and no measure that trains again.
+    """
     rows = [row for row in rows if row.notebook in profiles.MEASURING]
     small = len({row.seed for row in rows}) <= 3
     return list(dict.fromkeys(
         (row.recipe, name) for row in rows for name, measure in MEASURES.items()
         if (not measure.arms or row.arm in measure.arms)
         and (not measure.once or (row.setting, row.seed) == (rows[0].setting, rows[0].seed))
-        and not (small and (measure.long or row.arm not in FEW))))
+        and not (small and (measure.long or row.arm not in MINIATURE_ARMS))))
 
 
 def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:
-    """How many measures of a grid are not stored, and about how many seconds they take on this machine, by passes
-    through untrained students. A trajectory's run is trained once more."""
+    """Count the measures of a grid that are not stored, and estimate the seconds that they take on this machine.
+
+    The estimate is by passes through untrained students. A trajectory's run is trained once more.
+    """
     asked = [(recipe, name) for recipe, name in wanted(rows) if stored(recipe, name) is None]
     passing, total = cache(_pass_seconds), 0.0
     with planning.one_thread():
@@ -115,7 +119,7 @@ def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:
 
 
 def _pass_seconds(recipe: Recipe, pictures: int) -> float:
-    """Of so many pictures through a baseline, the second time; on a CPU, of fewer through a large one."""
+    """Time so many pictures through a baseline, the second time; on a CPU, fewer through a large one."""
     channels, size, classes, *_ = datasets.shape(recipe.dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method = build.make(recipe, channels, classes, size)
@@ -132,7 +136,7 @@ def _pass_seconds(recipe: Recipe, pictures: int) -> float:
 # Stored values
 
 def stored(recipe: Recipe, name: str) -> Values | None:
-    """A measure of a run as it was stored, if its settings and the run's weights are still the same; else None."""
+    """Return a run's stored measure if its settings and the run's weights are still the same; else None."""
     path, record = _file(recipe, name), records.load(recipe)
     if record is None or not path.exists():
         return None
@@ -148,8 +152,9 @@ def _file(recipe: Recipe, name: str) -> Path:
 
 
 def measure(recipe: Recipe, name: str) -> Values:
-    """A measure of a run: as it was stored, or else computed now and stored. What is missing of an interrupted plane
-    is NaN, and computed.
+    """Return a measure of a run: as it was stored, or else computed now and stored.
+
+    What is missing of an interrupted plane is NaN, and computed.
 
     Raises:
         InputError: no such measure; weights that are not on this machine.
@@ -177,7 +182,7 @@ def _store(recipe: Recipe, name: str, meta: dict, values: Values) -> None:
 
 
 def _device(recipe: Recipe) -> torch.device:
-    """What a run is measured on: what it was trained on, if that is here."""
+    """Return the device that a run was trained on, if it is here, to measure the run there."""
     record = records.load(recipe)
     on_gpu = record is not None and record.provenance["device"] == "cuda" and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")

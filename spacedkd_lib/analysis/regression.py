@@ -39,6 +39,7 @@ class Regression:
 
     @property
     def eigenvalues(self) -> np.ndarray:
+        """Return the eigenvalues of the inputs' covariance, [d]."""
         return np.asarray(self.curvature, dtype=float)
 
     def curvature_moment(self, k: int) -> np.ndarray:
@@ -56,7 +57,7 @@ class Moments(NamedTuple):
 
 
 def curved(problem: Regression, x: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
-    """h times weights, [R, d] -> [R, d]."""
+    """Multiply weights by h, [R, d] -> [R, d]."""
     if x is None:
         return problem.eigenvalues * weights
     return np.einsum("rbd,rb->rd", x, np.einsum("rbd,rd->rb", x, weights)) / problem.batch_size
@@ -65,9 +66,11 @@ def curved(problem: Regression, x: np.ndarray | None, weights: np.ndarray) -> np
 # When it works
 
 def stability(problem: Regression, lr: float) -> tuple[np.ndarray, float]:
-    """2 - eta lambda (1 + 1/B), [d], and how much of its own squared error SGD feeds back through random inputs (the
-    additive design has no 1/B and no feedback). SGD comes to rest while all of the first are above 0 and the second,
-    infinite otherwise, is below 1."""
+    """Return 2 - eta lambda (1 + 1/B), [d], and SGD's feedback of its own squared error through random inputs.
+
+    The additive design has no 1/B and no feedback. SGD comes to rest while all of the first are above 0 and the second,
+    infinite otherwise, is below 1.
+    """
     spread = (problem.design == "gaussian") / problem.batch_size
     slack = 2 - lr * problem.eigenvalues * (1 + spread)
     feedback = lr * spread * float(np.sum(problem.eigenvalues / slack)) if np.all(slack > 0) else math.inf
@@ -75,6 +78,7 @@ def stability(problem: Regression, lr: float) -> tuple[np.ndarray, float]:
 
 
 def check(problem: Regression, rates: float | Sequence[float], alpha: float = 0.0) -> None:
+    """Raise InputError for an alpha out of range, or step sizes at which SGD does not come to rest."""
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha = {alpha} is out of range: give the weight of the teacher, from 0 to 1.")
     if not (np.min(rates) >= 0 and 0 < np.max(rates) < math.inf):
@@ -85,18 +89,21 @@ def check(problem: Regression, rates: float | Sequence[float], alpha: float = 0.
 
 
 def check_interval(interval: int) -> None:
+    """Raise InputError for an interval of 0."""
     if interval == 0:
         raise InputError("interval = 0 is out of range: give a whole number of batches, 1 for online KD, below 0 for a "
                          "teacher that is behind.")
 
 
 def check_additive(problem: Regression) -> None:
+    """Raise InputError for a design other than "additive", where no closed form is known."""
     if problem.design != "additive":
         raise InputError(f'No closed form is known for design = "{problem.design}": give "additive", or ask '
                          "`stationary`.")
 
 
 def check_exact(problem: Regression) -> None:
+    """Raise InputError for a Gaussian design of several directions, whose student's moments are not known."""
     if problem.design == "gaussian" and len(problem.curvature) > 1:
         raise InputError(f"The student's moments in a Gaussian design of {len(problem.curvature)} directions are not "
                          "known: give one eigenvalue, or simulate.")

@@ -26,8 +26,9 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
                   corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = (1, 2, 3, 4, 5),
                   attacks: Iterable[str] = tuple(ATTACKS), radii: Iterable[float] = (1.0, 2.0, 4.0, 8.0), seed: int = 0,
                   batch_size: int = 500) -> list[dict]:
-    """Accuracy, NLL, ECE and agreement with the teacher: clean, under each corruption and severity, each attack and
-    radius.
+    """Score a network on clean images, under each corruption and severity, and under each attack and radius.
+
+    Scores are accuracy, NLL, ECE and agreement with the teacher.
 
     Args:
         net: what is scored and attacked; left as found, like the teacher.
@@ -61,11 +62,11 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
 
     def row(seen, kind, name, severity=0, radius=0.0):
         logits = predict(net, seen, statistics, batch_size)
-        told = {"kind": kind, "name": name, "severity": severity, "radius": radius} | scores(logits, y)
+        scored = {"kind": kind, "name": name, "severity": severity, "radius": radius} | scores(logits, y)
         if teacher is not None:
             same = predict(teacher, seen, statistics, batch_size).argmax(1) == logits.argmax(1)
-            told["agreement"] = 100 * same.double().mean().item()
-        return told
+            scored["agreement"] = 100 * same.double().mean().item()
+        return scored
 
     rows = [row(images, "clean", "clean")]
     rows += [row(corrupt(images, name, severity, seed), "corruption", name, severity=severity)

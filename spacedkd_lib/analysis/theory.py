@@ -89,8 +89,10 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
 
 
 def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """The student's variance over the teacher's, [d], where the teacher is behind. Since the last block the teacher has
-    learned it, and the student has learned a part of the next one."""
+    """Return the student's variance over the teacher's, [d], where the teacher is behind.
+
+    Since the last block the teacher has learned it, and the student has learned a part of the next one.
+    """
     end = _mixture(alpha, shared * whole / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
     cross = (1 - alpha) * shared + alpha * whole / (1 + whole)  # E[w theta] at the end of an interval
     new = (1 - alpha) ** 2 * (1 - part ** 2)
@@ -113,7 +115,7 @@ def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: i
 
 def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int], moving: bool = False,
              fresh: bool = False) -> np.ndarray:
-    """The law of lead and lag in this model: the student's variance over its teacher's at rest, by offset, [K, d].
+    """Compute this model's law of lead and lag: the student's variance over its teacher's at rest, by offset, [K, d].
 
     Args:
         offsets: of the teacher in batches, [K]; negative where it is behind, 0 for online KD.
@@ -134,8 +136,9 @@ def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int
 
 
 def one_example_variance(load: float, alpha: float, before: bool = False) -> float:
-    """Stationary variance of online KD's student over its teacher's, where each batch is one example x of a Gaussian
-    design with very many equal directions (d to infinity, eta lambda d fixed).
+    """Compute the stationary variance of online KD's student over its teacher's, for batches of one example x.
+
+    The design is Gaussian with very many equal directions (d to infinity, eta lambda d fixed).
 
     Args:
         load: eta |x|^2, the share of its own residual that a step removes: at 1 it fits the example, at 2 it diverges.
@@ -185,8 +188,10 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
 
 
 def stationary(problem: Regression, lr: float, alpha: float, interval: int, fresh: bool = False) -> Moments:
-    """Second moments at the ends of intervals after endless training at a constant rate, [d]: the fixed point of the
-    interval's map. Arguments and errors as in `moments`."""
+    """Return second moments at the ends of intervals after endless training at a constant rate, [d].
+
+    They are the fixed point of the interval's map. Arguments and errors as in `moments`.
+    """
     check(problem, lr, alpha)
     check_exact(problem)
     check_interval(interval)
@@ -195,7 +200,7 @@ def stationary(problem: Regression, lr: float, alpha: float, interval: int, fres
 
 
 def excess_risk(problem: Regression, second_moment: np.ndarray) -> np.ndarray:
-    """Expected loss above that of the optimum, half the sum of lambda_i E[w_i^2]: [..., d] -> [...].
+    """Compute the expected loss above that of the optimum, half the sum of lambda_i E[w_i^2]: [..., d] -> [...].
 
     The noise in the weights, weighted by the Hessian, is twice this.
     """
@@ -204,7 +209,7 @@ def excess_risk(problem: Regression, second_moment: np.ndarray) -> np.ndarray:
 
 def _interval_map(problem: Regression, rates: np.ndarray, alpha: float, fresh: bool,
                   behind: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The affine map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3]."""
+    """Return the map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3]."""
     (_, p1, p2, p3, p4), (n0, n1, n2) = _propagator(problem, rates)
     zero = np.zeros_like(p1)
     if behind:  # w <- P w + alpha (1 - P) theta + (1 - alpha) N
@@ -281,7 +286,7 @@ def _walk(problem, rates, alpha, events, repeats, seed, start, fresh):
 
 
 def _batch(problem: Regression, repeats: int, seed: list[int]) -> tuple[np.ndarray | None, np.ndarray]:
-    """Inputs [R, B, d], or None where h is H, and the batch's mean of input times label noise, [R, d]."""
+    """Draw inputs [R, B, d], or None where h is H, and the batch's mean of input times label noise, [R, d]."""
     rng, root = np.random.default_rng(seed), np.sqrt(problem.eigenvalues)
     if problem.design == "additive":
         scale = problem.noise / math.sqrt(problem.batch_size)

@@ -38,11 +38,12 @@ class Trained:
 
     @cached_property
     def student(self) -> nn.Module:
+        """Return the student at the end of the run."""
         return self._network("student")
 
     @cached_property
     def teacher(self) -> nn.Module | None:
-        """None where the method has none."""
+        """Return the teacher at the end of the run; None where the method has none."""
         return self._network("teacher")
 
     def _network(self, role: str) -> nn.Module | None:
@@ -61,31 +62,35 @@ class Trained:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """What the run normalised its pictures by."""
+        """Return the channel statistics by which the run normalised its pictures."""
         if self.recipe.normalise != "own":
             return STATISTICS[self.recipe.normalise]
         return channel_statistics(dataset_of(self.recipe).train_images[self._used])
 
     def training(self, count: int) -> tuple[Tensor, Tensor]:
-        """The same `count` training pictures for every run of this data set and seed, without augmentation:
-        x [count, C, H, W] normalised, y [count]."""
+        """Return the same `count` training pictures for every run of this data set and seed, without augmentation.
+
+        Returns:
+            x [count, C, H, W], normalised, and y [count].
+        """
         dataset = dataset_of(self.recipe)
         which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
         x = normalised(dataset.train_images[which], self.statistics, device=self.device)
         return x, dataset.train_labels[which].to(self.device)
 
     def pictures(self, most: int) -> tuple[Tensor, Tensor]:
-        """`training`, of so many pictures or as many as there are."""
+        """Return `training` of so many pictures, or of as many as there are."""
         return self.training(min(most, len(self._used)))
 
     def test(self, count: int) -> tuple[Tensor, Tensor]:
-        """The same `count` test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
+        """Return the same test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
         dataset = dataset_of(self.recipe)
         which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
         return dataset.test_images[which].to(self.device), dataset.test_labels[which].to(self.device)
 
 
 def dataset_of(recipe: Recipe) -> datasets.Dataset:
+    """Load a recipe's data set; the last ones stay in memory."""
     return _loaded(recipe.dataset, datasets.fold(recipe.dataset, recipe.seed))
 
 
@@ -103,11 +108,13 @@ def _some(available: int, count: int, what: str) -> Tensor:
 # The measures: each a function of a run and its settings
 
 def noise(run: Trained, images: int, sigmas: list[float], draws: int) -> Values:
+    """Measure the loss under noise in the weights, at each sigma."""
     got = landscape.weight_noise(run.student, *run.pictures(images), sigmas, draws)
     return {"sigmas": np.array(sigmas), **got}
 
 
 def curvature_of(run: Trained, images: int, products: int, repeats: int) -> Values:
+    """Measure curvatures of the loss at a run's final weights, see `curvatures`."""
     return {name: np.array(value) for name, value in curvatures(run.student, *run.pictures(images), products,
                                                                  repeats).items()}
 
@@ -125,11 +132,13 @@ def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int
 
 
 def density(run: Trained, images: int, steps: int) -> Values:
+    """Measure the density of the Hessian's eigenvalues by Lanczos steps."""
     grid, values = curvature.density(curvature.hessian(run.student, *run.pictures(images)), steps)
     return {"eigenvalues": grid, "density": values}
 
 
 def plane(run: Trained, images: int, points: int, reach: float, known: Values | None = None) -> Values:
+    """Measure the loss on a plane of two random directions; known: values from an interrupted measure."""
     first, second = (landscape.direction(run.student, 0, name) for name in ("first", "second"))
     steps = landscape.axis(reach, points)
     got = landscape.plane(run.student, *run.pictures(images), first, second, steps, known)
@@ -137,11 +146,11 @@ def plane(run: Trained, images: int, points: int, reach: float, known: Values | 
 
 
 def path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
-    """From the baseline of the same seed, and so of the same first weights, to this run."""
+    """Measure the line from the baseline of the same seed, and so of the same first weights, to this run."""
     beside = baselines().get(run.recipe.run_id) or baseline(run.recipe)
     start, steps = Trained(beside, run.device).student, np.linspace(-0.25, 1.25, points)
     training = run.pictures(statistics_images)[0]
-    got = landscape.between(start, run.student, *run.pictures(images), steps, training)
+    got = landscape.interpolate(start, run.student, *run.pictures(images), steps, training)
     return {"steps": steps, **got}
 
 
@@ -158,9 +167,11 @@ def baselines() -> dict[str, Recipe]:
 
 
 def trajectory(run: Trained, images: int, products: int, repeats: int) -> Values:
-    """Curvature along training: of the teacher whenever a replay begins, and of the student whenever one ends, which
-    is its state before the next one too; without an interval, of both after each epoch. The run is trained once more
-    for it, as only final weights are kept."""
+    """Measure curvature along training: of the teacher at each replay's start, and of the student at each replay's end.
+
+    The student's state then is that before the next replay too. Without an interval both are measured after each epoch.
+    The run is trained once more for it, as only final weights are kept.
+    """
     runs, batches, _ = train.assemble([run.recipe], dataset_of(run.recipe), torch.device(run.device))
     events = [event.kind for event in build.recipe_schedule(run.recipe, len(batches))]
     updates = [kind for kind in events if kind != "epoch"]

@@ -27,14 +27,17 @@ from .work import FULL, QUICK
 
 
 def provenance() -> dict:
+    """Describe the machine and the code for a benchmark's record."""
     return records.environment() | {"device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
                                     "threads": torch.get_num_threads(), "load": os.getloadavg(),
                                     "finished": records.now()}
 
 
 def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, note: str) -> None:
-    """Print a table, and keep results/<where>/<name>.csv (every digit; of runs, a line each) and .json (its record: all
-    repeat, sizes, provenance)."""
+    """Print a table, and keep it as results/<where>/<name>.csv and .json.
+
+    The first has every digit and, of runs, a line each. The second is its record: all repeats, sizes, provenance.
+    """
     stem = records.ROOT / "results" / where / name
     text = f"{words.markdown(table)}\n{note} {words.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"
     csv = pd.DataFrame(raw["runs"]) if "runs" in raw else table

@@ -1,4 +1,4 @@
-"""Does arithmetic in bf16 cost accuracy? Measured, paired by seed, with the runs' ids."""
+"""Accuracy of training in bf16 against fp32, paired by seed, with the runs' ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..lab import profiles, running
 from ..recipes import baseline, online_kd, spaced
-from ..statistics import paired_difference
+from ..statistics import paired_interval
 
 
 def accuracy(profile: str, seeds: int, workers: int) -> tuple[pd.DataFrame, dict]:
@@ -28,7 +28,7 @@ def accuracy(profile: str, seeds: int, workers: int) -> tuple[pd.DataFrame, dict
     lines = []
     for arm, part in frame.groupby("arm", sort=False):
         by = part.pivot(index="seed", columns="precision", values="test_accuracy")
-        i = paired_difference(by["bf16"], by["fp32"])
+        i = paired_interval(by["bf16"], by["fp32"])
         lines.append({"Data": base.dataset, "Arm": arm, "n": i.n, "fp32 (%)": by["fp32"].mean(),
                       "bf16 (%)": by["bf16"].mean(), "Difference (points)": i.mean, "95% t, low": i.low,
                       "95% t, high": i.high, "p": i.p})

@@ -28,7 +28,7 @@ def plain_plane(net: nn.Module, x: Tensor, y: Tensor, first: landscape.Direction
 
 
 def analysis_cases(size: Size) -> Iterator[tuple[Case, int]]:
-    """The network of the embedded letters in the profile quick (ResNet-8 of width 8, 16 pixels), untrained."""
+    """Yield cases on an untrained ResNet-8 of width 8, of the embedded letters in the profile quick (16 pixels)."""
     torch.manual_seed(0)
     net = ResNet("resnet8", 62, 1, 8).eval()
     x, y = torch.randn(size.batch, 1, 16, 16), torch.arange(size.batch) % 62
@@ -49,5 +49,5 @@ def analysis_cases(size: Size) -> Iterator[tuple[Case, int]]:
 
 
 def analysis(size: Size) -> tuple[pd.DataFrame, dict]:
-    """The table of ratios, and all times in seconds."""
+    """Measure the table of ratios, and all times in seconds."""
     return compared(analysis_cases(size))

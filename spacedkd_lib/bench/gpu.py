@@ -32,7 +32,7 @@ Stage = Callable[[Place], None]
 
 
 def stages() -> dict[str, Stage]:
-    """Imported as late as this: a worker process that a stage starts needs less."""
+    """Import the stages as late as this: a worker process that a stage starts needs less."""
     import timm  # noqa: F401  takes seconds: here once for all stages
 
     from .gpu_checks import right
@@ -63,7 +63,7 @@ def run(chosen: dict[str, Stage], limits: dict[str, float], place: Place) -> Non
 
 
 def _alone(stage: Stage, name: str, place: Place) -> None:
-    """A stage in its process, which leads a group: with its own workers it can be ended as a whole."""
+    """Run a stage in its process, which leads a group: with its own workers it can be ended as a whole."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -102,7 +102,8 @@ def gpu_is_here() -> bool:
     return process.exitcode == 0
 
 
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
+def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench.gpu", description=__doc__.splitlines()[0],
                                      epilog=__doc__.split("\n", 1)[1], formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(LIMITS))
@@ -116,7 +117,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def quarter(options: argparse.Namespace) -> int:
-    """The stages that were asked for; how many lines of the log say that something failed."""
+    """Run the stages that were asked for; return how many lines of the log say that something failed."""
     for name in options.stages:
         if name not in LIMITS:
             raise InputError(nearest("stage", name, LIMITS))
@@ -137,7 +138,7 @@ def quarter(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0; 1 if something failed; 2 for bad input; 130 if it was ended from outside."""
-    options = parsed(arguments)
+    options = _parsed(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the stages start
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as provenance.repeatable, but before any stage begins
     for number in (signal.SIGINT, signal.SIGTERM):  # a job in the background would ignore the first

@@ -1,4 +1,4 @@
-"""Is it right on a GPU? Each check raises AssertionError where it is not. For stage "right" and tests/test_gpu.py."""
+"""Checks on a GPU, for stage "right" and tests/test_gpu.py; each raises AssertionError where something is wrong."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ NEVER = 10**9  # updates before one is recorded
 NEAR = 1e-3  # relative distance of CPU and GPU after two batches: rounding makes 1e-5 of it, by an experiment on a CPU
 
 
-def size_on(device: str) -> Size:
+def _size_on(device: str) -> Size:
+    """Return the size of the checks on a device; tiny on a CPU."""
     return TINY if device == "cpu" else SMALL
 
 
 @cache
-def pictures_on(device: str) -> Dataset:
-    return pictures(size_on(device).pictures, 16 if device == "cpu" else 32)
+def _pictures_on(device: str) -> Dataset:
+    """Make random pictures for the checks on a device."""
+    return pictures(_size_on(device).pictures, 16 if device == "cpu" else 32)
 
 
 def small_transformer(size: Size, **changes) -> Recipe:
@@ -55,7 +57,7 @@ def small_transformer(size: Size, **changes) -> Recipe:
 
 
 def cases(size: Size) -> dict[str, Recipe]:
-    """A run of every method, and of what changes the kernels: two epochs each."""
+    """Make a recipe of every method, and of what changes the kernels: two epochs each."""
     base = size.recipe(size.batch, 2)
     online = online_kd(base)
     return {"baseline": baseline(base), "online KD": online, "spaced KD": spaced(online, 1.0),
@@ -72,10 +74,12 @@ def cases(size: Size) -> dict[str, Recipe]:
 
 @cache
 def trained(recipe: Recipe, device: str, warm: int = graphs.WARM, which: int = 1) -> tuple:
-    """What `train.train` returns of a run whose updates after the first `warm` are replayed. which: another number
-    trains it again."""
+    """Train a run whose updates after the first `warm` are replayed; return the outcome of `train.train`.
+
+    which: another number trains it again.
+    """
     with mock.patch.object(graphs, "WARM", warm):
-        return train.train(recipe, pictures_on(device), device, engine="graph")
+        return train.train(recipe, _pictures_on(device), device, engine="graph")
 
 
 def assert_same(one: tuple, other: tuple) -> None:
@@ -90,9 +94,10 @@ def assert_same(one: tuple, other: tuple) -> None:
 
 # The checks
 
-def same_pixels(augment: str, device: str) -> None:
-    data, size = pictures_on(device), 48 if augment.startswith("strong") else 0
-    here, there = (Batches(data.train_images, data.train_labels, size_on(device).batch, 0, augment,
+def _same_pixels(augment: str, device: str) -> None:
+    """Check that a device makes the CPU's batches, bit for bit."""
+    data, size = _pictures_on(device), 48 if augment.startswith("strong") else 0
+    here, there = (Batches(data.train_images, data.train_labels, _size_on(device).batch, 0, augment,
                            STATISTICS["cifar100"], where, size=size) for where in ("cpu", device))
     for i in range(4):
         for one, other in zip(here[i], there[i]):
@@ -110,21 +115,22 @@ def graph_is_eager(recipe: Recipe, device: str) -> str:
     return trained(recipe, device)[2]["engine"]
 
 
-def sweep_is_alone(size: Size, device: str) -> None:
+def _sweep_is_alone(size: Size, device: str) -> None:
+    """Check that each run of a sweep has the bits of a run alone."""
     online = online_kd(size.recipe(size.batch, 2))
     recipes = [online, replace(online, zero_target="pre_update"), replace(online, teacher_mode="eval"),
                spaced(online, 1.0), offline_kd(online)]
-    for recipe, outcome in zip(recipes, train.sweep(recipes, pictures_on(device), device, engine="graph")):
+    for recipe, outcome in zip(recipes, train.sweep(recipes, _pictures_on(device), device, engine="graph")):
         assert_same(outcome, trained(recipe, device))
 
 
 def goes_on_after_a_stop(recipe: Recipe, device: str) -> None:
     """Two stops in the middle of epochs, then to the end, and nothing is done twice."""
-    size = size_on(device)
+    size = _size_on(device)
     events = len(list(recipe_schedule(recipe, -(-size.pictures // size.batch))))
     first = events // 4
     with tempfile.TemporaryDirectory() as folder:
-        go_on = partial(train.sweep, [recipe], pictures_on(device), device, Path(folder), engine="graph")
+        go_on = partial(train.sweep, [recipe], _pictures_on(device), device, Path(folder), engine="graph")
         for _ in range(2):
             with mock.patch.object(stopping, "requested", side_effect=[*[False] * first, True]):
                 try:
@@ -139,14 +145,14 @@ def goes_on_after_a_stop(recipe: Recipe, device: str) -> None:
 
 def side_by_side_is_alone(executor: Executor, device: str) -> None:
     """Two seeds at once, each in a process."""
-    recipes = [replace(cases(size_on(device))["spaced KD"], seed=seed) for seed in (1, 2)]
-    tasks = [executor.submit(digest, recipe, pictures_on(device), device) for recipe in recipes]
-    assert [task.result() for task in tasks] == [digest(recipe, pictures_on(device), device) for recipe in recipes]
+    recipes = [replace(cases(_size_on(device))["spaced KD"], seed=seed) for seed in (1, 2)]
+    tasks = [executor.submit(digest, recipe, _pictures_on(device), device) for recipe in recipes]
+    assert [task.result() for task in tasks] == [digest(recipe, _pictures_on(device), device) for recipe in recipes]
 
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Without TF32, which is torch's default for convolutions on a GPU."""
+    """Switch off TF32 within this context, which is torch's default for convolutions on a GPU."""
     convolutions = torch.backends.cudnn.conv
     before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     try:
@@ -156,11 +162,11 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def near_the_cpu(recipe: Recipe, device: str) -> str:
-    """The distance of all weights after an epoch of two batches, relative to their length."""
+    """Measure the distance of all weights from the CPU's after an epoch of two batches, relative to their length."""
     recipe, flat = replace(recipe, epochs=1, train_images=2 * recipe.batch_size), []
     for where in ("cpu", device):
         with exact_convolutions():
-            weights = train.train(recipe, pictures_on(device), where, engine="eager").weights
+            weights = train.train(recipe, _pictures_on(device), where, engine="eager").weights
         flat.append(torch.cat([value.double().cpu().flatten() for value in weights.values()]))
     distance = float((flat[0] - flat[1]).norm() / flat[0].norm())
     assert distance < NEAR, f"{distance:.1e}"
@@ -168,8 +174,8 @@ def near_the_cpu(recipe: Recipe, device: str) -> str:
 
 
 def measures_run(device: str) -> str:
-    """The measures of notebooks 06 and 07 on a tiny network that is there, with losses that are the CPU's."""
-    data, found = pictures_on(device), {}
+    """Check the measures of notebooks 06 and 07 on a tiny network that is there, with losses that are the CPU's."""
+    data, found = _pictures_on(device), {}
     images, labels, statistics = data.train_images[:32], data.train_labels[:32], STATISTICS["cifar100"]
     for where in ("cpu", device):
         net = build.make(TINY.recipe(8, 1), 3, 100, data.image_size).modules["student"].to(where).eval()
@@ -192,13 +198,13 @@ def _measured(net: torch.nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
 
 def checks(device: str) -> dict[str, Callable[[], str | None]]:
     """Name -> a check, which may say more of what it saw. What the others rest on comes first."""
-    known = cases(size_on(device))
-    found = {f"CPU and GPU see the same pixels: {name}": partial(same_pixels, name, device) for name in AUGMENTATIONS}
+    known = cases(_size_on(device))
+    found = {f"CPU and GPU see the same pixels: {name}": partial(_same_pixels, name, device) for name in AUGMENTATIONS}
     for name, recipe in known.items():
         if device != "cpu" or name == "baseline":  # a CPU repeats itself anyway: once, to try the check
             found[f"{name}: the same bits twice"] = partial(same_bits_twice, recipe, device)
         found[f"{name}: a graph gives the eager engine's bits"] = partial(graph_is_eager, recipe, device)
-    found["a sweep gives the bits of each run alone"] = partial(sweep_is_alone, size_on(device), device)
+    found["a sweep gives the bits of each run alone"] = partial(_sweep_is_alone, _size_on(device), device)
     for name in ("spaced KD", "AdamW"):
         found[f"{name}: stopped and continued, the same bits"] = partial(goes_on_after_a_stop, known[name], device)
     found["CPU and GPU are near each other after an epoch"] = partial(near_the_cpu, known["online KD"], device)
@@ -207,7 +213,7 @@ def checks(device: str) -> dict[str, Callable[[], str | None]]:
 
 
 def right(place: Place) -> None:
-    """The stage: a line a check, with torch's warnings of kernels that are not repeatable."""
+    """Run the stage: a line a check, with torch's warnings of kernels that are not repeatable."""
     for name, check in checks(place.device).items():
         holds, said = False, ""
         with warnings.catch_warnings(record=True) as warned, place.attempt(name):

@@ -31,7 +31,7 @@ TINY = Recipe(dataset="random pictures", model="resnet8", width=4, batch_size=8,
 
 
 def arms(base: Recipe) -> dict[str, Recipe]:
-    """What is compared."""
+    """Derive the recipes that are compared."""
     online = online_kd(base)
     return {"labels alone": baseline(base),
             "online KD, asked as released": replace(online, zero_target="pre_update"),
@@ -61,7 +61,7 @@ def plans(place: Place) -> dict[str, dict[str, Recipe]]:
 
 
 def missing(plans: dict[str, dict[str, Recipe]], done: Iterable[str]) -> Iterator[tuple[str, int, dict[str, Recipe]]]:
-    """Without end: plan, seed and the arms without a record."""
+    """Yield, without end, plan, seed and the arms without a record."""
     for first in count(FIRST, SEEDS):
         for plan, recipes in plans.items():
             for seed in range(first, first + SEEDS):
@@ -72,7 +72,9 @@ def missing(plans: dict[str, dict[str, Recipe]], done: Iterable[str]) -> Iterato
 
 
 def pictures_of(place: Place) -> datasets.Dataset:
-    """Raises:
+    """Load the data set of the stage.
+
+    Raises:
         InputError: what is called cifar100 is not all of it.
     """
     if place.dry:
@@ -130,7 +132,7 @@ def _keep(place: Place, plan: str, arm: str, record: Record) -> None:
 # Bringing records home
 
 def kept(folder: Path) -> list[Record]:
-    """The records of a folder that stage science wrote to."""
+    """Return the records of a folder that stage science wrote to."""
     path = folder / "records.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [records.from_json(line, f"{path}, line {i + 1}") for i, line in enumerate(lines)]
@@ -156,7 +158,7 @@ def publish(folder: Path) -> str:
 
 
 def runs(found: Iterable[Record]) -> pd.DataFrame:
-    """A line a record, by plan, arm and seed; a recipe of no plan here has neither."""
+    """Make a table of a line a record, by plan, arm and seed; a recipe of no plan here has neither."""
     names = {recipe: (plan, arm) for plan, recipes in (PLANS | BASELINE).items() for arm, recipe in recipes.items()}
     lines = []
     for record in found:

@@ -1,4 +1,4 @@
-"""How fast is it on a GPU? Stages env, ceilings, fast, seeds and notebooks of bench/gpu.py."""
+"""Stages env, ceilings, fast, seeds and notebooks of bench/gpu.py: speed on a GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> floa
 # Stage env
 
 def env(place: Place) -> None:
-    """The machine and all packages."""
+    """Write down the machine and all packages."""
     found = provenance(pictures(2), torch.device(place.device)) | {
         "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"),
         "nvidia_smi": records.answer(["nvidia-smi", "-q"]),
@@ -61,6 +61,7 @@ def env(place: Place) -> None:
 # Stage ceilings: what the GPU can do at best
 
 def ceilings(place: Place) -> None:
+    """Measure what the card can do at most: products, convolutions, launches."""
     for part in (_products, _convolutions, _launches):
         with place.attempt(part.__name__):
             for what, value, unit in part(place):
@@ -78,7 +79,7 @@ def _products(place: Place) -> Iterator[tuple[str, float, str]]:
 
 
 def _convolutions(place: Place) -> Iterator[tuple[str, float, str]]:
-    """Of the stages of ResNet-18 in bf16: repeatable kernels, as training asks for, and any."""
+    """Time the stages of ResNet-18 in bf16: repeatable kernels, as training asks for, and any."""
     batch, width = (2, 8) if place.dry else (128, 64)
     for channels, side in ((width, 32), (2 * width, 16), (4 * width, 8), (8 * width, 4)):
         x, w = (torch.randn(*shape, device=place.device, dtype=torch.bfloat16).contiguous(
@@ -124,8 +125,11 @@ def networks(place: Place) -> dict[str, Recipe]:
 
 
 def fast(place: Place) -> None:
-    """The plain way first, before the engine asks this process for repeatable kernels; compilation, which takes tens of
-    seconds a network, last."""
+    """Measure the speed of training, the plain way and the engine's.
+
+    The plain way comes first, before the engine asks this process for repeatable kernels; compilation, which takes tens
+    of seconds a network, last.
+    """
     ceiling, known = _ceiling(place), networks(place)
     data = pictures(2 * 8, 16) if place.dry else pictures(50 * 128)
     for name, recipe in known.items():
@@ -161,8 +165,10 @@ def _line(place: Place, name: str, precision: str, found: dict, ceiling: float) 
 
 
 def plain_pace(place: Place, recipe: Recipe, data) -> dict:
-    """`work.pace` of the plain way: the time of all epochs less that of one. Every update waits for its loss, so the
-    host's clock sees all."""
+    """Measure `work.pace` of the plain way: the time of all epochs less that of one.
+
+    Every update waits for its loss, so the host's clock sees all.
+    """
     loader = plain_loader(data, recipe.batch_size, recipe.augment, 0 if place.dry else WORKERS)
 
     def taken(epochs: int) -> float:
@@ -218,6 +224,7 @@ def seeds(place: Place) -> None:
 
 
 def numbers(place: Place) -> tuple[int, ...]:
+    """Return how many runs are trained together."""
     return (1, 2) if place.dry else (1, 2, 4, 8)
 
 
@@ -226,7 +233,7 @@ def _seeds(place: Place, way: str, number: int, engine: str, images_s: float, up
 
 
 def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
-    """Each process has trained before, so that none is still starting while others are timed."""
+    """Time processes side by side; each has trained before, so that none is still starting while others are timed."""
     with LocalProcesses(numbers(place)[-1]) as executor:
         def at_once(number: int, recipe: Recipe) -> list[dict]:
             tasks = [executor.submit(pace, [replace(recipe, seed=seed)], data, place.device, "graph")
@@ -246,7 +253,7 @@ def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
 # Stage notebooks
 
 def notebooks(place: Place) -> None:
-    """papermill runs a notebook in profile smoke, and what it trained was trained here, on this device."""
+    """Check that papermill runs a notebook in profile smoke, and that its runs were trained here, on this device."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         notebook = _tiny_notebook(Path(folder)) if place.dry else NOTEBOOK

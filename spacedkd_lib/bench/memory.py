@@ -49,7 +49,7 @@ def resident_bytes(peak: bool = False) -> int:
 
 
 def hold_plain(size: Size, interval: float) -> dict[str, int]:
-    """What a replay holds that stores its batches, in bytes: its tensors, and by how much the process grew."""
+    """Measure what a replay holds that stores its batches, in bytes: its tensors, and by how much the process grew."""
     loader = plain_loader(pictures(size.pictures), size.batch)
     before, epoch_after_epoch = resident_bytes(), chain.from_iterable(repeat(loader))
     stored = list(islice(epoch_after_epoch, interval_batches(len(loader), interval)))
@@ -57,7 +57,7 @@ def hold_plain(size: Size, interval: float) -> dict[str, int]:
 
 
 def hold_engine(size: Size, interval: float) -> dict[str, int]:
-    """The same of a replay that makes its batches again: every tensor beyond the data set, after each tenth batch."""
+    """Measure the same of a replay that makes its batches again: tensors beyond the data set, each tenth batch."""
     dataset = pictures(size.pictures)
     batches = Batches(dataset.train_images, dataset.train_labels, size.batch, 0, "crop_flip_rotate",
                       STATISTICS["cifar100"])
@@ -71,7 +71,7 @@ def hold_engine(size: Size, interval: float) -> dict[str, int]:
 
 
 def apart(function: Callable, *arguments):
-    """The result of a function in a process of its own, whose memory nothing else has touched."""
+    """Return the result of a function in a process of its own, whose memory nothing else has touched."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imports once, before anything is allocated
     with ProcessPoolExecutor(1, context, torch.set_num_threads, (1,)) as pool:
@@ -115,8 +115,12 @@ def growth_points(count: int) -> list[Point]:
 
 
 def train_point(point: Point, repeats: int = 3) -> dict[str, float]:
-    """Seconds of a training (median), bytes that its replays hold (see `hold_engine`), bytes that they would hold
-    with their batches stored, and the process's peak."""
+    """Measure a training's time and memory.
+
+    Returns:
+        Its seconds (median), bytes that its replays hold (see `hold_engine`), bytes that they would hold with their
+        batches stored, and the process's peak.
+    """
     dataset, recipes = pictures(512, point.pixels), list(point.recipes)
     work = Case("", "", {"train": lambda: train.sweep(recipes, dataset, "cpu")}, [])
     seconds = float(np.median(measure(work, repeats)["train"]))
@@ -135,7 +139,7 @@ def train_point(point: Point, repeats: int = 3) -> dict[str, float]:
 
 
 def growth(size: Size) -> tuple[pd.DataFrame, dict]:
-    """A line for each panel: how time and memory change from its first point to its last."""
+    """Make a table of a line for each panel: how time and memory change from its first point to its last."""
     points = growth_points(size.points)
     found = pd.DataFrame([{"panel": p.panel, "x": p.x, **apart(train_point, p, size.repeats)} for p in points])
     lines = []
@@ -155,7 +159,7 @@ def growth(size: Size) -> tuple[pd.DataFrame, dict]:
 
 
 def growth_figure(found: pd.DataFrame) -> Figure:
-    """A column for each panel: time with its straight line above, memory below."""
+    """Draw a column for each panel: time with its straight line above, memory below."""
     figures.apply_style()
     panels = list(dict.fromkeys(found["panel"]))
     fig, axes = figures.plt.subplots(2, len(panels), figsize=(figures.PAGE, 3.4), sharex="col", sharey="row",

@@ -1,5 +1,8 @@
-"""The plain way to train with a spaced teacher: torchvision's transforms of one PIL image after the other, contiguous
-fp32, batches stored until they are replayed, a teacher for each student. Networks and losses are this package's."""
+"""The plain way to train with a spaced teacher, the reference of the benchmarks.
+
+torchvision's transforms of one PIL image after the other, contiguous fp32, batches stored until they are replayed, a
+teacher for each student. Networks and losses are this package's.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def cutout(x: Tensor) -> Tensor:
 
 
 def plain_transform(augment: str, pixels: int = 32) -> Callable:
-    """torchvision's transforms of "crop_flip_rotate" or "autoaugment_cutout", or timm's of "strong"."""
+    """Make torchvision's transforms of "crop_flip_rotate" or "autoaugment_cutout", or timm's of "strong"."""
     if augment == "strong":
         return timm_transform(pixels)
     tensor, normalise = transforms.ToTensor(), transforms.Normalize(*STATISTICS["cifar100"])
@@ -55,7 +58,7 @@ def plain_transform(augment: str, pixels: int = 32) -> Callable:
 
 
 def timm_transform(pixels: int) -> Callable:
-    """The released transformer program's transforms."""
+    """Make the released transformer program's transforms."""
     from timm.data import auto_augment, create_transform  # takes seconds
 
     mean, std = STATISTICS["cifar100"]
@@ -68,13 +71,14 @@ def timm_transform(pixels: int) -> Callable:
 
 
 def plain_loader(dataset: Dataset, batch_size: int, augment: str = "crop_flip_rotate", workers: int = 0) -> DataLoader:
+    """Make torch's loader of a data set's training pictures, shuffled."""
     transform = plain_transform(augment, dataset.image_size)
     return DataLoader(Pictures(dataset, transform), batch_size, shuffle=True, num_workers=workers,
                       persistent_workers=workers > 0)
 
 
 def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callable, learn: Callable) -> None:
-    """The teacher runs `interval` epochs ahead; its batches are stored until the student has learned them."""
+    """Let the teacher run `interval` epochs ahead; its batches are stored until the student has learned them."""
     stored, length = [], max(int(len(loader) * interval), 1)
     for _ in range(epochs):
         for batch in loader:
@@ -90,7 +94,7 @@ def plain_schedule(loader: Iterable, epochs: int, interval: float, teach: Callab
 
 def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None,
                 device: str = "cpu") -> dict[str, nn.Module]:
-    """A baseline, or online KD at any interval; returns the trained networks by name."""
+    """Train a baseline, or online KD at any interval; return the trained networks by name."""
     r, nets = recipe, build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules
     nets = {name: net.to(device) for name, net in nets.items()}
     student, teacher, projector = (nets.get(name) for name in ("student", "teacher", "projector"))
@@ -118,7 +122,7 @@ def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None
 
 
 def updater(recipe: Recipe, nets: list[nn.Module]) -> Callable[[Tensor], None]:
-    """A function that makes one update of the networks and logs its loss."""
+    """Return a function that makes one update of the networks and logs its loss."""
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else partial(torch.optim.SGD, momentum=recipe.momentum)
     optimizer, log = kind([p for net in nets for p in net.parameters()], lr=recipe.lr,
                           weight_decay=recipe.weight_decay), []

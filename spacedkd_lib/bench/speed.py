@@ -41,12 +41,14 @@ class Case:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
+    """Measure the processor time of a piece of work, in seconds."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def gpu_seconds(work: Callable[[], object]) -> float:
+    """Measure the time of a piece of work by a GPU's clock, in seconds."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -68,7 +70,7 @@ def measure(case: Case, repeats: int, seconds: Callable = cpu_seconds) -> dict[s
 
 
 def ratios(case: Case, times: dict[str, list[float]]) -> list[dict]:
-    """A line for each pair of a case: how many times faster the side is than its reference, by medians."""
+    """Return a line for each pair of a case: how many times faster the side is than its reference, by medians."""
     median = {side: float(np.median(values)) for side, values in times.items()}
     return [{"Work": case.name, "Setting": case.setting, "Way": side, "Against": reference,
              "Way (ms)": 1000 * median[side], "Against (ms)": 1000 * median[reference],
@@ -87,14 +89,16 @@ def interval_case(size: Size, precisions: tuple[str, ...]) -> Case:
 
 
 def sweep_recipes(size: Size, precision: str) -> list[Recipe]:
-    """The teacher as baseline, online KD, and four intervals: two epochs of two batches."""
+    """Make the teacher as baseline, online KD, and four intervals: two epochs of two batches."""
     base = size.recipe(size.small_batch, 2, precision)
     return [replace(baseline(base), start="teacher"), *(online_kd(base, interval=s) for s in INTERVALS)]
 
 
 def forward_units(recipes: list[Recipe], shared: bool) -> int:
-    """Forward passes that a batch costs: an update counts three, a look at the teacher one. Shared: one teacher for
-    all, which is the baseline too."""
+    """Count the forward passes that a batch costs: an update counts three, a look at the teacher one.
+
+    shared: one teacher for all, which is the baseline too.
+    """
     students = sum(recipe != teacher_of(recipe) for recipe in recipes)
     teachers = 1 if shared else len(recipes)
     return 3 * teachers + (1 + 3) * students
@@ -131,7 +135,7 @@ REFERENCE = "eager, contiguous, fp32"
 
 def step(size: Size, batch: int, channels_last: bool = False, bf16: bool = False,
          foreach: bool | None = None) -> Callable[[], None]:
-    """A function that makes one update of a network on one batch."""
+    """Return a function that makes one update of a network on one batch."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     net = ResNet(size.model, 100, width=size.width).to(memory_format=layout)
     sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=foreach)
@@ -159,7 +163,7 @@ def levers_case(size: Size, precisions: tuple[str, ...]) -> Case:
 
 
 def bf16_is_native() -> bool:
-    """Whether this processor computes in bf16 faster than in fp32; others imitate it, many times slower."""
+    """Return whether this processor computes in bf16 faster than in fp32; others imitate it, many times slower."""
     size = Size("resnet8", 16)
     sides = {"fp32": step(size, 16, channels_last=True), "bf16": step(size, 16, channels_last=True, bf16=True)}
     times = measure(Case("", "", sides, []), 3)
@@ -167,7 +171,7 @@ def bf16_is_native() -> bool:
 
 
 def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
-    """The cases of a CPU and how often each is repeated. Where bf16 is imitated its cases are small and run once."""
+    """Yield the cases of a CPU and their repeats; where bf16 is imitated its cases are small and run once."""
     parts = [(size, ("fp32", "bf16"))] if bf16_is_native() else [
         (size, ("fp32",)), (replace(size, batch=4, small_batch=4, repeats=1), ("bf16",))]
     for part, precisions in parts:
@@ -179,12 +183,12 @@ def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
 
 
 def speed(size: Size) -> tuple[pd.DataFrame, dict]:
-    """The table of ratios, and all times in seconds."""
+    """Measure the table of ratios, and all times in seconds."""
     return compared(speed_cases(size))
 
 
 def compared(cases: Iterable[tuple[Case, int]]) -> tuple[pd.DataFrame, dict]:
-    """The table of ratios of cases, and all times in seconds: case -> setting -> side -> repeats."""
+    """Measure the table of ratios of cases, and all times in seconds: case -> setting -> side -> repeats."""
     lines, raw = [], []
     for case, repeats in cases:
         times = measure(case, repeats)

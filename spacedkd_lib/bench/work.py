@@ -1,5 +1,7 @@
-"""What the benchmark works on: sizes, and random pictures. What a step costs does not depend on what they show. And
-where a stage on a GPU writes."""
+"""Material of the benchmarks: sizes, random pictures, and the place where a stage on a GPU writes.
+
+What a step costs does not depend on what the pictures show.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +40,7 @@ class Size:
     folder: str = "bench"
 
     def recipe(self, batch: int, epochs: int, precision: str = "fp32") -> Recipe:
+        """Make a baseline recipe of this size."""
         return Recipe(dataset="random pictures", model=self.model, width=self.width, batch_size=batch, epochs=epochs,
                       lr_schedule="constant", normalise="cifar100", eval_every=epochs, precision=precision)
 
@@ -47,7 +50,7 @@ QUICK = Size("resnet8", 4, 8, 8, 1, 160, 2, "smoke")  # smoke is what git ignore
 
 
 def pictures(count: int, pixels: int = 32) -> Dataset:
-    """A random set of CIFAR-100's shape with two test images, so that evaluation costs next to nothing."""
+    """Make a random set of CIFAR-100's shape with two test images, so that evaluation costs next to nothing."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count + 2, 3, pixels, pixels), dtype=torch.uint8, generator=generator)
     labels = torch.arange(count + 2) % 100
@@ -63,8 +66,9 @@ def digest(recipe: Recipe, dataset: Dataset, device: str) -> str:
 
 
 def pace(recipes: list[Recipe], dataset: Dataset, device: str, engine: str) -> dict:
-    """How fast a single seed trains, or several together, by the median of all epochs but the first; also for worker
-    processes.
+    """Measure how fast a single seed trains, or several together, by the median of all epochs but the first.
+
+    It serves worker processes too.
 
     Returns:
         seconds: of an epoch. updates: in it, of a seed. images_s: images that went through an update, a second.
@@ -95,17 +99,18 @@ class Place:
 
     @property
     def dry(self) -> bool:
+        """Return whether this is a rehearsal on the CPU."""
         return self.device == "cpu"
 
     def say(self, line: str) -> None:
-        """A line to the terminal and to log.txt, with the time since the command began."""
+        """Write a line to the terminal and to log.txt, with the time since the command began."""
         line = f"[{time.monotonic() - self.started:6.1f} s] {line}"
         print(line, flush=True)
         with open(self.folder / "log.txt", "a") as file:
             file.write(f"{line}\n")
 
     def add(self, table: str, **line) -> None:
-        """A line to <table>.csv, whose lines all have the same columns; and to the log."""
+        """Write a line to <table>.csv, whose lines all have the same columns; and to the log."""
         path = self.folder / f"{table}.csv"
         first = not path.exists()
         with open(path, "a", newline="") as file:
@@ -118,7 +123,7 @@ class Place:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """What is inside may fail: the log says so, and the stage goes on."""
+        """Let what is inside fail: the log says so, and the stage goes on."""
         try:
             yield
         except Exception as error:

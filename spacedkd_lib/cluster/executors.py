@@ -30,8 +30,9 @@ from ..store import stopping
 
 
 class LocalProcesses(Executor):
-    """`workers` processes, each in a pool of its own: if one crashes, its task fails, and no other does. After a CUDA
-    error, which spoils all later work of its process, the worker is a new process.
+    """`workers` processes, each in a pool of its own: if one crashes, its task fails, and no other does.
+
+    After a CUDA error, which spoils all later work of its process, the worker is a new process.
 
     On a GPU they share the card by MPS, where that is installed. Side by side a run has the bits that it has alone:
     its kernels are chosen by its own shapes and the card's size, of which MPS hides nothing unless told to.
@@ -45,6 +46,7 @@ class LocalProcesses(Executor):
             self.free.put(number)
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
+        """Run fn(*args, **kwargs) in the next free worker."""
         return self.threads.submit(self._run, fn, args, kwargs)
 
     def _run(self, fn, args, kwargs):
@@ -60,11 +62,13 @@ class LocalProcesses(Executor):
             self.free.put(number)
 
     def stop(self) -> None:
+        """Drop waiting tasks, and ask the workers to save and end (SIGTERM)."""
         self.threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers():
             worker.terminate()
 
     def kill(self) -> None:
+        """End the workers at once (SIGKILL)."""
         for worker in self._workers():
             worker.kill()
 
@@ -72,6 +76,7 @@ class LocalProcesses(Executor):
         return [worker for pool in self.pools for worker in (pool._processes or {}).values()]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the workers to end, then release the GPU."""
         self.threads.shutdown(wait, cancel_futures=cancel_futures)
         for pool in self.pools:
             pool.shutdown(wait)
@@ -88,8 +93,11 @@ def _names_cuda(error: BaseException) -> bool:
 
 
 def _start_worker(environment: dict[str, str]) -> None:
-    """Ctrl-C in a terminal reaches every process: the parent alone answers it, by asking the workers to stop. A worker
-    whose parent is gone, even by kill -9, ends too."""
+    """Prepare a worker process for stops.
+
+    Ctrl-C in a terminal reaches every process: the parent alone answers it, by asking the workers to stop. A worker
+    whose parent is gone, even by kill -9, ends too.
+    """
     os.environ |= environment
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopping.listen(signal.SIGTERM)
@@ -98,9 +106,10 @@ def _start_worker(environment: dict[str, str]) -> None:
 
 
 class SharedCard:
-    """CUDA's multi-process service (MPS), by which kernels of several processes run on one card at the same time. It
-    lives in a folder of its own, and no longer than this process, even if that is ended by kill -9. Who shares a card
-    shares its errors: after a CUDA error of one process the kernels of all fail.
+    """CUDA's multi-process service (MPS): kernels of several processes run on one card at the same time.
+
+    It lives in a folder of its own, and no longer than this process, even if that is ended by kill -9. Who shares a
+    card shares its errors: after a CUDA error of one process the kernels of all fail.
 
     environment: what makes a process use it; empty where it does not work.
     """
@@ -114,7 +123,7 @@ class SharedCard:
 
     @classmethod
     def possible(cls) -> bool:
-        """Whether there are the command, a GPU, and no service of the user's own."""
+        """Return whether there are the command, a GPU, and no service of the user's own."""
         if cls.FOLDERS[0] in os.environ or not shutil.which(cls.COMMAND):
             return False
         import torch
@@ -160,6 +169,7 @@ class _Forgiving(io.TextIOBase):
         self.file = file
 
     def write(self, text: str) -> int:
+        """Write the text, if the file takes it."""
         with suppress(OSError):
             os.write(self.file.fileno(), text.encode())
         return len(text)
@@ -167,7 +177,7 @@ class _Forgiving(io.TextIOBase):
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """All that this process prints, its libraries' C code and a crash included, goes to the end of a file."""
+    """Append all that this process prints to a file, its libraries' C code and a crash included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         sys.stdout.flush(), sys.stderr.flush()

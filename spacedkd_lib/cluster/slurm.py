@@ -34,7 +34,7 @@ SPECIFIC = {**dict.fromkeys(("partition", "account", "qos", "constraint", "gres"
 
 
 def parse(text: str) -> dict:
-    """What `make reproduce SLURM="..."` gives, as parameters of `Slurm`.
+    """Read the words of `make reproduce SLURM="..."` as parameters of `Slurm`.
 
     Raises:
         InputError: a word that is not name=value, an unknown name, or a value that is not the number it must be.
@@ -54,7 +54,7 @@ def parse(text: str) -> dict:
 
 
 def _named(parameters: dict) -> dict:
-    """The same under submitit's names, where what only Slurm has begins with `slurm_`."""
+    """Name the parameters as submitit does: what only Slurm has begins with `slurm_`."""
     short = {name.removeprefix("slurm_"): value for name, value in parameters.items()}
     for name in short:
         if name not in GENERAL | SPECIFIC:
@@ -102,7 +102,7 @@ class Slurm(concurrent.futures.Executor):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def submit(self, fn: Callable, /, *args, **kwargs) -> Future:
-        """The future of fn(*args, **kwargs) in a job, which must be able to import `fn`.
+        """Run fn(*args, **kwargs) in a job, which must be able to import `fn`; return its future.
 
         Its exception is `stopping.Stopped` after `stop()`, `InputError` if the job vanished, and else submitit's
         FailedJobError with the traceback.
@@ -120,7 +120,7 @@ class Slurm(concurrent.futures.Executor):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Collects what is submitted, and sends it as one job array at the end.
+        """Collect what is submitted, and send it as one job array at the end.
 
         Raises:
             InputError: Slurm refuses the jobs; none was submitted.
@@ -144,7 +144,7 @@ class Slurm(concurrent.futures.Executor):
             subprocess.run(["scancel", "--quiet", *(job.job_id for job in jobs)])
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As of any executor; `cancel_futures` stops the jobs."""
+        """Shut down as any executor; `cancel_futures` stops the jobs."""
         self._closed = True
         if cancel_futures:
             self.stop()
@@ -172,14 +172,16 @@ class Slurm(concurrent.futures.Executor):
         while self._unfinished() or not self._closed:
             time.sleep(SECONDS[self._cluster])
             try:
-                self._look()
+                self._poll()
             except Exception as error:  # whoever waits for a future must hear of it
                 for _, future in self._unfinished():
                     future.set_exception(error)
 
-    def _look(self) -> None:
-        """Fill the futures of jobs that have ended. submitit's own done() asks sacct, which needs a database that small
-        clusters do not have."""
+    def _poll(self) -> None:
+        """Fill the futures of jobs that have ended.
+
+        submitit's own done() asks sacct, which needs a database that small clusters do not have.
+        """
         jobs = self._unfinished()
         absent = self._not_queued([job for job, _ in jobs])
         written = set(os.listdir(self._folder))
@@ -222,14 +224,17 @@ class Task:
             sys.exit(stopping.STATUS)  # and no result file: what Slurm itself requeues is not over
 
     def checkpoint(self):
-        """What submitit runs when the job starts again: the same call, which finds its own checkpoints."""
+        """Return the same call for submitit to run when the job starts again; it finds its own checkpoints."""
         from submitit.helpers import DelayedSubmission
         return DelayedSubmission(self)
 
 
 def _still_runs() -> bool:
-    """Whether Slurm, which sent SIGTERM, still counts this job as running. So it does only in the grace time before a
-    preemption, when a job that ends is not requeued; after a cancellation or a requeue it does not."""
+    """Return whether Slurm, which sent SIGTERM, still counts this job as running.
+
+    It does so only in the grace time before a preemption, when a job that ends is not requeued; after a cancellation or
+    a requeue it does not.
+    """
     from submitit import JobEnvironment
     job = JobEnvironment()
     return job.cluster == "slurm" and _squeue(f"--jobs={job.job_id}", "--format=%T") == ["RUNNING"]
@@ -243,7 +248,7 @@ def _squeue(*options: str) -> list[str] | None:
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """sbatch must not inherit what describes the interactive job that this command may itself run in."""
+    """Hide from sbatch the variables of the interactive job that this command may itself run in."""
     inherited = {name: os.environ.pop(name) for name in list(os.environ)
                  if name.startswith("SLURM_") and name != "SLURM_CONF"}
     try:

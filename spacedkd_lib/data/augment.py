@@ -1,7 +1,7 @@
 """Augmentation of whole batches, per sample, equal bit for bit to PIL on single images.
 
 `draw` draws a batch's parameters on the CPU; `ready` turns them, still there, into the inputs of `changed` on the
-images' device; `moved` copies them there at once. So a GPU neither waits nor computes a cosine.
+images' device; `to_device` copies them there at once. So a GPU neither waits nor computes a cosine.
 The arithmetic follows PIL's C code (16.16 fixed point, truncation to 8 bits): nothing depends on the device.
 
 Shapes: B images of a batch, G images that share an operation, C channels (1 or 3), H rows, W columns.
@@ -114,11 +114,11 @@ def draw(augment: str, count: int, height: int, width: int,
 
 def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     """Apply the parameters of `draw`: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
-    return changed(images, moved(ready(drawn, *images.shape[-2:]), images.device))
+    return changed(images, to_device(ready(drawn, *images.shape[-2:]), images.device))
 
 
 def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:
-    """Compute, on the CPU, the inputs that `changed` needs to apply `drawn`; `moved` moves them."""
+    """Compute, on the CPU, the inputs that `changed` needs to apply `drawn`; `to_device` moves them."""
     if "shift" not in drawn:
         return {}
     made = {"shift": drawn["shift"].int(), "flip": drawn["flip"].int()}
@@ -129,7 +129,7 @@ def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:
     return made
 
 
-def moved(made: dict, device: torch.device) -> dict:
+def to_device(made: dict, device: torch.device) -> dict:
     """Move the tensors of `made` to `device` in one asynchronous copy; on the CPU return them as they are.
 
     Each copy pins its bytes afresh. Torch's allocator reuses a pinned block only when the copies out of it are done, so
@@ -184,7 +184,8 @@ def crop_flip_rotate(images: Tensor, shift: Tensor, flip: Tensor, turn: Tensor |
 
 def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
     """Return each image's two operations and values, of its sub-policy; "" unless chance lies below probability."""
-    slots, signs = [], drawn["sign"].tolist()
+    slots: list[list[tuple[str, float]]] = []
+    signs = drawn["sign"].tolist()
     chances, rows = drawn["chance"].tolist(), [POLICY[row] for row in drawn["policy"].tolist()]
     for slot in range(2):
         slots.append([])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..recipes import AUGMENTATIONS, Recipe
-from .augment import constant, moved
+from .augment import constant, to_device
 from .rand_augment import changed, draw, filled, ready
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
@@ -107,6 +107,13 @@ def seed_noise(device: torch.device, *parts) -> None:
 class BatchSequence:
     """Interface that the loop needs besides batches[i] and len(batches), an epoch; a base for your own sequences."""
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def fresh(self, what: str) -> BatchSequence:
+        """Return batches of the same images with draws of their own, for a `recipe.replay` of this name."""
+        raise NotImplementedError
+
     def course(self, recipe: Recipe) -> int:
         """Return the batches of a training epoch."""
         return len(self)
@@ -161,7 +168,7 @@ class Batches(BatchSequence):
         self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
-        self._last = None, None
+        self._last: tuple[int, tuple[Tensor, Tensor]] | None = None
         self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._draw_order)
 
     @property
@@ -193,11 +200,9 @@ class Batches(BatchSequence):
 
         The last batch is kept, since teacher and students often read it in turn.
         """
-        number, batch = self._last
-        if number != i:
-            batch = self.pictures(self.indices(i), i)
-            self._last = i, batch
-        return batch
+        if self._last is None or self._last[0] != i:
+            self._last = i, self.pictures(self.indices(i), i)
+        return self._last[1]
 
     def pictures(self, which: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """Return the images of these numbers, int64 [B], augmented by the draws of batch i."""
@@ -206,7 +211,7 @@ class Batches(BatchSequence):
         drawn = draw(self.augment, len(which), height, width,
                      generator(self.seed, self.streams["augment"], i), self.size)
         device = self.images.device
-        made = moved({"which": which} | ready(drawn, (channels, rows, columns), device), device)
+        made = to_device({"which": which} | ready(drawn, (channels, rows, columns), device), device)
         x = changed(self.images.index_select(0, made["which"]), made)
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 
@@ -237,7 +242,7 @@ class Batches(BatchSequence):
 
     def _copy(self, streams: dict[str, str]) -> Batches:
         other = copy.copy(self)
-        other.streams, other._last = streams, (None, None)
+        other.streams, other._last = streams, None
         other._order = lru_cache(maxsize=EPOCHS_KEPT)(other._draw_order)
         return other
 

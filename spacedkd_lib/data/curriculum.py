@@ -145,7 +145,8 @@ class ClassGroups:
 
     def _parts(self, recipe: Recipe) -> list:
         """Return an epoch's batches in each grade; without growth there is one grade, of all groups."""
-        last, parts = len(self.where), []
+        last = len(self.where)
+        parts: list[Batches | Interleaved] = []
         for grade in range(1, last + 1) if recipe.growth == "grow" else [last]:
             chosen = torch.cat(self.where[:grade]).sort().values
             if recipe.grade_batches == "sequential":

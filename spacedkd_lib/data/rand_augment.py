@@ -61,7 +61,7 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
 def augmented(images: Tensor, drawn: dict) -> Tensor:
     """Apply the parameters of `draw`, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
     shape = (images.shape[1], *drawn.get("size", images.shape[-2:]))
-    return changed(images, pixels.moved(ready(drawn, shape, images.device), images.device))
+    return changed(images, pixels.to_device(ready(drawn, shape, images.device), images.device))
 
 
 def erased(x: Tensor, drawn: dict) -> Tensor:
@@ -69,11 +69,11 @@ def erased(x: Tensor, drawn: dict) -> Tensor:
 
     The noise is drawn on the CPU, as many numbers as the holes have pixels and channels.
     """
-    return filled(x, pixels.moved(ready(drawn, x.shape[1:], x.device), x.device))
+    return filled(x, pixels.to_device(ready(drawn, x.shape[1:], x.device), x.device))
 
 
 def ready(drawn: dict, shape: tuple[int, int, int], device: torch.device) -> dict:
-    """Compute, on the CPU, the inputs that `changed` and `filled` need to apply `drawn`; `augment.moved` moves them.
+    """Compute, on the CPU, the inputs that `changed` and `filled` need to apply `drawn`; `to_device` moves them.
 
     Args:
         shape: channels, rows and columns of the result.
@@ -168,7 +168,7 @@ def resized(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
         box: int [B, 4], top, left, height and width of the parts, pixels.
         size: rows and columns of the result.
     """
-    return _resized(images, pixels.moved(_ready_to_resize(box, size), images.device))
+    return _resized(images, pixels.to_device(_ready_to_resize(box, size), images.device))
 
 
 def _ready_to_resize(box: Tensor, size: tuple[int, int]) -> dict:

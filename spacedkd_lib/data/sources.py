@@ -42,7 +42,8 @@ def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
         _check_counts(name, classes, arrays[1], arrays[3], where)
         return classes, arrays
     classes, listing = (_wnid_folders if official else _class_folders)(files, where)
-    _check_counts(name, classes, *([label for _, label in rows] for rows in listing), where)
+    train_labels, test_labels = ([label for _, label in rows] for rows in listing)
+    _check_counts(name, classes, train_labels, test_labels, where)
     return classes, _pictures(files, listing, where, (known.pixels, known.pixels), "RGB")
 
 
@@ -63,7 +64,8 @@ def _files(path: Path) -> dict[str, bytes | Path]:
             with zipfile.ZipFile(path) as archive:
                 return {_inside(m.filename): archive.read(m) for m in archive.infolist() if not m.is_dir()}
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            files = {_inside(m.name): archive.extractfile(m).read() for m in archive if m.isfile()}
+            members = ((m.name, archive.extractfile(m)) for m in archive if m.isfile())
+            files: dict[str, bytes | Path] = {_inside(name): file.read() for name, file in members if file}
             stream.read()  # to the very end, where gzip keeps the checksum
             return files
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
@@ -74,8 +76,8 @@ def _inside(member: str) -> str:
     return "/".join(PurePosixPath(member).parts[1:])
 
 
-def _walk(folder: Path) -> dict[str, Path]:
-    found = {}
+def _walk(folder: Path) -> dict[str, bytes | Path]:
+    found: dict[str, bytes | Path] = {}
     for directory, folders, names in os.walk(folder, followlinks=True):
         names = [name for name in names if not name.startswith(".")]
         if not folders and not names:

@@ -73,12 +73,12 @@ def _named(recipes: dict[str, Recipe]) -> list[Arm]:
 
 
 def _at(family: str, recipe: Recipe) -> Arm:
-    """An arm named after its interval in epochs, as in "spaced KD s=1.5"."""
+    """Make an arm named after its interval in epochs, as in "spaced KD s=1.5"."""
     return Arm(f"{family} s={recipe.interval:g}", family, recipe)
 
 
 def _of_family(setting: Setting, family: str) -> Recipe:
-    """A family's recipe, with its tuned values."""
+    """Return a family's recipe, with its tuned values."""
     recipe = FAMILIES[family](setting.base)
     return replace(recipe, **tuned(setting.tuned, family)) if setting.tuned else recipe
 
@@ -103,8 +103,10 @@ FAMILIES: dict[str, Callable[[Recipe], Recipe]] = {
 
 
 def equal_compute(base: Recipe) -> int:
-    """Epochs of labels alone for the cost of spaced KD: an update costs 3 forward passes of the teacher, 1 to ask it
-    and 3 of the student, so 7 for the baseline's 3."""
+    """Return the epochs of labels alone for the cost of spaced KD.
+
+    An update costs 3 forward passes of the teacher, 1 to ask it and 3 of the student, so 7 for the baseline's 3.
+    """
     return round(7 / 3 * base.epochs)
 
 
@@ -137,8 +139,10 @@ def _controls(setting: Setting, names: Sequence[str]) -> list[Arm]:
 
 
 def self_arms(setting: Setting) -> list[Arm]:
-    """04_self_kd: a multi-exit network's deepest exit. "exits, labels only" has the same exits, updates and cost as
-    self KD but no distillation."""
+    """Make the arms of 04_self_kd: a multi-exit network's deepest exit.
+
+    "exits, labels only" has the same exits, updates and cost as self KD but no distillation.
+    """
     with_exits = replace(setting, base=replace(setting.base, model=setting.exits))
     labels, own = (_of_family(with_exits, name) for name in ("exits, labels only", "self KD"))
     return [*_named({"baseline": baseline(labels), "exits, labels only": labels, "self KD": own}),
@@ -164,8 +168,10 @@ OFFSETS = (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0)  # epochs
 
 
 def lag_arms(setting: Setting) -> list[Arm]:
-    """The lead-lag law: accuracy against the teacher's offset, negative where it is behind. All arms learn from labels
-    alone at first."""
+    """Make the arms of the lead-lag law: accuracy against the teacher's offset, negative where it is behind.
+
+    All of them learn from labels alone at first.
+    """
     start = min(LABELS_FIRST, setting.base.epochs / 2)
     online = replace(_of_family(setting, "online KD"), distil_start=start)
     arms = _named({"baseline": baseline(online)})
@@ -178,7 +184,7 @@ def lag_arms(setting: Setting) -> list[Arm]:
 
 
 def lag_name(family: str, offset: float) -> str:
-    """The name of an arm of the lead-lag law.
+    """Name an arm of the lead-lag law.
 
     >>> lag_name("lag, moving", 1.5)
     'teacher +1.5, moving'
@@ -187,8 +193,10 @@ def lag_name(family: str, offset: float) -> str:
 
 
 def measured_arms(setting: Setting) -> list[Arm]:
-    """06_loss_landscape and 07_robustness: the runs that the question of flatness compares, with SAM, which is known to
-    flatten, as positive control; none is new but that."""
+    """Make the arms of 06_loss_landscape and 07_robustness: the runs that the question of flatness compares.
+
+    SAM, which is known to flatten, is the positive control; no other arm is new.
+    """
     return list(dict.fromkeys(arm for arm in baseline_arms(setting) + spaced_arms(setting)
                               if arm.name not in CONTROLS))
 
@@ -218,7 +226,7 @@ AT_ZERO = ("A7",)  # deviations that act at s = 0 only
 
 
 def audited(program: str, id: str) -> tuple[str, str]:
-    """The arm that turns one switch alone, and the arm without it.
+    """Return the arm that turns one switch alone, and the arm without it.
 
     >>> audited("self: ", "A3"), audited("", "A7")
     (('self: clean + A3', 'self: clean'), ('clean + A7, s=0', 'clean, s=0'))
@@ -228,14 +236,16 @@ def audited(program: str, id: str) -> tuple[str, str]:
 
 
 def _labels(setting: Setting, recipe: Recipe) -> Recipe:
-    """A recipe with the learning rate and weight decay that labels alone were tuned to."""
+    """Return a recipe with the learning rate and weight decay that labels alone were tuned to."""
     own = _of_family(setting, "baseline")
     return replace(recipe, lr=own.lr, weight_decay=own.weight_decay)
 
 
 def ie_arms(setting: Setting) -> list[Arm]:
-    """10_ie_kd: inheritance and exploration, and mutual learning, both spaced; mutual learning in eval mode too, whose
-    gain from spacing is that of how a peer is asked."""
+    """Make the arms of 10_ie_kd: inheritance and exploration, and mutual learning, both spaced.
+
+    Mutual learning stands in eval mode too, whose gain from spacing is that of how a peer is asked.
+    """
     ie = _labels(setting, setting.factors)
     s, peers = min(CONTROL_INTERVAL, ie.epochs), mutual(baseline(ie))
     by_running = replace(peers, teacher_mode="eval")
@@ -245,8 +255,10 @@ def ie_arms(setting: Setting) -> list[Arm]:
 
 
 def education_arms(setting: Setting) -> list[Arm]:
-    """11_education_distillation: spacing x growth, and labels alone for as many pictures. A student that grows sees
-    fewer pictures in its lower grades, so it makes fewer updates."""
+    """Make the arms of 11_education_distillation: spacing x growth, and labels alone for as many pictures.
+
+    A student that grows sees fewer pictures in its lower grades, so it makes fewer updates.
+    """
     ed = _labels(setting, setting.schools)
     s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
     as_many = replace(baseline(ed), epochs=round(_studied(ed)))
@@ -257,15 +269,17 @@ def education_arms(setting: Setting) -> list[Arm]:
 
 
 def _studied(ed: Recipe) -> float:
-    """A growing student's images, in epochs of a whole one: each grade knows so many of all classes."""
+    """Return a growing student's images, in epochs of a whole one: each grade knows so many of all classes."""
     sizes = [group if isinstance(group, int) else len(group) for group in ed.schools]
     known = [sum(sizes[:grade + 1]) / sum(sizes) for grade in range(len(sizes))]
     return sum(epochs * share for epochs, share in zip(grade_lengths(ed), known))
 
 
 def transformer_arms(setting: Setting) -> list[Arm]:
-    """12_vision_transformers: clean and released, with and without idle updates. Idle updates without KD have a teacher
-    that nobody asks. The data's own augmentation stays."""
+    """Make the arms of 12_vision_transformers: clean and released, with and without idle updates.
+
+    Idle updates without KD have a teacher that nobody asks. The data's own augmentation stays.
+    """
     base = setting.transformer
     s = min(CONTROL_INTERVAL, base.epochs)
     online = online_kd(base)
@@ -281,9 +295,11 @@ def transformer_arms(setting: Setting) -> list[Arm]:
 
 
 def beyond_arms(setting: Setting) -> list[Arm]:
-    """13_spacing_beyond_kd: dropout whose rate swings, and an average of weights that steps once an interval; each
-    beside what is equal to it in the mean. All networks make as many updates. All but the baseline, which 02 has too,
-    are scored once: an average takes long to score."""
+    """Make the arms of 13_spacing_beyond_kd: spaced dropout and averages of weights, each beside its equal in the mean.
+
+    All networks make as many updates. All but the baseline, which 02 has too, are scored once: an average takes long to
+    score.
+    """
     base, mean = _of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
     at_end, each = replace(base, eval_every=base.epochs), interval_batches(batches_per_epoch(base), SPACED_AVERAGE)
     plain, dense = replace(at_end, dropout=setting.dropout), ema(at_end)
@@ -309,7 +325,7 @@ ARMS: dict[str, tuple[Callable[[Setting], list[Arm]], str]] = {  # notebook -> i
 
 
 def arms_of(setting: Setting, notebook: str) -> list[Arm]:
-    """The arms of a setting in a notebook; none where it lacks what they need."""
+    """Return the arms of a setting in a notebook; none where it lacks what they need."""
     if setting.lags:
         return lag_arms(setting) if notebook == "05_spaced_kd" else []
     make, needed = ARMS[notebook]

@@ -29,7 +29,7 @@ from typing import Callable, NamedTuple
 
 import pandas as pd
 
-from ..statistics import LEVEL, holm, paired_by_seed, paired_difference, power as power_of, seeds_needed
+from ..statistics import LEVEL, holm, paired_by_seed, paired_interval, power as power_of, seeds_needed
 
 MIN_EFFECT = 0.5  # percentage points (ours): less than a quarter of the largest published gains, 2.31 and 3.34
 JUDGED = ("glyphs", "CIFAR-100, 5,000 images")  # settings whose seeds are fresh and whose arms are tuned
@@ -86,7 +86,7 @@ PREDICTIONS = (
 
 
 def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.DataFrame:
-    """A line for each claim and setting of `JUDGED` that has runs of both arms.
+    """Judge each claim in each setting of `JUDGED` that has runs of both arms: one line each.
 
     Args:
         frame: from `tables.runs`, of notebook 05 at least.
@@ -110,8 +110,10 @@ def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.Dat
 
 
 def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
-    """(claim, interval, level, Holm's p), from the smallest p on. The size of the family is fixed beforehand: a claim
-    without runs or with one pair counts, with p = 1."""
+    """Return (claim, interval, level, Holm's p), from the smallest p on.
+
+    The size of the family is fixed beforehand: a claim without runs or with one pair counts, with p = 1.
+    """
     p_values = {claim: i.p if i.n > 1 else 1.0 for claim, i in intervals.items()}
     ordered = sorted(p_values, key=p_values.get)
     adjusted = holm([*map(p_values.get, ordered), *[1.0] * (size - len(ordered))])
@@ -123,7 +125,7 @@ def _corrected(part: pd.DataFrame, intervals: dict, size: int) -> list[tuple]:
 
 
 def power(scores: Callable[[str], list[float]], n: int) -> pd.DataFrame:
-    """What n seeds can show of each claim, before any of them is trained.
+    """Compute what n seeds can show of each claim, before any of them is trained.
 
     Args:
         scores: validation accuracy by tuning seed, percent, of an arm.
@@ -136,7 +138,7 @@ def power(scores: Callable[[str], list[float]], n: int) -> pd.DataFrame:
     """
     level, lines = 1 - (1 - LEVEL) / len(PRIMARY), []
     for claim in PRIMARY:
-        sd = paired_difference(scores(claim.arm), scores(claim.reference)).sd
+        sd = paired_interval(scores(claim.arm), scores(claim.reference)).sd
         lines.append([claim.id, sd, seeds_needed(MIN_EFFECT, sd, level=level), power_of(MIN_EFFECT, sd, n, level)])
     return pd.DataFrame(lines, columns=["Claim", "sd (points)", f"Seeds for {MIN_EFFECT:g} points",
                                         f"Power of {n} seeds"])
@@ -152,22 +154,24 @@ def result(low: float, high: float) -> str:
 
 
 def say(line: pd.Series) -> str:
-    """A line of `judged` in words: its result, and the difference with its interval."""
+    """Put a line of `judged` into words: its result, and the difference with its interval."""
     mean, low, high = (round(line[f"Difference{part}"], 1) + 0.0 for part in (" (points)", ": low", ": high"))
     found = f": {mean:+.1f} [{low:.1f}, {high:.1f}]" if line["n"] > 1 else " (n = 1)"
     return line["Result"] + found
 
 
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `judged` for people: a line a claim, a column a setting."""
+    """Turn a table of `judged` into one for people: a line a claim, a column a setting."""
     said = table.assign(said=[say(line) for _, line in table.iterrows()])
     wide = said.pivot(index=["Claim", "Statement"], columns="Setting", values="said").fillna("")
     return wide.reset_index().rename_axis(columns=None)
 
 
 def predictions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The pairs of the lead-lag law that have runs: each theory's sign beside the difference in points and its 95%
-    interval, not corrected."""
+    """Set each theory's sign beside the measured difference, for each pair of the lead-lag law that has runs.
+
+    The difference is in points, with its 95% interval, not corrected.
+    """
     part = frame[frame["setting"] == LAG_SETTING]
     signs = {1: "+", -1: "-", 0: "0", None: ""}
     lines = []
@@ -180,8 +184,10 @@ def predictions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def score(table: pd.DataFrame) -> pd.DataFrame:
-    """How many signs each theory has right, and how many an interval contradicts. The mean difference has a sign; a
-    predicted zero is right where the interval holds it, and contradicted where it does not.
+    """Count the signs that each theory has right, and those that an interval contradicts.
+
+    The mean difference has a sign; a predicted zero is right where the interval holds it, and contradicted where it
+    does not.
 
     Args:
         table: from `predictions`.

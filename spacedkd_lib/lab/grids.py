@@ -25,7 +25,7 @@ class Row:
 
 
 def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list[Row]:
-    """The runs of a profile, or of one of its notebooks.
+    """Return the runs of a profile, or of one of its notebooks.
 
     Args:
         profile_name: one of `PROFILES`.
@@ -49,13 +49,13 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
 
 
 def seeds_of(chosen: Profile, setting: Setting, notebook: str, seeds: int = 0) -> range:
-    """The seeds of a setting's arms in a notebook; `seeds`: another number of them."""
+    """Return the seeds of a setting's arms in a notebook; `seeds`: another number of them."""
     count = seeds or notebook in MAIN and setting.seeds or chosen.seeds
     return range(chosen.first, chosen.first + count)
 
 
 def unique(rows: Iterable[Row]) -> list[Recipe]:
-    """The recipes of a grid, each once, in order."""
+    """Return the recipes of a grid, each once, in order."""
     return list({row.recipe.run_id: row.recipe for row in rows}.values())
 
 

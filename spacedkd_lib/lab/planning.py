@@ -1,4 +1,4 @@
-"""What a profile would cost on this machine, timed by the very loop that trains."""
+"""Cost of a profile on this machine, timed by the very loop that trains."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def plan(rows: list[Row], workers: int | str = 0) -> Plan:
 
 
 def seconds(recipe: Recipe) -> float:
-    """What a run alone would take on this machine."""
+    """Estimate the seconds of a run alone on this machine."""
     return _seconds(recipe, _measure(short_form(recipe)))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As the worker processes have it."""
+    """Set torch to one thread within this context, as the worker processes have it."""
     import torch
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _seconds(recipe: Recipe, cost: Cost, shares: bool = False) -> float:
-    """Of a run: of its updates, and of evaluation at the end of epochs; or of what it adds to a sweep."""
+    """Estimate the seconds of a run's updates and its evaluation at epochs' ends; or of what it adds to a sweep."""
     if shares and recipe == teacher_of(recipe):
         return 0.0
     images = recipe.train_images or cost.train
@@ -126,8 +126,10 @@ def _measure(recipe: Recipe) -> Cost:
 
 
 def _assembled(recipe: Recipe, device):
-    """A run, its batches and its evaluation, of so many random pictures. A processor core would need minutes for the
-    batches of a large network: it gets smaller ones."""
+    """Assemble a run, its batches and its evaluation, of so many random pictures.
+
+    A processor core would need minutes for the batches of a large network: it gets smaller ones.
+    """
     from ..training import train
     pictures = _random_pictures(recipe, BATCHES[device.type] * recipe.batch_size * max(len(recipe.schools), 1))
     (run,), batches, evaluate = train.assemble([recipe], pictures, device)
@@ -152,8 +154,10 @@ def _random_pictures(recipe: Recipe, count: int):
 
 
 def _updates(run, batches, device) -> tuple[dict[str, float], float]:
-    """Seconds of an update by its kind, in the second half of a run; and those by which the first ones exceed them. A
-    GPU is waited for only where the kind changes, as in training it hardly ever is."""
+    """Measure an update's seconds by its kind, in the second half of a run; and the excess of the first updates.
+
+    A GPU is waited for only where the kind changes, as in training it hardly ever is.
+    """
     from ..methods.build import recipe_schedule
     from ..training import graphs
     from ..training.loop import walk

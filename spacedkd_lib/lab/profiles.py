@@ -17,8 +17,11 @@ MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs
 
 @dataclass(frozen=True)
 class Profile:
-    """What `make reproduce PROFILE=...` runs. purpose: one line for people. first: the first seed. Tuning has used 100
-    to 102. Seeds from 200 on judge claims, so the miniature has others and foretells nothing."""
+    """The grid of `make reproduce PROFILE=...`.
+
+    purpose: one line for people. first: the first seed. Tuning has used 100 to 102. Seeds from 200 on judge claims, so
+    the miniature has others and foretells nothing.
+    """
 
     name: str
     purpose: str
@@ -55,15 +58,20 @@ _DROPOUT = 0.1
 
 
 def _factors(base: Recipe) -> Recipe:
-    """Weights of 10. Of 1, 10, 30, 100 and 300, on validation pictures of seed 100: accuracy falls with the weight, and
-    10 is the smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6)."""
+    """Set the weights of both factor losses to 10.
+
+    Of 1, 10, 30, 100 and 300, on validation pictures of seed 100: accuracy falls with the weight, and 10 is the
+    smallest at which the encoded halves go where they are asked to (cosines 0.9 and -0.6).
+    """
     return ie_kd(base, inherit_weight=10.0, explore_weight=10.0)
 
 
 def _small_transformer(base: Recipe, **changes) -> Recipe:
-    """A DeiT of two blocks on pictures as small as they are; letters and digits are not cropped or mirrored. Heads do
-    not start at zero, as the released ones do: 600 updates are too few then (6% of letters after ten epochs). Of 1, 2,
-    3, 4 and 6 thousandths the rate was chosen on validation pictures of seeds 100 to 102."""
+    """Make a DeiT of two blocks on pictures as small as they are; letters and digits are not cropped or mirrored.
+
+    Heads do not start at zero, as the released ones do: 600 updates are too few then (6% of letters after ten epochs).
+    Of 1, 2, 3, 4 and 6 thousandths the rate was chosen on validation pictures of seeds 100 to 102.
+    """
     return transformer(base, **dict(image_size=0, patch_size=8, width=64, depth=2, heads=4, augment=base.augment,
                                     head_init="timm", normalise="own", epochs=base.epochs, batch_size=32, lr=4e-3,
                                     warmup_epochs=1, eval_every=base.eval_every) | changes)
@@ -123,7 +131,7 @@ TUNED = {"glyphs": _task(GLYPHS, "resnet10"), "cifar100-slice": _task(SLICE)}
 
 
 def profile(name: str) -> Profile:
-    """A profile by name.
+    """Return a profile by name.
 
     Raises:
         InputError: it does not exist.

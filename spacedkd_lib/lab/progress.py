@@ -1,4 +1,4 @@
-"""How far sweeps that run side by side have come."""
+"""Progress of sweeps that run side by side."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Progress:
         self.before = self._share(planned)
 
     def update(self, unfinished: list[Sweep]) -> None:
+        """Show the share of the work that is done and the time left; without a terminal, a line every half minute."""
         every = 2 if self.bar is not None else 30
         if unfinished and time.monotonic() - self.last < every:
             return
@@ -42,12 +43,13 @@ class Progress:
         return 1 - sum(sweep.cost * (1 - _epochs_logged(sweep)) for sweep in unfinished) / self.total
 
     def close(self) -> None:
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
 
 
 def _latest(unfinished: list[Sweep]) -> str:
-    """The last line that any log has of an epoch: which run, how far, how good."""
+    """Return the last line that any log has of an epoch: which run, how far, how good."""
     logs = [sweep.log for sweep in unfinished if sweep.log.exists()]
     for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
         if lines := _epoch_lines(log):
@@ -69,7 +71,7 @@ def _epochs_logged(sweep: Sweep) -> float:
 
 
 def watched() -> bool:
-    """Whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
+    """Return whether somebody sees a progress bar: a terminal, or a notebook that papermill or nbval does not run."""
     if os.environ.get("TQDM_DISABLE"):
         return False
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

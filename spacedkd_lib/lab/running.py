@@ -21,7 +21,7 @@ from .sweeps import Sweep, forget, of_several_seeds, sweep_of, sweeps
 
 
 def check_workers(workers: int | str) -> int:
-    """The number of processes asked for; 0, as for "auto": as many as suit the machine.
+    """Return the number of processes asked for; 0, as for "auto": as many as suit the machine.
 
     Raises:
         InputError: a negative number of workers, or another word.
@@ -33,8 +33,9 @@ def check_workers(workers: int | str) -> int:
 
 
 def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
-    """The record of one recipe: loaded, or trained here and now, with a bar of its epochs or a line now and then.
-    If it belongs to an interrupted sweep, that sweep goes on.
+    """Return the record of one recipe: loaded, or trained here and now.
+
+    A bar shows its epochs, or a line now and then. If the recipe belongs to an interrupted sweep, that sweep goes on.
 
     Raises:
         InputError: its loss diverged, or the pictures of a data folder are not those of the record.
@@ -107,8 +108,10 @@ def run_together(recipe: Recipe, device: str) -> None:
 
 
 def work(sweep: Sweep) -> list[str]:
-    """`train_sweep` in a worker process: on one thread, as independent runs side by side use the cores best, and with
-    all that is printed in the sweep's log."""
+    """Run `train_sweep` in a worker process, and print into the sweep's log.
+
+    It runs on one thread, as independent runs side by side use the cores best.
+    """
     import torch
     torch.set_num_threads(1)
     with logged(sweep.log):
@@ -116,14 +119,14 @@ def work(sweep: Sweep) -> list[str]:
 
 
 def _epoch_in_words(run) -> str:
-    """What `Progress` reads: a line for each epoch of each run, no two alike."""
+    """Tell `Progress` of an epoch of a run; no two lines are alike."""
     accuracy = run.rows[-1].get("test_accuracy")
     told = f", test accuracy {accuracy:.1f}%" if accuracy is not None else ""
     return f"epoch {len(run.rows)} of {run.recipe.epochs}: {run.recipe.in_words()}, run {run.recipe.run_id}{told}"
 
 
 def _same_pictures(record: records.Record) -> records.Record:
-    """The record, if the data folder it names still holds the pictures that it was made from."""
+    """Return the record, if the data folder it names still holds the pictures that it was made from."""
     name = record.recipe.dataset
     if os.path.isdir(name):
         from ..data import datasets
@@ -134,7 +137,7 @@ def _same_pictures(record: records.Record) -> records.Record:
 
 
 def _now_and_then(recipe: Recipe) -> Callable[[dict], None]:
-    """Prints an epoch's number if a minute has passed since the last time."""
+    """Return a function that prints an epoch's number if a minute has passed since the last time."""
     last = time.monotonic()
 
     def line(row: dict) -> None:
@@ -155,8 +158,11 @@ SHARE = 4e9  # bytes of a GPU's memory for each process (ours)
 
 
 def default_workers(wanted: Iterable[Recipe]) -> int:
-    """One process a core without a GPU; with one, no more of them than have `SHARE` of its memory each and together do
-    `BUSY` arithmetic in the updates of the costliest recipe, but one."""
+    """Return the number of processes that suit the machine: one a core without a GPU.
+
+    With a GPU, no more of them than have `SHARE` of its memory each and together do `BUSY` arithmetic in the updates of
+    the costliest recipe, but one.
+    """
     import torch
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not torch.cuda.is_available():
@@ -176,7 +182,7 @@ def _arithmetic(recipe: Recipe) -> int:
 
 def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
             executor: Executor | None = None, on_sweep: Callable[[], None] = lambda: None) -> list[records.Record]:
-    """Records of all recipes; what is finished is loaded, the rest is trained side by side.
+    """Return records of all recipes; what is finished is loaded, the rest is trained side by side.
 
     Args:
         wanted: recipes, repeats allowed.
@@ -207,7 +213,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
 
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
-    """The finished runs that another engine made, and that have not been compared with today's yet."""
+    """Return the finished runs that another engine made, and that have not been compared with today's yet."""
     found = (records.load(recipe) for recipe in wanted)
     return [record for record in found if record and not identity.made_by_this_code(record)]
 
@@ -282,7 +288,7 @@ def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[
 
 
 def _failures(future, sweep: Sweep) -> list[str]:
-    """What a finished task has to say; a run that fails must not cost the others."""
+    """Return what a finished task has to say; a run that fails must not cost the others."""
     error = future.exception()
     if error is None:
         return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
@@ -296,8 +302,10 @@ def _failures(future, sweep: Sweep) -> list[str]:
 
 
 def _stop(executor: Executor, futures: dict) -> None:
-    """Let the workers save and end. A second Ctrl-C while waiting for them gives up what they did since their last
-    checkpoint."""
+    """Let the workers save and end.
+
+    A second Ctrl-C while waiting for them gives up what they did since their last checkpoint.
+    """
     try:
         while left := [future for future in futures if not (future.done() or future.cancelled())]:
             if hasattr(executor, "stop"):

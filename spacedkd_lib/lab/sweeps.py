@@ -25,12 +25,15 @@ class Sweep:
 
     @property
     def log(self) -> Path:
+        """Return the file of all that its training prints."""
         return self.folder / "log.txt"
 
     @property
     def cost(self) -> float:
-        """Forward passes through a network, up to a factor: an update is three, a look one. For order and progress
-        only; `plan` measures."""
+        """Count forward passes through a network, up to a factor: an update is three, a look one.
+
+        For order and progress only; `plan` measures.
+        """
         each = sum(forward_passes(recipe, self.recipes) for recipe in self.recipes)
         shared = 3 * any(teacher_of(r) not in (None, r) for r in self.recipes)
         return (each + shared) * self.recipes[0].epochs * (self.recipes[0].train_images or 50_000)
@@ -66,8 +69,10 @@ def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
 
 
 def of_several_seeds(planned: list[Sweep]) -> list[Sweep]:
-    """Join sweeps that are equal but for the seed, learn from the same pictures and can be trained together, see
-    stacked.py. One that was begun goes on as it was."""
+    """Join sweeps that are equal but for the seed, learn from the same pictures and can be trained together.
+
+    See training/stacked.py. A sweep that was begun goes on as it was.
+    """
     from ..data import datasets
     from ..training import stacked
     groups: dict[object, list[Sweep]] = {}
@@ -80,6 +85,7 @@ def of_several_seeds(planned: list[Sweep]) -> list[Sweep]:
 
 
 def sweep_of(recipes: Iterable[Recipe]) -> Sweep:
+    """Make the sweep of recipes that share a teacher; its folder is named by their run ids, in any order."""
     recipes = tuple(recipes)
     name = hashlib.sha256(" ".join(sorted(recipe.run_id for recipe in recipes)).encode()).hexdigest()[:12]
     return Sweep(recipes, records.runs_folder() / ".sweeps" / name)

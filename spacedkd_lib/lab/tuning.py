@@ -64,13 +64,14 @@ class Task:
     rates: dict[str, tuple] = field(default_factory=lambda: RATES)
 
     def fields(self, family: str) -> list[str]:
+        """List the recipe fields that a family tunes."""
         return list(self.rates | self.families[family].space)
 
 
 # What other modules read
 
 def tuned(label: str, family: str) -> dict[str, float]:
-    """The published values of a family: recipe field -> value.
+    """Return the published values of a family: recipe field -> value.
 
     Raises:
         InputError: this family of this data set was never tuned.
@@ -83,7 +84,7 @@ def tuned(label: str, family: str) -> dict[str, float]:
 
 
 def scores(label: str, family: str) -> list[float]:
-    """Validation accuracy of a family at its tuned values, percent, by seed.
+    """Return the validation accuracy of a family at its tuned values, percent, by seed.
 
     Raises:
         InputError: this family of this data set was never tuned.
@@ -99,7 +100,7 @@ def _published(label: str) -> dict[str, dict]:
 
 
 def check_seed(seed: int) -> int:
-    """The seed, if a result may use it.
+    """Return the seed, if a result may use it.
 
     Raises:
         InputError: tuning used it.
@@ -142,12 +143,13 @@ class Stage:
                                          study_name=f"{name}, {design}", direction="maximize", load_if_exists=True)
 
     def done(self) -> list[Done]:
+        """List the finished trials, failed ones with a value of -inf."""
         return [Done(t.number, replace(self.start, **t.params), "probe" in t.user_attrs,
                      t.user_attrs.get("val_accuracy", []), -math.inf if t.value is None else t.value)
                 for t in self.study.trials if t.state.is_finished()]
 
     def best(self) -> Done | None:
-        """Of all trials of the family so far; None if each one diverged."""
+        """Return the best of all trials of the family so far; None if each one diverged."""
         best = max([*self.earlier, *self.done()], key=lambda trial: trial.mean)
         return best if best.scores else None
 
@@ -190,7 +192,7 @@ class Stage:
 
 
 def next_value(name: str, value: float, up: bool) -> float | None:
-    """The value beyond an edge; None at a bound.
+    """Return the value beyond an edge; None at a bound.
 
     >>> next_value("lr", 0.4, True), next_value("alpha", 0.6, True), next_value("alpha", 1.0, True)
     (0.8, 0.9, None)
@@ -248,8 +250,10 @@ def _finer(best: Recipe) -> dict[str, tuple]:
 
 
 def _train_stage(searches: list[Stage], run_all: Callable, workers: int | str, say: Callable[[str], None]) -> None:
-    """Train one stage of all families together; then a probe of each family that needs one, until none does. A run that
-    diverges is given up, and whatever else fails is an error."""
+    """Train one stage of all families together; then a probe of each family that needs one, until none does.
+
+    A run that diverges is given up, and whatever else fails is an error.
+    """
     while asked := [(search, trial) for search in searches for trial in search.pending()]:
         recipes = [[replace(search.start, **trial.params, seed=seed) for seed in SEEDS] for search, trial in asked]
         wanted = [recipe for each in recipes for recipe in each if not records.diverged(recipe)]
@@ -276,7 +280,7 @@ def _publish(label: str, task: Task, stages: dict[str, list[Stage]]) -> None:
         if before["base"] == base:
             kept = pandas.read_csv(folder / "trials.csv", dtype=str)
             table = pandas.concat([kept[~kept["family"].isin(stages)], table])
-            chosen = {name: told for name, told in before["families"].items() if name not in stages}
+            chosen = {name: choice for name, choice in before["families"].items() if name not in stages}
     chosen |= {name: _chosen(name, task, found) for name, found in stages.items() if len(found) == 2}
     records.write_atomically(folder / "trials.csv", table.to_csv(index=False))
     records.write_atomically(folder / "chosen.json", json.dumps(
@@ -296,7 +300,7 @@ def _rows(name: str, task: Task, found: list[Stage]) -> list[dict]:
 
 
 def _chosen(name: str, task: Task, found: list[Stage]) -> dict:
-    """What a family chose, and how. recipe: where its own differs from the base."""
+    """Report a family's choice, and how it was made. recipe: where its own differs from the base."""
     best, trials = found[-1].best(), [trial for stage in found for trial in stage.done()]
     base, own = (json.loads(recipe.to_json()) for recipe in (task.base, task.families[name].recipe))
     code = records.environment()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Iterator
+from typing import Any, Iterator
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class Method:
     block = 0  # of the present update; set by the loop
     view_before_update = False  # whether `learn` uses them (A7)
     tallied = {"teach": "teach", "learn": "learn"}  # under which role an update is counted
-    ramped = ("learn",)  # updates whose losses change their weights with the epoch
+    ramped: tuple[str, ...] = ("learn",)  # updates whose losses change their weights with the epoch
     irregular = ""  # why an update is not the same work each time, if it is not
     whole_batch = ""  # what needs a whole batch in one process, if something does
     stackable = False  # whether several seeds can make one update, see training/stacked.py
@@ -37,10 +37,11 @@ class Method:
         self.views: dict[str, Tensor] = {}  # the teacher's outputs from before its last update; all who share it do
 
     @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
-        """Schedule the updates, for so many batches an epoch."""
-        return spaced_schedule(recipe.epochs, course, recipe.interval, rule=recipe.rule, tail=recipe.tail,
-                               counter=recipe.counter, extra_step=recipe.extra_step, seed=recipe.seed)
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
+        """Schedule the updates; only Education Distillation has a course of several grades."""
+        return spaced_schedule(*course.grades[0], recipe.interval, rule=recipe.rule, tail=recipe.tail,
+                               counter=recipe.counter, teach_last=recipe.self_update != "everything",
+                               extra_step=recipe.extra_step, seed=recipe.seed)
 
     @classmethod
     def batches(cls, recipe: Recipe, batches, classes: int):
@@ -62,7 +63,7 @@ class Method:
         """Return name -> logits [B, K] to score, headline first; memo: others' outputs of a shared network on x."""
         raise NotImplementedError
 
-    def adopt(self, first: Method) -> None:
+    def adopt(self, first: Any) -> None:
         """Use another method's equal teacher, which then serves both students."""
         raise NotImplementedError
 

@@ -25,26 +25,28 @@ class Baseline(Method):
     def __init__(self, recipe: Recipe, student: nn.Module, channels: int, size: int):
         super().__init__(recipe)
         self.student = student
+        self.teaches: Method | None = None  # whose teacher it is, if it shares one
         self.modules = {"student": student}
         self.trained = {"teach": [student], "learn": [student]}
         passes = 6 if recipe.optimizer == "sam" else 3
         self.cost = {"learn": passes * macs(student, channels, size)}
 
     @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
         other = "teach" if recipe.start == "student" else "learn"
         return (event for event in super().events(recipe, course) if event.kind != other)
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return learn_labels(in_mode(self.student)(x), y, self.recipe.label_smoothing)
 
-    teach = learn
+    def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        return self.teaches.teach(x, y) if self.teaches else self.learn(x, y)
 
     def adopt(self, first) -> None:
         """Become the teacher of another method."""
         self.student = self.modules["student"] = first.teacher
         self.trained = dict.fromkeys(self.trained, first.trained["teach"])  # with a paraphraser, if there is one
-        self.teach, self.views = first.teach, first.views
+        self.teaches, self.views = first, first.views
 
     def recorded(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the terms of a run alone: the labels' loss, whatever else the update serves."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 
-from ..data.batches import Batches, derive_seed
-from ..data.curriculum import ClassGroups
+from ..data.batches import derive_seed
 from ..errors import InputError
 from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
@@ -38,24 +37,28 @@ def method_class(recipe: Recipe) -> type[Method]:
     return CLASSES[recipe.method]
 
 
+def course_of(recipe: Recipe, batches_per_epoch: int | Course) -> Course:
+    """Return a run's course; of one grade, if the batches of an epoch are given."""
+    return batches_per_epoch if isinstance(batches_per_epoch, Course) else Course(((recipe.epochs, batches_per_epoch),))
+
+
 def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
     """Return the events of a recipe.
 
     Raises:
         InputError: an interval or a period of less than one batch.
     """
-    graded = isinstance(batches_per_epoch, Course)
-    fewest = min(batches for _, batches in batches_per_epoch.grades) if graded else batches_per_epoch
+    course = course_of(recipe, batches_per_epoch)
+    fewest = min(batches for _, batches in course.grades)
     if 0 < abs(recipe.interval) * fewest < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
                          f"give 0, or at least {1 / fewest:.3g}, ahead or behind.")
     if recipe.dropout_rule == "sine":
         dropout_ema.period(recipe, fewest)
-    return method_class(recipe).events(recipe, batches_per_epoch)
+    return method_class(recipe).events(recipe, course)
 
 
-def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Batches | ClassGroups | None = None
-         ) -> Method:
+def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = None) -> Method:
     """Make a recipe's method with its networks, initialised from the seed.
 
     Arms of one seed are paired, because a student's initial weights depend on seed and architecture alone. A multi-exit

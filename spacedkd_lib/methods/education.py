@@ -127,10 +127,10 @@ class Education(Method):
                                  "classes: give it one output a class.")
         super().__init__(recipe)
         self.growing, self.teachers, self.groups, self.images = growing, teachers, groups, images
-        self.sizes = None  # pictures of each group in the next batch, so that the device need not be asked
+        self.sizes: list[int] | None = None  # of the next batch's groups, so the device need not be asked
         self.grades = len(growing.depths)
         self.modules = {"student": student, "references": growing.references, "teachers": teachers}
-        self.tables = {}  # device, grade -> `Tables`
+        self.tables: dict[tuple[torch.device, int], Tables] = {}  # device, grade -> `Tables`
         self.macs = []  # of a forward pass, grade by grade
         for growing.grade in range(1, self.grades + 1):
             self.macs.append(macs(student, channels, size, lambda x: growing(x)))
@@ -149,11 +149,11 @@ class Education(Method):
         self.sizes = sizes
 
     @property
-    def trained(self) -> dict[str, list[nn.Module]]:
+    def trained(self) -> dict[str, list[nn.Module]]:  # type: ignore[override]  # it changes with the grade
         return {"teach": [self.teachers], "learn": self.growing.in_use}
 
     @property
-    def cost(self) -> dict[str, int]:
+    def cost(self) -> dict[str, int]:  # type: ignore[override]  # so does this
         return {"teach": 3 * self.teacher_macs[0], "learn": self._work(self.growing.grade - 1)}
 
     def _work(self, grade: int) -> int:
@@ -252,6 +252,7 @@ class Education(Method):
         kept = {key: value for row in rows for key, value in row.items() if key.startswith("grade")}
         for k in range(1, self.grades):
             kept[f"forgotten_group{k}"] = kept[f"grade{k}_test_group{k}_accuracy"] - rows[-1][f"test_group{k}_accuracy"]
+        assert self.images, "trained without the batches that tell the images of each grade"
         students, teachers = self.images
         work = sum(n * self._work(grade) for grade, n in enumerate(students))
         taught = sum(3 * n * each for n, each in zip(teachers, self.teacher_macs)) if self.recipe.alpha else 0

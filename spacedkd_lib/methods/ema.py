@@ -7,12 +7,11 @@ network of one seed serves all averages. Taught in notebooks/13_spacing_beyond_k
 from __future__ import annotations
 
 import copy
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ..data.batches import Batches
 from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from ..schedule import Course, Event, one_a_block
@@ -34,17 +33,17 @@ class Average(OnlineKD):
     stackable = False
     whole_batch = "the average of running statistics"
 
-    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int, batches: Batches | None):
+    def __init__(self, recipe: Recipe, network: nn.Module, channels: int, size: int, batches: Any):
         super().__init__(recipe, network, copy.deepcopy(network), nn.Identity(), channels, size)
         del self.modules["projector"]
-        self.batches = batches and batches.of(torch.arange(len(batches.images)), "statistics of the average")
+        self.recalibration = batches and batches.of(torch.arange(len(batches.images)), "statistics of the average")
         self.student.requires_grad_(False)
         self.own, self.followed = list(self.student.parameters()), list(network.parameters())
         self.trained = {"teach": [network]}
         self.cost = {"teach": self.cost["teach"]}
 
     @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
         return one_a_block(super().events(recipe, course))
 
     @torch.no_grad()
@@ -75,7 +74,7 @@ class Average(OnlineKD):
         for i in range(RECALIBRATION_BATCHES):
             for layer in layers:
                 layer.momentum = 1 / (i + 1)  # what torch makes of None, for which it reads a number from the device
-            self.student(self.batches.pictures(self.batches.indices(i), i)[0])  # and keep none
+            self.student(self.recalibration.pictures(self.recalibration.indices(i), i)[0])  # and keep none
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum
 

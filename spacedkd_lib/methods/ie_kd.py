@@ -9,6 +9,7 @@ Taught in notebooks/10_ie_kd.ipynb.
 from __future__ import annotations
 
 from functools import partial
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from ..recipes import Recipe
 from . import losses
 from .baseline import learn_labels
 from .online_kd import OnlineKD
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # of a part of a student's map and the factor
 
 
 class MapLoss(nn.Module):
@@ -46,10 +49,14 @@ class MapLoss(nn.Module):
             self.explore = Coder(len(self.explore_channels), factor_channels)
             self.explore.requires_grad_(recipe.explore_encoder == "joint")
         distance = partial(losses.factor_distance, p=recipe.factor_p)
-        self.inheritance = {"lp": distance, "squared": losses.squared_distance, "cosine": losses.inheritance_cosine,
-                            "cka": lambda s, t: 1 - losses.linear_cka(s, t.detach())}[recipe.inherit_metric]
-        self.exploration = {"neg_lp": lambda s, t: -distance(s, t), "abs_cos": losses.exploration_cosine,
-                            "cka": lambda s, t: losses.linear_cka(s, t.detach())}[recipe.explore_metric]
+        inheritance: dict[str, Distance] = {
+            "lp": distance, "squared": losses.squared_distance, "cosine": losses.inheritance_cosine,
+            "cka": lambda s, t: 1 - losses.linear_cka(s, t.detach())}
+        exploration: dict[str, Distance] = {
+            "neg_lp": lambda s, t: -distance(s, t), "abs_cos": losses.exploration_cosine,
+            "cka": lambda s, t: losses.linear_cka(s, t.detach())}
+        self.inheritance = inheritance[recipe.inherit_metric]
+        self.exploration = exploration[recipe.explore_metric]
 
     def _channels(self, channels: int) -> dict[str, Tensor]:
         r = self.recipe
@@ -65,7 +72,9 @@ class MapLoss(nn.Module):
 
     def halves(self, last: Tensor) -> dict[str, Tensor]:
         """Return the encoded parts of a student's map for the losses: "inherit" and "explore"."""
-        encode = {"inherit": self.inherit} | ({"explore": self.explore} if self.explore else {})
+        encode = {"inherit": self.inherit}
+        if self.explore:
+            encode["explore"] = self.explore
         return {name: coder(self.part(last, name)) for name, coder in encode.items()}
 
     def part(self, last: Tensor, name: str) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class OnlineKD(Method):
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
         self.looks = bool(recipe.beta or recipe.alpha)
-        self.statistics = None  # of a shared teacher, where looking at it would change them for the others
+        self.statistics: OwnStatistics | None = None  # of a shared teacher, where a look would change the others'
         self.modules = {"student": student, "teacher": teacher, "projector": projector}
         self.trained = {"teach": [teacher], "learn": [student, projector]}
         forward = macs(teacher, channels, size)
@@ -82,7 +83,7 @@ class OnlineKD(Method):
             own = own.logits if own.distilled is None else own.distilled
             terms["soft"] = self.soft(own, (target or outputs).logits, r.temperature)
             terms["loss"] = terms["loss"] + r.alpha * self.soft_scale * terms["soft"]
-        if r.beta:
+        if r.beta and target:
             terms["feature"] = self.feature(self.projector(outputs.features), target.features)
             terms["loss"] = terms["loss"] + r.beta * terms["feature"]
         return terms | {"correct": (outputs.logits.argmax(1) == y).sum()}
@@ -99,7 +100,7 @@ class OnlineKD(Method):
             teacher = once(None if self.statistics else memo, self.teacher, x)
         return {"student": self.student(x).logits, "teacher": teacher}
 
-    def adopt(self, first: OnlineKD) -> None:
+    def adopt(self, first: Any) -> None:
         self.teacher = self.modules["teacher"] = first.teacher
         self.trained["teach"], self.views = [first.teacher], first.views
         if self.recipe.teacher_mode == "train" and not self.view_before_update:

@@ -28,8 +28,8 @@ class PastSelf(OnlineKD):
         self.cost = {"learn": self.cost["learn"]}
 
     @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
-        return snapshots(recipe.epochs, course, recipe.interval)
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
+        return snapshots(*course.grades[0], recipe.interval)
 
     @torch.no_grad()
     def teach(self, x: Tensor, y: Tensor) -> None:

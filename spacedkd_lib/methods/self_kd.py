@@ -5,8 +5,6 @@ Taught in notebooks/04_self_kd.ipynb.
 
 from __future__ import annotations
 
-from typing import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from ..models.layers import Outputs, macs
 from ..models.resnet import MultiExitResNet
 from ..recipes import Recipe
-from ..schedule import Course, Event, spaced_schedule
 from .base import Method
 from .losses import FEATURE, SOFT
 
@@ -49,11 +46,6 @@ class SelfKD(Method):
         exits = macs(net, channels, size) - trunk
         self.cost = {"teach": 3 * trunk + (exits if recipe.self_update == "everything" else 0),
                      "learn": (1 if recipe.self_update == "exits_only" else 3) * trunk + 3 * exits}
-
-    @classmethod
-    def events(cls, recipe: Recipe, course: int | Course) -> Iterator[Event]:
-        return spaced_schedule(recipe.epochs, course, recipe.interval, rule=recipe.rule, tail=recipe.tail,
-                               counter=recipe.counter, teach_last=recipe.self_update != "everything", seed=recipe.seed)
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         self.net.train()

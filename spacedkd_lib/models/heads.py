@@ -51,8 +51,8 @@ class Pool(Separable):
         super().__init__(F.adaptive_avg_pool2d)
         self.size = points, points
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, self.size)
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        return super().forward(x, size or self.size)
 
 
 def reference_head(inputs: int, outputs: int, classes: int, points: int) -> nn.Sequential:

@@ -27,13 +27,14 @@ def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     return (outputs if isinstance(outputs, Outputs) else outputs[0]).logits
 
 
-def exact(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """Convert to single precision at least: losses are not for bfloat16, whatever precision the layers use."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def outputs_of(head: nn.Module, features: Tensor, last_map: Tensor | None = None) -> Outputs:
-    return Outputs(exact(head(features)), exact(features), last_map if last_map is None else exact(last_map))
+    last_map = last_map if last_map is None else to_float32(last_map)
+    return Outputs(to_float32(head(features)), to_float32(features), last_map)
 
 
 class PartBatchNorm(nn.BatchNorm2d):

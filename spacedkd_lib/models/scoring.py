@@ -64,7 +64,8 @@ def named_scores(split: str, outputs: dict[str, Tensor], labels: Tensor) -> dict
     answers = [(logits, labels) for logits in outputs.values()]
     if "teacher" in outputs:
         answers.append((outputs["teacher"], outputs["student"].argmax(dim=1)))
-    found, row = _scores(answers), {}
+    found = _scores(answers)
+    row: dict[str, float] = {}
     for name, got in zip(outputs, found):
         row |= ({f"{split}_{key}": value for key, value in got.items()} if name == "student" else
                 {f"{name}_{split}_accuracy": got["accuracy"]})

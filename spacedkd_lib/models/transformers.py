@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, nearest
-from .layers import Outputs, exact
+from .layers import Outputs, to_float32
 from .own_transformers import OWN
 
 HEAD_INITS = ("timm", "zero")
@@ -88,7 +88,7 @@ class Vision(nn.Module):
         last = self.net.forward_features(resized(x, self.image_size))
         logits, distilled = self._logits(last)
         found = (logits, self.net.forward_head(last, pre_logits=True), last if self._is_map(last) else None, distilled)
-        return Outputs(*(None if value is None else exact(value) for value in found))
+        return Outputs(*(None if value is None else to_float32(value) for value in found))
 
     def _logits(self, last: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.dist_token:
@@ -168,14 +168,14 @@ def _silence(net: nn.Module, drop_path: float) -> None:
 def _created(name: str, image_size: int, arguments: dict) -> nn.Module:
     """Create timm's network; if its constructor refuses an image size, create it without one."""
     import timm
-    for told in (dict(img_size=image_size), {}):
+    for size in (dict(img_size=image_size), {}):
         try:
-            return timm.create_model(name, pretrained=False, **arguments, **told)
+            return timm.create_model(name, pretrained=False, **arguments, **size)
         except Exception as error:
             refused = set(re.findall(r"'(\w+)'", str(error).partition("unexpected keyword argument")[2]))
             if refused - {"img_size"}:
                 raise _takes_none(f"timm/{name}", min(refused - {"img_size"})) from error
-            if refused and told:
+            if refused and size:
                 continue
             raise _unbuildable(f"timm/{name}", image_size, error) from error
 
@@ -241,7 +241,7 @@ def _check_heads(given: dict) -> None:
 
 def _check_taken(name: str, net: nn.Module, given: dict) -> None:
     """Refuse arguments that a constructor of timm's would swallow without using them."""
-    taken = {key for cls in type(net).__mro__ for key in inspect.signature(cls.__init__).parameters}
+    taken = {key for cls in type(net).__mro__ for key in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     for key in given.keys() - taken:
         raise _takes_none(f"timm/{name}", key)
 

@@ -41,7 +41,7 @@ def make_course(folder: Path) -> pd.DataFrame:
 
 
 def without_outputs(nb):
-    """The notebook as a student gets it; changes and returns `nb`."""
+    """Make the notebook what a student gets; changes and returns `nb`."""
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -89,7 +89,7 @@ def normalise(nb):
 
 
 def kernel_environment() -> dict[str, str]:
-    """What every notebook that we run or test finds in its environment: quiet, one thread, figures kept."""
+    """Return the environment of every notebook that we run or test: quiet, one thread, figures kept."""
     config = BUILD / "ipython" / "profile_default" / "ipython_kernel_config.py"
     if not config.exists():
         write_atomically(config, IPYTHON_CONFIG)
@@ -136,7 +136,7 @@ def _run(notebook: Path, draft: Path, parameters: dict, cwd: Path):
 
 
 def _this_python():
-    """A kernel manager that starts this very interpreter, whatever kernels are installed on the machine."""
+    """Make a kernel manager that starts this very interpreter, whatever kernels are installed on the machine."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
@@ -152,7 +152,7 @@ def _this_python():
 
 
 def _check_complete(notebook: Path, draft: Path, nb) -> None:
-    """papermill lets two things pass: a cell that calls ``sys.exit(0)``, and cells that were never run."""
+    """Refuse what papermill lets pass: a cell that calls ``sys.exit(0)``, and cells that were never run."""
     for cell in nb.cells:
         if cell.cell_type != "code":
             continue

@@ -16,8 +16,10 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 class Series:
-    """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/. One whose inputs have not
-    changed since is left alone. To be used in a `with` block: at its end, notebooks that run come to their end.
+    """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/.
+
+    One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
+    their end.
 
     Args:
         profile: its name. seeds, workers: as `Session`.
@@ -73,7 +75,7 @@ class Series:
         return [records.load(row.recipe) for row in rows]
 
     def _key(self, name: str) -> str:
-        """A hash of what an executed notebook depends on: its cells, the library, the parameters and its records."""
+        """Hash what an executed notebook depends on: its cells, the library, the parameters and its records."""
         digest = hashlib.sha256(json.dumps(_sources(name)).encode())
         digest.update(json.dumps(self.parameters, sort_keys=True).encode())
         for path in sorted(Path(__file__).parents[1].rglob("*.py")):

@@ -85,14 +85,17 @@ class Results:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
+        """Return one line a run, see `frames.runs`."""
         return frames.runs(self.rows, self.records)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
+        """Return one line an epoch of a run, see `frames.epochs`."""
         return frames.epochs(self.rows, self.records)
 
     @property
     def ids(self) -> list[str]:
+        """Return the sorted run ids of all records."""
         return sorted(row.recipe.run_id for row in self.rows if row.recipe.run_id in self.records)
 
 
@@ -118,17 +121,22 @@ class Session:
 
     @property
     def rows(self) -> list[grids.Row]:
+        """Return the session's grid."""
         return grids.grid(self.profile, self.name, self.seeds)
 
     @property
     def folder(self) -> str:
-        """Name of the folder for this session's tables and figures: with a number of seeds other than the profile's,
-        one of its own, so that published results are not overwritten by a trial."""
+        """Name the folder for this session's tables and figures.
+
+        A number of seeds other than the profile's has a folder of its own, so that published results are not
+        overwritten by a trial.
+        """
         return grids.folder(self.profile, self.seeds)
 
     def train(self) -> Results:
-        """Load every run of this notebook that is finished, and train the others. A person sees a progress bar; an
-        executed copy shows nothing of it, so that it is the same each time.
+        """Load every run of this notebook that is finished, and train the others.
+
+        A person sees a progress bar; an executed copy shows nothing of it, so that it is the same each time.
 
         Raises:
             Stopped: the kernel was interrupted; what was done is saved.
@@ -140,8 +148,10 @@ class Session:
         return Results((self.profile,), self.rows, {record.run_id: record for record in found})
 
     def results(self, measured: bool = False) -> Results:
-        """In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles
-        use, the largest profile's. In every other profile, or if nothing is published: what was just run.
+        """Return the results that a reader sees.
+
+        In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles use,
+        the largest profile's. In every other profile, or if nothing is published: what was just run.
 
         Args:
             measured: only profiles whose measures are published too.
@@ -153,15 +163,17 @@ class Session:
         return self._published(published, self.name)
 
     def series(self) -> Results:
-        """The runs of all notebooks that are finished: in smoke the published ones of every profile, else this
-        profile's. Trains nothing."""
+        """Return the runs of all notebooks that are finished; train nothing.
+
+        In smoke the published ones of every profile, else this profile's.
+        """
         if self.profile == "smoke":
             return self._published(frames.published_profiles(), None)
         rows = grids.grid(self.profile, seeds=self.seeds)
         return Results((self.profile,), rows, frames.local_records(rows))
 
     def _published(self, profiles: list[str], name: str | None) -> Results:
-        """Published runs of a notebook, or of all; of a setting that several profiles have, the largest profile's."""
+        """Return published runs of a notebook, or of all; of a setting in several profiles, the largest profile's."""
         used, rows, found, seen = [], [], {}, set()
         for profile in profiles:
             if here := [row for row in grids.grid(profile, name) if row.setting not in seen]:
@@ -172,8 +184,10 @@ class Session:
         return Results(tuple(used), rows, found)
 
     def measures(self, shown: Results, name: str) -> dict[str, dict]:
-        """Run id -> values of a measure (`measures.MEASURES`) of the runs shown: as they are stored, else computed now;
-        in smoke the published ones."""
+        """Return run id -> values of a measure (`measures.MEASURES`) of the runs shown.
+
+        They are as they are stored, else computed now; in smoke the published ones.
+        """
         from ..analysis import measures  # brings torch
         if shown.profiles == (self.profile,):
             asked = [(recipe, which) for recipe, which in measures.wanted(shown.rows) if which == name]
@@ -195,8 +209,7 @@ class Session:
                 print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")
 
     def figure(self, fig: Figure, name: str, caption: str, shown: Results | None = None) -> None:
-        """Show a figure with its caption, and keep it in build/<profile>/figures/ with the ids of the records it shows;
-        in smoke nothing is kept."""
+        """Show a figure with its caption, and `save` it."""
         self.save(fig, name, shown)
         display_figure(fig, caption)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ..errors import InputError, nearest
 from .recipe import RESNETS, Range, Recipe, check_model, foreign, is_transformer, stochastic
@@ -44,8 +45,9 @@ def refuse_unless(holds: object, sentence: str) -> None:
         raise InputError(sentence)
 
 
-def _check_field(f: dataclasses.Field, value) -> None:
-    allowed, kind = f.metadata["allowed"], type(f.default)
+def _check_field(f: dataclasses.Field, value: Any) -> None:
+    allowed = f.metadata["allowed"]
+    kind: Any = type(f.default)
     if type(value) is not kind:
         raise InputError(f"{f.name} = {value!r} is a {type(value).__name__} and must be a {kind.__name__} "
                          f"({f.metadata['unit']}).")

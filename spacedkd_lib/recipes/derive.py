@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Sequence
+from typing import Any, Sequence
 
 from ..errors import InputError
 from .recipe import DEIT, Recipe, defaults, foreign, is_transformer
@@ -11,7 +11,7 @@ from .recipe import DEIT, Recipe, defaults, foreign, is_transformer
 
 def _method(recipe: Recipe, method: str, **changes) -> Recipe:
     """Switch a run to another method; reset the fields that only other methods read."""
-    return replace(recipe, **foreign(method) | dict(method=method) | changes)
+    return replace(recipe, method=method, **foreign(method) | changes)
 
 
 def baseline(recipe: Recipe, **changes) -> Recipe:
@@ -165,7 +165,7 @@ def teacher_shape(recipe: Recipe) -> dict:
     Another architecture keeps its own patches, blocks and heads; if one side is a transformer, its own width too.
     """
     other = recipe.teacher_model not in ("", recipe.model)
-    shape = dict(model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width)
+    shape: dict[str, Any] = dict(model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width)
     if other and any(map(is_transformer, (recipe.model, shape["model"]))):
         shape["width"] = recipe.teacher_width
     if not is_transformer(shape["model"]):

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Callable, Mapping, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import InputError, nearest
 from ..schedule import COUNTERS, RULES, TAILS
@@ -273,7 +273,7 @@ def defaults(names) -> dict:
 
 
 @cache  # every recipe that is made asks
-def foreign(method: str) -> Mapping[str, object]:
+def foreign(method: str) -> MappingProxyType[str, Any]:
     """Return the fields that a method does not read -> the only value that it accepts."""
     return MappingProxyType({f.name: _FIXED.get(method, {}).get(f.name, f.default)
                              for f in dataclasses.fields(Recipe) if method not in f.metadata["of"]})

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..lab.arms import audited
 from ..recipes import deviations_of
-from ..statistics import FEWEST, Interval, correlation, mean_interval, paired_by_seed
+from ..statistics import MIN_BOOTSTRAP_N, Interval, correlation, mean_interval, paired_by_seed
 from .text import ACCURACY, SD, difference_in_words
 
 REFERENCE, DISTILLED = "baseline", ("online KD", "self KD")  # what the other arms are compared with
@@ -21,7 +21,7 @@ MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Tea
 
 
 def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """The table of results: one line an arm of a setting, in grid order, means over seeds.
+    """Make the table of results: one line an arm of a setting, in grid order, means over seeds.
 
     "Test accuracy" is that of the last epoch. "Best on val" is the test accuracy of the epoch with the best
     validation accuracy; "Best on test" takes the epoch by its test accuracy, as the released programs do, and
@@ -51,7 +51,7 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
 
 
 def _interval(label: str, i: Interval) -> dict:
-    """The columns of a paired difference."""
+    """Return the columns of a paired difference."""
     return {f"{label} (points)": i.mean, f"{label}: low": i.low, f"{label}: high": i.high, f"{label}: pairs": i.n}
 
 
@@ -93,8 +93,7 @@ def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accu
 
 
 def audit(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each deviation of the released programs is worth in test accuracy: with it minus without it, all else as in
-    the clean preset.
+    """Compare each deviation of the released programs with the clean preset, in test accuracy: with minus without.
 
     Args:
         frame: from `runs`, of 09_released_code_audit.
@@ -132,10 +131,11 @@ def paired(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], columns: Mappi
 
 
 def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -> pd.DataFrame:
-    """Does a measure predict test accuracy? Correlations of its logarithm with it; below zero, the flatter is the
-    better. Over all runs; over the arms of each seed (mean over seeds, t interval); over the seeds of each arm (mean
-    over arms). All arms share their seeds, so the first and the last have the interval of a bootstrap of whole seeds,
-    from ten seeds on.
+    """Correlate the logarithm of measures with test accuracy; below zero, the flatter is the better.
+
+    Over all runs; over the arms of each seed (mean over seeds, t interval); over the seeds of each arm (mean over
+    arms). All arms share their seeds, so the first and the last have the interval of a bootstrap of whole seeds, from
+    ten seeds on.
 
     Args:
         frame: from `measured`, of one notebook; the measures are positive. Seeds that lack an arm are left out.
@@ -180,9 +180,9 @@ def _over_seeds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000) -> str:
-    """A statistic of [seeds, arms] with a bootstrap interval over seeds, where there are enough."""
+    """Format a statistic of [seeds, arms] with a bootstrap interval over seeds, where there are enough."""
     low = high = math.nan
-    if len(x) >= FEWEST:
+    if len(x) >= MIN_BOOTSTRAP_N:
         picked = np.random.default_rng(0).integers(len(x), size=(repeats, len(x)))
         low, high = np.nanquantile(statistic(x[picked], y[picked]), [0.025, 0.975])
     return _said(Interval(float(statistic(x, y)), low, high, math.nan, len(x), math.nan)) if x.size else ""
@@ -193,7 +193,7 @@ def _said(i: Interval) -> str:
 
 
 def forgetting(grades: pd.DataFrame) -> pd.DataFrame:
-    """What each group lost from the end of its own grade to the end of the run, in points, paired by seed.
+    """Compute what each group lost from the end of its own grade to the end of the run, in points, paired by seed.
 
     Args:
         grades: from `by_grade`.

@@ -29,7 +29,7 @@ BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
 
 
 def _canvas(height: float) -> tuple[Figure, plt.Axes]:
-    """A figure a page wide, in whose axes one unit is one inch."""
+    """Make a figure a page wide, in whose axes one unit is one inch."""
     apply_style()
     fig = plt.figure(figsize=(PAGE, height))
     ax = fig.add_axes((0, 0, 1, 1))
@@ -39,7 +39,7 @@ def _canvas(height: float) -> tuple[Figure, plt.Axes]:
 
 
 def _box(ax: plt.Axes, centre: Point, size: Point, text: str, shade: str, edge: str = "", rests: bool = False) -> None:
-    """A labelled box, dashed if it rests: nothing in it changes, or it is not in use yet."""
+    """Draw a labelled box, dashed if it rests: nothing in it changes, or it is not in use yet."""
     (x, y), (width, height) = centre, size
     ax.add_patch(plt.Rectangle((x - width / 2, y - height / 2), width, height, facecolor=shade, lw=0.9,
                                edgecolor=edge or "black", ls="--" if rests else "-"))
@@ -51,7 +51,7 @@ def _tinted(ax: plt.Axes, centre: Point, size: Point, text: str, shade: str, res
 
 
 def _arrow(ax: plt.Axes, *corners: Point, shade: str = "#444444", both: bool = False) -> None:
-    """An arrow along the corners, its head at the last one; heads at both ends of a straight one."""
+    """Draw an arrow along the corners, its head at the last one; heads at both ends of a straight one."""
     if len(corners) > 2:
         ax.plot(*zip(*corners[:-1]), color=shade, lw=1, solid_capstyle="butt")
     ax.annotate("", corners[-1], corners[-2], arrowprops=dict(arrowstyle="<|-|>" if both else "-|>", color=shade, lw=1,
@@ -64,8 +64,9 @@ def _shape(what: str, shape: Sequence[int]) -> str:
 
 def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequence[int],
                   images: Sequence[int]) -> Figure:
-    """Draw IE-KD: a paraphraser turns the teacher's map into a factor. It attracts one half of the student's map and
-    repels the other, each through an encoder of its own.
+    """Draw IE-KD: a paraphraser turns the teacher's map into a factor.
+
+    The factor attracts one half of the student's map and repels the other, each through an encoder of its own.
 
     Args:
         student, teacher: shapes of the last maps.
@@ -152,7 +153,7 @@ def _block(ax: plt.Axes, x: float, y: float, height: float, text: str, shade: st
 
 
 def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str) -> None:
-    """From below: stem and stages; the head stands on the last one in use, what is not yet in use above it."""
+    """Draw, from below, stem and stages; the head stands on the last one in use, what is not yet in use above it."""
     _block(ax, 0, 0, 1, "stem", BODY)
     for stage in range(1, depth + 1):
         _block(ax, 0, stage, 1, f"stage {stage}", BODY)
@@ -162,8 +163,9 @@ def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str
 
 
 def group_accuracies(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Draw the test accuracy of each group of classes at the end of each grade from its own on: mean over seeds and 95%
-    t interval.
+    """Draw the test accuracy of each group of classes at the end of each grade from its own on.
+
+    Lines are means over seeds with 95% t intervals.
 
     Args:
         frame: from `tables.by_grade`, a line a run.
@@ -236,8 +238,10 @@ def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
 
 
 def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, shown: int = 3) -> Figure:
-    """Draw the rate of spaced dropout: by updates, beside constant ones of its peak and of its mean; by batches as the
-    released program counts them, tests shaded (B2); and the mean rate in each epoch's test.
+    """Draw the rate of spaced dropout by updates, by counted batches, and its mean in each epoch's test.
+
+    Constant rates of its peak and of its mean stand beside the first. The released program counts test batches, which
+    are shaded (B2).
 
     Args:
         recipe: with dropout_rule = "sine".
@@ -277,8 +281,9 @@ def _legend_above(ax: plt.Axes) -> None:
 
 
 def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Sequence[float]) -> Figure:
-    """Draw how much of an average at the end of a run is younger than an age; and how much of one that is not debiased
-    is still the initialisation, over the run.
+    """Draw how much of an average at the end of a run is younger than an age.
+
+    A second picture draws, over the run, how much of an average that is not debiased is still the initialisation.
 
     Args:
         recipe: any with the run's epochs and an ema_decay.

@@ -40,8 +40,9 @@ __all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arm
 # Arms
 
 def above(frame: pd.DataFrame, references: dict[str, str] | str) -> pd.DataFrame:
-    """The runs that have a partner: another arm's run of the same setting and seed, whose test accuracy is subtracted.
-    The difference is the column "above", in points.
+    """Return the runs that have a partner, with the difference of test accuracies as column "above", in points.
+
+    The partner is another arm's run of the same setting and seed.
 
     Args:
         frame: from `tables.runs`, of one notebook.
@@ -82,7 +83,7 @@ def differences(frame: pd.DataFrame, reference: str = "baseline") -> Figure:
 
 
 def _forest(frame: pd.DataFrame, column: str, label: str) -> tuple[Figure, list[plt.Axes]]:
-    """A row for each arm that a setting has: a dot for each seed, the mean and its interval just above."""
+    """Draw a row for each arm that a setting has: a dot for each seed, the mean and its interval just above."""
     parts = dict(list(frame.groupby("setting", sort=False)))
     fig, axes = panels(list(parts), [0.5 + 0.27 * part["arm"].nunique() for part in parts.values()])
     for ax, part in zip(axes, parts.values()):
@@ -182,8 +183,9 @@ LAG_STYLES = {  # family: what the legend calls it, and its line
 
 
 def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None) -> Figure:
-    """Draw test accuracy against the teacher's offset, minus that of offset 0 of the same family, paired by seed. A
-    teacher that moves has the offset 0 of one that rests. Below: the sign of that difference by each theory.
+    """Draw test accuracy against the teacher's offset, minus that of offset 0 of the same family, paired by seed.
+
+    A teacher that moves has the offset 0 of one that rests. Below: the sign of that difference by each theory.
 
     Args:
         frame: from `tables.runs`, of one setting.
@@ -216,7 +218,7 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
 
 
 def _draw_lags(ax: plt.Axes, part: pd.DataFrame, frame: pd.DataFrame, zero: dict[str, str]) -> None:
-    """A curve for each family, and for the first of a panel labels alone."""
+    """Draw a curve for each family, and for the first of a panel labels alone."""
     for family, runs in part.groupby("family", sort=False):
         shade, marker = ARM_STYLES[family]
         sns.lineplot(runs, x="interval", y="above", errorbar=t_interval, err_style="bars", color=shade, marker=marker,
@@ -230,7 +232,7 @@ def _draw_lags(ax: plt.Axes, part: pd.DataFrame, frame: pd.DataFrame, zero: dict
 
 
 def _draw_signs(ax: plt.Axes) -> None:
-    """What each theory says of a teacher behind, on the left, and ahead, on the right."""
+    """Write what each theory says of a teacher behind, on the left, and ahead, on the right."""
     signs = {of.arm: of for of in claims.PREDICTIONS if of.reference == lag_name("lag", 0.0)}
     lines = {"predicted": {-1: "behind", 1: "ahead"}}
     for theory, name in zip(("ahead", "frozen", "linear"), claims.THEORIES):
@@ -328,8 +330,7 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
 
 
 def save(fig: Figure, path: Path, run_ids: Iterable[str]) -> None:
-    """Keep a figure as a PNG whose metadata, under "Description", name its records. The same figure gives the same
-    bytes.
+    """Keep a figure as a PNG whose metadata, under "Description", name its records; equal figures give equal bytes.
 
     Raises:
         InputError: the folder cannot be written to.

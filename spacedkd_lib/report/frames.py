@@ -37,8 +37,10 @@ REPORTS = {  # what is called a run's test accuracy: name -> of its record (A5, 
 
 
 def runs(rows: list[grids.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
-    """Return one line for each grid row whose record exists, in grid order: its keys, all summary numbers (see
-    `train.summarise`), data set, device, threads and seconds from its provenance, and family and interval of its arm.
+    """Return one line for each grid row whose record exists, in grid order.
+
+    It has the row's keys, all summary numbers (see `train.summarise`), data set, device, threads and seconds from its
+    provenance, and family and interval of its arm.
 
     Args:
         rows: of a grid.
@@ -71,7 +73,7 @@ def epochs(rows: list[grids.Row], found: dict[str, Record]) -> pd.DataFrame:
 
 
 def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
-    """The runs of a frame that were measured, with each single number of a measure as a column.
+    """Return the runs of a frame that were measured, with each single number of a measure as a column.
 
     Args:
         frame: from `runs`.
@@ -83,8 +85,10 @@ def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
 
 
 def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
-    """One line for each run and condition under which it was scored (measure "robustness"): the run's keys, then kind,
-    name, severity, radius, accuracy, nll, ece and agreement."""
+    """Return one line for each run and condition under which it was scored (measure "robustness").
+
+    Columns: the run's keys, then kind, name, severity, radius, accuracy, nll, ece and agreement.
+    """
     lines = [{**run, **{name: values[name][i] for name in values}}
              for run in frame[KEYS].to_dict("records") if (values := found.get(run["run_id"]))
              for i in range(len(values["kind"]))]
@@ -92,8 +96,9 @@ def conditions(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
 
 
 def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of each group of classes at the end of each grade from its own on: a line a run, grade and group,
-    of the runs whose student grows; in percent.
+    """Return the test accuracy of each group of classes at the end of each grade from its own on, in percent.
+
+    There is a line a run, grade and group, of the runs whose student grows.
 
     Args:
         frame: from `runs`.
@@ -124,7 +129,9 @@ def published_profiles() -> list[str]:
 
 
 def write_runs(rows: list[grids.Row], found: dict[str, Record], folder: Path) -> None:
-    """All records of a profile as runs.csv, a line a run; epochs and times stay in the records. Notebooks 06 and 07
-    measure runs of 05, which are not told again."""
+    """Write all records of a profile as runs.csv, a line a run; epochs and times stay in the records.
+
+    Notebooks 06 and 07 measure runs of 05, which are not told again.
+    """
     rows = [row for row in rows if row.notebook not in profiles.MEASURING]
     write(runs(rows, found).drop(columns=["seconds", *OF_ARM]).drop_duplicates(), folder / "runs.csv")

@@ -1,5 +1,4 @@
-"""Measures -> figures: surfaces, weight noise, curvature against accuracy, spectra, curvature along training; and what
-idle updates do to a network.
+"""Measures -> figures: surfaces, weight noise, curvature, spectra, trajectories, idle updates.
 
 Each function takes what `Session.measures` returns, beside the runs they belong to. No torch here. Taught in
 notebooks/06_loss_landscape.ipynb and, idle updates, notebooks/12_vision_transformers.ipynb.
@@ -27,7 +26,7 @@ Values = Mapping[str, np.ndarray]
 
 
 def _logarithmic(axis: Axis) -> None:
-    """A logarithmic scale in plain numbers; more ticks on a short one. What is drawn must be drawn before."""
+    """Set a logarithmic scale in plain numbers; more ticks on a short one. What is drawn must be drawn before."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 7)))
@@ -83,8 +82,9 @@ def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labe
 
 
 def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
-    """Draw test accuracy against a measure, each run a point, and a regression on the measure's logarithm; the
-    correlation over all runs in the title.
+    """Draw test accuracy against a measure, each run a point, and a regression on the measure's logarithm.
+
+    The title gives the correlation over all runs.
 
     Args:
         frame: a line a run: setting, arm, test_accuracy and the measure.
@@ -117,8 +117,9 @@ def spectra(titled: Mapping[str, Values]) -> Figure:
 
 
 def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
-    """Draw the curvature of student and teacher along training, a panel for each measure; bars of two standard errors
-    where there are some ("<measure>_se").
+    """Draw the curvature of student and teacher along training, a panel for each measure.
+
+    Bars are two standard errors, where there are some ("<measure>_se").
 
     Args:
         titled: arm -> "role", "epoch" and the measures, one entry a point.
@@ -171,8 +172,7 @@ IDLE_PARTS = {"all": ("as released", LINES[1], "-"), "momentum": ("momentum only
 
 
 def idle_drift(moved: pd.DataFrame, resumed: pd.DataFrame, limit: float) -> Figure:
-    """Draw a network that is idle under AdamW: how far it goes, how long its updates are when it learns again, and what
-    it still knows.
+    """Draw a network that is idle under AdamW: how far it goes, its later updates' lengths, what it still knows.
 
     Args:
         moved: from `idle.drift`.

@@ -34,7 +34,7 @@ MINIATURE = ("The setting called miniature is short, has three seeds, and no arm
 
 
 def readme_block(profiles: Iterable[str]) -> str:
-    """What is public of the paper beside ours, the primary family, and what the numbers come from, in Markdown."""
+    """Render what is public of the paper beside ours, the primary family, and the numbers' sources, in Markdown."""
     shown = list(_published(profiles))
     if not shown:
         return NOTHING
@@ -50,8 +50,10 @@ def readme_block(profiles: Iterable[str]) -> str:
 
 
 def results_block(profiles: Iterable[str]) -> str:
-    """The primary family, the lead-lag law, and each published profile's arms of notebooks 05 and 04 with what their
-    numbers come from; links start in results/."""
+    """Render the primary family, the lead-lag law, and each published profile's arms of notebooks 05 and 04.
+
+    Each table says what its numbers come from; links start in results/.
+    """
     shown = list(_published(profiles))
     if not shown:
         return NOTHING
@@ -68,8 +70,10 @@ def results_block(profiles: Iterable[str]) -> str:
 
 
 def _published(profiles: Iterable[str]) -> Iterator[tuple[str, dict[str, Record], pd.DataFrame]]:
-    """Each profile with its published records and their runs; of quick only what study, the same data at length, does
-    not show better."""
+    """Yield each profile with its published records and their runs.
+
+    Of quick only what study, the same data at length, does not show better.
+    """
     names = list(profiles)
     for name in names:
         found = records.read_published(name) if name != "quick" or "study" not in names else {}
@@ -78,8 +82,9 @@ def _published(profiles: Iterable[str]) -> Iterator[tuple[str, dict[str, Record]
 
 
 def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
-    """The paper's gains by spacing beside those of our setting that is nearest to its data; of several intervals the
-    one nearest to its recommendation. Empty where nothing was run.
+    """Set the paper's gains by spacing beside those of our setting that is nearest to its data.
+
+    Of several intervals the one nearest to its recommendation counts. Empty where nothing was run.
 
     Args:
         frame: from `runs`.
@@ -124,7 +129,7 @@ def _arms(name: str, published: dict[str, Record]) -> str:
 
 
 def _sources(name: str, used: Iterable[Record]) -> str:
-    """What the numbers of a table mean, and where they come from."""
+    """Say what the numbers of a table mean, and where they come from."""
     of = [record.provenance for record in used]
     data = ", ".join(dict.fromkeys(f"{p['dataset']} {p['data_sha256'][:12]}" for p in of))
     tables = f"{name}/tables"

@@ -27,8 +27,9 @@ def schedule(events: Iterable[Event], batches_per_epoch: int) -> Figure:
 
 def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int,
               roles: tuple[str, str] = ("teacher", "student")) -> Figure:
-    """Draw each schedule's updates, and by how many the teacher is ahead: a line, with a dot and the mean at the
-    updates of the student.
+    """Draw each schedule's updates, and by how many the teacher is ahead.
+
+    The lead is a line, with a dot and the mean at the updates of the student.
 
     Args:
         titled: title and events, see `schedule.spaced_schedule`.
@@ -56,8 +57,9 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
 
 
 def grades(events: Iterable[Event], course: Course) -> Figure:
-    """Draw when the teachers and a student that grows are updated, and by how many epochs the teachers are ahead at
-    each update of the student. Black lines: growth.
+    """Draw when the teachers and a student that grows are updated; black lines: growth.
+
+    Below: by how many epochs the teachers are ahead at each update of the student.
 
     Args:
         events: see `schedule.graded_schedule`.
@@ -81,8 +83,9 @@ def grades(events: Iterable[Event], course: Course) -> Figure:
 
 
 def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
-    """Return by how many epochs the teachers are ahead before each update of the student. Epochs, and not updates, as
-    their batches an epoch are not the student's.
+    """Return by how many epochs the teachers are ahead before each update of the student.
+
+    Epochs, and not updates, as their batches an epoch are not the student's.
 
     >>> from spacedkd_lib.schedule import graded_schedule
     >>> course = Course(((1, 1), (1, 2)), lessons=4)
@@ -92,7 +95,7 @@ def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
     taught, ahead = 0.0, []
     for kind, index, _ in events:
         if kind == "teach":
-            taught = (index + 1) / course.lessons if course.lessons else _epochs(course, index + 1)
+            taught = (index + 1) / course.lessons
         elif kind == "learn":
             ahead.append(taught - _epochs(course, index))
     return ahead
@@ -109,7 +112,7 @@ def _is_update(event: Event) -> bool:
 
 
 def _times(events: list[Event]) -> np.ndarray:
-    """Updates before each event."""
+    """Count the updates before each event."""
     return np.cumsum([0] + [_is_update(event) for event in events])[:-1]
 
 
@@ -134,7 +137,7 @@ def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray, roles: tup
 
 def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, ahead: list[float], words: str,
                batches_per_epoch: int = 1) -> None:
-    """A dot for the lead at each update of the student, and their mean, told in words."""
+    """Draw a dot for the lead at each update of the student, and their mean, told in words."""
     if not ahead:
         ax.text(0.5, 0.5, "no updates of a teacher alone", transform=ax.transAxes, ha="center", va="center")
         ax.set_yticks([])
@@ -148,7 +151,7 @@ def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, ahead: list
 
 
 def _draw_epochs(axes: tuple[plt.Axes, plt.Axes], events: list[Event], times: np.ndarray) -> None:
-    """A dotted line and a tick where an epoch ends, after a replay that falls there, at most six of them."""
+    """Draw a dotted line and a tick where an epoch ends, after a replay that falls there, at most six of them."""
     ends = [(time, event.index) for time, event in zip(times, events) if event.kind == "epoch"]
     shown = ends[::-1][::math.ceil(len(ends) / 6) or 1]
     for ax in axes:

@@ -25,8 +25,9 @@ SIDE_BY_SIDE = {  # notebook -> families of its arms
 
 def side_by_side(rows: list[grids.Row], found: dict[str, Record],
                  size: Callable[[Recipe], object] | None = None) -> pd.DataFrame:
-    """Set all methods with and without spacing side by side: accuracy, updates, cost. Of several intervals the one
-    nearest to `arms.CONTROL_INTERVAL`; methods without records are left out.
+    """Set all methods with and without spacing side by side: accuracy, updates, cost.
+
+    Of several intervals the one nearest to `arms.CONTROL_INTERVAL`; methods without records are left out.
 
     Args:
         rows: of a grid, of all notebooks.
@@ -52,7 +53,7 @@ def side_by_side(rows: list[grids.Row], found: dict[str, Record],
 
 
 def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs of `SIDE_BY_SIDE`, notebook by notebook, family by family."""
+    """Return the runs of `SIDE_BY_SIDE`, notebook by notebook, family by family."""
     parts = []
     for notebook, families in SIDE_BY_SIDE.items():
         for family in families:
@@ -63,12 +64,12 @@ def _chosen(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def network(recipe: Recipe) -> str:
-    """A recipe's network in words."""
+    """Name a recipe's network in words."""
     return recipe.model + (f", width {recipe.width}" if recipe.width else "")
 
 
 def _note(recipe: Recipe, updates: int, usual: int | None) -> str:
-    """What qualifies a method's number of student updates."""
+    """Say what qualifies a method's number of student updates."""
     if one_network(recipe):
         return "teacher and student are one network, which makes both kinds of update"
     if not usual:

@@ -73,7 +73,7 @@ def style_of(arm: str) -> tuple[str, str]:
 
 
 def colour(arm: str) -> str:
-    """The colour of an arm, as "#rrggbb"."""
+    """Return the colour of an arm, as "#rrggbb"."""
     return style_of(arm)[0]
 
 
@@ -81,8 +81,8 @@ def by_arm(arms: Iterable[str], style: bool = True) -> dict:
     """Seaborn's arguments for a plot whose hue is the arm. style: the plot tells arms by markers, too."""
     styles = styles_of(arms)
     shades, markers = ({arm: of[k] for arm, of in styles.items()} for k in (0, 1))
-    told = dict(hue="arm", hue_order=list(styles), palette=shades, legend=False)
-    return told | (dict(style="arm", style_order=list(styles), markers=markers) if style else {})
+    options = dict(hue="arm", hue_order=list(styles), palette=shades, legend=False)
+    return options | (dict(style="arm", style_order=list(styles), markers=markers) if style else {})
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def apply_style() -> None:
 
 def panels(titles: Sequence[str], heights: Sequence[float], columns: int = 0, width: float = 0.0,
            **options) -> tuple[Figure, list[plt.Axes]]:
-    """A figure with a panel for each title; without panels it says "no records".
+    """Make a figure with a panel for each title; without panels it says "no records".
 
     Args:
         heights: of the panels with ticks and title, inches; what is said of the whole figure takes another half inch.
@@ -127,11 +127,12 @@ def panels(titles: Sequence[str], heights: Sequence[float], columns: int = 0, wi
 
 
 def settings_of(frame: pd.DataFrame) -> list[str]:
+    """List the settings of a frame, in order."""
     return list(dict.fromkeys(frame["setting"]))
 
 
 def say_n(counts: Iterable[int] | Mapping[plt.Axes, Iterable[int]]) -> str:
-    """What every figure says of its seeds; panels (by axes) that differ in n say so in their titles."""
+    """Say what every figure says of its seeds; panels (by axes) that differ in n say so in their titles."""
     if isinstance(counts, Mapping):
         found = {ax: set(n) - {0} for ax, n in counts.items()}
         counts = set().union(*found.values())
@@ -147,7 +148,7 @@ def say_n(counts: Iterable[int] | Mapping[plt.Axes, Iterable[int]]) -> str:
 
 
 def head(fig: Figure, title: str) -> None:
-    """The title of a whole figure."""
+    """Write the title of a whole figure."""
     fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
 
 

@@ -14,8 +14,10 @@ ACCURACY, SD = "Test accuracy (%)", "sd"
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as text: "71.20 ± 0.74" for a mean with its sd over seeds, "+1.54 [0.80, 2.28]" for a paired difference
-    and its interval; empty for NaN. What is text already comes back as it is."""
+    """Format a table as text; empty for NaN. What is text already comes back as it is.
+
+    "71.20 ± 0.74" is a mean with its sd over seeds, "+1.54 [0.80, 2.28]" a paired difference and its interval.
+    """
     shown, consumed = {}, set()
     interval = "corrected" if "Level (%)" in table else "95% t"
     for name in table:
@@ -49,7 +51,7 @@ def _points(x: float, sign: str = "") -> str:
 
 
 def difference_in_words(mean: float, low: float, high: float, pairs: int, n: int) -> str:
-    """A difference with its interval; the number of pairs if it is not n."""
+    """Format a difference with its interval; the number of pairs if it is not n."""
     if pairs < 2:
         return f"{_points(mean, '+')} (one pair)" if pairs else ""
     return f"{_points(mean, '+')} [{_points(low)}, {_points(high)}]" + f" ({pairs} pairs)" * (pairs != n)
@@ -65,7 +67,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown, columns padded so that its source is legible too."""
+    """Render a table in GitHub's Markdown, columns padded so that its source is legible too."""
     shown = formatted(table)
     numeric = [all(re.match(r"[-+]?\d|$", cell) for cell in shown[name]) for name in shown]
     lines = [list(shown.columns), *shown.values.tolist()]

@@ -1,4 +1,4 @@
-"""This machine's numbers beside the published ones. No torch here."""
+"""Comparison of one machine's numbers with the published ones. No torch here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .comparisons import REFERENCE
 from .text import hardware_and_versions, markdown
 
 
-def compare(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
-    """This machine's numbers beside the published ones: a line for each setting and arm.
+def comparison_table(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
+    """Compare this machine's numbers with the published ones: a line for each setting and arm.
 
     "bit for bit": every epoch of every local run equals the published one. "within the interval": the mean
     paired difference to the baseline (for the baseline its mean) lies in the published 95% t interval;
@@ -41,7 +41,7 @@ def compare(rows: list[grids.Row], local: dict[str, Record], published: dict[str
 
 
 def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
-    """How many of the published runs this machine repeated to the last bit, and what excuses the others."""
+    """Say how many of the published runs this machine repeated to the last bit, and what excuses the others."""
     both = sorted(local.keys() & published.keys())
     hashes = [{run: _bits(found[run]) for run in both} for found in (local, published)]
     equal = [run for run in both if hashes[0][run] == hashes[1][run]]
@@ -60,13 +60,13 @@ def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
 
 
 def _bits(record: Record) -> str:
-    """A hash of what equal runs have in common: numbers without times, and weights."""
+    """Hash what equal runs have in common: numbers without times, and weights."""
     numbers = json.dumps([record.numbers(), record.provenance.get("weights_sha256")], sort_keys=True)
     return hashlib.sha256(numbers.encode()).hexdigest()
 
 
-def comparison(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame) -> str:
-    """The `certificate`, and what `compare` found, as a page in Markdown."""
+def comparison_page(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame) -> str:
+    """Render the `certificate`, and what `comparison_table` found, as a page in Markdown."""
     both = sorted(local.keys() & published.keys())
     here, there = (hardware_and_versions(found[run].provenance for run in both) for found in (local, published))
     return (f"# Numbers of two machines\n\n{certificate(local, published)}\n\nHere: {here}.\nPublished: {there}.\n\n"

@@ -16,7 +16,7 @@ _late = False  # torch was loaded before the caps were set
 
 
 def caps() -> dict[str, str]:
-    """The caps as environment variables; none with EXACT=0, or on a processor that is no x86."""
+    """Return the caps as environment variables; none with EXACT=0, or on a processor that is no x86."""
     x86 = platform.machine() in ("x86_64", "AMD64")
     return CAPS if x86 and os.environ.get("EXACT", "1") != "0" else {}
 
@@ -30,7 +30,7 @@ def cap() -> None:
 
 
 def why_not(capability: str, threads: int) -> str:
-    """Why training here does not give the published bits, in one sentence; empty if it does.
+    """Say in one sentence why training here does not give the published bits; empty if it does.
 
     Args:
         capability: `torch.backends.cpu.get_cpu_capability()`.

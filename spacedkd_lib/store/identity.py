@@ -31,8 +31,10 @@ def code_sha256() -> str:
 
 
 def made_by_this_code(record: Record) -> bool:
-    """Whether today's engine made the record, or has been found to make the same numbers; or it was laid here as a
-    published one, to be shown as it is."""
+    """Whether today's engine made the record, or has been found to make the same numbers.
+
+    A published record that was laid here is shown as it is.
+    """
     folder = runs_folder() / record.run_id
     return (folder / PUBLISHED).exists() or code_sha256() in (record.provenance.get("code_sha256"),
                                                               *_verified(record.recipe))

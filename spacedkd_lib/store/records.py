@@ -39,7 +39,7 @@ ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parents[2]).resolv
 
 
 def runs_folder() -> Path:
-    """Where local runs live: $SPACEDKD_RUNS, or runs/ beside the package."""
+    """Return the folder of local runs: $SPACEDKD_RUNS, or runs/ beside the package."""
     return Path(os.environ.get("SPACEDKD_RUNS") or ROOT / "runs").resolve()
 
 
@@ -60,14 +60,15 @@ class Record:
 
     @property
     def run_id(self) -> str:
+        """Return the recipe's run id."""
         return self.recipe.run_id
 
     def numbers(self) -> list[dict]:
-        """The epochs without what depends on the clock: equal for equal runs, bit for bit."""
+        """Return the epochs without what depends on the clock: equal for equal runs, bit for bit."""
         return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in self.epochs]
 
     def predicted(self) -> np.ndarray:
-        """The class of each test picture by the headline network at the last epoch, int64 [N].
+        """Return the class of each test picture by the student at the last epoch, int64 [N].
 
         Raises:
             InputError: the record holds none.
@@ -88,8 +89,10 @@ class Record:
 
 
 def packed(predicted: np.ndarray) -> str:
-    """Class numbers [N] as a short text: NumPy's name of a byte each, or of two beyond class 255, and their bytes,
-    compressed, in base64."""
+    """Encode class numbers [N] as a short text.
+
+    NumPy's name of a byte each, or of two beyond class 255, then their bytes, compressed, in base64.
+    """
     kind = np.dtype("u1" if predicted.max() < 256 else "<u2")
     return f"{kind.str} {base64.b64encode(zlib.compress(predicted.astype(kind).tobytes(), 9)).decode()}"
 
@@ -99,7 +102,7 @@ def _checksum(values: dict) -> str:
 
 
 def from_json(text: str | bytes, where: str) -> Record:
-    """The inverse of `Record.to_json`.
+    """Read the text of `Record.to_json`.
 
     Raises:
         InputError: not a record, a record of another recipe version, or one that was altered or damaged.
@@ -115,7 +118,9 @@ def from_json(text: str | bytes, where: str) -> Record:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises:
+    """Check that a folder can be written to.
+
+    Raises:
         InputError: nothing can be written into `folder`.
     """
     probe = folder / ".writable"
@@ -124,7 +129,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The whole content or nothing, under `path`, and on the disk when this returns.
+    """Write the whole content under `path`, or nothing; it is on the disk when this returns.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; what was under `path` is still there.
@@ -154,7 +159,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
-    """The finished local record of a recipe, or None.
+    """Return the finished local record of a recipe, or None.
 
     Raises:
         InputError: it was altered or damaged.
@@ -164,12 +169,13 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
 
 
 def diverged(recipe: Recipe) -> str:
-    """Why this machine gave up a run of the recipe; empty if it did not."""
+    """Return why this machine gave up a run of the recipe; empty if it did not."""
     path = _note(recipe)
     return path.read_text() if path.exists() else ""
 
 
 def note_divergence(recipe: Recipe, why: str) -> None:
+    """Note why a recipe's run diverged, for `divergence`."""
     write_atomically(_note(recipe), why)
 
 
@@ -198,22 +204,23 @@ def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, we
 @contextmanager
 def locked(recipes: Iterable[Recipe], runs: Path | None = None,
            say: Callable[[str], None] = print) -> Iterator[None]:
-    """Hold these runs for this process; another process that wants one waits until it is free. The operating system
-    frees the runs of a process that ends, however it ends.
+    """Hold these runs for this process; another process that wants one waits until it is free.
+
+    The operating system frees the runs of a process that ends, however it ends.
 
     Raises:
         Stopped: asked to stop while waiting.
     """
-    told = []
+    reported = []
     folder = (runs or runs_folder()) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
             file = held.enter_context(open(folder / name, "w"))
             while not _taken(file):
-                if file not in told:
+                if file not in reported:
                     say(f"Run {name} is being trained by another process: waiting for it.")
-                    told.append(file)
+                    reported.append(file)
                 if stopping.requested():
                     raise stopping.Stopped(f"on request, while waiting for run {name}")
                 time.sleep(0.5)
@@ -230,7 +237,7 @@ def _taken(file) -> bool:
 
 
 def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
-    """Final weights of a local run: "student.<name>", "teacher.<name>", "projector.<name>" -> tensor.
+    """Return the final weights of a local run: "student.<name>", "teacher.<name>", "projector.<name>" -> tensor.
 
     Raises:
         InputError: the run is not on this machine (weights are not published), or its file was damaged.
@@ -248,11 +255,12 @@ def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
 
 
 def built(folder: str) -> Path:
-    """Where `make reproduce` leaves tables, figures and notebooks of a profile; ignored by git."""
+    """Return the folder where `make reproduce` leaves tables, figures and notebooks of a profile; ignored by git."""
     return ROOT / "build" / folder
 
 
 def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
+    """Return the path of a profile's published records, or of another published file."""
     return ROOT / "results" / profile / name
 
 
@@ -267,8 +275,10 @@ def read_published(profile: str) -> dict[str, Record]:
 
 
 def publish(records: Iterable[Record], profile: str) -> Path:
-    """Write the records as the published ones of a profile, one JSON line each, ordered by run id; compressed. Equal
-    records give equal bytes."""
+    """Write the records as the published ones of a profile, one JSON line each, compressed.
+
+    They are ordered by run id, and equal records give equal bytes.
+    """
     ordered = sorted(records, key=lambda record: record.run_id)
     path = published_file(profile)
     lines = "".join(record.to_json() + "\n" for record in ordered)
@@ -290,8 +300,10 @@ def restore(published: Iterable[Record]) -> None:
 
 @cache
 def environment() -> dict:
-    """Code and software identity: git commit, whether the library differed from it, versions, processor. Unknown is
-    None: where git does not answer, SPACEDKD_COMMIT may name the commit."""
+    """Describe code and software: git commit, whether the library differed from it, versions, processor.
+
+    Unknown is None. Where git does not answer, SPACEDKD_COMMIT may name the commit.
+    """
     changes = _git("status", "--porcelain", "--", "spacedkd_lib")
     return {"git_commit": _git("rev-parse", "HEAD") or os.environ.get("SPACEDKD_COMMIT") or None,
             "git_dirty": None if changes is None else bool(changes),
@@ -300,12 +312,12 @@ def environment() -> dict:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the folder of the package; None where it does not answer."""
+    """Ask git about the package's folder; return None where it does not answer."""
     return answer(["git", *arguments], ROOT)
 
 
 def answer(command: list[str], folder: Path | None = None) -> str | None:
-    """What a program prints; None if it is missing, fails or takes too long."""
+    """Return the output of a program; None if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

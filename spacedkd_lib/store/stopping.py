@@ -30,6 +30,7 @@ def request(*_) -> None:
 
 
 def requested() -> bool:
+    """Return whether a stop was asked for."""
     return _asked
 
 
@@ -40,7 +41,7 @@ def listen(*signals: signal.Signals) -> None:
 
 
 def seconds(text: str) -> float:
-    """A duration: "25m", "90s", "1.5h", or plain seconds.
+    """Read a duration: "25m", "90s", "1.5h", or plain seconds.
 
     Raises:
         InputError: anything else.

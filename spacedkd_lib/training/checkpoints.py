@@ -87,9 +87,10 @@ class Checkpointer:
         self.folder, self.all, self.runs, self.fingerprint = folder, runs, runs, fingerprint
         self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
         self.started = self.saved = time.monotonic()
-        self.number, self.path, self.events = 0, None, 0
+        self.number, self.events = 0, 0
+        self.path: Path | None = None
         if folder:
-            self._restore()
+            self._restore(folder)
 
     def seconds(self) -> float:
         """Return the seconds of training, those before an interruption included."""
@@ -106,7 +107,7 @@ class Checkpointer:
         together = distributed.processes() == 1 or self.events % TOGETHER == 0
         stop = together and distributed.any_process(stopping.requested())
         if self.folder and distributed.rank() == 0 and (stop or time.monotonic() - self.saved >= self.every):
-            self._save()
+            self._save(self.folder)
         if stop:
             raise stopping.Stopped("on request")
 
@@ -119,13 +120,14 @@ class Checkpointer:
                 run.failed = f"{run.failed.removesuffix('.')}; the last good checkpoint is {aside}."
         self.runs = [run for run in self.runs if not run.failed]
 
-    def _save(self) -> None:
+    def _save(self, folder: Path) -> None:
         if distributed.processes() == 1:  # several must find a failure together, at the end of the epoch
             for run in self.runs:
                 run.check()  # so that every checkpoint is a good one
             self._mark_failed()
         started = time.monotonic()
-        tensors, alias, first = {"generator": torch.get_rng_state()}, {}, {}
+        tensors, alias = {"generator": torch.get_rng_state()}, {}
+        first: dict[tuple, str] = {}
         for run in self.runs:
             for key, tensor in _tensors(run).items():
                 name = f"{run.recipe.run_id}/{key}"
@@ -136,7 +138,7 @@ class Checkpointer:
                     alias[name] = same  # the shared teacher's
         self.saved = time.monotonic()
         try:
-            self.path = save(self.folder, self.number + 1, tensors, {
+            self.path = save(folder, self.number + 1, tensors, {
                 "fingerprint": self.fingerprint, "alias": alias, "seconds": self.seconds(),
                 "runs": {run.recipe.run_id: _numbers(run) for run in self.runs},
                 "failed": {run.recipe.run_id: run.failed for run in self.all if run.failed}})
@@ -145,9 +147,9 @@ class Checkpointer:
         except InputError as error:  # no reason to end the training: there may be space again when it is over
             print(f"No checkpoint: {error}", file=sys.stderr)
 
-    def _restore(self) -> None:
-        self.number = max((int(path.stem) for path in self.folder.glob("*.safetensors")), default=0)
-        found = latest(self.folder)
+    def _restore(self, folder: Path) -> None:
+        self.number = max((int(path.stem) for path in folder.glob("*.safetensors")), default=0)
+        found = latest(folder)
         if found is None:
             return
         path, tensors, meta = found

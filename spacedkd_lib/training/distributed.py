@@ -79,22 +79,22 @@ def sum_up(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], weight: f
     if n == 1:
         return terms
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    told = [value.detach() * (n if name.endswith("correct") else weight) for name, value in terms.items()]
-    flat = torch.cat([g.reshape(-1) for g in gradients] + [torch.stack([t.float() for t in told])])
+    weighted = [value.detach() * (n if name.endswith("correct") else weight) for name, value in terms.items()]
+    flat = torch.cat([g.reshape(-1) for g in gradients] + [torch.stack([t.float() for t in weighted])])
     dist.all_reduce(flat)
-    *sums, told = (flat / n).split([g.numel() for g in gradients] + [len(terms)])
+    *sums, means = (flat / n).split([g.numel() for g in gradients] + [len(terms)])
     for gradient, total in zip(gradients, sums):
         gradient.copy_(total.view(gradient.shape))
-    return dict(zip(terms, told))
+    return dict(zip(terms, means))
 
 
 def any_process(flag: bool) -> bool:
     """Return whether the flag holds in at least one process; all must ask together."""
     if processes() == 1:
         return flag
-    told = torch.tensor(int(flag))
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told)
+    highest = torch.tensor(int(flag))
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return bool(highest)
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -23,16 +23,17 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
     held = {name: (images.to(device), labels.to(device)) for name, (images, labels) in sets.items()}
 
     def evaluate(runs: list[Run]) -> list[dict[str, float]]:
-        rows = [{} for _ in runs]
+        rows: list[dict[str, float]] = [{} for _ in runs]
         for run in runs:
             run.method.before_scores()
         networks = torch.nn.ModuleList(module for run in runs for module in run.method.modules.values())
         bf16 = runs[0].recipe.precision == "bf16"
         with eval_mode(networks), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             for split, (images, labels) in held.items():
-                outputs = [[] for _ in runs]
+                outputs: list[list[dict[str, Tensor]]] = [[] for _ in runs]
                 for part in images.split(batch_size):
-                    x, memo = normalised(part, statistics), {}  # memo: a shared teacher is asked once
+                    x = normalised(part, statistics)
+                    memo: dict[torch.nn.Module, Tensor] = {}  # a shared teacher is asked once
                     for run, got in zip(runs, outputs):
                         if not _scored_as_released(run.recipe):
                             got.append(run.method.predict(x, memo))

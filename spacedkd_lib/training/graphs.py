@@ -75,7 +75,9 @@ class Graphs:
         self.side = torch.cuda.Stream(device) if self.cuda else None
         self.pool = torch.cuda.graph_pool_handle() if self.cuda else None
         self.views = runs[0].method.views
-        self.seen, self.recordings, self.refused = Counter(), {}, {}
+        self.seen: Counter[tuple] = Counter()
+        self.recordings: dict[tuple, Recording] = {}
+        self.refused: dict[tuple, str] = {}
         for run in runs if engine != "eager" else ():
             for kind in run.optimizer:
                 if not unfit(run.recipe, kind):
@@ -103,7 +105,7 @@ class Graphs:
         return self.recordings[key].replay(given)
 
     def _as_it_is(self, run, kind: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        if not self.cuda:
+        if self.side is None:
             return run.update(kind, x, y)
         usual = torch.cuda.current_stream(self.device)  # which cannot be recorded: another one makes ready for it
         self.side.wait_stream(usual)
@@ -112,7 +114,7 @@ class Graphs:
         usual.wait_stream(self.side)
         return terms
 
-    def told(self, run) -> str:
+    def engine_in_words(self, run) -> str:
         """Return how a run's updates were made, for its record."""
         why = {kind: unfit(run.recipe, kind) or self.refused.get((optimizer, kind), "")
                for kind, optimizer in run.optimizer.items()}

@@ -30,8 +30,9 @@ def walk(runs: list[Run], batches, evaluate: Evaluate) -> Iterator[tuple[Event, 
     """
     schedules = {run: run.events(batches) for run in runs if not run.failed}
     for event, sharing in lockstep(schedules):
+        terms = None
         if event.kind in ("epoch", "grow"):
-            terms = close(event, sharing, evaluate)
+            close(event, sharing, evaluate)
         else:
             rate = [run.clock.rate(event) for run in sharing][0]
             x, y = sharing[0].prepare(event)

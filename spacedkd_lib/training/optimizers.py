@@ -12,7 +12,7 @@ from ..recipes import Recipe
 
 def optimizers(recipe: Recipe, method: Method) -> dict[str, torch.optim.Optimizer]:
     """Make an optimizer for each role, or one for both where they train the same modules."""
-    made = {}
+    made: dict[str, torch.optim.Optimizer] = {}
     for kind, modules in method.trained.items():
         made[kind] = (next((made[k] for k in made if method.trained[k] == modules), None) or
                       optimizer_of(recipe, torch.nn.ModuleList(modules)))
@@ -24,7 +24,7 @@ def optimizer_of(recipe: Recipe, network: torch.nn.Module) -> torch.optim.Optimi
     if recipe.optimizer != "adamw":
         return torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=recipe.momentum,
                                weight_decay=recipe.weight_decay)
-    groups = {True: [], False: []}
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         groups[not no_decay(name, parameter)].append(parameter)
     return torch.optim.AdamW([{"params": members, "weight_decay": recipe.weight_decay * decays}

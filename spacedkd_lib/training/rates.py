@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Iterable
 
+from ..methods.build import course_of
 from ..recipes import Recipe
 from ..schedule import Course, Event
 
@@ -37,9 +38,7 @@ class Clock:
     """
 
     def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
-        self.recipe, self.course = recipe, batches_per_epoch
-        if not isinstance(batches_per_epoch, Course):
-            self.course = Course(((recipe.epochs, batches_per_epoch),))
+        self.recipe, self.course = recipe, course_of(recipe, batches_per_epoch)
         self.teacher = 0.0
         for event in past:
             self.rate(event)

@@ -18,6 +18,7 @@ from ..models.layers import dropouts
 from ..recipes import Recipe, stochastic
 from ..schedule import Event, interval_batches
 from . import distributed
+from .graphs import Graphs
 from .optimizers import optimizers, set_rate, zero_gradients
 from .rates import Clock
 
@@ -39,9 +40,11 @@ class Run:
     def __init__(self, recipe: Recipe, method: Method, lengths: tuple[int, int] = (0, 0)):
         self.recipe, self.method, self.lengths = recipe, method, lengths
         self.optimizer = optimizers(recipe, method)
-        self.position, self.rows, self.metrics, self.failed = 0, [], EpochMetrics(), ""
-        self.grade, self.pending, self.predicted = 1, {}, {}  # pending: numbers that wait for the next row
-        self.graphs = {}  # kind -> the `graphs.Graphs` that makes its updates in place of `update`
+        self.position, self.grade, self.failed, self.metrics = 0, 1, "", EpochMetrics()
+        self.rows: list[dict] = []
+        self.pending: dict[str, float] = {}  # numbers that wait for the next row
+        self.predicted: dict[str, Tensor] = {}
+        self.graphs: dict[str, Graphs] = {}  # kind -> what makes its updates in place of `update`
 
     def events(self, batches) -> Iterator[Event]:
         """Prepare for the events from the run's position on, and return them.
@@ -222,7 +225,7 @@ class EpochMetrics:
 
     def row(self) -> dict[str, float]:
         """Return mean loss terms, train accuracy in percent, updates, seconds of the epoch, and images a second."""
-        row = {f"{role}_updates": self.updates[kind] for kind, role in ROLES.items()}
+        row: dict[str, float] = {f"{role}_updates": self.updates[kind] for kind, role in ROLES.items()}
         for key, value in self.sums.items():
             kind, name = key.split("/")
             if name.endswith("correct"):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from itertools import chain
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,14 +81,15 @@ def by_seed(recipes: list[Recipe]) -> list[list[Recipe]]:
     return list(groups.values())
 
 
-def walk_together(seeds: list[tuple[list[Run], object, Evaluate]]) -> Iterator[tuple[Event, list[Run], None]]:
+def walk_together(seeds: list[tuple[list[Run], Any, Evaluate]]) -> Iterator[tuple[Event, list[Run], None]]:
     """Walk several seeds whose updates are made at once, as `walk` does one; a run that fails costs no other.
 
     Args:
         seeds: for each the arguments of `walk`; the runs' recipes are equal but for the seed.
     """
     columns = list(zip(*[runs for runs, *_ in seeds]))  # of equal recipes
-    stacks, schedules = stack(columns), {}
+    stacks = stack(columns)
+    schedules: dict[int, Iterator[Event]] = {}
     for number, runs in enumerate(columns):
         events = [run.events(batches) for run, (_, batches, _) in zip(runs, seeds) if not run.failed]
         schedules |= {number: events[0]} if events else {}
@@ -106,23 +107,27 @@ def walk_together(seeds: list[tuple[list[Run], object, Evaluate]]) -> Iterator[t
             yield event, list(chain(*alive.values())), None
 
 
-def stack(columns: list[tuple[Run]]) -> list[Run]:
+def stack(columns: list[tuple[Run, ...]]) -> list[Run]:
     """Make, of each list of equal runs, one run that updates them all."""
-    made, known = [], {}
+    made: list[Run] = []
+    known: dict = {}
     for runs in columns:
-        made.append(Run(runs[0].recipe, Stack(runs, known)))
-        made[-1].optimizer = made[-1].method.optimizer
+        whole = Stack(runs, known)
+        made.append(Run(runs[0].recipe, whole))
+        made[-1].optimizer = whole.optimizer
     return made
 
 
-def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], columns: list[tuple[Run]]) -> None:
+def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], columns: list[tuple[Run, ...]]) -> None:
     """Update all seeds at once; a failed seed gets another's batch, so shapes and the other seeds' bits stay."""
     asked = {seed: sharing[0].prepare(event) for seed, sharing in alive.items()}
     rate = [other.clock.rate(event) for other in chain(*alive.values())][0]
     first = next(iter(asked.values()))
-    x, y = zip(*[asked.get(seed, first) for seed in range(len(run.method.runs))])
+    whole = run.method
+    assert isinstance(whole, Stack)
+    x, y = zip(*[asked.get(seed, first) for seed in range(len(whole.runs))])
     terms = run.step(event.kind, torch.stack(x), torch.stack(y), rate)
-    run.method.share_views()
+    whole.share_views()
     if terms:
         terms = {name: terms["each" if name == "loss" else name] for name in terms if name != "each"}
         for runs in columns:
@@ -163,7 +168,7 @@ class Stack(Method):
 
     trained: dict = {}  # the optimizers are made here, from those of the runs
 
-    def __init__(self, runs: list, known: dict):
+    def __init__(self, runs: Sequence[Run], known: dict):
         super().__init__(runs[0].recipe)
         self.runs = runs
         wholes = [_Whole(run.method) for run in runs]
@@ -171,7 +176,7 @@ class Stack(Method):
         self.parameters = _stacked([dict(whole.named_parameters()) for whole in wholes], known)
         self.buffers = _stacked([dict(whole.named_buffers()) for whole in wholes], known)
         self.own_views = [run.method.views for run in runs]
-        some = next(filter(None, self.own_views), {})  # also for a run that has failed, and has none
+        some: dict[str, Tensor] = next(filter(None, self.own_views), {})  # also for a run that has failed, and has none
         self.views = known.setdefault("views", {})
         self.views |= {key: torch.stack([(own or some)[key] for own in self.own_views]) for key in some}
         self.view_before_update = runs[0].method.view_before_update

@@ -44,7 +44,7 @@ def train(recipe: Recipe, dataset: datasets.Dataset, device: str | None = None,
         InputError: its loss diverged.
     """
     outcome, = sweep([recipe], dataset, device, engine=engine,
-                     on_epoch=on_epoch and (lambda run: on_epoch(run.rows[-1])))
+                     on_epoch=(lambda run: on_epoch(run.rows[-1])) if on_epoch else None)
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
@@ -88,7 +88,7 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> Outcome:
-        own = {"engine": recorded.told(run)}
+        own: dict[str, object] = {"engine": recorded.engine_in_words(run)}
         if run.recipe.precision != "fp32":
             own["exact"] = False  # the caps say nothing of bf16
         summary = summarise(run.rows, run.method.cost, images_per_batch) | run.method.summary(run.rows)

@@ -18,7 +18,7 @@ DEVIATIONS: dict[str, Deviation] = {
 
 
 def deviations_of(letters: str) -> list[Deviation]:
-    """The deviations whose ids begin with one of these letters, in order."""
+    """Return the deviations whose ids begin with one of these letters, in order."""
     return [row for row in DEVIATIONS.values() if row.id[0] in letters]
 
 
@@ -47,7 +47,7 @@ def set_deviation(recipe: Recipe, id: str, to: str = "released") -> Recipe:
 
 
 def released_fields(method: str, letters: str) -> dict:
-    """What the released program of a method sets: recipe field -> value, folded from the rows of these letters."""
+    """Return the fields that a method's released program sets, folded from the rows of these letters."""
     return {name: value for row in deviations_of(letters) if row.in_preset
             for name, value in row.released.get(method, {}).items()}
 

@@ -14,8 +14,9 @@ class Deviation:
     expected: from abstract, README or the usual definition. program: what the program does. consequence: for a reader
     of its numbers. released: method -> recipe fields as the program sets them; their clean values are the recipe's
     defaults. in_preset: False for what only another command line or other hardware brings, or what the preset sets at
-    s = 0 alone (V11). elsewhere: where the switch is, if it is none of the recipe's. origin: "" for this release,
-    "BYOT" for what its self-KD program inherits, unchanged, from the published code of "Be your own teacher".
+    s = 0 alone (V11). elsewhere: where the switch is, if it is none of the recipe's; code by its name in `skd`. origin:
+    "" for this release, "BYOT" for what its self-KD program inherits, unchanged, from the published code of "Be your
+    own teacher".
     """
 
     id: str

@@ -84,7 +84,7 @@ ROWS = (
               "An interrupted run is lost.", elsewhere="checkpoints, which hold all of it"),
     Deviation("V17", "medium", "pictures are resized in two ways", "transforms.py 91, 61, 49-65", "One way.",
               "Bicubic in training, bilinear in the test; ImageNet's statistics for CIFAR.", "Small.",
-              elsewhere='augment = "strong" and vits.Vision, which do the same; the field normalise'),
+              elsewhere='augment = "strong" and Vision, which do the same; the field normalise'),
     Deviation("V21", "medium", "a student's turn is made at its teacher's rate", "TR 154-193",
               "The rate at which its teacher met the batch.", "The rate of the epoch in which the turn begins; so the "
               "first turn has no warm-up.", "0.3% more learning rate over 300 epochs; much more over few.",
