@@ -43,7 +43,10 @@ def _chosen(run: Run, batches) -> tuple[str, list[Event]]:
 
     Where the student grows, the next one is among them.
     """
-    digest, first, growth, last = hashlib.sha256(), {}, [], {}
+    digest = hashlib.sha256()
+    first: dict[str, list[Event]] = {}
+    growth: list[Event] = []
+    last: dict[str, Event] = {}
     for event in run.events(batches):
         update = event.kind not in ("epoch", "grow")
         digest.update(repr((*event, run.clock.rate(event) if update else 0.0)).encode())
