@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     kind: str
     batch: Any
-    index: int
+    index: int  # type: ignore[assignment]
     epoch: int
     block: int
 
@@ -73,8 +73,9 @@ class Spaced:
         self.loader, self.epochs, self.device = loader, epochs, device
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
-        self._held = _Spilled(spill) if spill is not None else {}
-        self._done, self._drawn, self._intervals, self._skip = 0, 0, [], 0
+        self._held: dict[int, Any] | _Spilled = _Spilled(spill) if spill is not None else {}
+        self._done, self._drawn, self._skip = 0, 0, 0
+        self._intervals: list[float] = []
         if callable(interval):
             if (rule, tail) != ("fixed", "replay"):
                 raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
@@ -119,10 +120,10 @@ class Spaced:
     def _batches(self) -> Iterator[Any]:
         """Yield the loader's batches, epoch by epoch, from the first that was not drawn yet."""
         for epoch in range(self._drawn // self.length, self.epochs):
-            for part in (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler",
-                                                                                        "dataset"))):
-                if hasattr(part, "set_epoch"):
-                    part.set_epoch(epoch)
+            parts = (getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))
+            for part in (self.loader, *parts):
+                if set_epoch := getattr(part, "set_epoch", None):
+                    set_epoch(epoch)
             number = epoch * self.length - 1
             for number, batch in enumerate(self.loader, start=epoch * self.length):
                 if number >= (epoch + 1) * self.length:
@@ -223,7 +224,8 @@ def _check_interval(interval: float, length: int) -> None:
 def _mapped(function: Callable[[Any], Any], batch: Any) -> Any:
     """Apply the function to every tensor or array of a batch."""
     if isinstance(batch, Mapping):
-        return type(batch)({key: _mapped(function, value) for key, value in batch.items()})
+        make: Any = type(batch)
+        return make({key: _mapped(function, value) for key, value in batch.items()})
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_mapped(function, value) for value in batch))
     if isinstance(batch, (tuple, list)):

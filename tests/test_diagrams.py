@@ -89,6 +89,8 @@ def test_the_schedule_shows_growth_epochs_and_both_lanes():
     at, ahead = lead.lines[0].get_data()
     assert len(at) == 10 and max(at) == 27 and "mean lead 0.27 epochs" in said(fig)  # (2/2 + 4 (1/6 + 1/4)) / 10
     assert ahead[0] == pytest.approx(0.5)
+    long = COURSE._replace(grades=((10, 2), (20, 4)))  # so many events that a schedule's dots give way to a line
+    assert diagrams.grades(graded_schedule(long, 1.5), long).axes[1].lines[0].get_markersize() > 0
 
 
 def accuracies():

@@ -70,7 +70,7 @@ def grades(events: Iterable[Event], course: Course) -> Figure:
     apply_style()
     fig, (lanes, lead) = plt.subplots(2, 1, figsize=(PAGE, 2.4), layout="constrained")
     _draw_lanes(lanes, events, times, ("teachers", "student"))
-    _draw_lead(lead, events, times, leads_in_epochs(events, course), "{0:.2f} epochs")
+    _draw_lead(lead, events, times, leads_in_epochs(events, course), "{0:.2f} epochs", of_many=1)
     lead.set(ylabel="lead (epochs)",
              xlabel="time, in updates; ticks: epochs, with their replays; black lines: the student grows")
     lead.yaxis.set_major_locator(MaxNLocator(3))
@@ -136,14 +136,17 @@ def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray, roles: tup
 
 
 def _draw_lead(ax: plt.Axes, events: list[Event], times: np.ndarray, ahead: list[float], words: str,
-               batches_per_epoch: int = 1) -> None:
-    """Draw a dot for the lead at each update of the student, and their mean, told in words."""
+               batches_per_epoch: int = 1, of_many: float = 0) -> None:
+    """Draw a dot for the lead at each update of the student, and their mean, told in words.
+
+    of_many: a dot's size among many events; 0 where a line tells the lead.
+    """
     if not ahead:
         ax.text(0.5, 0.5, "no updates of a teacher alone", transform=ax.transAxes, ha="center", va="center")
         ax.set_yticks([])
         return
     learned = [time for time, event in zip(times, events) if event.kind == "learn"]
-    ax.plot(learned, ahead, "k.", ms=3 if len(events) < MANY else 0)
+    ax.plot(learned, ahead, "k.", ms=3 if len(events) < MANY else of_many)
     mean = sum(ahead) / len(ahead)
     ax.axhline(mean, color="#555555", lw=1, ls="--")
     ax.set_title("mean lead " + words.format(mean, mean / batches_per_epoch), fontsize=8, loc="right", pad=2)

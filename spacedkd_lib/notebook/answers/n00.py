@@ -1,14 +1,44 @@
 """Exercises of notebook 00, Start here."""
 
+from dataclasses import replace
+
 from ... import recipes
-from ...lab import grids
+from ...errors import InputError
+from ...schedule import counts, spaced_schedule
 from ..exercises import Exercise, exactly
 
+
+def _more_fewer_or_same(answer) -> str:
+    online, spaced = (counts(spaced_schedule(6, 19, s)).teach for s in (0, 1.5))
+    right = "more" if spaced > online else "fewer" if spaced < online else "same"
+    return exactly(right)(str(answer).strip().lower())
+
+
+def _is_refused(changes) -> str:
+    if not isinstance(changes, dict):
+        return "give a dictionary of fields and values"
+    try:
+        replace(recipes.Recipe(), **changes)
+    except InputError:
+        return ""
+    return f"the recipe with {changes!r} is allowed"
+
+
 EXERCISES = {
-    "00.1": Exercise("compute", lambda a: exactly(len(grids.grid("quick", "05_spaced_kd")))(a),
-                     ("arms x settings x seeds; `skd.grid` gives the rows.",) * 3, 5),
-    "00.2": Exercise("compute", lambda a: exactly(recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5))(a),
-                     ("start from skd.online_kd(skd.Recipe()) and use skd.spaced.",) * 3, "spaced"),
-    "00.3": Exercise("compute", lambda a: exactly("seed")(a),
-                     ("one field decides initial weights, order and augmentation.",) * 3, "lr"),
+    "00.1": Exercise("predict", _more_fewer_or_same, (
+        "Spacing changes an order. Does it change a number, too?",
+        "Count the squares in the right half of the picture above, row by row.",
+        "Both teachers learn each of the 6 epochs once, batch by batch."), "fewer"),
+    "00.2": Exercise("compute", lambda a: exactly(recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5))(a), (
+        "The cell of recipes near the top makes just such a one for digits.",
+        "Two functions in turn: one adds the teacher, the other spaces it.",
+        "Put skd.online_kd(skd.Recipe()) into skd.spaced, with the interval 1.5."), "spaced"),
+    "00.3": Exercise("explain", lambda a: exactly("b")(str(a).strip().lower()), (
+        "How far apart are two seeds of one and the same arm in the table above?",
+        "An interval needs a spread, and a spread needs at least two differences.",
+        "Equal updates make a comparison fair, not certain; and whether 1.6 points matter is another question."), "a"),
+    "00.4": Exercise("break", _is_refused, (
+        "skd.describe() lists what each field allows; the appendix shows its units.",
+        "Which numbers make no sense: of epochs, of a learning rate, of a share?",
+        "A share of weight such as alpha is at most 1, and a run has at least one epoch."), {"epochs": 3}),
 }

@@ -2,21 +2,72 @@
 
 import math
 
-from ... import recipes
 from ..exercises import Exercise, agrees, exactly, number
 
 
-def _factor_distance(student, teacher):
-    one, other = ([x / math.hypot(*v) for x in v] for v in (student, teacher))
-    return sum(abs(a - b) for a, b in zip(one, other)) / len(student)
+def _unit(factor) -> list[float]:
+    return [v / math.hypot(*factor) for v in factor]
+
+
+def _distance(mine, theirs, p) -> float:
+    return (sum(abs(a - b) ** p for a, b in zip(_unit(mine), _unit(theirs))) / len(mine)) ** (1 / p)
+
+
+def _cosine_of_a_lone_encoder(answer) -> str:
+    """The experiment of the notebook on random maps: does an encoder that learns alone turn a half away?"""
+    import torch
+
+    from ...methods.losses import exploration_cosine, factor_distance
+    from ...models.heads import Coder
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        half, factor, encoder = torch.randn(8, 4, 2, 2), torch.rand(8, 4, 2, 2), Coder(4, 4)
+        sgd = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        cosines = []
+        for _ in range(10):
+            cosines.append(torch.cosine_similarity(encoder(half).flatten(1), factor.flatten(1)).mean().item())
+            sgd.zero_grad()
+            (-10 * factor_distance(encoder(half), factor)).backward()
+            sgd.step()
+    right = "lower" if cosines[-1] < cosines[0] else "higher"
+    return exactly(right)(str(answer).strip().lower())
+
+
+def _asks_and_changes(function) -> str:
+    import torch
+
+    from ...models.resnet import ResNet
+    torch.manual_seed(0)
+    net, x = ResNet("resnet8", 10, 1, 4), torch.randn(4, 1, 8, 8)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    logits = function(net, x)
+    if getattr(logits, "shape", None) != (4, 10):
+        return f"it returns {type(logits).__name__}, and not the logits of 4 pictures, `net(x).logits`"
+    changed = [name for name, value in net.state_dict().items() if not torch.equal(value, before[name])]
+    return "" if changed else "the network is as it was before"
 
 
 EXERCISES = {
-    "10.1": Exercise("compute", number(500 * (512 / 2048) ** 0.5),
-                     ("a mean over D elements pulls like one over the root of D.",) * 3, 125),
-    "10.2": Exercise("compute", agrees([([3.0, 4.0], [0.0, 2.0]), ([1.0, 1.0, 1.0], [-2.0, 0.0, 2.0]), ([5.0], [2.0])],
-                             _factor_distance),
-                     ("divide each list by its own Euclidean length, then average the absolute differences.",) * 3, lambda s, t: sum(abs(a - b) for a, b in zip(s, t)) / len(s)),
-    "10.3": Exercise("compute", lambda a: exactly(recipes.spaced(recipes.ie_kd(recipes.Recipe()), 1.5, explore_encoder="frozen"))(a),
-                     ("skd.spaced takes further fields; which one says that the encoder stays as drawn?",) * 3, recipes.ie_kd(recipes.Recipe(), interval=1.5, explore_weight=0.0)),
+    "10.1": Exercise("predict", _cosine_of_a_lone_encoder, (
+        "What is the encoder trained to do, and who else could do it?",
+        "The distance depends on the encoder's weights as much as on the student's map.",
+        "A larger distance between two directions is a wider angle between them."), "same"),
+    "10.2": Exercise("explain", lambda answer: exactly("b")(str(answer).strip().lower()), (
+        "The two ways to ask differ in one thing: which statistics does the peer use?",
+        "Running statistics lag behind right after an update. What does a pause do to them?",
+        "What is there in one way of asking alone, and vanishes in the other, is a matter of asking."), "a"),
+    "10.3": Exercise("compute", number(500 * (512 / 2048) ** 0.5), (
+        "The pull of a mean over D elements shrinks with D; how fast?",
+        "It shrinks like one over the root of D, so the weight must grow like that root.",
+        "Multiply 500 by the root of 512 / 2048, which is a half."), 125),
+    "10.4": Exercise("change", agrees([([3.0, 4.0], [0.0, 2.0], 1), ([3.0, 4.0], [0.0, 2.0], 2),
+                                       ([1.0, 1.0, 1.0], [-2.0, 0.0, 2.0], 2), ([5.0], [2.0], 3)], _distance), (
+        "Divide by lengths first, as in the cell of three numbers.",
+        "Only the two last steps change: the power of each difference, and the root of the mean.",
+        "With the two unit lists u and v: (sum(abs(a - b) ** p ...) / len(u)) ** (1 / p)."),
+        lambda mine, theirs, p: sum(abs(a - b) ** p for a, b in zip(_unit(mine), _unit(theirs))) / len(mine)),
+    "10.5": Exercise("break", _asks_and_changes, (
+        "Which numbers of a network move in a forward pass, without any gradient?",
+        "Batch norm keeps running statistics. In which mode does it update them?",
+        "Put the network into train mode, then call it: net.train()(x).logits."), lambda net, x: net.eval()(x).logits),
 }
