@@ -209,6 +209,16 @@ def test_differences_are_paired():
     check_legible(fig)
 
 
+def test_differences_to_a_control_of_each_family():
+    fig = figures.differences(RUNS, {"spaced KD": "online KD", "offline KD": "baseline"})
+    names = [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    assert names == [arm for arm in NAMES if arm.startswith(("spaced KD", "offline KD"))]
+    for arm, mean in zip(names, means(fig.axes[0], 0)):
+        other = "baseline" if arm == "offline KD" else "online KD"
+        assert mean == pytest.approx(np.mean(np.subtract(accuracies(RUNS, arm), accuracies(RUNS, other))))
+    assert "minus that of its control" in said(fig)
+
+
 @pytest.mark.parametrize("draw", [
     figures.arms, figures.differences, figures.by_interval,
     lambda frame: figures.learning_curves(frame.assign(epoch=1), list(dict.fromkeys(frame["arm"])))])

@@ -67,16 +67,16 @@ def arms(frame: pd.DataFrame, title: str = "") -> Figure:
     return fig
 
 
-def differences(frame: pd.DataFrame, reference: str = "baseline") -> Figure:
+def differences(frame: pd.DataFrame, reference: dict[str, str] | str = "baseline") -> Figure:
     """Draw the differences of every arm to a reference, paired by seed: each pair a dot, mean, interval, zero marked.
 
     Args:
         frame: from `tables.runs`, of one notebook.
-        reference: name of an arm.
+        reference: name of an arm; or that of each family's control, then other families are left out.
     """
     pairs = above(frame, reference)
-    fig, axes = _forest(pairs[pairs["arm"] != reference], "above",
-                        f"accuracy minus that of {reference} (points)\ndots: pairs")
+    fig, axes = _forest(pairs[pairs["arm"] != pairs["partner"]], "above", "accuracy minus that of "
+                        f"{reference if isinstance(reference, str) else 'its control'} (points)\ndots: pairs")
     for ax in axes:
         ax.axvline(0, color="black", lw=0.8)
     return fig

@@ -1,24 +1,59 @@
 """Exercises of notebook 08, Theory."""
 
-from ...analysis import theory
+from ...analysis import regression, theory
+from ...schedule import spaced_schedule
 from ..exercises import Exercise, agrees, exactly, number
+
+_REPORTS, _STEP, _ALPHA = (2, -2, 4), 0.5, 0.5  # of exercise 08.4
 
 
 def _variance_ratio(step: float, s: int, alpha: float) -> float:
-    problem = theory.Regression(curvature=(step,))
+    problem = regression.Regression(curvature=(step,))
     return float(theory.student_variance(problem, 1.0, alpha, s)[0] / theory.sgd_variance(problem, 1.0)[0])
 
 
-def _worst_lead(step: float, alpha: float) -> int:
-    problem = theory.Regression(curvature=(step,))
-    return max(range(int(2 / step)), key=lambda lead: theory.constant_lead_variance(problem, 1.0, alpha, lead)[0])
+def _of_long_blocks() -> str:
+    return "higher" if _variance_ratio(0.01, 500, 0.3) > _variance_ratio(0.01, 1, 0.3) else "lower"
+
+
+def _behind(blocks: int, s: int) -> list[tuple[str, int]]:
+    return [event[:2] for event in spaced_schedule(1, blocks * s, -1 / blocks) if event.kind != "epoch"]
+
+
+def _dial(start: float, reports, alpha: float = 0.0, teacher: float = 0.0) -> float:
+    for c in reports:
+        start -= _STEP * (start - (1 - alpha) * c - alpha * teacher)
+    return start
+
+
+def _another_end(answer) -> str:
+    if sorted(answer) != sorted(_REPORTS):
+        return f"{answer} does not hold each of the reports {_REPORTS} once"
+    teacher, left = _dial(0.0, _REPORTS), (1 - _STEP) ** len(_REPORTS)
+    formula = (1 - _ALPHA) * teacher + _ALPHA * (1 - left) * teacher  # both start at 0, so N is the teacher's end
+    found = _dial(0.0, answer, _ALPHA, teacher)
+    return "" if abs(found - formula) > 1e-9 else f"the student ends at {found:.6f}, as the formula says"
 
 
 EXERCISES = {
-    "08.1": Exercise("compute", lambda a: number(_variance_ratio(1e-6, 1, 0.5), 1e-3)(a),
-                     ("let A go to 1 in the formula.",) * 3, 0.5),
-    "08.2": Exercise("compute", agrees([(0.05, 1, 0.3), (0.2, 4, 0.5), (1.5, 3, 1.0)], _variance_ratio),
-                     ("a = 1 - step, A = a ** s, and the three terms of the formula.",) * 3, lambda step, s, alpha: 1.0),
-    "08.3": Exercise("compute", lambda a: exactly(_worst_lead(0.01, 0.3))(a),
-                     ("half a memory; or try `theory.constant_lead_variance`.",) * 3, 100),
+    "08.1": Exercise("predict", lambda answer: exactly(_of_long_blocks())(answer),
+                     ("where is the student at the end of a very long replay?",
+                      "a share A of its own start is left, and A is nearly 0 then.",
+                      "with A = 0 the long step gives w' = theta': the student is the teacher."), "lower"),
+    "08.2": Exercise("compute", lambda answer: number(_variance_ratio(1e-6, 1, 0.5), 1e-3)(answer),
+                     ("for very small steps, what is A?", "with A = 1 the two fractions are 1/2 each.",
+                      "the three terms are 1/4, 2 * 1/4 * 1/2 and 1/4 * 1/2: add them."), 0.5),
+    "08.3": Exercise("change", lambda answer: agrees([(2, 3), (4, 1), (3, 4)], _behind)(lambda *of: [*map(tuple, answer(*of))]),
+                     ("which two lines of `ahead` have to change places?",
+                      "in each block come all \"learn\" first, then all \"teach\", of the same numbers.",
+                      "list the pairs; `for first in range(0, blocks * s, s)` stays as it is."),
+                     lambda blocks, s: [(kind, i) for i in range(blocks * s) for kind in ("learn", "teach")]),
+    "08.4": Exercise("break", _another_end,
+                     ("later reports weigh more than earlier ones.",
+                      "the same three numbers in another order reach the student with other weights.",
+                      "any order but (2, -2, 4) will do."), (2, -2, 4)),
+    "08.5": Exercise("explain", exactly("b"),
+                     ("write the two differences as formulas: which arm stands in both?",
+                      "what happens to each difference if the runs of online KD are unlucky?",
+                      "unlucky runs of online KD lower the first difference and raise the second."), "a"),
 }

@@ -1,18 +1,58 @@
-"""Exercises of notebook 13, Spacing beyond KD."""
+"""Exercises of notebook 13, Spacing beyond distillation."""
 
+import copy
 import math
 
-from ...methods import dropout_ema
-from ...schedule import counts, spaced_schedule
-from ..exercises import Exercise, agrees, number
+import torch
+from torch import nn
 
-_PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
+from ...methods import dropout_ema
+from ...recipes import Recipe
+from ..exercises import Exercise, agrees, exactly, number
+
+
+def _of_long_steps() -> str:
+    """How far back a spaced average reaches: compare the shares of its newest 100 updates."""
+    dense = sum(dropout_ema.average_weights(0.9, True, 1000)[-100:])
+    spaced = sum(dropout_ema.average_weights(0.9, True, 100)[-10:])  # 100 updates, ten to a step
+    return "farther" if spaced < dense else "less far"
+
+
+def _counted_rate(t: int, p: float, S: int, L: int, tests: int) -> float:
+    recipe = Recipe(dropout=p, dropout_rule="sine", dropout_period=(S + 0.5) / L, dropout_at_test="on_counted")
+    return dropout_ema.dropout_rate(recipe, dropout_ema.counted(recipe, t, L, tests), L)
+
+
+def _follows_at_once(answer) -> str:
+    network = nn.Linear(2, 1)
+    start = network.weight.clone()
+    average = answer(network)
+    if average.weight.shape != start.shape or not torch.equal(average.weight, start):
+        return "at first it has other weights than the network"
+    with torch.no_grad():
+        network.weight.add_(1.0)
+    return "" if torch.equal(average.weight, network.weight) else "the network was updated, and yours stayed behind"
+
 
 EXERCISES = {
-    "13.1": Exercise("compute", number(0.3 * 2 / math.pi),
-                     ("the mean of |sin| over a period.",) * 3, 0.15),
-    "13.2": Exercise("compute", agrees([(0.9, 3), (0.5, 1), (0.99, 10)], lambda a, n: dropout_ema.average_weights(a, False, n)),
-                     ("after each step what was there counts a times as much, and the newest network 1 - a.",) * 3, lambda a, n: [a ** (n - k) for k in range(n + 1)]),
-    "13.3": Exercise("compute", number(100 * 0.95 ** counts(spaced_schedule(interval=4.0, **_PAPER)).blocks, 2e-3),
-                     ("one step in four epochs, and each leaves the share a of what was there.",) * 3, 64.0),
+    "13.1": Exercise("predict", lambda answer: exactly(_of_long_steps())(answer),
+                     ("how many steps does an average with a = 0.9 remember, whenever they come?",
+                      "about ten steps; how many updates are those, if a step comes at every tenth?",
+                      "ten steps are ten updates for the one and a hundred for the other."), "equally far"),
+    "13.2": Exercise("compute", number(0.3 * math.pi / 2),
+                     ("the mean of |sin| over a period is known from above.",
+                      "peak times 2 / pi is to be 0.3.", "solve for the peak: 0.3 * pi / 2."), 0.3 * 2 / math.pi),
+    "13.3": Exercise("change", agrees([(100, 0.5, 391, 391, 79), (391, 0.5, 391, 391, 79), (1000, 0.3, 500, 391, 79)],
+                                      _counted_rate),
+                     ("how many epochs are over at update t?", "t // L epochs are over, each with `tests` batches more.",
+                      "put t + tests * (t // L) in the place of t."),
+                     lambda t, p, S, L, tests: p * abs(math.sin(math.pi * t / S))),
+    "13.4": Exercise("break", _follows_at_once,
+                     ("which word makes a second network, and what if it is left out?",
+                      "`copy.deepcopy(network)` is right; two names for one network are wrong.",
+                      "the shortest one returns its argument."), copy.deepcopy),
+    "13.5": Exercise("explain", exactly("b"),
+                     ("what differs between spaced EMA and EMA with the same a, besides the spacing?",
+                      "the control has the same memory; what does a difference near zero to it say?",
+                      "memory differs in the comparison that shows a gain, and not in the one that shows none."), "a"),
 }
