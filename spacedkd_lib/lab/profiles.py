@@ -11,7 +11,7 @@ from .arms import AUDIT, CONTROLS, FAMILIES, SELF_AUDIT, Setting
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",
-             "11_education_distillation", "12_vision_transformers", "13_spacing_beyond_kd")
+             "11_education_distillation", "12_vision_transformers", "13_spacing_beyond_kd", "14_register_of_claims")
 MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs, all of them of 05
 
 
