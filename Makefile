@@ -9,6 +9,7 @@
 ##                  suit it; auto: on a GPU, also several seeds at once
 ## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
+## RERUN=1          reproduce: set finished runs aside and train them anew; to go on after a stop, leave it out
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
@@ -59,7 +60,7 @@ plan: $(READY) ## print what would run, what is done, and an estimate of time an
 	@$(SPACEDKD) plan $(OPTIONS)
 
 reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
-	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$(SLURM)")
+	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$(SLURM)") $(if $(RERUN),--rerun)
 
 tune: $(READY) ## choose the values of each family of arms on validation pictures; hours
 	@$(SPACEDKD) tune $(if $(WORKERS),--workers "$(WORKERS)") $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)") $(ARGS)

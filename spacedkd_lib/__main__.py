@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
             command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
                                  'of submitit: "partition=gpu timeout_min=240"')
+        if name == "reproduce":
+            command.add_argument("--rerun", action="store_true", help="set finished runs aside and train them anew")
         if name not in ("train", *WITHOUT_OPTIONS):
             command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as "
                                  "suit the machine; auto: on a GPU also several seeds at once")
@@ -102,6 +104,9 @@ def plan_lines(rows: list[grids.Row], workers: int) -> str:
     left, (number, seconds) = planning.plan(rows, workers), measures.plan(rows, workers)
     lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
              f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
+    if other := len(running.made_by_other_code({row.recipe for row in rows})):
+        lines.append(f"Made by other code: {other}. A few updates of each are made again; those that differ are trained "
+                     "anew.")
     if number:
         lines.append(f"Then {number} measures of finished runs (landscape, curvature, robustness), about "
                      f"{_duration(seconds)}.")
@@ -129,6 +134,8 @@ def reproduce(options) -> int:
                            if options.slurm else None for _ in range(2))
     published = records.read_published(options.profile)  # bad records and folders are found before any training
     records.check_writable(records.built(folder))
+    if options.rerun:
+        print(f"Set aside, to be trained anew: {running.set_aside(row.recipe for row in rows)} finished runs.")
     if missing := [row.recipe for row in rows if records.load(row.recipe) is None]:
         running.check_inputs(missing)  # before the plan, which takes long for large networks
         print(plan_lines(rows, options.workers), flush=True)

@@ -32,14 +32,17 @@ def check_workers(workers: int | str) -> int:
     return 0 if workers == "auto" else workers
 
 
-def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
+def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None, force: bool = False) -> records.Record:
     """Return the record of one recipe: loaded, or trained here and now.
 
     A bar shows its epochs, or a line now and then. If the recipe belongs to an interrupted sweep, that sweep goes on.
+    With `force` a finished run is set aside and trained anew.
 
     Raises:
         InputError: its loss diverged, or the pictures of a data folder are not those of the record.
     """
+    if force:
+        set_aside([recipe])
     retire_stale([recipe])
     if records.load(recipe) is None:
         from tqdm import tqdm
@@ -216,6 +219,14 @@ def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
     """Return the finished runs that another engine made, and that have not been compared with today's yet."""
     found = (records.load(recipe) for recipe in wanted)
     return [record for record in found if record and not identity.made_by_this_code(record)]
+
+
+def set_aside(wanted: Iterable[Recipe]) -> int:
+    """Move the finished runs among these aside, so that they are trained anew; return how many there were."""
+    finished = [recipe for recipe in {recipe.run_id: recipe for recipe in wanted}.values() if records.load(recipe)]
+    for recipe in finished:
+        identity.supersede(recipe)
+    return len(finished)
 
 
 def retire_stale(wanted: Iterable[Recipe], say: Callable[[str], None] = print) -> None:

@@ -1,0 +1,84 @@
+"""A record answers only for what made it: recipe, data and the engine's arithmetic."""
+
+from dataclasses import replace
+
+import pytest
+
+from spacedkd_lib.data import datasets
+from spacedkd_lib.lab import grids, running
+from spacedkd_lib.methods import losses
+from spacedkd_lib.recipes import Recipe, baseline, online_kd
+from spacedkd_lib.store import identity, records
+from spacedkd_lib.training.fingerprint import fingerprint
+
+BASE = Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05, augment="none")
+KD = online_kd(BASE, interval=1.0)
+
+
+@pytest.fixture
+def other_code(tmp_path, monkeypatch):
+    """Runs of a baseline and of spaced KD; afterwards the engine's hash is another."""
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    before = [running.run(recipe) for recipe in (baseline(BASE), KD)]
+    monkeypatch.setattr(identity, "code_sha256", lambda: "another")
+    assert [record.run_id for record in running.made_by_other_code([KD, baseline(BASE)])] == [KD.run_id, baseline(BASE).run_id]
+    return before
+
+
+def test_a_renamed_module_costs_a_few_updates_once(other_code, capsys):
+    again = running.run_all([baseline(BASE), KD], say=print)
+    assert again == other_code
+    assert "2 finished runs were made by other code. Of 2 a few updates were made again" in capsys.readouterr().out
+    assert running.made_by_other_code([baseline(BASE), KD]) == []
+
+
+def test_a_changed_loss_is_found_and_only_what_it_touches_is_trained_anew(other_code, monkeypatch, capsys):
+    kl = losses.kl
+    monkeypatch.setitem(losses.SOFT, "kl", lambda *arguments: 100 * kl(*arguments))
+    again = running.run_all([baseline(BASE), KD], workers=1, say=print)
+    assert "Of 1 a few updates" in capsys.readouterr().out
+    assert again[0] == other_code[0] and again[1].provenance != other_code[1].provenance
+    aside, = (records.runs_folder() / ".superseded").iterdir()
+    assert records.from_json((aside / "result.json").read_bytes(), "aside") == other_code[1]
+
+
+def test_other_pictures_under_the_same_name_are_found(other_code, monkeypatch):
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda *a, **k: replace(load(*a, **k), sha256="f" * 64))
+    running.retire_stale([KD])
+    assert records.load(KD) is None
+
+
+def test_a_record_without_a_fingerprint_is_made_again_and_a_published_one_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    old = records.save(KD, [{"test_accuracy": 1.0}], {"test_accuracy": 1.0}, {"code_sha256": "old"}, {})
+    running.retire_stale([KD])
+    assert records.load(KD) is None
+    records.restore([old])
+    running.retire_stale([KD])
+    assert records.load(KD) == old
+
+
+def test_force_trains_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    first, again = running.run(KD), running.run(KD, force=True)
+    assert first.numbers() == again.numbers() and len(list((tmp_path / ".superseded").iterdir())) == 1
+
+
+def test_fingerprints_repeat_and_tell_every_arm_apart():
+    """All arms of smoke; only the average that is spaced by one batch is not spaced."""
+    found = {}
+    for row in grids.grid("smoke"):
+        if row.seed == 0:
+            mark = fingerprint(row.recipe, datasets.load("digits"))
+            found.setdefault((mark["events"], *mark["numbers"]), set()).add(row.recipe.run_id)
+    assert sorted(map(len, found.values()))[-2:] == [1, 2]
+
+
+def test_numbers_of_another_machine_agree_within_a_tolerance():
+    mark = {"data": "d", "events": "e", "numbers": [1.0, 0.0], "made_on": ["exact"]}
+    record = records.Record(KD, [], {}, {"fingerprint": mark})
+    for change, same in (({}, True), ({"numbers": [1.0 + 1e-9, 0.0]}, False), ({"events": "f"}, False),
+                         ({"numbers": [1.00001, 1e-5], "made_on": ["AVX512"]}, True), ({"data": "x"}, False),
+                         ({"numbers": [1.001, 0.0], "made_on": ["AVX512"]}, False), ({"numbers": [1.0]}, False)):
+        assert identity.same_numbers(record, mark | change) is same, change
