@@ -17,7 +17,7 @@ def _cosine_of_a_lone_encoder(answer) -> str:
     """The experiment of the notebook on random maps: does an encoder that learns alone turn a half away?"""
     import torch
 
-    from ...methods.losses import exploration_cosine, factor_distance
+    from ...methods.losses import factor_distance
     from ...models.heads import Coder
     with torch.random.fork_rng():
         torch.manual_seed(0)
