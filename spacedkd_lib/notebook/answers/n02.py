@@ -1,22 +1,74 @@
 """Exercises of notebook 02, Baselines."""
 
-import math
+from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
+
+from ...models.layers import Outputs
+from ...recipes import Recipe
+from ...statistics import mean_interval
+from ...training.rates import learning_rate
 from ..exercises import Exercise, agrees, exactly, number
 
+STEPS = replace(Recipe(), lr=0.1, lr_schedule="multistep")
 
-def _softmax(logits, temperature=1.0):
-    peak = max(logits)
-    e = [math.exp((z - peak) / temperature) for z in logits]
-    return [x / sum(e) for x in e]
+
+class _Line(torch.nn.Linear):
+    def forward(self, x):
+        return Outputs(super().forward(x), x)
+
+
+def _forgets_to_zero(update) -> str:
+    """Test that the second step follows the sum of both batches' gradients."""
+    torch.manual_seed(0)
+    net, batches = _Line(4, 3), [(torch.randn(5, 4), torch.randint(3, (5,))) for _ in range(2)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    gradients = []
+    for x, y in batches:
+        gradients.append(torch.autograd.grad(F.cross_entropy(net(x).logits, y), net.weight)[0])
+        before = net.weight.detach().clone()
+        update(net, optimizer, x, y)
+    step = (before - net.weight.detach()) / 0.1
+    if torch.allclose(step, gradients[1], atol=1e-6):
+        return "its second step follows the second batch alone, so nothing is broken"
+    return "" if torch.allclose(step, sum(gradients), atol=1e-6) else "its second step follows neither batch nor both"
+
+
+def _update(net, optimizer, x, y):
+    loss = F.cross_entropy(net(x).logits, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _half_width() -> float:
+    i = mean_interval([1, 2, 3, 4, 5])
+    return i.high - i.mean
 
 
 EXERCISES = {
-    "02.1": Exercise("compute", exactly(16 * 32 * 3 * 3),
-                     ("one 3 x 3 kernel for each pair of an input and an output channel.",) * 3, 512),
-    "02.2": Exercise("compute", agrees([([1.0, 2.0, 0.5], 1), ([0.0, 0.0], 0), ([5.0, -3.0], 1)],
-                             lambda logits, label: -math.log(_softmax(logits)[label])),
-                     ("minus the logarithm of the softmax at the label.",) * 3, lambda z, y: -z[y]),
-    "02.3": Exercise("compute", number(2.776445 * math.sqrt(2.5) / math.sqrt(5)),
-                     ("t(0.975, 4) = 2.776; times sd / sqrt(n).",) * 3, 3.1),
+    "02.1": Exercise("predict", exactly("c"),
+                     ("The factor 4.303 is more than twice 1.96, so the difference is not small.",
+                      "An interval of less than half the right width misses far more often than once in twenty.",
+                      "For two degrees of freedom the share is t / sqrt(t^2 + 2); put in t = 1.96."), "a"),
+    "02.2": Exercise("compute", number(_half_width()),
+                     ("Three steps: the standard deviation, the error of the mean, then t errors.",
+                      "The squared deviations from 3 are 4, 1, 0, 1, 4. Divide their sum by n - 1 = 4, then take the root.",
+                      "2.776 * sqrt(2.5) / sqrt(5)."), 3.1),
+    "02.3": Exercise("change", agrees([(i, 100) for i in (0, 29, 30, 59, 60, 79, 80, 99)] + [(45, 150), (44, 150)],
+                                      lambda i, total: learning_rate(STEPS, i, total)),
+                     ("How many of the three places has update i passed?",
+                      "Each place that is passed multiplies the rate by 0.2. Passed means i >= share * total.",
+                      "0.1 * 0.2 ** sum(10 * i >= tenths * total for tenths in (3, 6, 8))."),
+                     lambda i, total: 0.1 * 0.2 ** sum(10 * i > tenths * total for tenths in (3, 6, 8))),
+    "02.4": Exercise("break", _forgets_to_zero,
+                     ("Copy `update`, and leave one line out.",
+                      "backward() adds to what stands in p.grad. Who clears it?",
+                      "loss = F.cross_entropy(net(x).logits, y); loss.backward(); optimizer.step()."), _update),
+    "02.5": Exercise("explain", exactly("c"),
+                     ("The interval is a range of true differences that the runs agree with.",
+                      "Which of the sentences claims neither a difference nor its absence?",
+                      "Zero lies inside, so (a) and (b) say too much. (d) speaks of the chance of a hypothesis, "
+                      "which the interval does not give."), "a"),
 }
