@@ -8,17 +8,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from test_figures import check_legible, intervals, means, said, texts
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import Recipe, ema
-from spacedkd_lib.report import diagrams
+from spacedkd_lib.report import diagrams, style
+from spacedkd_lib.report.figures import alt_text
 from spacedkd_lib.schedule import Course, graded_schedule
 from spacedkd_lib.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
 THREE = dict(depths=[1, 2, 3], outputs=[10, 36, 62], schools=[10, 26, 26])
+FOUR = [(8, 8, 8), (16, 4, 4), (32, 2, 2), (64, 1, 1)]
 LETTER = np.arange(256.0).reshape(16, 16)
 SINE = Recipe(dropout=0.5, dropout_rule="sine", epochs=20)
 COURSE = Course(((1, 2), (2, 4)), lessons=6)
@@ -47,7 +50,20 @@ def test_a_student_grows_by_a_stage_and_a_teacher_a_grade():
     assert [ax.get_title("left") for ax in axes] == [f"grade {g}: {n} classes" for g, n in ((1, 10), (2, 36), (3, 62))]
 
 
+def test_a_multi_exit_network_has_an_exit_a_stage_and_the_deepest_teaches():
+    fig = diagrams.multi_exit(FOUR)
+    ax, = fig.axes
+    assert "stage 1 8 × 8 × 8, exit 1, gate" in alt_text(fig)  # a drawing's words are its text for screen readers
+    words = [text.get_text() for text in ax.texts]
+    assert [word for word in words if word.startswith("stage")] == [
+        "stage 1\n8 × 8 × 8", "stage 2\n16 × 4 × 4", "stage 3\n32 × 2 × 2", "stage 4\n64 × 1 × 1"]
+    assert [word for word in words if "exit" in word][:4] == ["exit 1", "exit 2", "exit 3", "deepest exit"]
+    heads = [text.arrow_patch.get_edgecolor() for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert sum(to_hex(shade) == style.LINES[1].lower() for shade in heads) == 3  # into exits 1 to 3
+
+
 @pytest.mark.parametrize("draw", [
+    lambda: diagrams.multi_exit(FOUR),
     lambda: diagrams.growing_student(**THREE),
     lambda: diagrams.growing_student([1, 1, 1, 2, 3], [20, 40, 60, 80, 100], [20] * 5),
     lambda: diagrams.grades(graded_schedule(COURSE, 1.5), COURSE),

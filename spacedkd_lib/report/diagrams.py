@@ -1,8 +1,8 @@
 """Drawings of what a method is made of: boxes for networks and maps, arrows for what flows.
 
 Shapes of maps are given as (C, H, W). No torch here.
-Taught in notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb, notebooks/12_vision_transformers.ipynb
-and notebooks/13_spacing_beyond_kd.ipynb.
+Taught in notebooks/04_self_kd.ipynb, notebooks/10_ie_kd.ipynb, notebooks/11_education_distillation.ipynb,
+notebooks/12_vision_transformers.ipynb and notebooks/13_spacing_beyond_kd.ipynb.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..errors import InputError
 from ..methods.dropout_ema import average_weights, dropout_rate, equal_horizon, number_at_test
 from ..recipes import Recipe, released_dropout
 from .schedule_figures import grades, leads_in_epochs
-from .style import COLOURS, PAGE, apply_style, colour, legend_below, panels, points, say_n
+from .style import COLOURS, LINES, PAGE, apply_style, colour, legend_below, panels, points, say_n
 
-__all__ = ["averages", "dropout_rates", "grades", "group_accuracies", "growing_student", "leads_in_epochs", "patches",
-           "split_student"]
+__all__ = ["averages", "dropout_rates", "grades", "group_accuracies", "growing_student", "leads_in_epochs",
+           "multi_exit", "patches", "split_student"]
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
 SHADES = (colour("spaced EMA s=0.1"), "#95560A", "#623400", "#2B1500")  # from short intervals to long ones
 BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
@@ -112,6 +112,33 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     _arrow(ax, (2.95, 0.65), (2.95, 0.33), (3.3, 0.33))
     ax.text(3.36, 0.33, "both halves: pooling, linear layer, cross-entropy with the labels", va="center")
     ax.text(0.1, 0.33, "dashed: at rest\nwhile the student learns", va="center")
+    return fig
+
+
+def multi_exit(maps: Sequence[Sequence[int]]) -> Figure:
+    """Draw self KD: an exit after each stage of one network; the deepest exit teaches the others.
+
+    Args:
+        maps: shape of each stage's map, from the first stage on; four at most.
+    """
+    fig, ax = _canvas(2.9)
+    trunk, gate, exit, above, apart = 0.4, 1.15, 1.95, 2.55, 1.6  # heights of the rows; inches between two stages
+    _tinted(ax, (0.45, trunk), (0.7, 0.5), "image", COLOURS["plain"])
+    _arrow(ax, (0.8, trunk), (1.0, trunk))
+    for k, shape in enumerate(maps, start=1):
+        x, deepest = 1.5 + apart * (k - 1), k == len(maps)
+        _box(ax, (x, trunk), (1.0, 0.5), _shape(f"stage {k}", shape), BODY)
+        _box(ax, (x, exit), (1.0, 0.5), "deepest exit" if deepest else f"exit {k}", TEACHER if deepest else HEAD)
+        if deepest:
+            _arrow(ax, (x, trunk + 0.25), (x, exit - 0.25))
+            ax.plot([1.5, x, x], [above, above, exit + 0.25], color=LINES[1], lw=1)
+            continue
+        _box(ax, (x, gate), (1.0, 0.5), "gate,\nthen shrink", "white")
+        _arrow(ax, (x, trunk + 0.25), (x, gate - 0.25))
+        _arrow(ax, (x, gate + 0.25), (x, exit - 0.25))
+        _arrow(ax, (x, above), (x, exit + 0.25), shade=LINES[1])
+        _arrow(ax, (x + 0.5, trunk), (x + apart - 0.5, trunk))
+    ax.text(1.5, above + 0.08, "the deepest exit teaches: soft targets and features", va="bottom", color=LINES[1])
     return fig
 
 

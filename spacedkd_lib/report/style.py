@@ -166,6 +166,7 @@ def alt_text(fig: Figure) -> str:
     panels = []
     for ax in fig.axes:
         legend = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
+        legend += [] if ax.axison else [text.get_text() for text in ax.texts if text.get_text()]  # of a drawing
         parts = {"": ax.get_title(), "x: ": ax.get_xlabel(), "y: ": ax.get_ylabel(), "shown: ": ", ".join(legend)}
         panels.append("; ".join(f"{name}{part}" for name, part in parts.items() if part))
     words = [text.get_text() for text in fig.texts]

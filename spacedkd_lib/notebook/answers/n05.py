@@ -1,24 +1,74 @@
 """Exercises of notebook 05, Spaced KD."""
 
-import math
+import pandas as pd
 
-from ...schedule import counts, leads, spaced_schedule
-from ..exercises import Exercise, agrees, exactly
+from ...lab import claims
+from ...schedule import interval_batches, spaced_schedule
+from ..exercises import Exercise, agrees, exactly, number
+
+_SIGNS = {1: "+", 0: "0", -1: "-"}
+_BEHIND = next(of for of in claims.PREDICTIONS if (of.arm, of.reference) == ("teacher -1.5", "teacher +0"))
+_BLOCK = interval_batches(391, 1.5)
 
 
-def _plain_events(batches: int, interval: int):
-    events = spaced_schedule(1, batches, interval / batches)
-    return [(e.kind, e.index) for e in events if e.kind != "epoch"]
+def _constant(total: int, lead: int) -> list[tuple[str, int]]:
+    """An epoch has one batch here, so that the lead is the interval."""
+    return [(e.kind, e.index) for e in spaced_schedule(total, 1, lead, rule="constant") if e.kind != "epoch"]
 
 
-_PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
-_PAPER_ONLINE = lambda: counts(spaced_schedule(interval=1.5, **_PAPER))
+def _same_turns(function) -> str:
+    cases = [(4, 2), (5, 1), (6, 3), (3, 3), (7, 5)]
+    return agrees(cases, _constant)(lambda total, lead: [tuple(turn) for turn in function(total, lead)])
+
+
+def _moves_what_rests(step) -> str:
+    import torch
+    teacher, student, x = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), torch.ones(4, 3)
+    both = torch.nn.ModuleList([teacher, student])
+    optimizer = torch.optim.SGD(both.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    teacher(x).square().sum().backward()
+    optimizer.step()  # the teacher has learned, and has momentum
+    before = [net.weight.detach().clone() for net in both]
+    step(optimizer, student(x).square().sum())
+    rested, stayed = (torch.equal(net.weight, old) for net, old in zip(both, before))
+    if stayed:
+        return "the student, whose loss it is, does not move"
+    return "the teacher, which rests, still stays as it is" * rested
+
+
+def _contradicted() -> str:
+    """The letter of the theories that ahead minus behind = -0.6 [-1.0, -0.2] contradicts."""
+    of = next(of for of in claims.PREDICTIONS if (of.arm, of.reference) == ("teacher +1.5", "teacher -1.5"))
+    line = dict(zip(claims.THEORIES, (_SIGNS[sign] for sign in of[2:]))) | {
+        "Difference (points)": -0.6, "Difference: low": -1.0, "Difference: high": -0.2}
+    against = tuple(claims.score(pd.DataFrame([line]))["Contradicted"])
+    return {(1, 0, 0): "a", (1, 1, 0): "b", (1, 1, 1): "c", (0, 0, 1): "d"}[against]
+
 
 EXERCISES = {
-    "05.1": Exercise("compute", lambda a: "" if math.isclose(a, (m := leads(spaced_schedule(1, 10, 1.0))) and sum(m) / len(m)) else f"{a!r} is not it",
-                     ("the lead falls from I to 1 within a block.",) * 3, 10),
-    "05.2": Exercise("compute", lambda a: exactly(_PAPER_ONLINE().never)(a),
-                     ("31,280 batches in blocks of int(391 x 1.5).",) * 3, 0),
-    "05.3": Exercise("compute", agrees([(4, 2), (5, 2), (6, 6), (3, 1)], _plain_events),
-                     ("teach a block, then learn the same batches in the same order; the last block may be short.",) * 3, lambda n, i: [("teach", k) for k in range(n)]),
+    "05.1": Exercise("predict", lambda answer: exactly((_SIGNS[_BEHIND.ahead], _SIGNS[_BEHIND.frozen]))(tuple(answer)), (
+        "read each theory as a sentence about the two teachers: which of them has more of what helps?",
+        "for ahead helps, compare how much the two know. For frozen helps, compare which one stands still while the "
+        "student learns.",
+        "a teacher behind knows less than online KD's, so one theory says -; it stands still for a block, which online "
+        "KD's never does, so the other says +."), ("-", "-")),
+    "05.2": Exercise("compute", number((_BLOCK + 1) / 2), (
+        "how many batches does a block hold?",
+        "I = 391 x 1.5, rounded down; within a block the lead falls from I to 1.",
+        "I = 586, and the mean of 586, 585, ..., 1 is (586 + 1) / 2."), _BLOCK),
+    "05.3": Exercise("change", _same_turns, (
+        "one loop over the teacher's batches is enough; the student follows at a fixed distance.",
+        "after the teacher's batch i the student may learn batch i - lead + 1, if there is one.",
+        "after the loop the student still lacks its last lead - 1 batches: range(total - lead + 1, total)."),
+        lambda total, lead: [(turn, i) for start in range(0, total, lead) for turn in ("teach", "learn")
+                             for i in range(start, min(start + lead, total))]),
+    "05.4": Exercise("break", _moves_what_rests, (
+        "a missing gradient and a gradient of zero are not the same to an optimizer.",
+        "with a gradient of zero SGD still applies its momentum and its weight decay.",
+        "look at the argument set_to_none of zero_grad."),
+        lambda optimizer, loss: (optimizer.zero_grad(), loss.backward(), optimizer.step())),
+    "05.5": Exercise("explain", lambda answer: exactly(_contradicted())(answer), (
+        "write down the sign that each theory gives to ahead minus behind.",
+        "the interval lies below zero. It contradicts a predicted +, and also a predicted 0.",
+        "the signs are +, 0 and -: which of the three can live with an interval below zero?"), "a"),
 }
