@@ -105,8 +105,8 @@ def plan_lines(rows: list[grids.Row], workers: int) -> str:
     lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
              f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
     if other := len(running.made_by_other_code({row.recipe for row in rows})):
-        lines.append(f"Made by other code: {other}. A few updates of each are made again; those that differ are trained "
-                     "anew.")
+        lines.append(f"Made by other code: {other}. A few updates of each are made again; those that differ are "
+                     "trained anew.")
     if number:
         lines.append(f"Then {number} measures of finished runs (landscape, curvature, robustness), about "
                      f"{_duration(seconds)}.")

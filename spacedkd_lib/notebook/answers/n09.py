@@ -11,7 +11,7 @@ def _pushes_wrong(answer) -> str:
     p, q = (1 / (1 + math.exp(logits[1] - logits[0])) for logits in (student, teacher))
     true, released = q - p, p * (1 - p) * (2 * q - 1)  # minus the gradients
     return "" if true * released < 0 else (
-        f"the student says {p:.2f}, the teacher {q:.2f}; the true push is {true:+.2f}, the released one {released:+.2f}")
+        f"the student says {p:.2f}, the teacher {q:.2f}; the true push is {true:+.2f}, the released {released:+.2f}")
 
 
 def _mended(answer) -> str:

@@ -14,7 +14,7 @@ def _distance(mine, theirs, p) -> float:
 
 
 def _cosine_of_a_lone_encoder(answer) -> str:
-    """The experiment of the notebook on random maps: does an encoder that learns alone turn a half away?"""
+    """Repeat the notebook's experiment on random maps: an encoder alone learns to turn a half away."""
     import torch
 
     from ...methods.losses import factor_distance
