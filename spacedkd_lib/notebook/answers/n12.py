@@ -1,28 +1,58 @@
 """Exercises of notebook 12, Vision transformers."""
 
-import math
-from dataclasses import replace
-
-from ... import recipes
-from ..exercises import Exercise, agrees, exactly
+from ..exercises import Exercise, exactly
 
 
-def _idle_weight(weight, momentum, square, rate, decay, updates):
-    for _ in range(updates):
-        momentum, square = 0.9 * momentum, 0.999 * square
-        weight = (1 - rate * decay) * weight - rate * momentum / math.sqrt(square)
-    return weight
+def _looks_back(answer) -> str:
+    import torch  # the other exercises do without
+    from torch.nn.functional import scaled_dot_product_attention
+    for tokens in (1, 2, 5):
+        q, k, v = torch.randn(3, tokens, 4, generator=torch.Generator().manual_seed(tokens))
+        got, want = answer(q, k, v), scaled_dot_product_attention(q, k, v, is_causal=True)
+        if got.shape != want.shape or not torch.allclose(got, want, atol=1e-5):
+            return f"of {tokens} tokens the first hears only itself, {v[0].tolist()}, and yours gives {got[0].tolist()}"
+    return ""
 
 
-_DEIT = recipes.online_kd(recipes.transformer(recipes.Recipe()))
+def _moves_at_rest(answer) -> str:
+    import torch
+    resting, other = (torch.nn.Linear(2, 1) for _ in range(2))
+    both = torch.optim.AdamW([*resting.parameters(), *other.parameters()])
+    (resting(torch.ones(2)) + other(torch.ones(2))).sum().backward()
+    both.step()  # now there is momentum
+    both.zero_grad()
+    before, term = resting.weight.detach().clone(), answer(resting)
+    if value := torch.as_tensor(term).item():
+        return f"your term changes the loss: it is {value:g}, not zero"
+    (other(torch.ones(2)).sum() + term).backward()
+    both.step()
+    return "" if (resting.weight != before).all() else "your term is zero, but the network has not moved"
+
+
+def _no_future(q, k, v):
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).tril() @ v
+
 
 EXERCISES = {
-    "12.1": Exercise("compute", exactly((224 // 16) ** 2 + 2),
-                     ("patches in a row times patches in a column; then the two others.",) * 3, 197),
-    "12.2": Exercise("compute", agrees([(1.0, 0.5, 0.25, 0.1, 0.05, 3), (2.0, 0.0, 1.0, 0.01, 5.0, 10),
-                              (0.0, -1.0, 4.0, 0.01, 0.0, 22)], _idle_weight),
-                     ("in each update m becomes 0.9 m and v 0.999 v first; then the weight decays, and moves by "
-                     "m / root v.",) * 3, lambda w, m, v, rate, decay, n: (1 - rate * decay) ** n * w),
-    "12.3": Exercise("compute", lambda a: exactly(replace(recipes.preset(recipes.spaced(_DEIT, 1.5), "released"), idle_update="skip"))(a),
-                     ("skd.preset gives the released form; then set one field back, or use set_deviation.",) * 3, recipes.spaced(recipes.online_kd(recipes.transformer(recipes.Recipe())), 1.5)),
+    "12.1": Exercise("predict", exactly("c"), (
+        "an optimizer with momentum does not look at the gradient of the moment alone.",
+        "AdamW steps by an average of past gradients; what is that average after one gradient of zero?",
+        "m becomes 0.9 m, which is not zero, and the step is m over the root of v."), "a"),
+    "12.2": Exercise("compute", exactly((224 // 16) ** 2 + 2), (
+        "how many patches lie in a row?",
+        "14 patches in a row and 14 in a column; then the tokens that are no patches.",
+        "14 * 14 patches, a class token and a distillation token."), 197),
+    "12.3": Exercise("change", _looks_back, (
+        "the share of a later token must be zero, and each row must still sum to one.",
+        "set the scores of later tokens to minus infinity before the softmax, not the shares to zero after it.",
+        "mask = torch.ones_like(scores).tril() == 0; scores.masked_fill(mask, -torch.inf).softmax(dim=-1) @ v"),
+        _no_future),
+    "12.4": Exercise("break", _moves_at_rest, (
+        "a gradient of zero is not the same as no gradient.",
+        "the term must depend on every parameter of the network, and be zero whatever they are.",
+        "0.0 * sum(p.sum() for p in network.parameters())"), lambda network: 0.0),
+    "12.5": Exercise("explain", exactly("b"), (
+        "which cell of the second 2 x 2 table is this?",
+        "gain as released, none left when the network is still; and what does labels alone add to the story?",
+        "an interval that holds zero does not show that there is no effect, so one of the three says too much."), "c"),
 }
