@@ -92,7 +92,7 @@ def test_a_run_too_large_for_the_gpu_says_what_to_lower(runs, monkeypatch):
     with pytest.raises(InputError, match="failed, The memory of the GPU is too small.*log is"):
         running.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
     with pytest.raises(InputError, match="fewer WORKERS"):
-        running.run(recipes.baseline(SMOKE.base), on_epoch=lambda row: None)
+        running.run(recipes.baseline(SMOKE.base))
 
 
 # Several processes on one card
@@ -341,7 +341,7 @@ def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):
     recipe, executor = recipes.baseline(replace(SMOKE.base, width=1, train_images=120, epochs=1)), Here()
-    running.run(recipe, on_epoch=lambda row: None)
+    running.run(recipe)
     monkeypatch.setitem(measures.MEASURES, "noise", measures.MEASURES["noise"]._replace(
         settings=dict(images=8, sigmas=[0.1], draws=1)))
     found = measures.measure_all([(recipe, "noise")], executor=executor)
