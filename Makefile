@@ -13,8 +13,8 @@
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab (--no-browser), the benchmark (--accuracy), the GPU (--dry)
-##                  or tuning (--data digits --families labels)
+## ARGS="..."       further options for JupyterLab (--no-browser), the GPU (--dry) or tuning
+##                  (--data digits --families labels)
 
 PROFILE ?= quick
 OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \

@@ -4,6 +4,9 @@ And `toy`, the data set of tiny runs.
 """
 
 import os
+import signal
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("SPACEDKD_TEST_GPU", "")  # its number, for test_gpu.py alone
@@ -30,3 +33,34 @@ def toy_dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def toy():
     return toy_dataset()
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Puts back the signal handlers that a command sets."""
+    before = {number: signal.getsignal(number) for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Here(Executor):
+    """Calls at once, in this process; counts batches of calls."""
+
+    def __init__(self):
+        self.batches, self.calls = 0, []
+
+    @contextmanager
+    def batch(self):
+        self.batches += 1
+        yield
+
+    def submit(self, function, *arguments):
+        self.calls.append(function.__name__)
+        future = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future

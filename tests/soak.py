@@ -33,9 +33,10 @@ from spacedkd_lib.store import records  # noqa: E402
 from spacedkd_lib.training import checkpoints  # noqa: E402
 
 torch.set_num_threads(1)
-RECIPES = [replace(recipe, train_images=80)
-           for recipe in grids.unique([*grids.grid("smoke", "05_spaced_kd", 1), *grids.grid("smoke", "04_self_kd", 1)])
-           if recipe.method != "self_kd" or recipe.interval]
+ARMS = ("baseline", "online KD", "spaced KD s=1.5", "offline KD", "spaced self KD s=1")
+RECIPES = [replace(recipe, train_images=80) for recipe in grids.unique(
+    row for name in ("05_spaced_kd", "04_self_kd") for row in grids.grid("smoke", name, 1)
+    if row.arm in ARMS and row.setting == "digits")]
 
 
 def train_all():

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -28,12 +27,11 @@ def place(folder, **changes) -> Place:
     return Place(**dict(folder=folder, device="cpu", started=time.monotonic(), until=time.monotonic() + 60) | changes)
 
 
-def test_a_dry_run_goes_through_every_stage_and_leaves_records(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "spacedkd_lib.bench.gpu", "--dry", "--out", str(tmp_path)],
-                          cwd=records.ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_dry_run_goes_through_every_stage_and_leaves_records(tmp_path, capfd):
+    status, told = gpu.main(["--dry", "--out", str(tmp_path)]), capfd.readouterr()
+    assert status == 0, told.out + told.err
     log = (tmp_path / "log.txt").read_text()
-    assert log == done.stdout and "] FAIL" not in log and "no lines say FAIL" in log
+    assert log == told.out and "] FAIL" not in log and "no lines say FAIL" in log
     assert all(f"done {name}: " in log for name in gpu.LIMITS)
     tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
     assert tables.keys() == {*gpu.LIMITS, "parts"} - {"env"} and all(map(len, tables.values()))
@@ -100,13 +98,8 @@ def test_ended_from_outside_it_leaves_what_it_found(tmp_path, monkeypatch, capsy
     def never(place):
         place.add("right", found=2)
     monkeypatch.setattr(gpu, "stages", lambda: {"env": ended, "right": never})
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background
-    try:
-        assert gpu.main(["--dry", "--out", str(tmp_path)]) == 130
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    assert gpu.main(["--dry", "--out", str(tmp_path)]) == 130
     assert "Ended from outside" in capsys.readouterr().err
     assert pd.read_csv(tmp_path / "env.csv").found.item() == 1 and not (tmp_path / "right.csv").exists()
 

@@ -4,9 +4,11 @@ says. (That all of them together are the released programs: test_conformance.py.
 import operator
 import re
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
+from conftest import toy_dataset
 from torch import nn
 
 import spacedkd_lib as skd
@@ -32,10 +34,15 @@ ONLINE = online_kd(BASE, interval=1.5)
 SELF = self_kd(replace(BASE, model="resnet10"), interval=1.5)
 BASES = {"online_kd": ONLINE, "self_kd": SELF, "offline_kd": offline_kd(ONLINE)}
 OTHERS = {"ie_kd": ie_kd(BASE), "mutual": mutual(BASE), "ema": ema(BASE),
-          "education": education(replace(BASE, dataset="digits", train_images=200), (3, 3, 4))}
+          "education": education(replace(BASE, dataset="digits", train_images=100), (3, 3, 4))}
 SWITCHES = [(d.id, method) for d in deviations_of("A") for method in d.released
             if (d.id, method) != ("A1", "self_kd")]  # there another value of the same gradient
 OTHER_SWITCHES = [(d.id, method) for d in deviations_of("IE") for method in d.released]
+
+
+@cache
+def trained(recipe):
+    return train(recipe, toy_dataset() if recipe.dataset == "toy" else load(recipe.dataset))
 
 
 def test_all_rows_are_there_and_told_in_full():
@@ -82,14 +89,13 @@ def test_the_released_pair_of_ie_kd_is_exchanged():
 
 
 @pytest.mark.parametrize("id, method", OTHER_SWITCHES)
-def test_the_other_switches_change_what_is_learnt(id, method, toy):
-    clean, data = OTHERS[method], toy if method != "education" else load("digits")
-    one, other = train(clean, data), train(set_deviation(clean, id), data)
+def test_the_other_switches_change_what_is_learnt(id, method):
+    one, other = trained(OTHERS[method]), trained(set_deviation(OTHERS[method], id))
     assert one[3].keys() != other[3].keys() or any(not torch.equal(v, other[3][k]) for k, v in one[3].items())
 
 
 @pytest.mark.parametrize("id, method", SWITCHES)
-def test_set_alone_it_changes_what_is_learnt(id, method, toy):
+def test_set_alone_it_changes_what_is_learnt(id, method):
     """On pictures that are trained with it; from the clean side and from the released one."""
     clean = replace(BASES[method], interval=0.0) if id == "A7" else BASES[method]
     if id == "A12":  # of the momentum that idle exits coast on, there is some after the first replay
@@ -97,7 +103,7 @@ def test_set_alone_it_changes_what_is_learnt(id, method, toy):
     base = preset(clean, "released") if method in RELEASED else clean
     for start, end in ((clean, set_deviation(clean, id)), (set_deviation(base, id), set_deviation(base, id, "clean"))):
         assert start != end
-        one, other = train(start, toy), train(end, toy)
+        one, other = trained(start), trained(end)
         differ = [name for name, value in one[3].items() if not torch.equal(value, other[3][name])]
         assert differ or one[1]["student_updates"] != other[1]["student_updates"], (id, start)
 

@@ -104,8 +104,9 @@ def test_an_unwritable_folder(tmp_path):
 
 def test_who_is_asked_to_stop_while_waiting_says_for_what(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "requested", lambda: True)
-    with records.locked([RECIPE], tmp_path), pytest.raises(stopping.Stopped, match=f"waiting for run {RECIPE.run_id}"):
-        with records.locked([RECIPE], tmp_path, say=lambda line: None):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    with records.locked([RECIPE]), pytest.raises(stopping.Stopped, match=f"waiting for run {RECIPE.run_id}"):
+        with records.locked([RECIPE]):
             pass
 
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 import weakref
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import Here
 from fake_cuda import fake_cuda, real
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from spacedkd_lib import __main__, recipes
 from spacedkd_lib.analysis import curvature, landscape, measures, trained
-from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, within_memory
+from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, _names_cuda, within_memory
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, planning, profiles, running
@@ -67,14 +66,11 @@ def process_after(executor, *call) -> tuple[int, int]:
 
 
 def test_a_cuda_error_costs_its_process_and_no_other_error_does():
+    assert _names_cuda(torch.AcceleratorError("device-side assert triggered"))
     with LocalProcesses(1) as executor:
-        for error in ('raise RuntimeError("CUDA error: an illegal memory access was encountered")',
-                      'import torch; raise torch.AcceleratorError("device-side assert triggered")'):
-            before, after = process_after(executor, exec, error)
-            assert after != before, error
-        for call in ((exec, 'raise RuntimeError("a shape does not fit")'), (within_memory, exec, FULL)):
-            before, after = process_after(executor, *call)
-            assert after == before, call
+        for error, new in (("CUDA error: an illegal memory access was encountered", True), ("a shape", False)):
+            before, after = process_after(executor, exec, f"raise RuntimeError({error!r})")
+            assert (after != before) == new, error
 
 
 def test_want_of_memory_is_one_sentence_and_leaves_nothing_behind(monkeypatch):
@@ -91,33 +87,12 @@ def test_want_of_memory_is_one_sentence_and_leaves_nothing_behind(monkeypatch):
     assert seen == [None]  # the tensor was gone before the cache was emptied
 
 
-class Here(Executor):
-    """Calls at once, in this process; counts batches of calls."""
-
-    def __init__(self):
-        self.batches, self.calls = 0, []
-
-    @contextmanager
-    def batch(self):
-        self.batches += 1
-        yield
-
-    def submit(self, function, *arguments):
-        self.calls.append(function.__name__)
-        future = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 def test_a_run_too_large_for_the_gpu_says_what_to_lower(runs, monkeypatch):
     monkeypatch.setattr(train, "sweep", lambda *_, **__: exec(FULL))
     with pytest.raises(InputError, match="failed, The memory of the GPU is too small.*log is"):
         running.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
     with pytest.raises(InputError, match="fewer WORKERS"):
-        running.run(recipes.baseline(SMOKE.base), on_epoch=lambda row: None)
+        running.run(recipes.baseline(SMOKE.base))
 
 
 # Several processes on one card
@@ -366,7 +341,7 @@ def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):
     recipe, executor = recipes.baseline(replace(SMOKE.base, width=1, train_images=120, epochs=1)), Here()
-    running.run(recipe, on_epoch=lambda row: None)
+    running.run(recipe)
     monkeypatch.setitem(measures.MEASURES, "noise", measures.MEASURES["noise"]._replace(
         settings=dict(images=8, sigmas=[0.1], draws=1)))
     found = measures.measure_all([(recipe, "noise")], executor=executor)

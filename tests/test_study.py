@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Here
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, grids, planning, profiles, running
@@ -117,19 +118,6 @@ def test_bad_names(call, message):
         call()
 
 
-def test_side_by_side_equals_alone_and_nothing_is_trained_twice(runs, monkeypatch):
-    recipes = [replace(baseline(SMOKE.base), seed=s) for s in (0, 1)]
-    lines = []
-    found = running.run_all(recipes + recipes[:1], workers=2, say=lines.append)
-    assert [r.run_id for r in found] == [r.run_id for r in recipes] and lines
-    monkeypatch.setenv("SPACEDKD_RUNS", str(runs.parent / "alone"))
-    alone = running.run(recipes[1])
-    assert alone.numbers() == found[1].numbers()
-    monkeypatch.setenv("SPACEDKD_RUNS", str(runs))
-    monkeypatch.setattr(running, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
-    assert running.run_all(recipes) == found
-
-
 KILLED = """
 import spacedkd_lib as skd
 if __name__ == "__main__":
@@ -140,7 +128,7 @@ if __name__ == "__main__":
 def test_a_run_that_diverges_costs_no_other(runs):
     good, bad = baseline(SMOKE.base), replace(baseline(SMOKE.base), lr=1e30)
     with pytest.raises(InputError):
-        running.run_all([bad, good], workers=1)
+        running.run_all([bad, good], executor=Here())
     assert records.load(good) is not None and records.load(bad) is None
 
 
@@ -218,7 +206,7 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
         time.sleep(0.05)
     kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
     recipes = [row.recipe for row in grids.grid("smoke", "02_baselines") if row.arm != "SAM"]
-    continued = running.run_all(recipes, workers=2)
+    continued = [running.run(recipe) for recipe in recipes]
     assert kept and all(path.read_bytes() == content for path, content in kept.items())
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "uninterrupted"))
     assert [r.numbers() for r in continued] == [running.run(recipe).numbers() for recipe in recipes]

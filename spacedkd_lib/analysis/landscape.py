@@ -233,34 +233,25 @@ def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], 
     return {name: np.stack([values[name] for values in lines], axis=1) for name in lines[0]}
 
 
-def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int = 1, relative: bool = False) -> float:
-    """By how many nats the loss rises at the worst point found in a ball around the weights.
+def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, relative: bool = False) -> float:
+    """By how many nats the loss rises one step along the gradient: SAM's first-order answer to the worst point of a
+    ball around the weights; 0 where the gradient is.
 
     Args:
         radius: of the ball, L2. 0.05 is SAM's (Foret et al. 2021).
-        steps: of gradient ascent; one is SAM's own, a first-order answer (0 where the gradient is).
         relative: each weight in units of its own size (Kwon et al. 2021, adaptive SAM; radius 0.5 there), which does
             not change if a ReLU network is rescaled without a change of its function.
 
     Raises:
-        InputError: as `scorer`; a radius that is not positive, or no step.
+        InputError: as `scorer`; a radius that is not positive.
     """
-    if not 0 < radius < math.inf or steps < 1:
-        raise InputError(f"A radius of {radius} with {steps} steps finds no worst point: give a positive radius and at "
-                         "least one step.")
+    if not 0 < radius < math.inf:
+        raise InputError(f"A radius of {radius} holds no worst point: give a positive number.")
     score, start = scorer(net, x, y), {name: p.detach() for name, p in net.named_parameters()}
     unit = {name: p.abs() if relative else torch.ones_like(p) for name, p in start.items()}
-    offset = {name: torch.zeros_like(p) for name, p in start.items()}  # in those units
-    rises = []
-    for _ in range(steps):
-        point = {name: start[name] + unit[name] * offset[name] for name in start}
-        slope = {name: unit[name] * g for name, g in gradient(net, x, y, point).items()}
-        stride = 2 * radius / steps / max(_norm(slope), 1e-30)
-        offset = {name: offset[name] + stride * slope[name] for name in offset}
-        shrink = min(1.0, radius / max(_norm(offset), 1e-30))  # back into the ball
-        offset = {name: shrink * value for name, value in offset.items()}
-        rises.append(score({name: start[name] + unit[name] * offset[name] for name in start})[0])
-    return max(rises) - score({})[0]
+    slope = {name: unit[name] * g for name, g in gradient(net, x, y, start).items()}
+    stride = radius / max(_norm(slope), 1e-30)
+    return score({name: start[name] + unit[name] * stride * slope[name] for name in start})[0] - score({})[0]
 
 
 def gradient(net: nn.Module, x: Tensor, y: Tensor, weights: Direction) -> Direction:

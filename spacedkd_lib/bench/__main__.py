@@ -19,7 +19,6 @@ import torch
 from ..errors import InputError
 from ..report import text as words
 from ..store import records
-from .accuracy import accuracy
 from .analysis import analysis
 from .memory import growth, memory
 from .speed import speed
@@ -36,12 +35,11 @@ def provenance() -> dict:
 def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, note: str) -> None:
     """Print a table, and keep it as results/<where>/<name>.csv and .json.
 
-    The first has every digit and, of runs, a line each. The second is its record: all repeats, sizes, provenance.
+    The first has every digit, the second is its record: all repeats, sizes, provenance.
     """
     stem = records.ROOT / "results" / where / name
     text = f"{words.markdown(table)}\n{note} {words.hardware_and_versions([origin])}; {origin['finished'][:10]}.\n"
-    csv = pd.DataFrame(raw["runs"]) if "runs" in raw else table
-    words.write(csv, stem.with_suffix(".csv"))
+    words.write(table, stem.with_suffix(".csv"))
     records.write_atomically(stem.with_suffix(".json"), json.dumps({"provenance": origin, **raw}, indent=1) + "\n")
     print(f"\n{text}", flush=True)
 
@@ -55,7 +53,6 @@ NOTES = {
     "growth": "ResNet-8 of width 8, 512 images, batch 32; 4 epochs, s = 1, one student, 16 pixels where nothing else "
               "is said; image size counts pixels, height times width.",
     "analysis": "Medians, sides taking turns in one process; processor time.",
-    "accuracy": "bf16 minus fp32, paired by seed, last epoch; 95% Student-t interval.",
 }
 
 
@@ -65,15 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")
-    parser.add_argument("--accuracy", action="store_true", help="fp32 against bf16 over ten seeds, nothing else")
-    parser.add_argument("--workers", type=int, default=0, help="of --accuracy: runs side by side; 0: one a core")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
     folder = size.folder
-    if options.accuracy:
-        profile, seeds = ("smoke", 2) if options.quick else ("quick", 10)
-        parts = {"accuracy": lambda size: accuracy(profile, seeds, options.workers)}
     try:
         for name, part in parts.items():
             if options.only in (None, name):

@@ -30,7 +30,7 @@ from ..training.evaluation import evaluator
 from ..training.provenance import provenance
 from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
-from .speed import Case, cpu_seconds, gpu_seconds, measure
+from .speed import cpu_seconds, gpu_seconds, median_seconds
 from .work import Place, Size, pace, pictures
 
 EPOCHS, WORKERS = 5, 8  # of what is timed; processes of the plain way's DataLoader
@@ -39,8 +39,7 @@ NOTEBOOK = records.ROOT / "notebooks" / "03_online_kd.ipynb"  # the shortest tha
 
 def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> float:
     """Median seconds of a call."""
-    times = measure(Case("", "", {"": work}, []), *((2, cpu_seconds) if place.dry else (repeats, gpu_seconds)))
-    return float(np.median(times[""]))
+    return median_seconds(work, *((2, cpu_seconds) if place.dry else (repeats, gpu_seconds)))
 
 
 # Stage env
@@ -234,7 +233,7 @@ def _seeds(place: Place, way: str, number: int, engine: str, images_s: float, up
 
 def _side_by_side(place: Place, way: str, recipe: Recipe, data) -> None:
     """Time processes side by side; each has trained before, so that none is still starting while others are timed."""
-    with LocalProcesses(numbers(place)[-1]) as executor:
+    with LocalProcesses(1 if place.dry else numbers(place)[-1]) as executor:
         def at_once(number: int, recipe: Recipe) -> list[dict]:
             tasks = [executor.submit(pace, [replace(recipe, seed=seed)], data, place.device, "graph")
                      for seed in range(number)]

@@ -26,7 +26,7 @@ from ..schedule import interval_batches, lockstep
 from ..store import records
 from ..training import train
 from .plain import plain_loader
-from .speed import Case, measure
+from .speed import median_seconds
 from .work import Size, pictures
 
 
@@ -114,7 +114,7 @@ def growth_points(count: int) -> list[Point]:
             *(Point("image size (pixels)", p * p, (one,), p) for p in (8, 16, 24, 32, 40)[:count])]
 
 
-def train_point(point: Point, repeats: int = 3) -> dict[str, float]:
+def train_point(point: Point, repeats: int) -> dict[str, float]:
     """Measure a training's time and memory.
 
     Returns:
@@ -122,8 +122,7 @@ def train_point(point: Point, repeats: int = 3) -> dict[str, float]:
         batches stored, and the process's peak.
     """
     dataset, recipes = pictures(512, point.pixels), list(point.recipes)
-    work = Case("", "", {"train": lambda: train.sweep(recipes, dataset, "cpu")}, [])
-    seconds = float(np.median(measure(work, repeats)["train"]))
+    seconds = median_seconds(lambda: train.sweep(recipes, dataset, "cpu"), repeats)
     process, most = resident_bytes(peak=True), 0
     gc.collect()
     batches = Batches(dataset.train_images, dataset.train_labels, recipes[0].batch_size, 0, recipes[0].augment)

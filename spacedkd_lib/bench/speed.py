@@ -69,6 +69,11 @@ def measure(case: Case, repeats: int, seconds: Callable = cpu_seconds) -> dict[s
     return times
 
 
+def median_seconds(work: Callable[[], object], repeats: int, seconds: Callable = cpu_seconds) -> float:
+    """Return the median seconds of a call, after a first one."""
+    return float(np.median(measure(Case("", "", {"": work}, []), repeats, seconds)[""]))
+
+
 def ratios(case: Case, times: dict[str, list[float]]) -> list[dict]:
     """Return a line for each pair of a case: how many times faster the side is than its reference, by medians."""
     median = {side: float(np.median(values)) for side, values in times.items()}
@@ -130,16 +135,12 @@ def augment_case(size: Size, augment: str) -> Case:
                 [("the batch at once", "PIL, one by one", np.nan)], units=4)
 
 
-REFERENCE = "eager, contiguous, fp32"
-
-
-def step(size: Size, batch: int, channels_last: bool = False, bf16: bool = False,
-         foreach: bool | None = None) -> Callable[[], None]:
-    """Return a function that makes one update of a network on one batch."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = ResNet(size.model, 100, width=size.width).to(memory_format=layout)
-    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=foreach)
-    x, y = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout), torch.zeros(batch, dtype=torch.int64)
+def step(bf16: bool) -> Callable[[], None]:
+    """Return a function that makes one update of a small network on one batch."""
+    layout = torch.channels_last
+    net = ResNet("resnet8", 100, width=16).to(memory_format=layout)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01)
+    x, y = torch.randn(16, 3, 32, 32).contiguous(memory_format=layout), torch.zeros(16, dtype=torch.int64)
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -150,24 +151,9 @@ def step(size: Size, batch: int, channels_last: bool = False, bf16: bool = False
     return work
 
 
-def levers_case(size: Size, precisions: tuple[str, ...]) -> Case:
-    """One update of a network: what each lever alone brings."""
-    sides = {REFERENCE: step(size, size.small_batch)}
-    if "fp32" in precisions:
-        sides |= {"channels_last": step(size, size.small_batch, channels_last=True),
-                  "foreach SGD": step(size, size.small_batch, foreach=True)}
-    if "bf16" in precisions:
-        sides |= {"channels_last, bf16": step(size, size.small_batch, channels_last=True, bf16=True)}
-    return Case("an update", f"{size.model}, batch {size.small_batch}", sides,
-                [(side, REFERENCE, np.nan) for side in list(sides)[1:]])
-
-
 def bf16_is_native() -> bool:
     """Return whether this processor computes in bf16 faster than in fp32; others imitate it, many times slower."""
-    size = Size("resnet8", 16)
-    sides = {"fp32": step(size, 16, channels_last=True), "bf16": step(size, 16, channels_last=True, bf16=True)}
-    times = measure(Case("", "", sides, []), 3)
-    return min(times["bf16"]) < min(times["fp32"])
+    return median_seconds(step(bf16=True), 3) < median_seconds(step(bf16=False), 3)
 
 
 def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
@@ -177,7 +163,6 @@ def speed_cases(size: Size) -> Iterator[tuple[Case, int]]:
     for part, precisions in parts:
         yield interval_case(part, precisions), part.repeats
         yield sweep_case(part, precisions), part.repeats
-        yield levers_case(part, precisions), part.repeats + 2
     for augment in ("crop_flip_rotate", "autoaugment_cutout", "strong"):
         yield augment_case(size, augment), 5
 

@@ -26,7 +26,7 @@ from ..training.train import sweep
 class Size:
     """How large the measured work is, and under which name it is kept.
 
-    batch: images a batch of the interval, and of the augmentation. small_batch: of the sweep and of the levers.
+    batch: images a batch of the interval, and of the augmentation. small_batch: of the sweep.
     pictures: in the set whose replay is held. points: of each panel of `growth`. folder: under results/ and figures/.
     """
 

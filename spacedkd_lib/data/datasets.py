@@ -62,14 +62,13 @@ class Dataset:
 
 
 
-def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed: int = 0) -> Dataset:
+def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     """Load a data set by name, or a folder of class folders by path.
 
     Args:
         name: one of `NAMES`, decoded once; or a folder `<dir>/{train,test}/<class>/<picture>`, decoded at
             every call ("val" serves as "test"; the images are grey, C = 1, if all pictures are).
         root: the data folder; default `$SPACEDKD_DATA`, else `data/` beside the package.
-        rebuild: read the source again although the cache is good.
         seed: the recipe's seed, see `fold`.
 
     Raises:
@@ -85,7 +84,7 @@ def load(name: str, root: Path | str | None = None, rebuild: bool = False, seed:
     root = Path(root or os.environ.get("SPACEDKD_DATA") or Path(__file__).resolve().parents[2] / "data")
     stem = f"glyphs-{fold(name, seed)}" if name == "glyphs" else name
     cache, damage = root / "cache" / f"{stem}.safetensors", ""
-    if not rebuild and os.path.isfile(cache):
+    if os.path.isfile(cache):
         try:
             return _read_cache(cache, name)
         except Damaged as error:

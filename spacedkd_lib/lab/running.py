@@ -32,7 +32,7 @@ def check_workers(workers: int | str) -> int:
     return 0 if workers == "auto" else workers
 
 
-def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None, force: bool = False) -> records.Record:
+def run(recipe: Recipe, force: bool = False) -> records.Record:
     """Return the record of one recipe: loaded, or trained here and now.
 
     A bar shows its epochs, or a line now and then. If the recipe belongs to an interrupted sweep, that sweep goes on.
@@ -48,8 +48,8 @@ def run(recipe: Recipe, on_epoch: Callable[[dict], None] | None = None, force: b
         from tqdm import tqdm
         check_inputs([recipe])
         sweep, = sweeps([recipe])
-        with tqdm(total=recipe.epochs, unit="epoch", disable=on_epoch is not None or not watched()) as bar:
-            shown = on_epoch or ((lambda row: bar.update()) if watched() else _now_and_then(recipe))
+        with tqdm(total=recipe.epochs, unit="epoch", disable=not watched()) as bar:
+            shown = (lambda row: bar.update()) if watched() else _now_and_then(recipe)
             failed = within_memory(train_sweep, sweep,
                                    lambda of: shown(of.rows[-1]) if of.recipe == recipe else None)
         if records.load(recipe) is None:

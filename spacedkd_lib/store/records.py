@@ -25,7 +25,7 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Iterable, Iterator
 
 import numpy as np
 
@@ -202,8 +202,7 @@ def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, we
 
 
 @contextmanager
-def locked(recipes: Iterable[Recipe], runs: Path | None = None,
-           say: Callable[[str], None] = print) -> Iterator[None]:
+def locked(recipes: Iterable[Recipe]) -> Iterator[None]:
     """Hold these runs for this process; another process that wants one waits until it is free.
 
     The operating system frees the runs of a process that ends, however it ends.
@@ -212,14 +211,14 @@ def locked(recipes: Iterable[Recipe], runs: Path | None = None,
         Stopped: asked to stop while waiting.
     """
     reported = []
-    folder = (runs or runs_folder()) / ".locks"
+    folder = runs_folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
             file = held.enter_context(open(folder / name, "w"))
             while not _taken(file):
                 if file not in reported:
-                    say(f"Run {name} is being trained by another process: waiting for it.")
+                    print(f"Run {name} is being trained by another process: waiting for it.")
                     reported.append(file)
                 if stopping.requested():
                     raise stopping.Stopped(f"on request, while waiting for run {name}")

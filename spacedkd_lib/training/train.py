@@ -35,16 +35,13 @@ class Outcome(NamedTuple):
     predictions: str
 
 
-def train(recipe: Recipe, dataset: datasets.Dataset, device: str | None = None,
-          on_epoch: Callable[[dict], None] | None = None, engine: str | None = None
-          ) -> Outcome:
+def train(recipe: Recipe, dataset: datasets.Dataset, device: str | None = None, engine: str | None = None) -> Outcome:
     """Train a recipe on its data set from the start: `sweep` of one.
 
     Raises:
         InputError: its loss diverged.
     """
-    outcome, = sweep([recipe], dataset, device, engine=engine,
-                     on_epoch=(lambda run: on_epoch(run.rows[-1])) if on_epoch else None)
+    outcome, = sweep([recipe], dataset, device, engine=engine)
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
