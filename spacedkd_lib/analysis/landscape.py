@@ -234,8 +234,9 @@ def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], 
 
 
 def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, relative: bool = False) -> float:
-    """By how many nats the loss rises one step along the gradient: SAM's first-order answer to the worst point of a
-    ball around the weights; 0 where the gradient is.
+    """Measure by how many nats the loss rises one step along the gradient; 0 where the gradient is.
+
+    It is SAM's first-order answer to the worst point of a ball around the weights.
 
     Args:
         radius: of the ball, L2. 0.05 is SAM's (Foret et al. 2021).

@@ -66,7 +66,7 @@ def slider(draw: Callable[..., Figure], **ranges: tuple[float, float, float, flo
 def display_figure(fig: Figure, caption: str = "") -> None:
     """Show a figure with a text for screen readers, and its caption below."""
     from IPython.display import display
-    display(fig, metadata={"image/png": {"alt": figures.alt_text(fig)}})
+    display(fig, metadata={"image/png": {"alt": f"{caption} {figures.alt_text(fig)}".strip()}})
     plt.close(fig)
     if caption:
         say(f"*{caption}*")
