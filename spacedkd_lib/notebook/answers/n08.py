@@ -47,12 +47,7 @@ EXERCISES = {
     "08.2": Exercise("compute", lambda answer: number(_variance_ratio(1e-6, 1, 0.5), 1e-3)(answer),
                      ("for very small steps, what is A?", "with A = 1 the two fractions are 1/2 each.",
                       "the three terms are 1/4, 2 * 1/4 * 1/2 and 1/4 * 1/2: add them."), 0.5),
-<<<<<<< HEAD
-    "08.3": Exercise("change", lambda answer: agrees([(2, 3), (4, 1), (3, 4)], _behind)(
-        lambda *of: [*map(tuple, answer(*of))]),
-=======
     "08.3": Exercise("change", _swaps_the_roles,
->>>>>>> bcc783fcf9fa008d970ad0ce2556a75985268cae
                      ("which two lines of `ahead` have to change places?",
                       "in each block come all \"learn\" first, then all \"teach\", of the same numbers.",
                       "list the pairs; `for first in range(0, blocks * s, s)` stays as it is."),

@@ -42,17 +42,10 @@ EXERCISES = {
     "13.2": Exercise("compute", number(0.3 * math.pi / 2),
                      ("the mean of |sin| over a period is known from above.",
                       "peak times 2 / pi is to be 0.3.", "solve for the peak: 0.3 * pi / 2."), 0.3 * 2 / math.pi),
-<<<<<<< HEAD
-    "13.3": Exercise("change", agrees([(100, 0.5, 391, 391, 79), (391, 0.5, 391, 391, 79),
-                                       (1000, 0.3, 500, 391, 79)], _counted_rate),
-                     ("how many epochs are over at update t?",
-                      "t // L epochs are over, each with `tests` batches more.",
-=======
     "13.3": Exercise("change", agrees([(100, 0.5, 391, 391, 79), (391, 0.5, 391, 391, 79), (1000, 0.3, 500, 391, 79)],
                                       _counted_rate),
                      ("how many epochs are over at update t?",
                       "t // L epochs are over, each with `tests` batches more.",
->>>>>>> bcc783fcf9fa008d970ad0ce2556a75985268cae
                       "put t + tests * (t // L) in the place of t."),
                      lambda t, p, S, L, tests: p * abs(math.sin(math.pi * t / S))),
     "13.4": Exercise("break", _follows_at_once,
