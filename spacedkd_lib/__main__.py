@@ -25,6 +25,29 @@ from .store import records, stopping
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence and status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                signal.signal(number, _stop)
+        if getattr(options, "time_limit", ""):
+            signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
+        return options.function(options) or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except stopping.Stopped as reason:
+        print(f"stopped ({reason}); what was done is saved, and the same command continues", file=sys.stderr)
+        return stopping.STATUS
+    except KeyboardInterrupt:
+        print("interrupted; what was done is saved, and the same command continues", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
@@ -46,26 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
                                  "suit the machine; auto: on a GPU also several seeds at once")
             command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
         command.set_defaults(function=function)
-    options = parser.parse_args(arguments)
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
-                signal.signal(number, _stop)
-        if getattr(options, "time_limit", ""):
-            signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
-        return options.function(options) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NotebookError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except stopping.Stopped as reason:
-        print(f"stopped ({reason}); what was done is saved, and the same command continues", file=sys.stderr)
-        return stopping.STATUS
-    except KeyboardInterrupt:
-        print("interrupted; what was done is saved, and the same command continues", file=sys.stderr)
-        return 130
+    return parser
 
 
 def count_or_auto(text: str) -> int | str:
