@@ -1,17 +1,93 @@
 """Exercises of notebook 04, Self KD."""
 
-from ...schedule import counts, spaced_schedule
-from ..exercises import Exercise, agrees, exactly, number
+import math
 
-_PAPER = dict(epochs=80, batches_per_epoch=391, tail="drop")
-_PAPER_SELF = lambda: counts(spaced_schedule(interval=4.0, counter="epoch_early", teach_last=False, **_PAPER))
+from ...schedule import counts, spaced_schedule
+from ..exercises import Exercise, exactly
+
+
+def _moved(answer) -> str:
+    """The parts that have a gradient after the students' loss of the library."""
+    import torch
+
+    from ...methods import build
+    from ...recipes import Recipe, self_kd
+    method = build.make(self_kd(Recipe(model="resnet10", width=4)), channels=1, classes=3, size=8)
+    method.learn(torch.ones(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))["loss"].backward()
+    names = [name for name, p in method.net.named_parameters() if p.grad is not None]
+    return exactly({"trunk" if name.startswith("trunk") else "deepest head" if "heads.3" in name else "shallow exits"
+                    for name in names})(set(answer))
+
+
+def _updates(answer) -> str:
+    of = counts(spaced_schedule(80, 391, 2.0, tail="drop", counter="epoch_early", teach_last=False))
+    return exactly(of.teach + of.learn)(answer)
+
+
+def _logits() -> list:
+    import torch
+    draws = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, generator=draws).requires_grad_() for _ in range(4)]
+
+
+def _value(got, want) -> str:
+    return "" if math.isclose(got.item(), want.item(), rel_tol=1e-4) else (
+        f"for two pictures, three classes and T = 2 yours gives {got.item():.4f}, expected is {want.item():.4f}")
+
+
+def _chain(function) -> str:
+    from ...methods.losses import kl
+    mine, right = _logits(), _logits()
+    got, want = function(mine, 2.0), sum(kl(exit, deeper, 2.0) for deeper, exit in zip(right, right[1:]))
+    got.backward()
+    want.backward()
+    if mine[0].grad is not None:
+        return "the deepest exit gets a gradient"
+    alike = all(one.grad is not None and one.grad.allclose(other.grad, atol=1e-5)
+                for one, other in zip(mine[1:], right[1:]))
+    return _value(got, want) or "the value is right, but an exit gets a gradient as a teacher too" * (not alike)
+
+
+def _bends(function) -> str:
+    from ...methods.losses import kl
+    deepest, student, *_ = _logits()
+    got = function(student, deepest, 2.0)
+    got.backward()
+    firm = "the deepest exit gets no gradient, so it stands firm" * (deepest.grad is None)
+    return _value(got, kl(student, deepest, 2.0)) or firm
+
+
+def _without_detach(logits, T):
+    return sum(_soft(exit, deeper, T) for deeper, exit in zip(logits, logits[1:]))
+
+
+def _soft(student, deepest, T):
+    log_p, log_q = (student / T).log_softmax(1), (deepest / T).log_softmax(1)
+    return (log_q.exp() * (log_q - log_p)).sum() / len(log_p)
+
 
 EXERCISES = {
-    "04.1": Exercise("compute", number(0.5),
-                     ("a ReLU gives at least 0; what is sigmoid(0)?",) * 3, 0.0),
-    "04.2": Exercise("compute", lambda a: exactly(_PAPER_SELF().teach + _PAPER_SELF().learn)(a),
-                     ("count teach and learn events: counter='epoch_early', tail='drop', teach_last=False.",) * 3, 31280),
-    "04.3": Exercise("compute", agrees([([[1.0, 2.0], [3.0, 0.0]],), ([[0.0, 1.0, 5.0]],)],
-                             lambda exits: [sum(column) / len(exits) for column in zip(*exits)]),
-                     ("average class by class over the exits.",) * 3, lambda e: e[0]),
+    "04.1": Exercise("predict", _moved, (
+        "follow the arrows of the picture backwards from exits 1 to 3.",
+        "a shallow exit stands on the stages before it, and those belong to the trunk.",
+        "both targets are detached, so no gradient reaches the deepest head. The exits and the trunk remain."),
+        {"shallow exits"}),
+    "04.2": Exercise("compute", _updates, (
+        "the cell with the table counts them for another interval.",
+        "call skd.counts on skd.spaced_schedule(80, 391, 2, **released).",
+        "add the fields teach and learn of what skd.counts returns."), 2 * 80 * 391),
+    "04.3": Exercise("change", _chain, (
+        "in a list that begins with the deepest exit, each exit's teacher is the one before it.",
+        "zip(logits, logits[1:]) pairs each teacher with its student.",
+        "sum F.kl_div(log_p, log_q, log_target=True, reduction='batchmean') over the pairs, with log_q from the "
+        "teacher's logits.detach() / T."), _without_detach),
+    "04.4": Exercise("break", _bends, (
+        "where does shallow_loss cut the way back to the deepest exit?",
+        "two tensors are detached there: one for the soft loss, one for the features.",
+        "write the soft loss of shallow_loss and leave out .detach()."),
+        lambda student, deepest, T: _soft(student, deepest.detach(), T)),
+    "04.5": Exercise("explain", exactly("b"), (
+        "list everything that self KD has and the plain network lacks.",
+        "it has exits, twice the updates, and distillation. Only one of the three may differ in your comparison.",
+        "look for the control that has exits and updates, but alpha = beta = 0."), "d"),
 }

@@ -8,6 +8,7 @@ from ..exercises import Exercise, agrees, exactly, number
 
 _SIGNS = {1: "+", 0: "0", -1: "-"}
 _BEHIND = next(of for of in claims.PREDICTIONS if (of.arm, of.reference) == ("teacher -1.5", "teacher +0"))
+_PREDICTED = (_SIGNS[_BEHIND.ahead], _SIGNS[_BEHIND.frozen])
 _BLOCK = interval_batches(391, 1.5)
 
 
@@ -46,7 +47,7 @@ def _contradicted() -> str:
 
 
 EXERCISES = {
-    "05.1": Exercise("predict", lambda answer: exactly((_SIGNS[_BEHIND.ahead], _SIGNS[_BEHIND.frozen]))(tuple(answer)), (
+    "05.1": Exercise("predict", lambda answer: exactly(_PREDICTED)(tuple(answer)), (
         "read each theory as a sentence about the two teachers: which of them has more of what helps?",
         "for ahead helps, compare how much the two know. For frozen helps, compare which one stands still while the "
         "student learns.",
