@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable
+from typing import Callable, Collection
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -26,6 +26,19 @@ def show(table: pd.DataFrame, fold: str = "") -> None:
     """
     shown = text.markdown(table)
     say(f"<details><summary>{fold}</summary>\n\n{shown}\n</details>" if fold else shown)
+
+
+def show_results(summary: pd.DataFrame, arms: Collection[str] = ()) -> None:
+    """Show the accuracies of some arms with their differences; then, folded, all arms with all that qualifies them.
+
+    Args:
+        summary: from `tables.summary`.
+        arms: names of those that stand in the first table; all, if there are none.
+    """
+    table = text.formatted(summary)
+    outcome = [name for name in table if name in ("Setting", "Arm", "n") or name.startswith(("Test accuracy", "vs "))]
+    show(table.loc[table["Arm"].isin(arms) if arms else slice(None), outcome])
+    show(table, fold=f"All {len(table)} arms, with updates, cost and the best epochs")
 
 
 def say(sentences: str) -> None:
