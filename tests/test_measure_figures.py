@@ -37,6 +37,20 @@ def test_lines_are_means_over_seeds_with_their_bands():
     check_legible(fig)
 
 
+def test_quotients_are_paired_and_cut():
+    frame = pd.concat([tidy({"baseline": [1, 2, 4], "SAM": [2, 4, 9], "online KD": [1, 2, 400]}),
+                       tidy({"baseline": [1, 4], "SAM": [0.5, 2]}, setting="digits")]).rename(columns={"test_accuracy": "trace"})
+    fig = measure_figures.quotients(frame, ("SAM", "online KD", "offline KD"), {"trace": "Trace"})
+    glyphs, digits = fig.axes
+    logs = np.log([2, 2, 2.25])
+    marks = glyphs.containers
+    assert marks[0][0].get_xdata() == pytest.approx(np.exp(logs.mean())) and len(marks) == 2
+    low, high = marks[0][2][0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx(tuple(np.exp(mean_interval(logs)[1:3])))
+    assert digits.containers[0][0].get_xdata() == pytest.approx(0.5) and glyphs.get_xlim() == (0.25, 4)
+    check_legible(fig)
+
+
 def test_scatter_tells_the_correlation_of_all_runs():
     frame = FRAME.assign(trace=np.arange(1.0, len(FRAME) + 1))
     fig = measure_figures.scatter(frame, "trace", "trace")

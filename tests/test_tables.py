@@ -255,6 +255,12 @@ def test_predicts_tells_arms_from_seeds():
     assert last["given loss"] == ""
 
 
+def test_the_interval_of_a_correlation_is_cut_where_none_can_be():
+    frame = tidy({"a": [1, 3], "b": [2, 1], "c": [3, 2.5]}).assign(trace=[1, 1, 2, 2, 3, 3])
+    line, = tables.predicts(frame, {"trace": "Trace"}).to_dict("records")
+    assert line["r over the arms of a seed"].endswith("[-1.00, 1.00]")
+
+
 def test_predicts_resamples_whole_seeds():
     rng = np.random.default_rng(0)
     traces = np.exp(rng.standard_normal((12, 4)) + 2 * rng.standard_normal((12, 1)))
@@ -550,3 +556,12 @@ def test_side_by_side_without_the_other_notebooks():
     assert said.startswith("glyphs, miniature: no finished runs of offline KD, online KD, spaced KD, self KD")
     assert "ED" not in said.replace("finished", "")
     assert tables.side_by_side(rows, {}).empty
+
+
+@pytest.mark.parametrize("values, said", [
+    ([2.0, 4.0, 4.4], "On glyphs, SAM has 2.06 [1.80, 2.37] times the trace of baseline (n = 3). The interval lies above 1."),
+    ([0.5, 2.0, 3.0], "The interval holds 1"), ([0.5, 1.0, 0.9], "The interval lies below 1."), ([2.0], "2.00 times")])
+def test_quotients_in_words(values, said):
+    frame = tidy({"SAM": values, "baseline": [1.0, 2.0, 2.0]}).rename(columns={"test_accuracy": "trace"})
+    assert said in tables.times_in_words(frame, "SAM", "baseline", "trace", "trace")
+    assert "No pair" in tables.times_in_words(frame, "SAM", "online KD", "trace", "trace")

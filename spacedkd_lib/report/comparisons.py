@@ -92,6 +92,26 @@ def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accu
     return " ".join(said) or f"No pair of {arm} and {other} is published or finished here."
 
 
+def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label: str) -> str:
+    """Say what the paired interval of the quotient arm / other shows, two sentences a setting.
+
+    Args:
+        frame: from `measured`, of one notebook; the column is positive.
+        column, label: what is compared.
+    """
+    said = []
+    for setting, part in frame.groupby("setting", sort=False):
+        if {arm, other} <= set(part["arm"]):
+            i = paired_by_seed(part.assign(log=np.log(part[column])), arm, other, "log")
+            mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
+            reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above 1" if i.low > 0 else
+                       "The interval lies below 1" if i.high < 0 else "The interval holds 1, so either may be larger")
+            interval = f" [{low}, {high}]" * (i.n > 1)
+            said.append(f"On {setting}, {arm} has {mean}{interval} times the {label} of {other} (n = {i.n}). "
+                        f"{reading}.")
+    return " ".join(said) or f"No pair of {arm} and {other} is published or finished here."
+
+
 def audit(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare each deviation of the released programs with the clean preset, in test accuracy: with minus without.
 
@@ -189,7 +209,9 @@ def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000)
 
 
 def _said(i: Interval) -> str:
-    return "" if i.mean != i.mean else f"{i.mean:.2f}" + f" [{i.low:.2f}, {i.high:.2f}]" * bool(i.low == i.low)
+    """A correlation with its interval, cut where no correlation can be."""
+    cut = f" [{max(i.low, -1):.2f}, {min(i.high, 1):.2f}]" * bool(i.low == i.low)
+    return "" if i.mean != i.mean else f"{i.mean:.2f}" + cut
 
 
 def forgetting(grades: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Measures -> figures: surfaces, weight noise, curvature, spectra, trajectories, idle updates.
+"""Measures -> figures: surfaces, weight noise, multiples of a reference, spectra, trajectories, idle updates.
 
 Each function takes what `Session.measures` returns, beside the runs they belong to. No torch here. Taught in
 notebooks/06_loss_landscape.ipynb and, idle updates, notebooks/12_vision_transformers.ipynb.
@@ -6,7 +6,8 @@ notebooks/06_loss_landscape.ipynb and, idle updates, notebooks/12_vision_transfo
 
 from __future__ import annotations
 
-from typing import Mapping
+import math
+from typing import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..statistics import correlation
+from ..statistics import correlation, paired_by_seed
 from .figures import curves
 from .style import (
     LINES, PAGE, apply_style, by_arm, colour, legend_below, panels, say_n, settings_of, style_of, t_interval,
@@ -79,6 +80,42 @@ def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labe
         parts.append(pd.DataFrame({"x": values[x], "y": means}).assign(**run[["setting", "arm", "seed"]]))
     tidy = pd.concat(parts if len(parts) == 1 else parts[1:], ignore_index=True)
     return curves(tidy, list(dict.fromkeys(tidy["arm"])), "x", "y", labels)
+
+
+def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str], reference: str = "baseline",
+              most: float = 4.0) -> Figure:
+    """Draw arms as multiples of a reference, paired by seed: a row for each measure, mean and 95% t interval.
+
+    Args:
+        frame: from `tables.measured`, of one notebook; the measures are positive.
+        arms: that are drawn, at most five; those without records are left out.
+        columns: measure -> label.
+        most: multiples above it, or below its inverse, are cut.
+    """
+    settings, arms = settings_of(frame), [arm for arm in arms if arm in set(frame["arm"])]
+    fig, axes = panels(settings, [0.4 + 0.45 * len(columns)] * len(settings))
+    counts, ends = {}, [1.5]
+    for ax, setting in zip(axes, settings):
+        part = frame[frame["setting"] == setting]
+        part = part.assign(**{name: np.log(part[name]) for name in columns})
+        found = {(row, arm): paired_by_seed(part, arm, reference, name)
+                 for row, name in enumerate(columns) for arm in arms}
+        for (row, arm), i in found.items():
+            mean, *around = np.exp(i[:3])
+            shade, marker = style_of(arm)
+            y = row + 0.7 * (arms.index(arm) + 1) / (len(arms) + 1) - 0.35
+            ax.errorbar(mean, y, xerr=np.abs([[mean - around[0]], [around[1] - mean]]), fmt=marker, color=shade)
+            ends += [end for value in np.exp(i[:3]) for end in (value, 1 / value) if math.isfinite(end)]
+        ax.axvline(1, color="black", lw=0.8)
+        ax.set(yticks=range(len(columns)), ylim=(len(columns) - 0.5, -0.5))
+        ax.set_yticklabels(columns.values())
+        counts[ax] = [i.n for i in found.values()]
+    for ax in axes:
+        reach = min(most, max(ends))
+        ax.set(xscale="log", xlim=(1 / reach, reach), xlabel=f"multiple of {reference}")
+        _logarithmic(ax.xaxis)
+    legend_below(fig, arms, say_n(counts))
+    return fig
 
 
 def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
