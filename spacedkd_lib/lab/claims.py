@@ -20,7 +20,7 @@ seeds 100 and 101 was known (20 epochs, alpha 0.1 and 0.5): where the teacher we
 over offset 0 what ahead gained. Trials of one seed chose batch size, width and epochs. No seed from 200 on had been
 trained. tests/test_claims.py reads git: the line of a claim is older than the first run that judges it.
 
-Rendered in notebooks/05_spaced_kd.ipynb and results/README.md. No torch here.
+Told in notebooks/14_register_of_claims.ipynb; rendered in results/README.md. No torch here.
 """
 
 from __future__ import annotations
