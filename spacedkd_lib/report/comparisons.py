@@ -209,7 +209,7 @@ def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000)
 
 
 def _said(i: Interval) -> str:
-    """A correlation with its interval, cut where no correlation can be."""
+    """Show a correlation with its interval, cut where no correlation can be."""
     cut = f" [{max(i.low, -1):.2f}, {min(i.high, 1):.2f}]" * bool(i.low == i.low)
     return "" if i.mean != i.mean else f"{i.mean:.2f}" + cut
 

@@ -7,7 +7,7 @@ from ..exercises import Exercise, exactly
 
 
 def _moved(answer) -> str:
-    """The parts that have a gradient after the students' loss of the library."""
+    """Return the parts that have a gradient after the library's loss of the students."""
     import torch
 
     from ...methods import build

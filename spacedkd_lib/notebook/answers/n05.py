@@ -13,7 +13,7 @@ _BLOCK = interval_batches(391, 1.5)
 
 
 def _constant(total: int, lead: int) -> list[tuple[str, int]]:
-    """An epoch has one batch here, so that the lead is the interval."""
+    """Schedule a constant lead; an epoch has one batch here, so that the lead is the interval."""
     return [(e.kind, e.index) for e in spaced_schedule(total, 1, lead, rule="constant") if e.kind != "epoch"]
 
 
@@ -38,7 +38,7 @@ def _moves_what_rests(step) -> str:
 
 
 def _contradicted() -> str:
-    """The letter of the theories that ahead minus behind = -0.6 [-1.0, -0.2] contradicts."""
+    """Return the letter of the theories that ahead minus behind = -0.6 [-1.0, -0.2] contradicts."""
     of = next(of for of in claims.PREDICTIONS if (of.arm, of.reference) == ("teacher +1.5", "teacher -1.5"))
     line = dict(zip(claims.THEORIES, (_SIGNS[sign] for sign in of[2:]))) | {
         "Difference (points)": -0.6, "Difference: low": -1.0, "Difference: high": -0.2}

@@ -13,7 +13,7 @@ from ..exercises import Exercise, agrees, exactly, number
 
 @cache
 def _traces() -> tuple[float, float]:
-    """The notebook's tiny network, and the same with its first layer times 3 and its second divided by 3."""
+    """Make the notebook's tiny network, and the same with its first layer times 3, its second divided by 3."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         plain = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
@@ -35,7 +35,7 @@ _H = torch.tensor([[4.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 3.0]])
 
 
 def _with_matrix(function):
-    """A learner's function of lists, whose `product` multiplies by a fixed matrix."""
+    """Give a learner's function of lists a `product` that multiplies by a fixed matrix."""
     return lambda w, v: function(lambda u: _H @ u, torch.tensor(w), torch.tensor(v)).tolist()
 
 
