@@ -54,7 +54,7 @@ EXERCISES = {
                       "For two degrees of freedom the share is t / sqrt(t^2 + 2); put in t = 1.96."), "a"),
     "02.2": Exercise("compute", number(_half_width()),
                      ("Three steps: the standard deviation, the error of the mean, then t errors.",
-                      "The squared deviations from 3 are 4, 1, 0, 1, 4. Divide their sum by n - 1, then take the root.",
+                      "The squared deviations from 3 sum to 10. Divide by n - 1 = 4, then take the root.",
                       "2.776 * sqrt(2.5) / sqrt(5)."), 3.1),
     "02.3": Exercise("change", agrees([(i, 100) for i in (0, 29, 30, 59, 60, 79, 80, 99)] + [(45, 150), (44, 150)],
                                       lambda i, total: learning_rate(STEPS, i, total)),

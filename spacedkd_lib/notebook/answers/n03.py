@@ -54,7 +54,7 @@ EXERCISES = {
     "03.4": Exercise("break", _leaks,
                      ("Where does the library cut the trace? Here nothing may cut it.",
                       "Write `kl` of this notebook, without detach and without no_grad.",
-                      "log_p, log_q by F.log_softmax(z / T, dim=1); (log_q.exp() * (log_q - log_p)).sum() / len(z_s)."),
+                      "Take log_p and log_q by F.log_softmax; (log_q.exp() * (log_q - log_p)).sum() / len(z_s)."),
                      kl),
     "03.5": Exercise("explain", exactly("b"),
                      ("Two things differ between the two arms. Which are they?",
