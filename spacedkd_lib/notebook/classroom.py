@@ -20,7 +20,7 @@ from .runner import normalise
 from .series import NOTEBOOKS
 
 TIMES = re.compile(r"Reading: (\d+) min\. Running as it is: (\d+) s")
-ANSWER = re.compile(r"^(answer_(\d\d)_(\d)) = None.*?^skd\.check\(.*?\)$", re.M | re.S)
+ANSWER = re.compile(r"^(answer_(\d\d)_(\d)) = None.*?^skd\.check\(.*?\);?$", re.M | re.S)
 
 
 def make_course(folder: Path) -> pd.DataFrame:
