@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import trapezoid
 from torch import nn
 
 from spacedkd_lib.analysis import curvature, landscape
@@ -88,16 +87,6 @@ def test_standard_error_is_the_spread_of_estimates():
     assert np.sqrt(np.mean([e.standard_error ** 2 for e in found])) == pytest.approx(spread, rel=0.35)
     assert np.mean([e.mean for e in found]) == pytest.approx(matrix.trace().item(), abs=4 * spread / 60 ** 0.5)
     assert curvature.trace(matrix, 6, 4, 0) == found[0]
-
-
-def test_density_is_that_of_the_eigenvalues(pictures):
-    full = full_hessian(mlp().double(), *pictures)
-    grid, values = curvature.density(curvature.hessian(mlp().double(), *pictures, dtype=torch.float64), 20)
-    eigenvalues = torch.linalg.eigvalsh(full).numpy()
-    assert trapezoid(values, grid) == pytest.approx(1, abs=0.02)
-    for q in (1, 2):  # moments of the spectrum, from one random vector
-        assert trapezoid(values * grid ** q, grid) == pytest.approx((eigenvalues ** q).mean(), rel=0.5)
-    assert grid[0] < eigenvalues[0] and grid[-1] > eigenvalues[-1]
 
 
 def test_a_rescaled_network_has_another_trace_and_the_same_relative_one(pictures):

@@ -1,29 +1,25 @@
 """Diagrams: what they draw and say, that nothing overlaps or is cut off, that bad shapes are refused, that the lead is
 counted in epochs."""
 
-import math
 from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from test_figures import check_legible, intervals, means, said, texts
+from test_figures import check_legible, said, texts
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import Recipe, ema
 from spacedkd_lib.report import diagrams, style
 from spacedkd_lib.report.figures import alt_text
 from spacedkd_lib.schedule import Course, graded_schedule
-from spacedkd_lib.statistics import mean_interval
 
 pytestmark = pytest.mark.filterwarnings("error")
 THREE = dict(depths=[1, 2, 3], outputs=[10, 36, 62], schools=[10, 26, 26])
 FOUR = [(8, 8, 8), (16, 4, 4), (32, 2, 2), (64, 1, 1)]
 LETTER = np.arange(256.0).reshape(16, 16)
-SINE = Recipe(dropout=0.5, dropout_rule="sine", epochs=20)
 COURSE = Course(((1, 2), (2, 4)), lessons=6)
 
 
@@ -67,11 +63,8 @@ def test_a_multi_exit_network_has_an_exit_a_stage_and_the_deepest_teaches():
     lambda: diagrams.growing_student(**THREE),
     lambda: diagrams.growing_student([1, 1, 1, 2, 3], [20, 40, 60, 80, 100], [20] * 5),
     lambda: diagrams.grades(graded_schedule(COURSE, 1.5), COURSE),
-    lambda: diagrams.group_accuracies(accuracies(), ["online ED", "offline ED"]),
-    lambda: diagrams.group_accuracies(accuracies()[:0], ["online ED"]),
     lambda: diagrams.patches(LETTER, 8, np.full((5, 5), 0.2)),
     lambda: diagrams.patches(np.eye(32), 4, np.full((65, 65), 1 / 65)),
-    lambda: diagrams.dropout_rates(SINE, 391, 79),
     lambda: diagrams.averages(Recipe(), 0.1, 391, (0.5, 1.0, 2.0))])
 def test_they_are_legible(draw):
     check_legible(draw())
@@ -107,23 +100,6 @@ def test_the_schedule_shows_growth_epochs_and_both_lanes():
     assert ahead[0] == pytest.approx(0.5)
     long = COURSE._replace(grades=((10, 2), (20, 4)))  # so many events that a schedule's dots give way to a line
     assert diagrams.grades(graded_schedule(long, 1.5), long).axes[1].lines[0].get_markersize() > 0
-
-
-def accuracies():
-    """As from tables.by_grade."""
-    return pd.DataFrame([{"setting": "glyphs", "arm": arm, "seed": seed, "grade": grade, "group": group,
-                          "accuracy": 50 + 10 * grade + 3 * seed + 5 * (arm == "offline ED")}
-                         for arm in ("online ED", "offline ED", "other") for seed in range(3)
-                         for grade in (1, 2, 3) for group in (1, 2, 3) if group <= grade])
-
-
-def test_each_group_has_a_panel_from_its_own_grade_on():
-    fig = diagrams.group_accuracies(accuracies(), ["online ED", "not there", "offline ED"])
-    assert [ax.get_title("left") for ax in fig.axes] == [f"glyphs: group {k}" for k in (1, 2, 3)]
-    assert [len(means(ax)) for ax in fig.axes] == [len(intervals(ax)) for ax in fig.axes] == [6, 4, 2]
-    i = mean_interval([60, 63, 66])
-    assert means(fig.axes[0])[0] == i.mean and intervals(fig.axes[0])[0] == pytest.approx(i[1:3])
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["online ED", "offline ED"]
 
 
 @pytest.fixture
@@ -178,17 +154,6 @@ def test_patches_are_parts_of_the_letter_in_reading_order():
 def test_patches_that_do_not_fit_are_refused(image, side, tokens):
     with pytest.raises(InputError):
         diagrams.patches(np.zeros(image), side, np.zeros((tokens, tokens)))
-
-
-def test_rates_of_dropout_with_and_without_tests():
-    clean, tests, counted = diagrams.dropout_rates(SINE, 100, 20, shown=2).axes
-    rates = clean.lines[0].get_ydata()
-    assert len(rates) == 200 and rates[50] == rates[150] == 0.5 and rates[0] == 0
-    assert [line.get_ydata()[0] for line in clean.lines[1:]] == pytest.approx([0.5, 1 / math.pi])
-    assert [(span.get_x(), span.get_width()) for span in counted.patches] == [(100, 20), (220, 20)]
-    assert len(counted.lines[0].get_ydata()) == 240
-    first = [0.5 * math.sin(math.pi * t / 100) for t in range(20)]  # at the end of a period the sine begins anew
-    assert tests.lines[0].get_ydata()[0] == pytest.approx(sum(first) / 20) and len(tests.lines[0].get_xdata()) == 20
 
 
 def test_averages_of_equal_horizon_are_equally_old():

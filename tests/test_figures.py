@@ -220,7 +220,7 @@ def test_differences_to_a_control_of_each_family():
 
 
 @pytest.mark.parametrize("draw", [
-    figures.arms, figures.differences, figures.by_interval,
+    figures.arms, figures.differences,
     lambda frame: figures.learning_curves(frame.assign(epoch=1), list(dict.fromkeys(frame["arm"])))])
 class TestEveryFigure:
     def test_one_seed_has_no_interval_and_says_so(self, draw):
@@ -335,18 +335,6 @@ def test_lead_lag_of_a_grid_with_few_offsets():
 
 # Curves
 
-def test_by_interval():
-    fig = figures.by_interval(RUNS)
-    ax = fig.axes[0]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "1.5", "2", "offline"]
-    wanted = [paired_interval(accuracies(RUNS, arm), accuracies(RUNS, "online KD"))
-              for arm in ["online KD", *(f"spaced KD s={s:g}" for s in (0.5, 1, 1.5, 2)), "offline KD"]]
-    drawn = [container[2][0].get_segments()[0][:, 1] for container in ax.containers]
-    assert drawn == [pytest.approx(i[1:3]) for i in wanted]
-    assert list(ax.get_xticks()[:5]) == [0, 0.5, 1, 1.5, 2] and ax.get_xticks()[5] > 2
-    check_legible(fig)
-    assert [label.get_text() for label in figures.by_interval(SELF_RUNS).axes[0].get_xticklabels()] == ["0", "2", "4"]
-
 
 def test_learning_curves_skip_what_was_not_evaluated():
     frame = pd.concat([RUNS.assign(epoch=epoch, student_loss=0.5, test_accuracy=RUNS["test_accuracy"] + epoch)
@@ -417,7 +405,7 @@ def test_the_same_data_give_the_same_bytes(draw, tmp_path):
 
 
 def test_a_saved_figure_names_its_records(tmp_path):
-    figures.save(figures.by_interval(RUNS), tmp_path / "by-interval.png", RUNS["run_id"])
+    figures.save(figures.arms(RUNS), tmp_path / "by-interval.png", RUNS["run_id"])
     with Image.open(tmp_path / "by-interval.png") as image:
         assert image.width == round(200 * figures.COLUMN) and "Software" not in image.info
         assert json.loads(image.info["Description"]) == {"figure": "by-interval", "runs": sorted(RUNS["run_id"])}
@@ -426,4 +414,4 @@ def test_a_saved_figure_names_its_records(tmp_path):
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "figures").write_text("a file, not a folder")
     with pytest.raises(InputError):
-        figures.save(figures.by_interval(RUNS), tmp_path / "figures" / "x.png", [])
+        figures.save(figures.arms(RUNS), tmp_path / "figures" / "x.png", [])

@@ -11,7 +11,6 @@ from spacedkd_lib.analysis import landscape
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.models import resnet
 from spacedkd_lib.models.scoring import eval_mode, scores
-from spacedkd_lib.store import stopping
 
 
 @pytest.fixture(scope="module")
@@ -164,22 +163,6 @@ def test_sharpness_in_parts_is_the_gradient_of_the_mean(net, pictures):
         torch.testing.assert_close(g, e, rtol=1e-4, atol=1e-6)
 
 
-def test_interrupted_planes_go_on(net, pictures, monkeypatch):
-    x, y = pictures[0][:50], pictures[1][:50]
-    first, second = (landscape.direction(net, 0, k) for k in "ab")
-    whole = landscape.plane(net, x, y, first, second, landscape.axis(1, 5))
-    asked = iter([False, False, True])
-    monkeypatch.setattr(stopping, "requested", lambda: next(asked, False))
-    part = landscape.plane(net, x, y, first, second, landscape.axis(1, 5))
-    assert np.isnan(part["loss"]).sum() == 15 and not np.isnan(part["loss"][:2]).any()
-    scored = []
-    score = landscape.scorer
-    monkeypatch.setattr(landscape, "scorer", lambda *a: lambda w: scored.append(1) or score(*a)(w))
-    rest = landscape.plane(net, x, y, first, second, landscape.axis(1, 5), known=part)
-    np.testing.assert_array_equal(rest["loss"], whole["loss"])
-    assert len(scored) == 15
-
-
 @pytest.mark.parametrize("call, sentence", [
     (lambda net, x, y: landscape.direction(net, 0, size="layer"), "layer"),
     (lambda net, x, y: landscape.direction(nn.ReLU(), 0), "no weights"),
@@ -190,8 +173,6 @@ def test_interrupted_planes_go_on(net, pictures, monkeypatch):
     (lambda net, x, y: landscape.axis(1, 4), "odd number"),
     (lambda net, x, y: landscape.axis(-1, 3), "positive"),
     (lambda net, x, y: landscape.line(net, x, y, {"head.weight": torch.zeros(2, 2)}, [0]), "same architecture"),
-    (lambda net, x, y: landscape.plane(net, x, y, landscape.direction(net, 0), landscape.direction(net, 1), [0, 1],
-                                       {"loss": np.zeros((3, 3))}), "begun with"),
     (lambda net, x, y: landscape.interpolate(net, resnet.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "one architecture"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [-0.1], 1), "from 0 on"),
     (lambda net, x, y: landscape.weight_noise(net, x, y, [], 1), "from 0 on"),

@@ -7,7 +7,7 @@ from test_figures import check_legible, said
 from test_tables import tidy
 
 from spacedkd_lib.report import measure_figures
-from spacedkd_lib.statistics import correlation, mean_interval
+from spacedkd_lib.statistics import mean_interval
 
 FRAME = pd.concat([tidy({"baseline": [1, 2, 3], "online KD": [2, 3, 5]}), tidy({"baseline": [1, 4]}, setting="digits")])
 STEPS = np.linspace(-1, 1, 5)
@@ -26,17 +26,6 @@ def test_planes_share_one_scale_and_are_cut():
     assert measure_figures.planes({}).axes == []
 
 
-def test_lines_are_means_over_seeds_with_their_bands():
-    fig = measure_figures.lines(FRAME, curves(FRAME), "steps", "loss", ("t", "loss (nats)"))
-    glyphs, digits = fig.axes
-    line = next(line for line in glyphs.lines if len(line.get_xdata()) == 5)
-    assert line.get_ydata().tolist() == pytest.approx((2 * STEPS ** 2 + 1).tolist())  # runs 0, 1, 2; draws 1 and 3
-    band = glyphs.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.max() == pytest.approx(mean_interval([2.0, 3.0, 4.0]).high)
-    assert glyphs.get_title("left") == "glyphs (n = 3)" and digits.get_title("left") == "digits (n = 2)"
-    check_legible(fig)
-
-
 def test_quotients_are_paired_and_cut():
     frame = pd.concat([tidy({"baseline": [1, 2, 4], "SAM": [2, 4, 9], "online KD": [1, 2, 400]}),
                        tidy({"baseline": [1, 4], "SAM": [0.5, 2]}, setting="digits")]).rename(columns={"test_accuracy": "trace"})
@@ -48,51 +37,6 @@ def test_quotients_are_paired_and_cut():
     low, high = marks[0][2][0].get_segments()[0][:, 0]
     assert (low, high) == pytest.approx(tuple(np.exp(mean_interval(logs)[1:3])))
     assert digits.containers[0][0].get_xdata() == pytest.approx(0.5) and glyphs.get_xlim() == (0.25, 4)
-    check_legible(fig)
-
-
-def test_scatter_tells_the_correlation_of_all_runs():
-    frame = FRAME.assign(trace=np.arange(1.0, len(FRAME) + 1))
-    fig = measure_figures.scatter(frame, "trace", "trace")
-    part = frame[frame["setting"] == "glyphs"]
-    r = correlation(np.log(part["trace"]), part["test_accuracy"])
-    assert f"r = {r:.2f}, 6 runs" in said(fig)
-    points, = (found for found in fig.axes[0].collections if len(found.get_offsets()))
-    assert len(points.get_offsets()) == 6 and len(fig.axes[0].lines) == 1  # and the regression
-    check_legible(fig)
-
-
-def test_trajectories_have_a_line_for_each_role():
-    way = {"role": np.array(["teacher", "student"] * 2), "epoch": np.array([1, 1, 2, 2.0]), "trace": np.arange(1, 5.0)}
-    fig = measure_figures.trajectories({"online KD": way}, {"trace": "trace"})
-    assert [line.get_ydata().tolist() for line in fig.axes[0].lines] == [[2, 4], [1, 3]]
-    bars = measure_figures.trajectories({"online KD": way | {"trace_se": np.full(4, 0.5)}}, {"trace": "trace"}).axes[0]
-    ends = [segment[:, 1].tolist() for mark in bars.containers for segment in mark[2][0].get_segments()]
-    assert ends == [[1, 3], [3, 5], [0, 2], [2, 4]]  # two standard errors either way
-    assert "online KD, teacher" in said(fig)
-    check_legible(measure_figures.trajectories({"online KD": way, "spaced KD s=1.5": way}, {"trace": "trace"}))
-
-
-def test_bars_are_means_over_seeds():
-    frame = pd.concat([FRAME.assign(name=name, accuracy=FRAME["test_accuracy"] * k)
-                       for k, name in ((1, "clean"), (2, "blur"))])
-    fig = measure_figures.bars(frame, "name", "accuracy", "accuracy (%)")
-    heights = [bar.get_height() for bar in fig.axes[0].patches]
-    assert heights == pytest.approx([2, 4, 10 / 3, 20 / 3]) and "clean" in said(fig)
-    check_legible(fig)
-
-
-def test_spectra():
-    fig = measure_figures.spectra({"baseline": {"eigenvalues": STEPS, "density": np.exp(-STEPS ** 2)}})
-    assert fig.axes[0].lines[0].get_ydata().tolist() == np.exp(-STEPS ** 2).tolist()
-    check_legible(fig)
-
-
-def test_many_bars_have_upright_names():
-    frame = pd.concat([FRAME.assign(name=f"gaussian_noise{k}", accuracy=FRAME["test_accuracy"]) for k in range(8)])
-    fig = measure_figures.bars(frame, "name", "accuracy", "accuracy (%)")
-    assert {label.get_rotation() for label in fig.axes[0].get_xticklabels()} == {90.0}
-    assert "gaussian noise7" in said(fig)
     check_legible(fig)
 
 

@@ -16,9 +16,7 @@ from spacedkd_lib.lab import grids, profiles
 from spacedkd_lib.store import records
 from spacedkd_lib.training import evaluation, train
 
-SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict(images=20, products=3, repeats=2),
-         "plane": dict(images=20, points=3, reach=0.5), "path": dict(images=20, points=3, statistics_images=60),
-         "density": dict(images=20, steps=5), "trajectory": dict(images=20, products=3, repeats=2)}
+SMALL = {"noise": dict(images=40, sigmas=[0.0, 0.2], draws=2), "curvature": dict(images=20, products=3, repeats=2)}
 
 
 @pytest.fixture(scope="module")
@@ -75,51 +73,13 @@ def test_computed_once_and_again_only_if_settings_or_weights_changed(trained, mo
     assert len(calls) == 3
 
 
-def test_an_interrupted_plane_goes_on(trained, monkeypatch):
-    recipe, calls = trained[1][0], count(monkeypatch, "plane")
-    whole = measures.measure(recipe, "plane")
-    path = trained[0] / recipe.run_id / "plane.npz"
-    with np.load(path) as file:
-        values = dict(file)
-    values["loss"][2] = np.nan
-    np.savez(path, **values)
-    again = measures.measure(recipe, "plane")
-    assert again["loss"].tolist() == whole["loss"].tolist() and len(calls) == 2
-    assert np.isnan(calls[1]["known"]["loss"]).sum() == 3
-
-
-def test_the_way_along_training_ends_where_the_run_ended(trained):
-    recipe = trained[1][1]
-    way, end = measures.measure(recipe, "trajectory"), measures.measure(recipe, "curvature")
-    student = way["role"] == "student"
-    assert way["epoch"].tolist() == [1.0, 1.0, 2.0, 2.0] and student.tolist() == [False, True, False, True]
-    for name in ("trace", "relative_trace", "sharpness"):
-        assert way[name][-1] == end[name] and len(set(way[name])) == 4
-
-
-def test_the_path_ends_at_both_runs(trained, monkeypatch):
-    monkeypatch.setattr(np, "linspace", lambda *_: np.array([0.0, 1.0]))
-    way = measures.measure(trained[1][1], "path")["loss"]
-    assert way[0] != way[1] and np.isfinite(way).all()
-
-
-def test_the_path_begins_at_the_baseline_of_the_grid():
-    """Which has other tuned values than the arm, so that it cannot be derived from the arm's recipe."""
-    arms = {row.arm: row.recipe for row in grids.grid("quick", "06_loss_landscape") if row.seed == 301}
-    assert finished.baselines()[arms["SAM"].run_id] == arms["baseline"]
-    assert finished.baselines()[arms["spaced KD s=1.5"].run_id] == arms["baseline"]
-
-
-def test_a_miniature_measures_fewer_arms_and_trains_none_once_more():
+def test_a_miniature_measures_fewer_arms():
     def asked(seeds):
         arms = {row.recipe: row.arm for row in grids.grid("study", None, seeds) if row.notebook in profiles.MEASURING}
         return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(grids.grid("study", None, seeds))}
     few, many = asked(3), asked(4)
     assert {arm for _, arm, _ in few} == set(measures.MINIATURE_ARMS) and {name for name, *_ in many} == set(measures.MEASURES)
-    assert {name for name, *_ in few} == set(measures.MEASURES) - {"trajectory"}
     assert {arm for _, arm, _ in many} > set(measures.MINIATURE_ARMS) and few < many
-    once = [(arm, seed) for name, arm, seed in sorted(many) if name in ("plane", "trajectory")]
-    assert once == [(arm, 200) for arm in ("SAM", "baseline", "spaced KD s=1.5", "online KD", "spaced KD s=1.5")]
 
 
 def test_published_and_read(trained):

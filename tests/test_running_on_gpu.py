@@ -233,9 +233,7 @@ def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):
     monkeypatch.setattr(measures, "_pass_seconds", lambda recipe, pictures: 1.0 if pictures == 128 else 0.0)
     number, seconds = measures.plan(rows, 2)
     names = [name for _, name in wanted]
-    of_128 = measures.SCORE * (25 ** 2 * names.count("plane") + 30 * names.count("noise")) + 13 * names.count("path")
-    again = sum(planning.seconds(recipe) for recipe, name in wanted if name == "trajectory")
-    assert number == len(wanted) and seconds == pytest.approx((of_128 + again) / 2) and again > 0
+    assert number == len(wanted) and seconds == pytest.approx(measures.SCORE * 30 * names.count("noise") / 2)
     lines = __main__.plan_lines(rows, 1).splitlines()
     assert len(lines) == 2 and lines[1].startswith(f"Then {number} measures of finished runs")
     monkeypatch.setenv("SPACEDKD_ENGINE", "compiled")
@@ -306,8 +304,6 @@ def measured_on_gpu(monkeypatch):
 
 @pytest.mark.parametrize("name, settings", [
     ("noise", dict(images=8, sigmas=[0.1], draws=1)), ("curvature", dict(images=8, products=3, repeats=2)),
-    ("density", dict(images=8, steps=3)), ("plane", dict(images=8, points=3, reach=0.6)),
-    ("path", dict(images=8, points=2, statistics_images=8)),
     ("robustness", dict(images=8, severities=[1], radii=[1.0]))])
 def test_a_measure_stays_on_the_gpu_that_trained(measured_on_gpu, name, settings):
     """Operations on tensors of two devices, as a forgotten `.to` would ask for, raise here."""
@@ -329,14 +325,6 @@ def test_a_run_is_measured_where_it_was_trained(monkeypatch, trained, here, want
     monkeypatch.setattr(records, "load", lambda recipe: SimpleNamespace(provenance={"device": trained}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: here)
     assert measures._device(ONLINE).type == wanted
-
-
-def test_a_trajectory_is_trained_again_on_the_same_device(monkeypatch):
-    def assembled(recipes, dataset, device):
-        raise InputError(f"on {device}")
-    monkeypatch.setattr(train, "assemble", assembled)
-    with pytest.raises(InputError, match="on cuda"):
-        trained.trajectory(trained.Trained(ONLINE, "cuda"), images=8, products=3, repeats=2)
 
 
 def test_measures_go_through_the_executor_and_name_their_device(runs, monkeypatch):

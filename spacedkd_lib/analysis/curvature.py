@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     # linear_operator, of curvlinops, and torch's own forward mode, when first used, still call torch.jit.script
     warnings.simplefilter("ignore", FutureWarning)
     jvp(torch.abs, (torch.zeros(1),), (torch.zeros(1),))
-    from curvlinops import HessianLinearOperator, hutchpp_trace, lanczos_approximate_spectrum
+    from curvlinops import HessianLinearOperator, hutchpp_trace
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 
@@ -150,15 +150,3 @@ def top_eigenvalues(operator, count: int = 1, tolerance: float = 1e-2, seed: int
         raise InputError(f"The {count} largest eigenvalues did not converge to {tolerance:g}: ask for fewer, or for a "
                          "larger tolerance.") from None
     return np.sort(found)[::-1]
-
-
-def density(operator, steps: int = 40, points: int = 512, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Spectral density by the Lanczos method (Papyan 2020): eigenvalues [points] and their density, of integral 1.
-
-    Args:
-        steps: of Lanczos (ours: 40).
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "density"))
-        grid, values = lanczos_approximate_spectrum(operator, steps, points)
-    return grid.double().numpy(), values.double().numpy()

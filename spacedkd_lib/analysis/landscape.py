@@ -24,7 +24,6 @@ from ..data.batches import generator
 from ..errors import InputError, nearest
 from ..models.layers import headline
 from ..models.scoring import eval_mode, scores
-from ..store import stopping
 
 Direction = dict[str, Tensor]  # name of a parameter -> its displacement, shaped like it
 Slice = dict[str, np.ndarray]  # "loss", "accuracy" -> values
@@ -130,36 +129,20 @@ def line(net: nn.Module, x: Tensor, y: Tensor, along: Direction, steps: Sequence
     return _slice([score(_shifted(weights, along, step)) for step in steps], len(steps))
 
 
-def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direction, steps: Sequence[float],
-          known: Slice | None = None) -> Slice:
+def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direction, steps: Sequence[float]) -> Slice:
     """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second.
 
-    Args:
-        known: what an interrupted call returned; only its NaN points are computed. Asked to stop (`stopping`), the
-            call ends after its row.
-
     Raises:
-        InputError: as `line`; a known plane of another number of points.
+        InputError: as `line`.
     """
     score, weights = scorer(net, x, y), _start(net, first)
     _start(net, second)
-    found = {name: np.array(values) for name, values in (known or _slice([], len(steps), len(steps))).items()}
-    if found["loss"].shape != (len(steps),) * 2:
-        raise InputError(f"The known plane has {found['loss'].shape} points and {len(steps)} steps were given: give "
-                         "the steps that it was begun with.")
-    for i, step in enumerate(steps):
-        if stopping.requested():
-            break
-        row = _shifted(weights, first, step)
-        for j in np.flatnonzero(np.isnan(found["loss"][i])):
-            found["loss"][i, j], found["accuracy"][i, j] = score(_shifted(row, second, steps[j]))
-    return found
+    rows = (_shifted(weights, first, step) for step in steps)
+    return _slice([score(_shifted(row, second, step)) for row in rows for step in steps], len(steps), len(steps))
 
 
 def _slice(points: list[tuple[float, float]], *shape: int) -> Slice:
-    """Values in their order; NaN where there are none yet."""
-    values = np.full((math.prod(shape), 2), np.nan)
-    values[:len(points)] = np.reshape(points, (-1, 2))
+    values = np.reshape(points, (-1, 2))
     return {name: values[:, k].reshape(shape).copy() for k, name in enumerate(("loss", "accuracy"))}
 
 

@@ -29,39 +29,25 @@ from ..recipes import Recipe, baseline, short_form
 from ..store import records, stopping
 from ..training.provenance import repeatable
 from . import corruptions
-from .trained import Trained, Values, curvature_of, density, noise, path, plane, robustness_of, trajectory
+from .trained import Trained, Values, curvature_of, noise, robustness_of
 
 PUBLISHED = "measures.npz"
 
 
 class Measure(NamedTuple):
-    """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more.
-
-    arms: whose it is; empty for all of `arms.measured_arms`. once: of the first setting and seed alone. long: not in a
-    miniature, see `wanted`.
-    """
+    """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more."""
 
     compute: Callable[..., Values]
     settings: dict
-    arms: tuple[str, ...] = ()
-    once: bool = False
-    long: bool = False
 
 
-_SPACED = "spaced KD s=1.5"
-MINIATURE_ARMS = ("baseline", "SAM", "online KD", _SPACED, "offline KD")  # arms that a miniature measures
+MINIATURE_ARMS = ("baseline", "SAM", "online KD", "spaced KD s=1.5", "offline KD")  # arms that a miniature measures
 
 
-# One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, density 5.5, plane 11,
-# trajectory 50 with its training, path 1, robustness 5.
+# One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, robustness 5.
 MEASURES = {
     "noise": Measure(noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
     "curvature": Measure(curvature_of, dict(images=64, products=9, repeats=2)),
-    "density": Measure(density, dict(images=64, steps=30), ("baseline", "SAM", "online KD", _SPACED), once=True),
-    "plane": Measure(plane, dict(images=128, points=25, reach=0.6), ("baseline", "SAM", _SPACED), once=True),
-    "trajectory": Measure(trajectory, dict(images=32, products=3, repeats=2), ("online KD", _SPACED), once=True,
-                          long=True),
-    "path": Measure(path, dict(images=128, points=13, statistics_images=500), MINIATURE_ARMS[1:]),
     "robustness": Measure(robustness_of, dict(images=200, severities=[1, 3, 5], radii=[1.0, 2.0, 4.0])),
 }
 
@@ -78,10 +64,6 @@ def _curvature_passes(products: int, repeats: int) -> int:
 PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: passes of them
     "noise": lambda images, sigmas, draws: {images: SCORE * len(sigmas) * draws},
     "curvature": lambda images, **how: {images: _curvature_passes(**how)},
-    "density": lambda images, steps: {images: PRODUCT * (steps + 2 * SEARCH)},
-    "plane": lambda images, points, reach: {images: SCORE * points ** 2},
-    "trajectory": lambda images, **how: {images: _curvature_passes(**how)},
-    "path": lambda images, points, statistics_images: {images: points, statistics_images: points},
     "robustness": lambda images, severities, radii: {images: 24 * GRADIENT * len(radii) + 2 * (
         1 + len(corruptions.CORRUPTIONS) * len(severities) + 2 * len(radii))},
 }
@@ -90,30 +72,25 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
     """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for.
 
-    Rows of at most three seeds are a miniature: only the arms in `MINIATURE_ARMS`, and no measure that trains again.
+    Rows of at most three seeds are a miniature: only the arms in `MINIATURE_ARMS`.
     """
     rows = [row for row in rows if row.notebook in profiles.MEASURING]
     small = len({row.seed for row in rows}) <= 3
-    return list(dict.fromkeys(
-        (row.recipe, name) for row in rows for name, measure in MEASURES.items()
-        if (not measure.arms or row.arm in measure.arms)
-        and (not measure.once or (row.setting, row.seed) == (rows[0].setting, rows[0].seed))
-        and not (small and (measure.long or row.arm not in MINIATURE_ARMS))))
+    return list(dict.fromkeys((row.recipe, name) for row in rows for name in MEASURES
+                              if not small or row.arm in MINIATURE_ARMS))
 
 
 def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:
     """Count the measures of a grid that are not stored, and estimate the seconds that they take on this machine.
 
-    The estimate is by passes through untrained students. A trajectory's run is trained once more.
+    The estimate is by passes through untrained students.
     """
     asked = [(recipe, name) for recipe, name in wanted(rows) if stored(recipe, name) is None]
     passing, total = cache(_pass_seconds), 0.0
     with planning.one_thread():
         for recipe, name in asked:
             student, settings = baseline(short_form(recipe)), MEASURES[name].settings
-            here = sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
-            points = 2 * recipe.epochs / (recipe.interval or 1)
-            total += planning.seconds(recipe) + points * here if name == "trajectory" else here
+            total += sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
     workers = running.check_workers(workers) or running.default_workers(recipe for recipe, _ in asked)
     return len(asked), total / workers
 
@@ -154,20 +131,17 @@ def _file(recipe: Recipe, name: str) -> Path:
 def measure(recipe: Recipe, name: str) -> Values:
     """Return a measure of a run: as it was stored, or else computed now and stored.
 
-    What is missing of an interrupted plane is NaN, and computed.
-
     Raises:
         InputError: no such measure; weights that are not on this machine.
     """
     if name not in MEASURES:
         raise InputError(nearest("measure", name, MEASURES))
-    known, (compute, settings, *_) = stored(recipe, name), MEASURES[name]
-    if known is not None and (name != "plane" or not np.isnan(known["loss"]).any()):
+    known, (compute, settings) = stored(recipe, name), MEASURES[name]
+    if known is not None:
         return known
-    partial = {"known": known} if known is not None else {}
     device, record = _device(recipe), records.load(recipe)
     repeatable(device)
-    values = compute(Trained(recipe, device.type), **settings, **partial)
+    values = compute(Trained(recipe, device.type), **settings)
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
             "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
             "device": device.type, **records.environment()}
@@ -227,7 +201,7 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0, say: Call
 def _work(recipe: Recipe, name: str) -> None:
     torch.set_num_threads(1)
     within_memory(measure, recipe, name)
-    if stopping.requested():  # a plane may lack rows
+    if stopping.requested():
         raise stopping.Stopped(f"on request, while measuring run {recipe.run_id}")
 
 

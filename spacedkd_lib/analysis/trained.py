@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -13,13 +12,9 @@ from torch import Tensor, nn
 from ..data import datasets
 from ..data.batches import STATISTICS, Statistics, channel_statistics, generator, normalised
 from ..errors import InputError
-from ..lab import grids, profiles
 from ..methods import build
-from ..recipes import Recipe, baseline
+from ..recipes import Recipe
 from ..store import records
-from ..training import train
-from ..training.loop import walk
-from ..training.run import ROLES
 from . import curvature, landscape, robustness
 
 Values = dict[str, np.ndarray]
@@ -129,66 +124,6 @@ def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int
                   f"{prefix}eigenvalue": float(curvature.top_eigenvalues(operator, tolerance=0.03)[0]),
                   f"{prefix}sharpness": landscape.sharpness(net, x, y, 0.5 if relative else 0.05, relative=relative)}
     return found
-
-
-def density(run: Trained, images: int, steps: int) -> Values:
-    """Measure the density of the Hessian's eigenvalues by Lanczos steps."""
-    grid, values = curvature.density(curvature.hessian(run.student, *run.pictures(images)), steps)
-    return {"eigenvalues": grid, "density": values}
-
-
-def plane(run: Trained, images: int, points: int, reach: float, known: Values | None = None) -> Values:
-    """Measure the loss on a plane of two random directions; known: values from an interrupted measure."""
-    first, second = (landscape.direction(run.student, 0, name) for name in ("first", "second"))
-    steps = landscape.axis(reach, points)
-    got = landscape.plane(run.student, *run.pictures(images), first, second, steps, known)
-    return {"steps": steps, **got}
-
-
-def path(run: Trained, images: int, points: int, statistics_images: int) -> Values:
-    """Measure the line from the baseline of the same seed, and so of the same first weights, to this run."""
-    beside = baselines().get(run.recipe.run_id) or baseline(run.recipe)
-    start, steps = Trained(beside, run.device).student, np.linspace(-0.25, 1.25, points)
-    training = run.pictures(statistics_images)[0]
-    got = landscape.interpolate(start, run.student, *run.pictures(images), steps, training)
-    return {"steps": steps, **got}
-
-
-@cache
-def baselines() -> dict[str, Recipe]:
-    """Run id of a run of notebook 06 -> the baseline of its setting and seed, which has its own tuned values."""
-    found = {}
-    for name in profiles.PROFILES:
-        with suppress(InputError):  # a profile that waits for tuning has no runs
-            rows = grids.grid(name, profiles.MEASURING[0])
-            of = {(row.setting, row.seed): row.recipe for row in rows if row.arm == "baseline"}
-            found |= {row.recipe.run_id: of[row.setting, row.seed] for row in rows}
-    return found
-
-
-def trajectory(run: Trained, images: int, products: int, repeats: int) -> Values:
-    """Measure curvature along training: of the teacher at each replay's start, and of the student at each replay's end.
-
-    The student's state then is that before the next replay too. Without an interval both are measured after each epoch.
-    The run is trained once more for it, as only final weights are kept.
-    """
-    runs, batches, _ = train.assemble([run.recipe], dataset_of(run.recipe), torch.device(run.device))
-    events = [event.kind for event in build.recipe_schedule(run.recipe, len(batches))]
-    updates = [kind for kind in events if kind != "epoch"]
-    pictures, points, seen = run.pictures(images), [], {"teach": 0, "learn": 0}
-    for event, _, _ in walk(runs, batches, lambda runs: [{}]):
-        if event.kind == "epoch":
-            due = tuple(seen) if run.recipe.interval == 0 else ()
-        else:
-            seen[event.kind] += 1
-            next_one = updates[sum(seen.values()):][:1]
-            due = (event.kind,) if run.recipe.interval and next_one != [event.kind] else ()
-        for kind in due:
-            role = ROLES[kind]
-            net = runs[0].method.modules[role]
-            points.append({"role": role, "epoch": seen[kind] / len(batches),
-                           **curvatures(net, *pictures, products, repeats)})
-    return {name: np.array([point[name] for point in points]) for name in points[0]}
 
 
 def robustness_of(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:

@@ -11,17 +11,16 @@ from typing import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from ..methods.dropout_ema import average_weights, dropout_rate, equal_horizon, number_at_test
-from ..recipes import Recipe, released_dropout
+from ..methods.dropout_ema import average_weights, equal_horizon
+from ..recipes import Recipe
 from .schedule_figures import grades, leads_in_epochs
-from .style import COLOURS, LINES, PAGE, apply_style, colour, legend_below, panels, points, say_n
+from .style import COLOURS, LINES, PAGE, apply_style, colour
 
-__all__ = ["averages", "dropout_rates", "grades", "group_accuracies", "growing_student", "leads_in_epochs",
+__all__ = ["averages", "grades", "growing_student", "leads_in_epochs",
            "multi_exit", "patches", "split_student"]
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
 SHADES = (colour("spaced EMA s=0.1"), "#95560A", "#623400", "#2B1500")  # from short intervals to long ones
@@ -189,29 +188,6 @@ def _draw_student(ax: plt.Axes, depth: int, stages: int, outputs: int, head: str
         _block(ax, 0, stage + 2, 1, f"stage {stage}", BODY, used=False)
 
 
-def group_accuracies(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Draw the test accuracy of each group of classes at the end of each grade from its own on.
-
-    Lines are means over seeds with 95% t intervals.
-
-    Args:
-        frame: from `tables.by_grade`, a line a run.
-        names: arms to draw; those without runs are left out.
-    """
-    kept = frame[frame["arm"].isin(names)]
-    shown = [arm for arm in names if arm in set(kept["arm"])]
-    parts = dict(list(kept.groupby(["setting", "group"], sort=False)))
-    fig, axes = panels([f"{setting}: group {group}" for setting, group in parts], [2.1] * len(parts), columns=3)
-    for ax, part in zip(axes, parts.values()):
-        points(ax, part, "grade", "accuracy", shown, dodge=0.5, linestyle="-", linewidth=0.8)
-        ax.set(xlabel="end of grade", ylabel="accuracy (%)")
-        ax.set_ylim(max(ax.get_ylim()[0], 0), min(ax.get_ylim()[1], 100))  # intervals of few seeds go beyond
-        ax.grid(axis="y")
-    counts = kept.groupby(["setting", "arm", "grade", "group"]).size()
-    legend_below(fig, shown, f"mean over seeds; {say_n(counts)}")
-    return fig
-
-
 def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
     """Draw a transformer's view of a picture: where it is cut, the tokens in their order, and who attends to whom.
 
@@ -262,43 +238,6 @@ def _draw_attention(ax: plt.Axes, attention: np.ndarray) -> None:
         axis.set_ticks([k + 0.5 for k in shown], [names[k] for k in shown], rotation=0)
     ax.tick_params(length=0)
     ax.set_title("attention: rows ask columns")
-
-
-def dropout_rates(recipe: Recipe, batches_per_epoch: int, test_batches: int, shown: int = 3) -> Figure:
-    """Draw the rate of spaced dropout by updates, by counted batches, and its mean in each epoch's test.
-
-    Constant rates of its peak and of its mean stand beside the first. The released program counts test batches, which
-    are shaded (B2).
-
-    Args:
-        recipe: with dropout_rule = "sine".
-        batches_per_epoch, test_batches: L, and batches of a test.
-        shown: epochs of the first two pictures.
-    """
-    apply_style()
-    fig, axes = plt.subplot_mosaic([["clean", "tests"], ["counted", "tests"]], figsize=(PAGE, 3.0),
-                                   layout="constrained", width_ratios=[1.7, 1])
-    spaced, constant, mean = (colour(arm) for arm in ("spaced dropout", "dropout", "dropout, equal mean"))
-    L, one, released = batches_per_epoch, batches_per_epoch + test_batches, released_dropout(recipe, batches_per_epoch)
-    axes["clean"].plot([dropout_rate(recipe, t, L) for t in range(shown * L)], color=spaced, label="spaced")
-    axes["clean"].axhline(recipe.dropout, color=constant, ls="--", label="constant")
-    axes["clean"].axhline(2 / np.pi * recipe.dropout, color=mean, ls=":", label="constant, equal mean")
-    _legend_above(axes["clean"])
-    axes["clean"].set(xlabel="updates of the network", ylabel="rate")
-    axes["counted"].plot([dropout_rate(released, t, L) for t in range(shown * one)], color=spaced)
-    for epoch in range(shown):
-        axes["counted"].axvspan(epoch * one + L, (epoch + 1) * one, color="#dddddd", lw=0)
-    axes["counted"].set(xlabel="batches through the network as released; shaded: tests", ylabel="rate")
-    epochs = range(1, recipe.epochs + 1)
-    numbers = [[number_at_test(released, epoch, batch, L, test_batches) for batch in range(test_batches)]
-               for epoch in epochs]
-    in_tests = [np.mean([dropout_rate(released, t, L) for t in counted]) for counted in numbers]
-    axes["tests"].plot(epochs, in_tests, ".-", color=spaced, lw=0.6)
-    axes["tests"].axhline(recipe.dropout, color=constant, ls="--")
-    axes["tests"].set(xlabel="epoch", ylabel="mean rate in its test, as released")
-    for ax in axes.values():
-        ax.set_ylim(0, 1.12 * recipe.dropout)
-    return fig
 
 
 def _legend_above(ax: plt.Axes) -> None:

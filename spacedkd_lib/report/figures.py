@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from ..errors import InputError
 from ..lab import claims
 from ..lab.arms import CONTROL_INTERVAL, lag_name
-from ..statistics import mean_interval, paired_by_seed
+from ..statistics import paired_by_seed
 from ..store import records
 from .schedule_figures import schedule, schedules
 from .style import (
@@ -32,7 +32,7 @@ from .style import (
     say_n, settings_of, style_of, t_interval,
 )
 
-__all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "by_interval", "colour",
+__all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "colour",
            "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules",
            "sheet", "style_of"]
 
@@ -130,46 +130,6 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
 
 # Against the interval
 
-AXES = {"online KD": "spaced KD", "self KD": "spaced self KD"}  # family at s = 0 -> the spaced one
-
-
-def by_interval(frame: pd.DataFrame) -> Figure:
-    """Draw the paired difference to online KD, or to self KD where there is no online KD, against the space interval.
-
-    Args:
-        frame: from `tables.runs`, of one notebook. Offline KD, whose interval is the whole run, stands apart
-            on the right. The scale is that of the square root, which keeps 0, 0.25 and 0.5 apart.
-    """
-    reference = next((name for name in AXES if name in set(frame["arm"])), "self KD")
-    chosen = frame[frame["family"].isin([reference, AXES[reference], "offline KD"])]
-    settings = settings_of(frame)
-    fig, axes = panels(settings, [1.6] * len(settings))
-    right = 1.3 * chosen.loc[chosen["family"] != "offline KD", "interval"].max() or 1.0
-    pairs, counts = above(chosen, reference), {}
-    for ax, setting in zip(axes, settings):
-        part = pairs[pairs["setting"] == setting]
-        place = part["interval"].where(part["family"] != "offline KD", right)
-        found = {key: mean_interval(values) for key, values in part.groupby([place, "arm"])["above"]}
-        _draw_points(ax, found, right)
-        counts[ax] = [i.n for i in found.values()]
-    fig.supylabel(f"points above {reference}", fontsize=8)
-    fig.supxlabel("space interval s (epochs, root scale; offline apart)\n"
-                  f"0: {reference}; {say_n(counts)}", fontsize=8)
-    return fig
-
-
-def _draw_points(ax: plt.Axes, found: dict, right: float) -> None:
-    """(place, arm) -> interval, joined but for the one that stands apart."""
-    ax.axhline(0, color="black", lw=0.8)
-    ax.plot(*zip(*((s, i.mean) for (s, _), i in found.items() if s < right)), color="#b0b0b0", zorder=1)
-    for (s, arm), i in found.items():
-        shade, marker = style_of(arm)
-        ax.errorbar(s, i.mean, i.mean - i.low if i.n > 1 else None, fmt=marker, color=shade, capsize=2, mec="white",
-                    mew=0.4, ms=5.5)
-    ax.set_xscale("function", functions=(lambda s: np.sign(s) * np.sqrt(np.abs(s)), lambda r: np.sign(r) * r ** 2))
-    ax.set_xticks([s for s, _ in found], ["offline" if s == right else f"{s:g}" for s, _ in found], minor=False)
-    ax.set_xlim(-0.01, 1.1 * right)
-    ax.grid(axis="y")
 
 
 # The lead-lag law

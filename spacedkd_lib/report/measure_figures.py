@@ -12,15 +12,13 @@ from typing import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..statistics import correlation, paired_by_seed
-from .figures import curves
+from ..statistics import paired_by_seed
 from .style import (
-    LINES, PAGE, apply_style, by_arm, colour, legend_below, panels, say_n, settings_of, style_of, t_interval,
+    LINES, PAGE, apply_style, legend_below, panels, say_n, settings_of, style_of,
 )
 
 Values = Mapping[str, np.ndarray]
@@ -62,26 +60,6 @@ def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
     return fig
 
 
-def lines(frame: pd.DataFrame, found: Mapping[str, Values], x: str, y: str, labels: tuple[str, str],
-          pick=lambda values: values) -> Figure:
-    """Draw a curve for each arm: mean over seeds, its 95% t interval as a band.
-
-    Args:
-        frame: from `tables.runs`, of one notebook.
-        found: run id -> values.
-        x, y: names of the values; y may have further axes, over which the mean is taken.
-        labels: of the two axes.
-        pick: chooses among a run's values first.
-    """
-    parts = [frame[["setting", "arm", "seed"]][:0].assign(x=0.0, y=0.0)]
-    for _, run in frame[frame["run_id"].isin(list(found))].iterrows():
-        values = pick(found[run["run_id"]])
-        means = np.reshape(values[y], (len(values[x]), -1)).mean(axis=1)
-        parts.append(pd.DataFrame({"x": values[x], "y": means}).assign(**run[["setting", "arm", "seed"]]))
-    tidy = pd.concat(parts if len(parts) == 1 else parts[1:], ignore_index=True)
-    return curves(tidy, list(dict.fromkeys(tidy["arm"])), "x", "y", labels)
-
-
 def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str], reference: str = "baseline",
               most: float = 4.0) -> Figure:
     """Draw arms as multiples of a reference, paired by seed: a row for each measure, mean and 95% t interval.
@@ -115,92 +93,6 @@ def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, st
         ax.set(xscale="log", xlim=(1 / reach, reach), xlabel=f"multiple of {reference}")
         _logarithmic(ax.xaxis)
     legend_below(fig, arms, say_n(counts))
-    return fig
-
-
-def scatter(frame: pd.DataFrame, x: str, label: str) -> Figure:
-    """Draw test accuracy against a measure, each run a point, and a regression on the measure's logarithm.
-
-    The title gives the correlation over all runs.
-
-    Args:
-        frame: a line a run: setting, arm, test_accuracy and the measure.
-        x: column of the measure, drawn on a logarithmic scale.
-        label: of the axis.
-    """
-    settings, arms = settings_of(frame), list(dict.fromkeys(frame["arm"]))
-    fig, axes = panels(settings, [2.4] * len(settings))
-    for ax, setting in zip(axes, settings):
-        part = frame[frame["setting"] == setting]
-        sns.regplot(part, x=x, y="test_accuracy", logx=True, scatter=False, ci=None, color="#b0b0b0", ax=ax)
-        sns.scatterplot(part, x=x, y="test_accuracy", **by_arm(arms), s=20, ax=ax)
-        _logarithmic(ax.xaxis)
-        ax.set(xlabel=label, ylabel="test accuracy (%)")
-        r = correlation(np.log(part[x]), part["test_accuracy"])
-        ax.set_title(f"{setting}\nr = {r:.2f}, {len(part)} runs")
-        ax.grid()
-    legend_below(fig, arms)
-    return fig
-
-
-def spectra(titled: Mapping[str, Values]) -> Figure:
-    """Draw spectral densities of Hessians, one line each, on a logarithmic scale."""
-    fig, (ax,) = panels([""], [2.1])
-    for arm, values in titled.items():
-        ax.plot(values["eigenvalues"], values["density"], color=colour(arm), label=arm)
-    ax.set(yscale="log", ylim=(1e-7, 1), xlabel="eigenvalue of the Hessian", ylabel="density")
-    ax.legend()
-    return fig
-
-
-def trajectories(titled: Mapping[str, Values], columns: Mapping[str, str]) -> Figure:
-    """Draw the curvature of student and teacher along training, a panel for each measure.
-
-    Bars are two standard errors, where there are some ("<measure>_se").
-
-    Args:
-        titled: arm -> "role", "epoch" and the measures, one entry a point.
-        columns: measure -> label.
-    """
-    fig, axes = panels(list(columns.values()), [1.9] * len(columns))
-    styles = {f"{arm}, {role}": (*style_of(arm), dashes) for arm in titled
-              for role, dashes in (("student", "-"), ("teacher", ":"))}
-    for ax, name in zip(axes, columns):
-        for line, (shade, marker, dashes) in styles.items():
-            arm, _, role = line.rpartition(", ")
-            values, of = titled[arm], titled[arm]["role"] == role
-            error = 2 * values[f"{name}_se"][of] if f"{name}_se" in values else None
-            ax.errorbar(values["epoch"][of], values[name][of], error, fmt=dashes + marker, color=shade, elinewidth=0.6)
-        _logarithmic(ax.yaxis)
-        ax.set(xlabel="epochs of its own updates")
-        ax.grid(axis="y")
-    legend_below(fig, styles, styles=styles, ncols=1)
-    return fig
-
-
-def bars(frame: pd.DataFrame, condition: str, column: str, label: str) -> Figure:
-    """Draw a group of bars for each condition, a bar for each arm: mean over seeds and 95% t interval.
-
-    Args:
-        frame: a line a run and condition: setting, arm, seed, the condition and the column.
-        condition: column that names the groups.
-        column, label: what is drawn, and the axis.
-    """
-    means = frame.groupby(["setting", "arm", condition, "seed"], sort=False)[column].mean().reset_index()
-    settings, arms = settings_of(frame), list(dict.fromkeys(frame["arm"]))
-    many = frame[condition].nunique() > 5  # then their names stand upright
-    fig, axes = panels(settings, [2.1 + 0.7 * many] * len(settings), width=PAGE)
-    counts = {}
-    for ax, setting in zip(axes, settings):
-        part = means[means["setting"] == setting]
-        groups = list(dict.fromkeys(frame.loc[frame["setting"] == setting, condition]))
-        sns.barplot(part, x=condition, y=column, order=groups, **by_arm(dict.fromkeys(part["arm"]), style=False),
-                    errorbar=t_interval, err_kws={"linewidth": 0.7}, saturation=1, ax=ax)
-        ax.set_xticks(range(len(groups)), [str(group).replace("_", " ") for group in groups], rotation=90 * many)
-        ax.set(xlabel="", ylabel=label)
-        ax.grid(axis="y")
-        counts[ax] = part.groupby(["arm", condition]).size()
-    legend_below(fig, arms, f"mean over seeds; {say_n(counts)}", ncols=3)
     return fig
 
 
