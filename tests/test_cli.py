@@ -257,16 +257,21 @@ def test_exercises_say_right_wrong_and_unanswered_and_keep_the_progress(capsys, 
     monkeypatch.setattr(exercises.records, "ROOT", tmp_path)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setitem(sys.modules, "IPython", object())  # as in a kernel with a person before it
-    answers = (("05.1", None), ("05.1", 10), ("01.2", lambda indices: True), ("01.2", lambda indices, n: True),
+    hints = "first", "second", "third"
+    made = {"05.1": exercises.Exercise("compute", exercises.number(5.5), hints, 5),
+            "05.2": exercises.Exercise("change", exercises.agrees([([0, 1], 2), ([0, 0, 1], 3)], lambda indices, n: (
+                sorted(indices) == list(range(n)))), hints, None)}
+    monkeypatch.setattr(exercises, "_of_notebook", lambda number: made if number == "05" else {})
+    answers = (("05.1", None), ("05.1", 10), ("05.2", lambda indices: True), ("05.2", lambda indices, n: True),
                ("05.1", 5.5))
     assert [exercises.check(*answer) for answer in answers] == [False, False, False, False, True]
     out = capsys.readouterr().out
     assert "TypeError" in out and "for the input [0, 0, 1], 3 yours gives True, expected is False" in out
     for _ in range(4):
         exercises.hint("05.1")
-    assert "Hint 3 of 3" in capsys.readouterr().out.splitlines()[2]
+    assert "Hint 3 of 3: third" in capsys.readouterr().out.splitlines()[2]
     table = exercises.progress().set_index("Notebook")
-    assert table.Right["05"] == 1 and table.Right.sum() == 1 and table.Exercises["05"] >= 3
+    assert table.Right["05"] == 1 and table.Right.sum() == 1 and table.Exercises["05"] == 2
     with pytest.raises(InputError, match="5.1"):
         exercises.check("5.1", 1)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pandas
 import pytest
-from test_cli import command
 
+from spacedkd_lib import __main__ as cli
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, profiles, running, sweeps, tuning
@@ -191,9 +191,10 @@ def test_seeds_of_tuning_are_refused():
 @pytest.mark.parametrize("arguments, message", [
     (["--data", "glyfs"], 'error: "glyfs" is not a tuned data set; did you mean "glyphs"'),
     (["--families", "space KD"], 'error: "space KD" is not a family; did you mean "spaced KD"')])
-def test_bad_input_is_one_sentence(arguments, message):
-    done = command("tune", *arguments)
-    assert done.returncode == 2 and done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+def test_bad_input_is_one_sentence(arguments, message, capsys):
+    assert cli.main(["tune", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(message) and len(told.splitlines()) == 1
 
 
 def test_no_validation_pictures_are_refused():
