@@ -27,6 +27,7 @@ def place(folder, **changes) -> Place:
     return Place(**dict(folder=folder, device="cpu", started=time.monotonic(), until=time.monotonic() + 60) | changes)
 
 
+@pytest.mark.skipif(not os.environ.get("SLOW"), reason="takes a minute: make test SLOW=1")
 def test_a_dry_run_goes_through_every_stage_and_leaves_records(tmp_path, capfd):
     status, told = gpu.main(["--dry", "--out", str(tmp_path)]), capfd.readouterr()
     assert status == 0, told.out + told.err

@@ -9,10 +9,11 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def examples_first(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+@pytest.fixture(autouse=True, scope="module")
+def examples_first():
+    sys.path.insert(0, str(EXAMPLES))
     yield
+    sys.path.remove(str(EXAMPLES))
     for path in EXAMPLES.glob("*.py"):
         sys.modules.pop(path.stem, None)
 
