@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Mapping
-from itertools import count as natural_numbers
+from itertools import count as natural_numbers, islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
@@ -74,7 +74,7 @@ class Spaced:
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
         self._held: dict[int, Any] | _Spilled = _Spilled(spill) if spill is not None else {}
-        self._done, self._drawn, self._skip = 0, 0, 0
+        self._done, self._drawn = 0, 0
         self._intervals: list[float] = []
         if callable(interval):
             if (rule, tail) != ("fixed", "replay"):
@@ -94,22 +94,16 @@ class Spaced:
 
     def __iter__(self) -> Iterator[Step]:
         batches = self._batches()
-        used: dict[int, int] = {}
-        for number, (kind, index, block) in enumerate(self._events):
-            if number < self._skip:  # done before the state was saved
-                if kind != "epoch":
-                    used[index] = used.get(index, 0) + 1
-                continue
-            self._done = number + 1
+        for kind, index, block in islice(self._events, self._done, None):
+            self._done += 1
             if kind == "epoch":
                 yield Step(kind, None, index, index - 1, block)
-                continue
-            used[index] = used.get(index, 0) + 1
-            yield Step(kind, self._batch(index, used[index], batches), index, index // self.length, block)
+            else:
+                yield Step(kind, self._batch(index, batches), index, index // self.length, block)
 
-    def _batch(self, index: int, use: int, batches: Iterator[Any]) -> Any:
+    def _batch(self, index: int, batches: Iterator[Any]) -> Any:
         """Take a batch: at its first use from the loader, at its second from what is held."""
-        if use == 2:
+        if index in self._held:
             return _moved(self._held.pop(index), self.device)
         batch = next(batches)
         if index == 0:
@@ -158,10 +152,11 @@ class Spaced:
 
     def _check_memory(self, batch: Any) -> None:
         needed = _bytes(batch) * self._longest
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
-        if needed > free and isinstance(self._held, dict):
-            raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
-                             "of memory are free: give a smaller interval, or spill = a folder on a disk with room.")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+        if needed > memory and isinstance(self._held, dict):
+            raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and this machine has "
+                             f"{memory / 1e9:.1f} GB of memory: give a smaller interval, or spill = a folder on a disk "
+                             "with room.")
 
     def state_dict(self) -> dict:
         """Where the walk is, with the batches that are held: enough to go on in the middle of a block."""
@@ -170,7 +165,7 @@ class Spaced:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
-        self._skip, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
+        self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
         self.losses = {kind: list(of) for kind, of in state["losses"].items()}
         for index, batch in state["held"].items():
             self._held[index] = batch
@@ -189,6 +184,9 @@ class _Spilled:
 
     def _path(self, index: int) -> Path:
         return Path(self.folder.name) / str(index)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self.indices
 
     def __setitem__(self, index: int, batch: Any) -> None:
         self._path(index).write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))

@@ -50,11 +50,15 @@ class Progress:
 
 def _latest(unfinished: list[Sweep]) -> str:
     """Return the last line that any log has of an epoch: which run, how far, how good."""
-    logs = [sweep.log for sweep in unfinished if sweep.log.exists()]
-    for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
-        if lines := _epoch_lines(log):
-            return lines[-1]
-    return "no epoch finished yet"
+    last = [(_changed(sweep.log), lines[-1]) for sweep in unfinished if (lines := _epoch_lines(sweep.log))]
+    return max(last)[1] if last else "no epoch finished yet"
+
+
+def _changed(log: Path) -> float:
+    try:
+        return log.stat().st_mtime
+    except OSError:  # its sweep has just ended
+        return 0.0
 
 
 def _epoch_lines(log: Path) -> list[str]:

@@ -64,7 +64,7 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
         Stopped: asked to stop; a checkpoint holds what was done.
     """
     from ..data import datasets
-    from ..training import fingerprint, train
+    from ..training import train
     with records.locked(sweep.recipes):
         missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
         if not missing:
@@ -77,12 +77,18 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             if isinstance(outcome, InputError):
                 records.note_divergence(recipe, str(outcome))
             else:
-                mark = {"fingerprint": fingerprint.fingerprint(recipe, dataset)}
-                records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
+                _save(recipe, outcome, dataset)
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
             forget(sweep.folder)
         return failed
+
+
+def _save(recipe: Recipe, outcome, dataset) -> None:
+    """Write a finished run, with the fingerprint by which other code can be compared."""
+    from ..training.fingerprint import fingerprint
+    mark = {"fingerprint": fingerprint(recipe, dataset)}
+    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
 
 
 def run_together(recipe: Recipe, device: str) -> None:
@@ -105,7 +111,7 @@ def run_together(recipe: Recipe, device: str) -> None:
         if isinstance(outcome, InputError):
             raise outcome
         if first:
-            records.save(recipe, *outcome)
+            records.save(recipe, *outcome)  # no fingerprint: one process alone cannot make the updates of all
             forget(sweep_of([recipe]).folder)
         distributed.any_process(False)  # nobody leaves before the record is there
 

@@ -102,6 +102,11 @@ def exactly(value) -> Callable[[object], str]:
     return lambda answer: "" if answer == value else f"{answer!r} is not it"
 
 
+def choice(right: str) -> Callable[[object], str]:
+    """Test for one of several statements, by its letter or word."""
+    return lambda answer: exactly(right)(str(answer).strip().lower())
+
+
 def agrees(cases, truth: Callable) -> Callable[[object], str]:
     """Test a learner's function: it gives what `truth` gives on every case, a tuple of arguments."""
     def test(function) -> str:

@@ -209,15 +209,14 @@ class Session:
                 print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")
 
     def figure(self, fig: Figure, name: str, caption: str, shown: Results | None = None) -> None:
-        """Show a figure with its caption, and `save` it."""
-        self.save(fig, name, shown)
-        display_figure(fig, caption)
+        """Show a figure with its caption, and keep it in build/<profile>/figures/ with the ids of the records it shows.
 
-    def save(self, fig: Figure, name: str, shown: Results | None = None) -> None:
-        """Keep a figure in build/<profile>/figures/ with the ids of the records it shows; in smoke nothing is kept."""
+        In smoke nothing is kept.
+        """
         if self.profile != "smoke":
             path = records.built(self.folder) / "figures" / f"{self.name}-{name}.png"
             figures.save(fig, path, shown.ids if shown else [])
+        display_figure(fig, caption)
 
     def record(self, table: pd.DataFrame) -> None:
         """Keep this notebook's numbers as CSV in build/<profile>/tables/; in smoke nothing is kept."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def supersede(recipe: Recipe) -> Path:
     folder = runs_folder() / recipe.run_id
     aside = runs_folder() / ".superseded" / f"{recipe.run_id}-{time.time_ns()}"
     aside.parent.mkdir(exist_ok=True)
-    folder.rename(aside)
+    with suppress(FileNotFoundError):  # another process was first
+        folder.rename(aside)
     return aside
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 from ... import recipes
 from ...errors import InputError
 from ...schedule import counts, spaced_schedule
-from ..exercises import Exercise, exactly
+from ..exercises import Exercise, choice, exactly
 
 
 def _more_fewer_or_same(answer) -> str:
     online, spaced = (counts(spaced_schedule(6, 19, s)).teach for s in (0, 1.5))
     right = "more" if spaced > online else "fewer" if spaced < online else "same"
-    return exactly(right)(str(answer).strip().lower())
+    return choice(right)(answer)
 
 
 def _is_refused(changes) -> str:
@@ -33,7 +33,7 @@ EXERCISES = {
         "The cell of recipes near the top makes just such a one for digits.",
         "Two functions in turn: one adds the teacher, the other spaces it.",
         "Put skd.online_kd(skd.Recipe()) into skd.spaced, with the interval 1.5."), "spaced"),
-    "00.3": Exercise("explain", lambda a: exactly("b")(str(a).strip().lower()), (
+    "00.3": Exercise("explain", choice("b"), (
         "How far apart are two seeds of one and the same arm in the table above?",
         "An interval needs a spread, and a spread needs at least two differences.",
         "Equal updates make a comparison fair, not certain; and whether 1.6 points matter is another question."), "a"),

@@ -2,7 +2,7 @@
 
 import math
 
-from ..exercises import Exercise, agrees, exactly, number
+from ..exercises import Exercise, agrees, choice, number
 
 
 def _unit(factor) -> list[float]:
@@ -30,7 +30,7 @@ def _cosine_of_a_lone_encoder(answer) -> str:
             (-10 * factor_distance(encoder(half), factor)).backward()
             sgd.step()
     right = "lower" if cosines[-1] < cosines[0] else "higher"
-    return exactly(right)(str(answer).strip().lower())
+    return choice(right)(answer)
 
 
 def _asks_and_changes(function) -> str:
@@ -52,7 +52,7 @@ EXERCISES = {
         "What is the encoder trained to do, and who else could do it?",
         "The distance depends on the encoder's weights as much as on the student's map.",
         "A larger distance between two directions is a wider angle between them."), "same"),
-    "10.2": Exercise("explain", lambda answer: exactly("b")(str(answer).strip().lower()), (
+    "10.2": Exercise("explain", choice("b"), (
         "The two ways to ask differ in one thing: which statistics does the peer use?",
         "Running statistics lag behind right after an update. What does a pause do to them?",
         "What is there in one way of asking alone, and vanishes in the other, is a matter of asking."), "a"),

@@ -3,7 +3,7 @@
 import math
 
 from ... import recipes
-from ..exercises import Exercise, agrees, exactly, number
+from ..exercises import Exercise, agrees, choice, number
 
 
 def _softmax(logits, temperature=1.0):
@@ -20,7 +20,7 @@ def _sliced_kl(student, teacher, group, temperature: float) -> float:
 def _after_a_shift(answer) -> str:
     before, after = (_sliced_kl([0.5, 1.0, 2.0 + shift, shift], [1.0, 0.0], [2, 3], 4.0) for shift in (0.0, 5.0))
     right = "same" if math.isclose(before, after) else "higher" if after > before else "lower"
-    return exactly(right)(str(answer).strip().lower())
+    return choice(right)(answer)
 
 
 def _wrong_and_free(student) -> str:
@@ -41,7 +41,7 @@ EXERCISES = {
         "Each slice goes through a softmax of its own. What does a softmax do with a constant?",
         "Write exp(z + 5) / (the sum of all exp(z + 5)) for one group.",
         "The factor exp(5) stands above and below the line."), "higher"),
-    "11.2": Exercise("explain", lambda answer: exactly("c")(str(answer).strip().lower()), (
+    "11.2": Exercise("explain", choice("c"), (
         "Both arms must have no teacher; which ones have none?",
         "And both students must have seen about as many pictures.",
         "One of them grows and the other does not, and nothing else may differ."), "b"),
