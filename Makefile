@@ -41,7 +41,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report course reset lock clean distclean
+.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report course reset lock wheel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -99,11 +99,14 @@ reset: $(READY) ## restore the notebooks as released; yours are kept in build/mi
 	@$(SPACEDKD) reset
 
 lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for maintainers)
-	.venv/bin/python -m uv pip compile pyproject.toml --extra dev --extra setup --python-version 3.11 \
-	    --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+	.venv/bin/python -m uv pip compile pyproject.toml --extra lab --extra notebooks --extra dev \
+	    --extra setup --python-version 3.11 --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+
+wheel: $(READY) ## build the package with its notebooks and records into build/dist/
+	"$(PY)" -m hatchling build -t wheel -d build/dist
 
 clean: ## remove caches, build/ and report/; trained runs stay
-	rm -rf build report .pytest_cache *.egg-info
+	rm -rf build report .pytest_cache
 	find . \( -name .venv -o -name .git -o -name runs -o -name data \) -prune -o \
 	    \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 

@@ -17,9 +17,9 @@ def problems(pyproject):
         from packaging.requirements import Requirement
     except ImportError:
         return ["packaging is missing"]
-    project = tomllib.loads(Path(pyproject).read_text())["project"]
+    extras = tomllib.loads(Path(pyproject).read_text())["project"]["optional-dependencies"]
     found = []
-    for wanted in map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"]):
+    for wanted in map(Requirement, extras["lab"] + extras["notebooks"] + extras["dev"]):
         try:
             installed = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:

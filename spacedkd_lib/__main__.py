@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from . import __version__
 from .cluster import slurm
 from .errors import InputError, nearest
 from .lab import arms, claims, grids, planning, profiles, running, tuning
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.")
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
@@ -171,6 +173,9 @@ def publish(options) -> None:
 
     An arm is published whole, with all its seeds, or not at all.
     """
+    if not records.CHECKOUT:
+        raise InputError("Records are published in a checkout of the repository, and this package is installed: clone "
+                         "it, and give the command there.")
     rows = grids.grid(options.profile, None, options.seeds)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}

@@ -3,6 +3,8 @@
 Where a GPU is visible the same tests are of real graphs.
 """
 
+import os
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -296,9 +298,16 @@ def test_a_restored_counter_is_where_its_optimizer_makes_it():
 
 
 def test_an_unknown_commit_is_none_and_may_be_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.delenv("SPACEDKD_COMMIT", raising=False)
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):  # of some other repository: nobody asked about it
+        monkeypatch.setenv(name, str(records.ROOT))
+    package = tmp_path / "someone's repository" / "spacedkd_lib"  # a tarball unpacked there
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(records, "_PACKAGE", package)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    for command in ("init -q", "-c user.name=a -c user.email=b commit -q --allow-empty -m theirs"):
+        subprocess.run(["git", *command.split()], cwd=package.parent, env=clean, check=True)
     unknown = records.environment.__wrapped__()
     assert unknown["git_commit"] is None and unknown["git_dirty"] is None
     monkeypatch.setenv("SPACEDKD_COMMIT", "c0ffee" * 6)
@@ -315,7 +324,7 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
     """Versions and the meaning of single precision; no machine's missing tool is an error."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92600)
-    monkeypatch.setattr(records, "answer", lambda command, folder=None: "610.5\n610.5")
+    monkeypatch.setattr(records, "answer", lambda *asked: "610.5\n610.5")
     provenance._driver.cache_clear()
     before = torch.backends.cudnn.conv.fp32_precision
     try:
@@ -326,7 +335,7 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
         assert provenance.provenance(toy, torch.device("cuda"))["tf32"] == "none"
     finally:
         torch.backends.cudnn.conv.fp32_precision = before
-    monkeypatch.setattr(records, "answer", lambda command, folder=None: None)
+    monkeypatch.setattr(records, "answer", lambda *asked: None)
     provenance._driver.cache_clear()
     assert provenance.provenance(toy, torch.device("cuda"))["driver"] is None
     provenance._driver.cache_clear()

@@ -1,10 +1,13 @@
 """The set-up: three lists of dependencies agree, the lock is portable, make picks the right interpreter."""
 
+import os
 import re
 import runpy
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from spacedkd_lib import __version__
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + EXTRAS["dev"]]
+DIRECT = [Requirement(text) for name in ("lab", "notebooks", "dev") for text in EXTRAS[name]]
 LOCK = (ROOT / "requirements.lock").read_text()
 COMMANDS = ["help", "env", "lab", "plan", "reproduce", "tune", "publish", "test", "bench", "gpu", "soak", "report",
             "clean", "distclean"]
@@ -122,8 +125,8 @@ def test_an_environment_of_ones_own_is_checked_and_not_changed(tmp_path):
     check = runpy.run_path(str(ROOT / ".ci" / "environment.py"))
     assert check["problems"](ROOT / "pyproject.toml") == []
     wrong = tmp_path / "pyproject.toml"
-    wrong.write_text('[project]\ndependencies = ["torch>=99", "no-such-package", "tqdm"]\n'
-                     '[project.optional-dependencies]\ndev = []\n')
+    wrong.write_text('[project.optional-dependencies]\nlab = ["torch>=99", "no-such-package", "tqdm"]\n'
+                     'notebooks = []\ndev = []\n')
     with pytest.raises(SystemExit, match=r"torch is \S+ where >=99 is needed, no-such-package is missing"):
         check["main"](wrong)
 
@@ -133,11 +136,41 @@ def test_continuous_integration_runs_make_test():
     assert re.search(r"^exec make test\b", (ROOT / ".ci" / "run").read_text(), re.M)
 
 
-def test_only_the_library_is_installed():
-    import setuptools
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A program that runs Python elsewhere with our wheel, and with all else that is installed here."""
+    place = tmp_path_factory.mktemp("elsewhere")
+    built = subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)], cwd=ROOT,
+                           capture_output=True, text=True)
+    wheel, = place.glob("*.whl")
+    assert not built.returncode, built.stderr
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place / "site")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(place / "site"),
+                   "PYTHONDONTWRITEBYTECODE": "1"}
 
-    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
-    packages = setuptools.find_packages(str(ROOT), **find)
-    assert "spacedkd_lib" in packages and {name.split(".")[0] for name in packages} == {"spacedkd_lib"}
-    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "spacedkd_lib").rglob("*.py")}
-    assert {".".join(folder.parts) for folder in folders} == set(packages)  # no folder without __init__.py
+    def python(*arguments):
+        return subprocess.run([sys.executable, *arguments], cwd=place, env=environment, capture_output=True, text=True)
+    python.place = place
+    return python
+
+
+def test_the_wheel_brings_notebooks_and_records_and_writes_beside_neither(installed):
+    shipped = installed.place / "site" / "spacedkd_lib" / "shipped"
+    assert {path.name for path in (ROOT / "notebooks").glob("*.*")} <= {
+        path.name for path in (shipped / "notebooks").iterdir()}
+    before = sorted((installed.place / "site").rglob("*"))
+    done = installed("-c", "from spacedkd_lib.store import records; from spacedkd_lib.data import datasets; "
+                     "print(len(records.read_published('quick')), datasets.load('digits').num_classes, "
+                     "records.environment()['git_commit'], records.runs_folder())")
+    assert done.stdout.split()[:3] == ["135", "10", "None"], done.stderr
+    assert Path(done.stdout.split()[3]).is_relative_to(installed.place)
+    assert sorted((installed.place / "site").rglob("*")) == before
+    assert installed("-m", "spacedkd_lib", "publish", "--profile", "quick").stderr.startswith("error: ")
+
+
+def test_the_iterator_needs_the_standard_library_alone(installed):
+    done = installed("-S", "-c", "import spacedkd_lib as skd\nprint([step.kind for step in skd.Spaced([1, 2], 1, 1.0)])"
+                     "\ntry: skd.train\nexcept ImportError as error: print(error)")
+    assert done.stdout.startswith("['teach', 'teach', 'learn', 'learn', 'epoch']\n"), done.stderr
+    assert "spacedkd[lab" in done.stdout

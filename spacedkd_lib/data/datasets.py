@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError, nearest
+from ..store import records
 from . import embedded
 from .known import EMBEDDED, KNOWN, NAMES
 from .sources import Damaged, read_folder, read_known
@@ -60,15 +61,13 @@ class Dataset:
         return self.train_images.shape[2]
 
 
-
-
 def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     """Load a data set by name, or a folder of class folders by path.
 
     Args:
         name: one of `NAMES`, decoded once; or a folder `<dir>/{train,test}/<class>/<picture>`, decoded at
             every call ("val" serves as "test"; the images are grey, C = 1, if all pictures are).
-        root: the data folder; default `$SPACEDKD_DATA`, else `data/` beside the package.
+        root: the data folder; default `$SPACEDKD_DATA`, else `data/` in a checkout or the user's own folder.
         seed: the recipe's seed, see `fold`.
 
     Raises:
@@ -81,7 +80,7 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         return _dataset(f"folder {folder.resolve().name}", *read_folder(folder))
     if name not in NAMES:
         raise InputError(nearest("data set", name, [*NAMES, "the path of a folder of train/<class>/"]))
-    root = Path(root or os.environ.get("SPACEDKD_DATA") or Path(__file__).resolve().parents[2] / "data")
+    root = Path(root or os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
     stem = f"glyphs-{fold(name, seed)}" if name == "glyphs" else name
     cache, damage = root / "cache" / f"{stem}.safetensors", ""
     if os.path.isfile(cache):

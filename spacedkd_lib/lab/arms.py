@@ -164,7 +164,7 @@ LAGS: dict[str, dict] = {
     "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
     "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"),
     "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
-OFFSETS = (-4.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0)  # epochs
+OFFSETS = (-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0)  # epochs
 
 
 def lag_arms(setting: Setting) -> list[Arm]:
@@ -177,7 +177,7 @@ def lag_arms(setting: Setting) -> list[Arm]:
     arms = _named({"baseline": baseline(online)})
     for family, changes in LAGS.items():
         whole = family in ("lag, alpha tuned", "lag")
-        offsets = [s for s in OFFSETS if abs(s) <= start and (whole or abs(s) in (0.0, 1.5, 4.0))]
+        offsets = [s for s in OFFSETS if abs(s) <= start and (whole or abs(s) in (0.0, 1.5))]
         arms += [Arm(lag_name(family, s), family, spaced(replace(online, **changes), s)) for s in offsets
                  if s or family != "lag, moving"]  # at offset 0 it equals the teacher that rests
     return arms

@@ -40,7 +40,7 @@ FINER = {"lr": (0.6, 0.8, 1.0, 1.25, 1.6), "weight_decay": (0.7, 1.4)}  # times 
 WIDER = {"label_smoothing": (0.005, 0.01, 0.02, 0.6, 0.7, 0.8, 0.9),
          "alpha": (0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.9, 1.0),
          "temperature": (0.25, 0.5, 1.0, 3.0, 6.0, 12.0)}
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "tuning"  # what the profiles read
+PUBLISHED = records.SHIPPED / "results" / "tuning"  # what the profiles read
 
 
 @dataclass(frozen=True)

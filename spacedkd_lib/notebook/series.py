@@ -12,7 +12,7 @@ from ..lab import grids, profiles
 from ..store import records
 from .runner import execute
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = records.SHIPPED / "notebooks"
 
 
 class Series:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 import numpy as np
+from platformdirs import user_data_path
 
 from .. import __version__
 from ..errors import InputError
@@ -35,7 +36,14 @@ from ..recipes import Recipe, from_dict
 from . import stopping
 
 PUBLISHED = "published"  # marks a run that was not trained here
-ROOT = Path(os.environ.get("SPACEDKD_ROOT") or Path(__file__).parents[2]).resolve()
+
+# In a checkout everything lies beside the package. A wheel carries notebooks and published records in itself, and what
+# it makes goes to the user's own folder, never beside the installed package.
+_PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
+SHIPPED = _PACKAGE.parent if CHECKOUT else _PACKAGE / "shipped"
+HOME = _PACKAGE.parent if CHECKOUT else user_data_path("spacedkd")
+ROOT = Path(os.environ.get("SPACEDKD_ROOT") or HOME).resolve()
 
 
 def runs_folder() -> Path:
@@ -259,8 +267,9 @@ def built(folder: str) -> Path:
 
 
 def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
-    """Return the path of a profile's published records, or of another published file."""
-    return ROOT / "results" / profile / name
+    """Return the path of a profile's published records, or of another published file: published here, or shipped."""
+    here = ROOT / "results" / profile / name
+    return here if CHECKOUT or here.exists() else SHIPPED / "results" / profile / name
 
 
 def read_published(profile: str) -> dict[str, Record]:
@@ -303,22 +312,25 @@ def environment() -> dict:
 
     Unknown is None. Where git does not answer, SPACEDKD_COMMIT may name the commit.
     """
-    changes = _git("status", "--porcelain", "--", "spacedkd_lib")
-    return {"git_commit": _git("rev-parse", "HEAD") or os.environ.get("SPACEDKD_COMMIT") or None,
+    commit = changes = None
+    if _git("ls-files", "--error-unmatch", "__init__.py") is not None:  # not the repository of someone else around us
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
+    return {"git_commit": commit or os.environ.get("SPACEDKD_COMMIT") or None,
             "git_dirty": None if changes is None else bool(changes),
             "python": platform.python_version(), "cpu": _cpu_name(),
             "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the package's folder; return None where it does not answer."""
-    return answer(["git", *arguments], ROOT)
+    """Ask git about the package's folder, whatever GIT_DIR says; return None where it does not answer."""
+    return answer(["git", *arguments], _PACKAGE, [name for name in os.environ if name.startswith("GIT_")])
 
 
-def answer(command: list[str], folder: Path | None = None) -> str | None:
+def answer(command: list[str], folder: Path | None = None, unset: Iterable[str] = ()) -> str | None:
     """Return the output of a program; None if it is missing, fails or takes too long."""
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
