@@ -17,11 +17,19 @@
 ## ARGS="..."       further options for JupyterLab (--no-browser), the GPU (--dry) or tuning
 ##                  (--data digits --families labels)
 
-PROFILE ?= quick
-OPTIONS = --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
+# These are given on the command line only: an exported variable of the same name means something else.
+GIVEN := PROFILE SEEDS WORKERS TIME_LIMIT SLURM RERUN DATA PY INSTALL ARGS
+$(foreach name,$(GIVEN),$(if $(filter environment%,$(origin $(name))),$(eval override $(name) :=)))
+$(foreach name,$(foreach given,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(given)))),\
+    $(if $(filter command%,$(origin $(name))),$(if $(filter $(GIVEN) SLOW EXACT,$(name)),,\
+    $(error There is no variable $(name): make help lists them))))
+unexport PIP_USER PIP_TARGET PIP_PREFIX   # .venv alone is written to
+
+OPTIONS = --profile "$(or $(PROFILE),quick)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
     $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)")
 ifneq ($(DATA),)
-export SPACEDKD_DATA := $(if $(filter /%,$(DATA)),$(DATA),$(CURDIR)/$(DATA))
+export SPACEDKD_DATA := $(shell cd "$(patsubst ~/%,$(HOME)/%,$(DATA))" 2> /dev/null && pwd)
+$(if $(SPACEDKD_DATA),,$(error DATA=$(DATA) is no folder that can be read: make it, or give another))
 endif
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 unexport MPLBACKEND   # a backend from outside would drop the notebooks' figures without a word
@@ -67,7 +75,7 @@ tune: $(READY) ## choose the values of each family of arms on validation picture
 	@$(SPACEDKD) tune $(if $(WORKERS),--workers "$(WORKERS)") $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)") $(ARGS)
 
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
-	@$(SPACEDKD) publish --profile "$(PROFILE)"
+	@$(SPACEDKD) publish $(OPTIONS)
 
 test: $(READY) ## run the tests, then every notebook, and compare its outputs
 	OMP_NUM_THREADS=1 $(PYTEST) --doctest-modules spacedkd_lib tests < /dev/null
@@ -90,7 +98,7 @@ gauntlet: $(READY) ## plant faults in the engine one at a time; each must be cau
 	"$(PY)" tests/gauntlet.py $(ARGS)
 
 report: $(READY) ## turn this profile's executed notebooks into pages under report/
-	@$(SPACEDKD) report --profile "$(PROFILE)"
+	@$(SPACEDKD) report $(OPTIONS)
 
 course: $(READY) ## write student copies and nbgrader's form of the notebooks to build/course/ (for teachers)
 	@$(SPACEDKD) course

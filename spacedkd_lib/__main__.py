@@ -54,22 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
-        if name == "train":
-            command.add_argument("recipe", help="a JSON file of the recipe's fields; what is left out has its default")
-        elif name == "tune":
-            command.add_argument("--data", default="glyphs", help="one of " + ", ".join(profiles.TUNED))
-            command.add_argument("--families", action="append", help="a family of arms; may be repeated; left out: all")
-        elif name not in WITHOUT_OPTIONS:
-            command.add_argument("--profile", default="quick", help="one of " + ", ".join(profiles.PROFILES))
-            command.add_argument("--seeds", type=int, default=0, help="0: the profile's own number")
-            command.add_argument("--slurm", default="", help="train as jobs of a Slurm cluster, with these parameters "
-                                 'of submitit: "partition=gpu timeout_min=240"')
-        if name == "reproduce":
-            command.add_argument("--rerun", action="store_true", help="set finished runs aside and train them anew")
-        if name not in ("train", *WITHOUT_OPTIONS):
-            command.add_argument("--workers", type=count_or_auto, default=0, help="runs side by side; 0: as many as "
-                                 "suit the machine; auto: on a GPU also several seeds at once")
-            command.add_argument("--time-limit", default="", help="stop cleanly after this time, such as 25m")
+        for option in USES.get(name, ()):
+            command.add_argument(option, **OPTIONS[option])
         command.set_defaults(function=function)
     return parser
 
@@ -176,7 +162,7 @@ def publish(options) -> None:
     if not records.CHECKOUT:
         raise InputError("Records are published in a checkout of the repository, and this package is installed: clone "
                          "it, and give the command there.")
-    rows = grids.grid(options.profile, None, options.seeds)
+    rows = grids.grid(options.profile)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
     rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]
@@ -302,7 +288,22 @@ def train(options) -> None:
 
 COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh,
             "train": train, "tune": tune, "course": course, "reset": reset}
-WITHOUT_OPTIONS = ("refresh", "course", "reset")
+OPTIONS: dict[str, dict] = {
+    "recipe": dict(help="a JSON file of the recipe's fields; what is left out has its default"),
+    "--data": dict(default="glyphs", help="one of " + ", ".join(profiles.TUNED)),
+    "--families": dict(action="append", help="a family of arms; may be repeated; left out: all"),
+    "--profile": dict(default="quick", help="one of " + ", ".join(profiles.PROFILES)),
+    "--seeds": dict(type=int, default=0, help="0: the profile's own number"),
+    "--workers": dict(type=count_or_auto, default=0, help="runs side by side; 0: as many as suit the machine; auto: on "
+                      "a GPU also several seeds at once"),
+    "--time-limit": dict(default="", help="stop cleanly after this time, such as 25m"),
+    "--slurm": dict(default="", help="train as jobs of a Slurm cluster, with these parameters of submitit: "
+                    '"partition=gpu timeout_min=240"'),
+    "--rerun": dict(action="store_true", help="set finished runs aside and train them anew"),
+}
+_GRID = ("--profile", "--seeds", "--workers", "--time-limit")
+USES = {"plan": _GRID, "reproduce": (*_GRID, "--slurm", "--rerun"), "publish": ("--profile",),
+        "report": ("--profile",), "train": ("recipe",), "tune": ("--data", "--families", "--workers", "--time-limit")}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,11 +3,14 @@
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import shutil
 import tarfile
 import threading
+import unicodedata
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib.data import datasets, embedded, known
+from spacedkd_lib.data import datasets, download, embedded, known
 from spacedkd_lib.errors import InputError
 
 CLASSES = ("ant", "bee", "cat")
@@ -225,6 +228,14 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_pickled_array_of_objects_is_refused_before_its_bytes_are_taken_for_addresses(tmp_path):
+    kind = b"cnumpy\ndtype\n(S'O8'\nI00\nI01\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb"
+    array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt" + kind
+             + b"I00\nS'AAAAAAAA'\ntb")
+    write_folder(tmp_path / "cifar-100-python", cifar100_files() | {"train": b"(dS'data'\n" + array + b"s."})
+    refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python", "O8")
+
+
 def test_a_damaged_pickle_is_refused(tmp_path):
     files = cifar100_files()
     write_folder(tmp_path / "cifar-100-python", files | {"train": files["train"][:-100]})
@@ -427,6 +438,27 @@ def test_a_folder_of_grey_pictures_stays_grey_and_val_serves_as_test(tmp_path):
     assert datasets.load(folder).channels == 3
 
 
+def test_what_systems_leave_behind_is_no_data_and_pictures_stand_upright(tmp_path):
+    clean = datasets.load(write_folder(tmp_path / "clean", picture_files(size=6)))
+    folder = write_folder(tmp_path / "used", picture_files(size=6))
+    for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
+        shutil.copytree(folder / "train/ant", folder / "train" / name)
+    (folder / "test/cat/Thumbs.db").touch()
+    for picture in [*folder.rglob("ant/*.png")]:
+        turned, exif = Image.open(picture).transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        exif[0x0112] = 6  # to be shown turned by a quarter to the right
+        turned.save(picture, exif=exif)
+    used = datasets.load(folder)
+    assert used.classes == clean.classes and used.sha256 == clean.sha256
+
+
+def test_names_of_a_class_may_be_written_in_two_ways(tmp_path):
+    folder = write_folder(tmp_path / "set", picture_files(size=6))
+    for part, form in (("train", "NFC"), ("test", "NFD")):
+        (folder / part / "ant").rename(folder / part / unicodedata.normalize(form, "\u00e4nt"))
+    assert "\u00e4nt" in datasets.load(folder).classes
+
+
 def break_size(folder):
     Image.fromarray(pixels(0, size=7)).save(folder / "train/bee/odd.png")
 
@@ -461,7 +493,36 @@ def break_part(folder):
     shutil.rmtree(folder / "test")
 
 
+def break_transparent(folder):
+    Image.fromarray(pixels(0, size=6)).convert("RGBA").save(folder / "train/ant/odd.png")  # opaque: as without alpha
+    clear = Image.fromarray(pixels(0, size=6))
+    clear.putalpha(200)
+    clear.save(folder / "train/bee/odd.png")
+
+
+def break_pipe(folder):
+    os.mkfifo(folder / "train/bee/odd.png")
+
+
+def break_cycle(folder):
+    (folder / "train/bee/odd").symlink_to(folder / "train")
+
+
+def break_nesting(folder):
+    shutil.copytree(folder, folder / "pictures")
+    for part in ("train", "test"):
+        shutil.rmtree(folder / part)
+
+
+def break_format(folder):
+    shutil.rmtree(folder / "train")
+    (folder / "train-00000.parquet").touch()
+
+
 @pytest.mark.parametrize("damage, words", [
+    (break_transparent, ["train/bee/odd.png", "transparent"]), (break_pipe, ["train/bee/odd.png", "no file"]),
+    (break_cycle, ["train/bee/odd", "link"]), (break_nesting, ["pictures/train", "give that folder"]),
+    (break_format, [".parquet", "saved as pictures"]),
     (break_size, ["train/bee/odd.png", "7 x 7", "6 x 6"]), (break_picture, ["test/cat/odd.png", "readable"]),
     (break_pixels, ["test/cat/odd.png", "readable"]), (break_depth, ["train/ant/odd.png", "8 bits"]),
     (break_empty, ["train/dog", "empty"]), (break_classes, ['"bee"', "in train and not in test"]),
@@ -536,6 +597,13 @@ def test_a_mirror_with_another_file_is_refused(tmp_path, mirror, cuts, part):
         (tmp_path / "cifar-100-python.tar.gz.part").write_bytes(part)
     refusal(lambda: datasets.load("cifar100", tmp_path), mirror.address, "MD5", "127.0.0.1:9/official")
     assert not list(tmp_path.glob("cifar-100-python*"))
+
+
+def test_two_downloads_at_once_both_succeed(tmp_path, mirror):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: download.download("cifar100", tmp_path), range(2)))
+    assert found == [tmp_path / "cifar-100-python.tar.gz"] * 2 and found[0].exists()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_without_a_network_one_sentence_says_what_to_do(tmp_path, monkeypatch, mirror):

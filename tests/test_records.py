@@ -81,6 +81,14 @@ def test_altered_or_foreign_records_are_refused(tmp_path):
         records.load(RECIPE, tmp_path)
 
 
+def test_a_record_answers_for_its_own_recipe_alone(tmp_path):
+    saved(RECIPE, tmp_path)
+    other = replace(RECIPE, seed=77)
+    (tmp_path / RECIPE.run_id).rename(tmp_path / other.run_id)
+    with pytest.raises(InputError, match=f"is the record of run {RECIPE.run_id}"):
+        records.load(other, tmp_path)
+
+
 def test_any_flipped_byte_is_noticed(tmp_path):
     saved(RECIPE, tmp_path)
     result, weights = (tmp_path / RECIPE.run_id / name for name in ("result.json", "weights.safetensors"))
@@ -119,6 +127,9 @@ def test_publish_and_read_back(tmp_path, monkeypatch):
     before = path.read_bytes()
     records.publish(reversed(made), "quick")
     assert path.read_bytes() == before
+    records.publish(made + made[:1], "quick")
+    with pytest.raises(InputError, match="twice"):
+        records.read_published("quick")
 
 
 def test_numbers_leave_out_the_clock():

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from spacedkd_lib import __version__
+from spacedkd_lib import __main__ as cli, __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -64,11 +64,11 @@ def test_versions_and_licence_agree():
     assert len(citation["references"]) == 3 and all(ref["authors"] for ref in citation["references"])
 
 
-def make(*arguments, cwd=ROOT, **environment):
+def make(*arguments, cwd=ROOT, input="", **environment):
     """`make` in an environment that holds nothing but a PATH and what is given."""
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
     return subprocess.run([shutil.which("make"), *arguments], cwd=cwd, env=environment, capture_output=True,
-                          stdin=subprocess.DEVNULL, text=True)
+                          input=input, text=True)
 
 
 def test_make_alone_lists_every_command():
@@ -90,6 +90,25 @@ def test_the_interpreter_is_given_or_conda_or_our_own(given, environment, python
     ours = python == ".venv/bin/python"
     assert (".ci/environment.py" in dry) == (not ours)
     assert ours or "install" not in dry  # an environment of the reader's own is looked at, never written to
+
+
+def test_variables_come_from_the_command_line_and_mean_one_thing(tmp_path):
+    dry = make("--dry-run", "plan", PROFILE="study", SEEDS="3", WORKERS="9", PY="/bin/false", INSTALL="1", DATA="/nowhere")
+    assert '"quick"' in dry.stdout and not re.search(r"study|--seeds|--workers|/bin/false", dry.stdout), dry.stderr
+    assert "PROFIL" in make("plan", "PROFIL=smoke").stderr
+    assert "/nowhere" in make("plan", "DATA=/nowhere").stderr and not Path("/nowhere").exists()
+    place = tmp_path / "my data"
+    place.mkdir()
+    asked = "include Makefile\nasked:\n\t@echo $$SPACEDKD_DATA,$$PIP_TARGET,\n"
+    for given in (place, "~/my data"):
+        told = make("-f", "/dev/stdin", "asked", f"DATA={given}", HOME=str(tmp_path), PIP_TARGET="/away", input=asked)
+        assert told.stdout == f"{place},,\n", told.stderr
+
+
+@pytest.mark.parametrize("command", ["report", "publish"])
+def test_options_that_a_command_does_not_read_are_refused(command):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--profile", "quick", "--seeds", "3"])
 
 
 def test_a_changed_lock_installs_again(tmp_path):

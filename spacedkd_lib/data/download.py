@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 from ..errors import InputError
 from .known import KNOWN
@@ -27,7 +29,10 @@ def download(name: str, root: Path) -> Path:
     mirrors = os.environ.get("SPACEDKD_MIRRORS", "").split(",") if known.md5 else []
     for base in filter(None, [*map(str.strip, mirrors), known.address]):
         try:
-            return _download_from(f"{base.rstrip('/')}/{known.archive}", target, known.md5)
+            with _alone(target):
+                if target.exists():  # another process had it
+                    return target
+                return _download_from(f"{base.rstrip('/')}/{known.archive}", target, known.md5)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reasons.append(f"{base}: {error}")
     tried = f", and no mirror served it ({'; '.join(reasons)})" if reasons else ""
@@ -35,9 +40,18 @@ def download(name: str, root: Path) -> Path:
                      (", or name a mirror in SPACEDKD_MIRRORS." if known.md5 else "."))
 
 
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Let one process at a time fetch a file; the others wait."""
+    import fcntl
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_name(f".{target.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _download_from(url: str, target: Path, md5: str) -> Path:
     part = target.with_name(target.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     print(f"downloading {url} to {target}", file=sys.stderr)
     inherited = _size(part)  # from an earlier session or another mirror
     while True:

@@ -7,12 +7,13 @@ import io
 import os
 import pickle
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 from .download import download, md5_of
@@ -62,9 +63,10 @@ def _files(path: Path) -> dict[str, bytes | Path]:
             return _walk(path)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                return {_inside(m.filename): archive.read(m) for m in archive.infolist() if not m.is_dir()}
+                return {_inside(m.filename): archive.read(m) for m in archive.infolist()
+                        if not m.is_dir() and _shown(m.filename)}
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            members = ((m.name, archive.extractfile(m)) for m in archive if m.isfile())
+            members = ((m.name, archive.extractfile(m)) for m in archive if m.isfile() and _shown(m.name))
             files: dict[str, bytes | Path] = {_inside(name): file.read() for name, file in members if file}
             stream.read()  # to the very end, where gzip keeps the checksum
             return files
@@ -73,17 +75,33 @@ def _files(path: Path) -> dict[str, bytes | Path]:
 
 
 def _inside(member: str) -> str:
-    return "/".join(PurePosixPath(member).parts[1:])
+    return unicodedata.normalize("NFC", "/".join(PurePosixPath(member).parts[1:]))
+
+
+def _shown(path: str) -> bool:
+    """Whether a path holds data: not what editors and systems leave behind (.ipynb_checkpoints, __MACOSX, Thumbs.db).
+
+    >>> _shown("train/cat/1.png"), _shown("train/.ipynb_checkpoints/1.png")
+    (True, False)
+    """
+    parts = PurePosixPath(path).parts
+    return not any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in parts)
 
 
 def _walk(folder: Path) -> dict[str, bytes | Path]:
+    """Map each file's path inside the folder, as NFC, to the file; links are followed."""
     found: dict[str, bytes | Path] = {}
     for directory, folders, names in os.walk(folder, followlinks=True):
-        names = [name for name in names if not name.startswith(".")]
+        folders[:], names = filter(_shown, folders), list(filter(_shown, names))
+        above = Path(directory).parent.resolve()
+        if Path(directory).resolve() in (above, *above.parents):
+            raise InputError(f"{directory} is a link to a folder that holds it: remove the link.")
         if not folders and not names:
             raise InputError(f"{directory} is an empty folder: put pictures into it, or remove it.")
-        paths = [Path(directory, name) for name in names]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths}
+        for path in (Path(directory, name) for name in names):
+            if not path.is_file():
+                raise InputError(f"{path} is no file that can be read (a broken link, a pipe or a device): remove it.")
+            found[unicodedata.normalize("NFC", path.relative_to(folder).as_posix())] = path
     return found
 
 
@@ -111,7 +129,7 @@ def read_folder(folder: Path) -> tuple[list[str], list[np.ndarray]]:
     classes, listing = _class_folders(files, where)
     first = _picture(files, listing[0][0][0], where)
     modes = (_picture(files, path, where).mode for rows in listing for path, _ in rows)
-    mode = "RGB" if any(mode not in ("1", "L") for mode in modes) else "L"
+    mode = "RGB" if any(mode not in ("1", "L", "LA") for mode in modes) else "L"
     return classes, _pictures(files, listing, where, first.size, mode)
 
 
@@ -123,7 +141,8 @@ def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
              for part in ("train", test)}
     for part, paths in parts.items():
         if not paths:
-            raise InputError(f"{where} holds no pictures under {part}/: add {part}/<class>/<picture>.")
+            raise InputError(f"{where} holds no pictures under {part}/{_another_layout(files)}: add "
+                             f"{part}/<class>/<picture>.")
         if odd := [path for path in paths if len(path) != 3]:
             raise InputError(f"{'/'.join(odd[0])} in {where} is not at {part}/<class>/<picture>: move it "
                              "there, or remove it.")
@@ -134,6 +153,14 @@ def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
                          "missing, so that both have the same classes.")
     classes = sorted(named["train"])
     return classes, [[("/".join(path), classes.index(path[1])) for path in paths] for paths in parts.values()]
+
+
+def _another_layout(files: dict) -> str:
+    """Name the layout that a folder has in place of ours."""
+    suffixes, second = {PurePosixPath(path).suffix for path in files}, {path.split("/")[1] for path in files if "/" in path}
+    tables = suffixes & {".parquet", ".arrow"}
+    return (f" but {min(tables)} tables, which have to be saved as pictures" if tables else
+            f' but {min(files).split("/")[0]}/train/, so give that folder' if "train" in second else "")
 
 
 def _wnid_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
@@ -174,11 +201,13 @@ def _pictures(files: dict, listing: list[list], where: str, size: tuple[int, int
 
 
 def _picture(files: dict, path: str, where: str, mode: str = "") -> Image.Image:
-    """Open one picture; with a mode, decode it too."""
+    """Open one picture, turned upright; with a mode, decode it too."""
     try:
-        picture = Image.open(io.BytesIO(_content(files[path])))
+        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(_content(files[path]))))
         if picture.mode[0] in "IF":
             raise ValueError("more than 8 bits a channel")
+        if mode and picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
+            raise ValueError("it has transparent pixels, and no background is known")
         return picture.convert(mode) if mode else picture
     except Exception as error:  # a broken file makes Pillow raise almost anything
         raise InputError(f"{path} in {where} is not a readable image ({error}): replace it, or remove "
@@ -194,10 +223,18 @@ _CIFAR = {  # files of the training set, of the test set and of the names; key o
 }
 
 
+def _whole_numbers(name: str, *_) -> np.dtype:
+    if name not in ("u1", "i8"):  # an array of objects would take its bytes for addresses
+        raise pickle.UnpicklingError(f"it holds an array of {name}, which no CIFAR file does")
+    return np.dtype(name)
+
+
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module, name):
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
+        if (module, name) == ("numpy", "dtype"):
+            return _whole_numbers
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]  # NumPy moved it between versions; this asks NumPy where it is
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file does")

@@ -170,10 +170,16 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
     """Return the finished local record of a recipe, or None.
 
     Raises:
-        InputError: it was altered or damaged.
+        InputError: it was altered or damaged, or is another run's.
     """
     path = (runs or runs_folder()) / recipe.run_id / "result.json"
-    return from_json(path.read_bytes(), str(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    found = from_json(path.read_bytes(), str(path))
+    if found.run_id != recipe.run_id:
+        raise InputError(f"{path} is the record of run {found.run_id} ({found.recipe.in_words()}): move its folder to "
+                         "that name, or delete it and run again.")
+    return found
 
 
 def diverged(recipe: Recipe) -> str:
@@ -279,7 +285,10 @@ def read_published(profile: str) -> dict[str, Record]:
         return {}
     lines = gzip.decompress(path.read_bytes()).splitlines()
     records = [from_json(line, f"{path.name} of results/{profile}, line {i + 1}") for i, line in enumerate(lines)]
-    return {record.run_id: record for record in records}
+    named = {record.run_id: record for record in records}
+    if len(named) < len(records):
+        raise InputError(f"{path} holds a run twice: publish the profile again.")
+    return named
 
 
 def publish(records: Iterable[Record], profile: str) -> Path:
