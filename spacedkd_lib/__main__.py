@@ -270,7 +270,7 @@ def train(options) -> None:
     from .training import distributed
     try:
         recipe = from_dict({"version": VERSION} | json.loads(Path(options.recipe).read_bytes()), options.recipe)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{options.recipe} is no recipe ({error}): give a JSON file of fields, such as "

@@ -46,6 +46,17 @@ def test_unknown_names_and_numbers_start_nothing(refusal):
     assert refusal("plan", "--seeds", "-2").startswith("error: seeds = -2 is out of range")
 
 
+@pytest.mark.parametrize("recipe, words", [
+    ("[" * 100_000, "is no recipe"), ("[]", "is no recipe"), ("\0", "is no recipe"), ('{"epochs": 1e400}', "epochs = inf"),
+    ('{"nosuch": 1}', "is not a recipe field. Allowed"), ('{"dataset": "\\u0000"}', "is not a data set"),
+    ('{"dataset": "digits", "model": "resnet8", "width": 1000000, "augment": "none"}', "memory is too small"),
+])
+def test_a_file_that_is_no_recipe_starts_nothing(refusal, tmp_path, recipe, words):
+    (tmp_path / "recipe.json").write_text(recipe)
+    said = refusal("train", str(tmp_path / "recipe.json"))
+    assert words in said and said.startswith("error: ")
+
+
 def test_missing_data_without_a_network_starts_nothing(refusal, tmp_path, monkeypatch):
     for name, value in (("SPACEDKD_DATA", str(tmp_path / "nothing")), ("SPACEDKD_MIRRORS", ""),
                         ("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9")):

@@ -88,7 +88,7 @@ def test_what_is_no_partition_is_refused(schools, said):
 
 @pytest.mark.parametrize("change, said", [
     (dict(grade_epochs=(3, 3)), "one number a group"), (dict(grade_epochs=(1, 1, 1)), "add up to the epochs"),
-    (dict(grade_epochs=(6, 0, 0)), "at least 1"), (dict(epochs=2), "too few for 3 grades"),
+    (dict(grade_epochs=(6, 0, 0)), "whole numbers"), (dict(epochs=2), "too few for 3 grades"),
     (dict(growth="none", grade_epochs=(2, 2, 2)), 'growth = "none"'),
 ])
 def test_contradictions_are_refused(change, said):

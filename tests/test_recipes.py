@@ -121,6 +121,7 @@ def test_every_field_states_its_unit_its_source_and_its_methods():
     (dict(alpha=1.5), "from 0 to 1"),
     (dict(alpha=float("nan")), "alpha = nan"),
     (dict(lr=float("inf")), "lr = inf"),
+    (dict(temperature=1e30), "up to 1e18"),
     (dict(temperature=0.0), "temperature = 0.0"),
     (dict(batch_size=1), "batch norm needs two"),
     (dict(epochs="many"), "is a str and must be a int"),

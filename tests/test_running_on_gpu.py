@@ -89,7 +89,7 @@ def test_want_of_memory_is_one_sentence_and_leaves_nothing_behind(monkeypatch):
 
 def test_a_run_too_large_for_the_gpu_says_what_to_lower(runs, monkeypatch):
     monkeypatch.setattr(train, "sweep", lambda *_, **__: exec(FULL))
-    with pytest.raises(InputError, match="failed, The memory of the GPU is too small.*log is"):
+    with pytest.raises(InputError, match="failed, The memory is too small.*log is"):
         running.run_all([recipes.baseline(SMOKE.base)], say=lambda line: None, executor=Here())
     with pytest.raises(InputError, match="fewer WORKERS"):
         running.run(recipes.baseline(SMOKE.base))

@@ -151,15 +151,16 @@ def within_memory(function: Callable, *arguments):
     import torch
     try:
         return function(*arguments)
-    except RuntimeError as error:
-        if not re.search("out of memory|ALLOC_FAILED", str(error)):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not re.search(
+                "out of memory|ALLOC_FAILED|can't allocate memory", str(error)):
             raise
     finally:  # by now the error, whose traceback holds the tensors, is forgotten
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()
-    raise InputError('The memory of the GPU is too small for it: give the same command again with fewer WORKERS, or '
-                     'the recipe a smaller batch_size or precision = "bf16".')
+    raise InputError('The memory is too small for it: give the same command again with fewer WORKERS, or the recipe a '
+                     'smaller width or batch_size, or on a GPU precision = "bf16".')
 
 
 class _Forgiving(io.TextIOBase):

@@ -94,7 +94,7 @@ def _walk(folder: Path) -> dict[str, bytes | Path]:
     for directory, folders, names in os.walk(folder, followlinks=True):
         folders[:], names = filter(_shown, folders), list(filter(_shown, names))
         above = Path(directory).parent.resolve()
-        if Path(directory).resolve() in (above, *above.parents):
+        if directory != os.fspath(folder) and Path(directory).resolve() in (above, *above.parents):
             raise InputError(f"{directory} is a link to a folder that holds it: remove the link.")
         if not folders and not names:
             raise InputError(f"{directory} is an empty folder: put pictures into it, or remove it.")

@@ -272,7 +272,7 @@ def check_inputs(missing: list[Recipe]) -> None:
                              STATISTICS.get(recipe.normalise))
         batches = build.method_class(recipe).batches(recipe, batches, dataset.num_classes)
         build.recipe_schedule(recipe, batches.course(recipe))
-        build.make(recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
+        within_memory(build.make, recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
 
 
 def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None],

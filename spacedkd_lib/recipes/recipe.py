@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
@@ -50,9 +49,10 @@ class Range(NamedTuple):
     words: str
 
 
-_AT_LEAST_0 = Range(lambda v: 0 <= v < math.inf, "a number of at least 0")
-_AT_LEAST_1 = Range(lambda v: 1 <= v < math.inf, "a number of at least 1")
-_POSITIVE = Range(lambda v: 0 < v < math.inf, "a positive number")
+_HUGE = 1e18  # ours; its square is a number in single precision
+_AT_LEAST_0 = Range(lambda v: 0 <= v <= _HUGE, "a number from 0 to 1e18")
+_AT_LEAST_1 = Range(lambda v: 1 <= v <= _HUGE, "a number from 1 to 1e18")
+_POSITIVE = Range(lambda v: 0 < v <= _HUGE, "a positive number up to 1e18")
 _BELOW_1 = Range(lambda v: 0 <= v < 1, "at least 0 and below 1")
 _SHARE = Range(lambda v: 0 <= v <= 1, "a number from 0 to 1")
 

@@ -121,7 +121,7 @@ def from_json(text: str | bytes, where: str) -> Record:
             raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
         return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"],
                       values.get("predictions", ""))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
 
 

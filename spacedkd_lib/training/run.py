@@ -15,7 +15,7 @@ from ..methods.base import Method
 from ..methods.build import recipe_schedule
 from ..methods.online_kd import batch_statistics
 from ..models.layers import dropouts
-from ..recipes import Recipe, stochastic
+from ..recipes import Recipe, foreign, stochastic
 from ..schedule import Event, interval_batches
 from . import distributed
 from .graphs import Graphs
@@ -165,10 +165,11 @@ class Run:
         """Give the run up if its loss is no finite number."""
         for kind, first in self.metrics.diverged.items():
             if int(first) >= 0 and not self.failed:
+                beta = f" or beta = {self.recipe.beta:g}" * ("beta" not in foreign(self.recipe.method))
                 self.failed = (
                     f"The loss of run {self.recipe.run_id} ({self.recipe.in_words()}) is not a number below "
                     f"{DIVERGED:g} any more at the {ROLES[kind]}'s update on batch {int(first)}, epoch "
-                    f"{len(self.rows) + 1}: lower lr = {self.recipe.lr:g} or beta = {self.recipe.beta:g}.")
+                    f"{len(self.rows) + 1}: lower lr = {self.recipe.lr:g}{beta}.")
 
     def weights(self) -> dict[str, Tensor]:
         """Return "student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
