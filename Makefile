@@ -49,7 +49,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish test bench gpu soak gauntlet report course reset lock wheel clean distclean
+.PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak gauntlet report course reset lock wheel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -76,6 +76,9 @@ tune: $(READY) ## choose the values of each family of arms on validation picture
 
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish $(OPTIONS)
+
+verify: $(READY) ## make a few updates of each published run again and compare
+	@$(SPACEDKD) verify $(OPTIONS)
 
 test: $(READY) ## run the tests, then every notebook, and compare its outputs
 	OMP_NUM_THREADS=1 $(PYTEST) --doctest-modules spacedkd_lib tests < /dev/null

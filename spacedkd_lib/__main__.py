@@ -195,6 +195,18 @@ def publish_drawn(profile: str) -> None:
             records.write_atomically(records.ROOT / "figures" / profile / name, (built / "figures" / name).read_bytes())
 
 
+def verify(options) -> int:
+    """Make a few updates of each published run again, and name those that today's code or data would make otherwise."""
+    published = records.read_published(profiles.profile(options.profile).name).values()
+    marked = [record for record in published if record.provenance.get("fingerprint")]
+    other = [record for record in marked if not running.holds_today(record)]
+    print(f"{len(marked) - len(other)} of {len(published)} published runs of {options.profile} hold today."
+          + f" {len(published) - len(marked)} keep no updates to compare with." * (len(marked) < len(published)))
+    for record in other:
+        print(f"  Other today: run {record.run_id}, {record.recipe.in_words()}")
+    return 1 if other else 0
+
+
 def report(options) -> None:
     """Turn a profile's executed notebooks into pages under report/; if there are none, those of the published runs."""
     source = records.built(profiles.profile(options.profile).name) / "notebooks"
@@ -286,7 +298,7 @@ def train(options) -> None:
               f"last epoch; all of it in {records.runs_folder() / record.run_id}.")
 
 
-COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "report": report, "refresh": refresh,
+COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "verify": verify, "report": report, "refresh": refresh,
             "train": train, "tune": tune, "course": course, "reset": reset}
 OPTIONS: dict[str, dict] = {
     "recipe": dict(help="a JSON file of the recipe's fields; what is left out has its default"),
@@ -303,7 +315,7 @@ OPTIONS: dict[str, dict] = {
 }
 _GRID = ("--profile", "--seeds", "--workers", "--time-limit")
 USES = {"plan": _GRID, "reproduce": (*_GRID, "--slurm", "--rerun"), "publish": ("--profile",),
-        "report": ("--profile",), "train": ("recipe",), "tune": ("--data", "--families", "--workers", "--time-limit")}
+        "verify": ("--profile",), "report": ("--profile",), "train": ("recipe",), "tune": ("--data", "--families", "--workers", "--time-limit")}
 
 if __name__ == "__main__":
     sys.exit(main())

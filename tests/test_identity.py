@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from spacedkd_lib import __main__ as cli
 from spacedkd_lib.data import datasets
 from spacedkd_lib.lab import grids, running
 from spacedkd_lib.methods import losses
@@ -57,6 +58,17 @@ def test_a_record_without_a_fingerprint_is_made_again_and_a_published_one_is_sho
     records.restore([old])
     running.retire_stale([KD])
     assert records.load(KD) == old
+
+
+def test_published_runs_are_verified(other_code, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    plain = replace(other_code[0], provenance={})
+    records.publish([plain, other_code[1]], "smoke")
+    assert cli.main(["verify", "--profile", "smoke"]) == 0
+    assert "1 of 2 published runs of smoke hold today. 1 keep no updates" in capsys.readouterr().out
+    monkeypatch.setitem(losses.SOFT, "kl", lambda *arguments: 1.0 * losses.soft_cross_entropy(*arguments))
+    assert cli.main(["verify", "--profile", "smoke"]) == 1
+    assert f"Other today: run {KD.run_id}" in capsys.readouterr().out
 
 
 def test_force_trains_anew(tmp_path, monkeypatch):

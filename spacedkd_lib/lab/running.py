@@ -240,18 +240,23 @@ def retire_stale(wanted: Iterable[Recipe], say: Callable[[str], None] = print) -
     stale = made_by_other_code(wanted)
     if not stale:
         return
-    from ..data import datasets
-    from ..training.fingerprint import fingerprint
     retired = []
     for record in stale:
-        recipe = record.recipe
-        if identity.same_numbers(record, fingerprint(recipe, datasets.load(recipe.dataset, seed=recipe.seed))):
-            identity.remember_verified(recipe)
+        if holds_today(record):
+            identity.remember_verified(record.recipe)
         else:
-            retired.append(identity.supersede(recipe))
+            retired.append(identity.supersede(record.recipe))
     anew = f" The other {len(retired)} are trained anew; the old ones are in {retired[0].parent}." if retired else ""
     say(f"{len(stale)} finished runs were made by other code. Of {len(stale) - len(retired)} a few updates were made "
         f"again, with the same numbers.{anew}")
+
+
+def holds_today(record: records.Record) -> bool:
+    """Whether today's code and data make the first updates of a record's run with the same numbers."""
+    from ..data import datasets
+    from ..training.fingerprint import fingerprint
+    recipe = record.recipe
+    return identity.same_numbers(record, fingerprint(recipe, datasets.load(recipe.dataset, seed=recipe.seed)))
 
 
 def check_inputs(missing: list[Recipe]) -> None:
