@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from test_tables import synthetic
 
 from spacedkd_lib import __main__ as cli
 from spacedkd_lib.analysis import measures
+from spacedkd_lib.cluster.executors import Here
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, grids, planning, profiles, running
 from spacedkd_lib.notebook import exercises, series, session as sessions
@@ -255,6 +257,15 @@ def test_series_in_smoke_is_what_is_published(place, monkeypatch):
     assert series.profiles == ("study", "quick") and set(series.ids) == published
     seeds = series.runs.query("arm == 'SAM' and notebook == '02_baselines'").groupby("setting")["seed"].apply(list)
     assert seeds.to_dict() == {"glyphs": list(range(200, 220)), "glyphs, miniature": [300, 301, 302]}
+
+
+def test_tiny_runs_that_nobody_watches_start_no_worker(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "of its own"))
+    monkeypatch.setattr(running, "LocalProcesses", None)
+    session = sessions.Session("02_baselines", "smoke", seeds=1)
+    assert len(session.train().ids) == len(session.rows)
+    with pytest.raises(InputError, match="lower lr"):
+        running.run_all([replace(session.rows[0].recipe, lr=1e18)], say=print, executor=Here())
 
 
 def test_session_refuses_bad_parameters():

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..cluster.executors import Here
 from ..lab import grids, running
 from ..lab.progress import watched
 from ..report import figures, frames, text
@@ -141,8 +142,9 @@ class Session:
         Raises:
             Stopped: the kernel was interrupted; what was done is saved.
         """
+        here = Here() if self.profile == "smoke" and not self.workers and not watched() else None
         try:
-            found = running.run_all([row.recipe for row in self.rows], self.workers, say=lambda line: None)
+            found = running.run_all([row.recipe for row in self.rows], self.workers, lambda line: None, here)
         except KeyboardInterrupt:
             raise Stopped("Stopped. What was done is saved: run this cell again to go on.") from None
         return Results((self.profile,), self.rows, {record.run_id: record for record in found})
