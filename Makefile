@@ -100,7 +100,7 @@ soak: $(READY) ## kill training 200 times at random moments; not one number may 
 gauntlet: $(READY) ## plant faults in the engine one at a time; each must be caught by a test
 	"$(PY)" tests/gauntlet.py $(ARGS)
 
-report: $(READY) ## turn this profile's executed notebooks into pages under report/
+report: $(READY) ## write a site of this profile's executed notebooks, READMEs and a reference to report/
 	@$(SPACEDKD) report $(OPTIONS)
 
 course: $(READY) ## write student copies and nbgrader's form of the notebooks to build/course/ (for teachers)

@@ -208,18 +208,15 @@ def verify(options) -> int:
 
 
 def report(options) -> None:
-    """Turn a profile's executed notebooks into pages under report/; if there are none, those of the published runs."""
+    """Write the site with a profile's executed notebooks to report/; if there are none, those of the published runs."""
     source = records.built(profiles.profile(options.profile).name) / "notebooks"
     if not list(source.glob("*.ipynb")):
         draw_published(options.profile)
-    pages = sorted(source.glob("*.ipynb"))
-    target = records.ROOT / "report" / options.profile
-    subprocess.run([sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "--log-level", "ERROR",
-                    "--output-dir", str(target), *map(str, pages)], check=True)
-    links = "".join(f'<li><a href="{page.stem}.html">{page.stem}</a></li>\n' for page in pages)
-    records.write_atomically(target / "index.html", f"<!doctype html><title>Spaced KD, {options.profile}</title>\n"
-                             f"<h1>Spaced KD: profile {options.profile}</h1>\n<ul>\n{links}</ul>\n")
-    print(f"Open {(target / 'index.html').relative_to(records.ROOT)} in a browser.")
+    from .report import pages
+    target, start = records.ROOT / "report" / options.profile, ["README.md", "notebooks/00_start_here.ipynb"]
+    first = pages.build_site(records.SHIPPED, start, target, source)
+    pages.build_reference(target)
+    print(f"Open {first.relative_to(records.ROOT)} in a browser.")
 
 
 def draw_published(profile: str) -> None:
