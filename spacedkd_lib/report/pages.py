@@ -122,4 +122,4 @@ def _exporter():
         def markdown2html(self, context, source: str) -> str:
             return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
 
-    return Exporter()
+    return Exporter(require_js_url="", mermaid_js_url="", widget_renderer_url="")  # else fetched at each look
