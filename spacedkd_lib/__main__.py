@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -295,8 +294,8 @@ def train(options) -> None:
               f"last epoch; all of it in {records.runs_folder() / record.run_id}.")
 
 
-COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "verify": verify, "report": report, "refresh": refresh,
-            "train": train, "tune": tune, "course": course, "reset": reset}
+COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "verify": verify, "report": report,
+            "refresh": refresh, "train": train, "tune": tune, "course": course, "reset": reset}
 OPTIONS: dict[str, dict] = {
     "recipe": dict(help="a JSON file of the recipe's fields; what is left out has its default"),
     "--data": dict(default="glyphs", help="one of " + ", ".join(profiles.TUNED)),
@@ -312,7 +311,8 @@ OPTIONS: dict[str, dict] = {
 }
 _GRID = ("--profile", "--seeds", "--workers", "--time-limit")
 USES = {"plan": _GRID, "reproduce": (*_GRID, "--slurm", "--rerun"), "publish": ("--profile",),
-        "verify": ("--profile",), "report": ("--profile",), "train": ("recipe",), "tune": ("--data", "--families", "--workers", "--time-limit")}
+        "verify": ("--profile",), "report": ("--profile",), "train": ("recipe",),
+        "tune": ("--data", "--families", "--workers", "--time-limit")}
 
 if __name__ == "__main__":
     sys.exit(main())

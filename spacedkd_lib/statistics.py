@@ -1,8 +1,9 @@
 """Differences between arms, paired by seed: Student t intervals, Holm's correction, power. No torch here.
 
 Arms of one seed share initial weights and data order, so arms are compared seed by seed. A bootstrap's 95% percentile
-interval of a mean of normal values covers about 75% at n = 3, 84% at n = 5 and 90% at n = 10. It is refused below ten. Student's interval is right from n = 2 (`coverage`) and serves means at any n. A Wilcoxon test cannot go
-below p = 0.0625 at n = 5, so it is not used.
+interval of a mean of normal values covers about 75% at n = 3, 84% at n = 5 and 90% at n = 10. It is refused below ten.
+Student's interval is right from n = 2 (`coverage`) and serves means at any n. A Wilcoxon test cannot go below
+p = 0.0625 at n = 5, so it is not used.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
 from spacedkd_lib.report import frames
 from spacedkd_lib.statistics import seeds_needed
-from spacedkd_lib.store import records
+from spacedkd_lib.store import records, software
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = [60.0, 63.0, 61.0, 66.0, 64.0]
@@ -210,7 +210,7 @@ def younger(folder, first):
 
 
 def test_every_claim_is_older_than_the_runs_that_judge_it():
-    if records.answer(["git", "rev-parse", "--is-shallow-repository"], ROOT) != "false":
+    if software.answer(["git", "rev-parse", "--is-shallow-repository"], ROOT) != "false":
         pytest.skip("no git, no repository, or a shallow clone: the age of a line is unknown")
     first = judging({name: records.read_published(name) for name in frames.published_profiles()})
     assert younger(ROOT, first) == []

@@ -24,11 +24,11 @@ from spacedkd_lib.methods.online_kd import OnlineKD
 from spacedkd_lib.methods.self_kd import SelfKD
 from spacedkd_lib.models.heads import projector
 from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
-from spacedkd_lib.store import exact, records
+from spacedkd_lib.store import exact, software
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.run import Run
 
-AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512" and "AMD" in records.environment()["cpu"]
+AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512" and "AMD" in software.describe()["cpu"]
 
 
 def near(value, size=1.0):
@@ -210,7 +210,7 @@ def test_released_self_kd(name):
 def test_the_recorders_own_kernels():
     """The same, to 1e-8, where the processor has them."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    if AS_RECORDED or "avx512bw" not in flags or "AMD" not in records.environment()["cpu"]:
+    if AS_RECORDED or "avx512bw" not in flags or "AMD" not in software.describe()["cpu"]:
         pytest.skip("no AMD processor with AVX-512, or tested already")
     uncapped = {name: value for name, value in os.environ.items() if name not in exact.CAPS}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", __file__], env=uncapped | {"EXACT": "0"},

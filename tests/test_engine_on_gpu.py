@@ -19,7 +19,7 @@ from spacedkd_lib.recipes import (
     Recipe, baseline, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
 from spacedkd_lib.report import text
-from spacedkd_lib.store import records, stopping
+from spacedkd_lib.store import records, software, stopping
 from spacedkd_lib.training import checkpoints, graphs, optimizers, provenance, train
 from spacedkd_lib.training.evaluation import evaluator
 from spacedkd_lib.training.run import EpochMetrics
@@ -304,27 +304,27 @@ def test_an_unknown_commit_is_none_and_may_be_named(tmp_path, monkeypatch):
     package = tmp_path / "someone's repository" / "spacedkd_lib"  # a tarball unpacked there
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    monkeypatch.setattr(records, "_PACKAGE", package)
+    monkeypatch.setattr(software, "PACKAGE", package)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for command in ("init -q", "-c user.name=a -c user.email=b commit -q --allow-empty -m theirs"):
         subprocess.run(["git", *command.split()], cwd=package.parent, env=clean, check=True)
-    unknown = records.environment.__wrapped__()
+    unknown = software.describe.__wrapped__()
     assert unknown["git_commit"] is None and unknown["git_dirty"] is None
     monkeypatch.setenv("SPACEDKD_COMMIT", "c0ffee" * 6)
-    named = records.environment.__wrapped__()
+    named = software.describe.__wrapped__()
     assert named["git_commit"] == "c0ffee" * 6 and named["git_dirty"] is None
     origin = {"device": "cpu", "threads": 1}
     assert text.hardware_and_versions([unknown | origin]).endswith("commit unknown")
     assert text.hardware_and_versions([named | origin]).endswith("commit c0ffeec0 (changes unknown)")
-    monkeypatch.setattr(records.subprocess, "run", mock.Mock(side_effect=OSError))
-    assert records.environment.__wrapped__()["git_dirty"] is None
+    monkeypatch.setattr(software.subprocess, "run", mock.Mock(side_effect=OSError))
+    assert software.describe.__wrapped__()["git_dirty"] is None
 
 
 def test_provenance_of_a_gpu(toy, monkeypatch):
     """Versions and the meaning of single precision; no machine's missing tool is an error."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92600)
-    monkeypatch.setattr(records, "answer", lambda *asked: "610.5\n610.5")
+    monkeypatch.setattr(software, "answer", lambda *asked: "610.5\n610.5")
     provenance._driver.cache_clear()
     before = torch.backends.cudnn.conv.fp32_precision
     try:
@@ -335,7 +335,7 @@ def test_provenance_of_a_gpu(toy, monkeypatch):
         assert provenance.provenance(toy, torch.device("cuda"))["tf32"] == "none"
     finally:
         torch.backends.cudnn.conv.fp32_precision = before
-    monkeypatch.setattr(records, "answer", lambda *asked: None)
+    monkeypatch.setattr(software, "answer", lambda *asked: None)
     provenance._driver.cache_clear()
     assert provenance.provenance(toy, torch.device("cuda"))["driver"] is None
     provenance._driver.cache_clear()

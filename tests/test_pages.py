@@ -1,7 +1,6 @@
 """The site: formulas without a network, alt text, links that lead somewhere."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest

@@ -179,9 +179,9 @@ def test_the_wheel_brings_notebooks_and_records_and_writes_beside_neither(instal
     assert {path.name for path in (ROOT / "notebooks").glob("*.*")} <= {
         path.name for path in (shipped / "notebooks").iterdir()}
     before = sorted((installed.place / "site").rglob("*"))
-    done = installed("-c", "from spacedkd_lib.store import records; from spacedkd_lib.data import datasets; "
+    done = installed("-c", "from spacedkd_lib.store import records, software; from spacedkd_lib.data import datasets; "
                      "print(len(records.read_published('quick')), datasets.load('digits').num_classes, "
-                     "records.environment()['git_commit'], records.runs_folder())")
+                     "software.describe()['git_commit'], records.runs_folder())")
     assert done.stdout.split()[:3] == ["135", "10", "None"], done.stderr
     assert Path(done.stdout.split()[3]).is_relative_to(installed.place)
     assert sorted((installed.place / "site").rglob("*")) == before

@@ -26,7 +26,7 @@ from ..lab import grids, planning, profiles, running
 from ..methods import build
 from ..models.scoring import eval_mode
 from ..recipes import Recipe, baseline, short_form
-from ..store import records, stopping
+from ..store import records, software, stopping
 from ..training.provenance import repeatable
 from . import corruptions
 from .trained import Trained, Values, curvature_of, noise, robustness_of
@@ -144,7 +144,7 @@ def measure(recipe: Recipe, name: str) -> Values:
     values = compute(Trained(recipe, device.type), **settings)
     meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
             "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
-            "device": device.type, **records.environment()}
+            "device": device.type, **software.describe()}
     _store(recipe, name, meta, values)
     return values
 

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import InputError
 from ..report import text as words
-from ..store import records
+from ..store import records, software
 from .analysis import analysis
 from .memory import growth, memory
 from .speed import speed
@@ -27,7 +27,7 @@ from .work import FULL, QUICK
 
 def provenance() -> dict:
     """Describe the machine and the code for a benchmark's record."""
-    return records.environment() | {"device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
+    return software.describe() | {"device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
                                     "threads": torch.get_num_threads(), "load": os.getloadavg(),
                                     "finished": records.now()}
 

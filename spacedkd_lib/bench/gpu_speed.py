@@ -24,7 +24,7 @@ from ..cluster.executors import LocalProcesses, SharedCard
 from ..data.batches import STATISTICS
 from ..notebook import runner
 from ..recipes import Recipe, defaults, online_kd, spaced
-from ..store import records
+from ..store import records, software
 from ..training import train
 from ..training.evaluation import evaluator
 from ..training.provenance import provenance
@@ -48,7 +48,7 @@ def env(place: Place) -> None:
     """Write down the machine and all packages."""
     found = provenance(pictures(2), torch.device(place.device)) | {
         "cores": os.cpu_count(), "mps": shutil.which("nvidia-cuda-mps-control"),
-        "nvidia_smi": records.answer(["nvidia-smi", "-q"]),
+        "nvidia_smi": software.answer(["nvidia-smi", "-q"]),
         "packages": {package.metadata["Name"]: package.version for package in distributions()}}
     if not place.dry:
         found["gpu"] = str(torch.cuda.get_device_properties(0))

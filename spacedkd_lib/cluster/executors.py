@@ -89,7 +89,7 @@ class LocalProcesses(Executor):
 
 
 class Here(Executor):
-    """This process, for runs that take less time than a worker's start."""
+    """The process itself, for runs that take less time than a worker's start."""
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         """Run fn(*args, **kwargs) now."""

@@ -157,8 +157,8 @@ def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
 
 def _another_layout(files: dict) -> str:
     """Name the layout that a folder has in place of ours."""
-    suffixes, second = {PurePosixPath(path).suffix for path in files}, {path.split("/")[1] for path in files if "/" in path}
-    tables = suffixes & {".parquet", ".arrow"}
+    tables = {PurePosixPath(path).suffix for path in files} & {".parquet", ".arrow"}
+    second = {path.split("/")[1] for path in files if "/" in path}
     return (f" but {min(tables)} tables, which have to be saved as pictures" if tables else
             f' but {min(files).split("/")[0]}/train/, so give that folder' if "train" in second else "")
 
@@ -206,7 +206,7 @@ def _picture(files: dict, path: str, where: str, mode: str = "") -> Image.Image:
         picture = ImageOps.exif_transpose(Image.open(io.BytesIO(_content(files[path]))))
         if picture.mode[0] in "IF":
             raise ValueError("more than 8 bits a channel")
-        if mode and picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
+        if mode and picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
             raise ValueError("it has transparent pixels, and no background is known")
         return picture.convert(mode) if mode else picture
     except Exception as error:  # a broken file makes Pillow raise almost anything

@@ -22,12 +22,11 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 from ..errors import InputError, nearest
 from ..recipes import Recipe
-from ..store import records
+from ..store import records, software
 
 SEEDS = (100, 101, 102)
 # Ours, as are all values here: around lr = 0.1 and decay 5e-4, and above, where tuned arms went
@@ -303,7 +302,7 @@ def _chosen(name: str, task: Task, found: list[Stage]) -> dict:
     """Report a family's choice, and how it was made. recipe: where its own differs from the base."""
     best, trials = found[-1].best(), [trial for stage in found for trial in stage.done()]
     base, own = (json.loads(recipe.to_json()) for recipe in (task.base, task.families[name].recipe))
-    code = records.environment()
+    code = software.describe()
     return {"values": {field: getattr(best.recipe, field) for field in task.fields(name)},
             "val_accuracy": best.scores, "trials": len(trials), "probes": sum(trial.probe for trial in trials),
             "spaces": [stage.space for stage in found],

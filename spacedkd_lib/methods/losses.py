@@ -115,8 +115,8 @@ def reconstruction_l1(reconstruction: Tensor, original: Tensor) -> Tensor:
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     """Compute the linear centred kernel alignment of features [B, D1], [B, D2] (Kornblith et al. 2019), in [0, 1].
 
-    Few samples bias it: unrelated features of D1 and D2 elements give about sqrt(D1 D2) / B where that is small. Small B
-    brings them near 1: 500 pictures of maps of 2048 and 4096 elements give 0.85.
+    Few samples bias it: unrelated features of D1 and D2 elements give about sqrt(D1 D2) / B where that is small. A
+    small B brings them near 1: 500 pictures of maps of 2048 and 4096 elements give 0.85.
     """
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)

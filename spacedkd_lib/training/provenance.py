@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from ..data import datasets
-from ..store import exact, records
+from ..store import exact, software
 from ..store.identity import code_sha256
 from . import distributed
 
@@ -39,7 +39,7 @@ def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
     hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
     more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
-    return records.environment() | {"code_sha256": code_sha256(), "dataset": dataset.name,
+    return software.describe() | {"code_sha256": code_sha256(), "dataset": dataset.name,
                                     "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
                                     "threads": threads, "processes": distributed.processes()} | more
 
@@ -57,5 +57,5 @@ def gpu_environment() -> dict:
 
 @cache
 def _driver() -> str | None:
-    versions = records.answer(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    versions = software.answer(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     return versions.split("\n")[0] if versions else None  # a line for each GPU

@@ -1,0 +1,61 @@
+"""Code, software and processor of a run, for its record. No torch here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Iterable
+
+from .. import __version__
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def describe() -> dict:
+    """Describe code and software: git commit, whether the library differed from it, versions, processor.
+
+    Unknown is None. Where git does not answer, SPACEDKD_COMMIT may name the commit.
+    """
+    commit = changes = None
+    if _git("ls-files", "--error-unmatch", "__init__.py") is not None:  # not the repository of someone else around us
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
+    return {"git_commit": commit or os.environ.get("SPACEDKD_COMMIT") or None,
+            "git_dirty": None if changes is None else bool(changes),
+            "python": platform.python_version(), "cpu": _cpu_name(),
+            "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the package's folder, whatever GIT_DIR says; return None where it does not answer."""
+    return answer(["git", *arguments], PACKAGE, [name for name in os.environ if name.startswith("GIT_")])
+
+
+def answer(command: list[str], folder: Path | None = None, unset: Iterable[str] = ()) -> str | None:
+    """Return the output of a program; None if it is missing, fails or takes too long."""
+    variables = {name: value for name, value in os.environ.items() if name not in unset}
+    try:
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or sys.platform
