@@ -206,7 +206,7 @@ def _picture(files: dict, path: str, where: str, mode: str = "") -> Image.Image:
         picture = ImageOps.exif_transpose(Image.open(io.BytesIO(_content(files[path]))))
         if picture.mode[0] in "IF":
             raise ValueError("more than 8 bits a channel")
-        if mode and picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        if mode and picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
             raise ValueError("it has transparent pixels, and no background is known")
         return picture.convert(mode) if mode else picture
     except Exception as error:  # a broken file makes Pillow raise almost anything
