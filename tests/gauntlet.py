@@ -1,9 +1,13 @@
 """Faults planted one at a time in a copy of the engine: which test catches each? `make gauntlet` prints the table.
 
-A fault that no test catches ends the program with status 1: it wants a test.
+The named ones are faults that people make. `make gauntlet ARGS="sampled 200"` draws others by program: a comparison, a
+sign, a number, a condition changed, or a statement left out. A fault that no test catches ends the program with
+status 1: it wants a test, unless it changes nothing that anyone could see.
 """
 
+import ast
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -80,6 +84,86 @@ FAULTS = [Fault(*row) for row in (
 )]
 
 
+# Of a file of the engine: the tests that should catch a fault in it, the quickest first
+TESTED = {
+    "schedule.py": "schedule lag sweeps", "spacing.py": "spaced", "statistics.py": "statistics claims",
+    "recipes/derive.py": "recipes study sweeps train", "recipes/checks.py": "recipes education ie_kd beyond transformers",
+    "data/batches.py": "batches train", "data/augment.py": "batches strong", "data/operations.py": "strong",
+    "data/rand_augment.py": "strong", "data/curriculum.py": "education", "data/datasets.py": "data",
+    "data/sources.py": "data", "data/embedded.py": "data",
+    "methods/losses.py": "losses", "methods/online_kd.py": "train controls lag sweeps deviations",
+    "methods/baseline.py": "train sweeps", "methods/self_kd.py": "train deviations conformance", "methods/ie_kd.py": "ie_kd",
+    "methods/mutual.py": "ie_kd", "methods/education.py": "education", "methods/ema.py": "beyond",
+    "methods/past_self.py": "lag", "methods/dropout_ema.py": "beyond", "methods/build.py": "train sweeps ie_kd education",
+    "models/resnet.py": "models train", "models/layers.py": "models train", "models/heads.py": "models train",
+    "models/scoring.py": "evaluate", "models/transformers.py": "vits transformers", "models/own_transformers.py": "vits",
+    "training/loop.py": "train sweeps", "training/run.py": "train sweeps education checkpoints lag",
+    "training/rates.py": "train deviations", "training/optimizers.py": "train", "training/evaluation.py": "evaluate train",
+    "training/checkpoints.py": "checkpoints", "training/train.py": "train sweeps", "training/fingerprint.py": "identity",
+    "training/stacked.py": "stacked", "store/identity.py": "identity", "store/records.py": "records cli",
+    "store/stopping.py": "checkpoints"}
+SWAPS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
+         ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in", ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*",
+         ast.FloorDiv: "/", ast.And: "or", ast.Or: "and"}
+
+
+def sampled(count: int, seed: int = 0) -> list[Fault]:
+    """Faults drawn by program, each with its line as its name."""
+    everywhere = [fault for file in TESTED for fault in _possible(file)]
+    return random.Random(seed).sample(everywhere, count)
+
+
+def _possible(file: str) -> list[Fault]:
+    """Every fault that a file can have; in refusals and types there are none."""
+    text, found = (ROOT / "spacedkd_lib" / file).read_text(encoding="utf-8"), []
+    lines = text.splitlines(keepends=True)
+    starts = [sum(map(len, lines[:k])) for k in range(len(lines) + 1)]
+
+    def where(node) -> tuple[int, int]:
+        (begin, column), (end, last) = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+        return (starts[begin - 1] + len(lines[begin - 1].encode()[:column].decode()),
+                starts[end - 1] + len(lines[end - 1].encode()[:last].decode()))
+
+    def visit(node) -> None:
+        for begin, end, new in _changes(node, where, text):
+            wrong = text[:begin] + new + text[end:]
+            line = text.count("\n", 0, begin) + 1
+            found.append(Fault(f"{file}:{line} {text[begin:end][:20]!r} -> {new[:20]!r}", file, text, wrong, TESTED[file]))
+        for name, value in ast.iter_fields(node):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and name not in ("annotation", "returns") and not isinstance(
+                        child, (ast.Raise, ast.JoinedStr)) and not _refusal(child):
+                    visit(child)
+    visit(ast.parse(text))
+    return found
+
+
+def _refusal(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("refuse_unless", "InputError", "nearest", "_field")
+
+
+def _changes(node: ast.AST, where, text: str):
+    """(begin, end, new text) of each fault at a node itself."""
+    if isinstance(node, (ast.Compare, ast.BinOp, ast.BoolOp)):
+        sides = node.values if isinstance(node, ast.BoolOp) else (
+            [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.left, node.right])
+        operator = node.ops[0] if isinstance(node, ast.Compare) else node.op
+        begin, end = where(sides[0])[1], where(sides[1])[0]
+        if type(operator) in SWAPS and len(sides) == 2 and text[begin:end].strip("() \n"):
+            old = text[begin:end].strip("() \n")
+            yield begin, end, text[begin:end].replace(old, SWAPS[type(operator)])
+    if isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield *where(node), str(not node.value)
+    elif isinstance(node, ast.Constant) and type(node.value) is int:
+        yield *where(node), str(node.value + 1)
+    if isinstance(node, (ast.If, ast.IfExp)):
+        begin, end = where(node.test)
+        yield begin, end, f"not ({text[begin:end]})"
+    if isinstance(node, (ast.Expr, ast.AugAssign)) and not isinstance(getattr(node, "value", None), (
+            ast.Constant, ast.Yield, ast.YieldFrom)) and not _refusal(getattr(node, "value", node)):
+        yield *where(node), "pass"
+
+
 def plant(fault: Fault, folder: Path) -> None:
     path = folder / "spacedkd_lib" / fault.file
     text = path.read_text(encoding="utf-8")
@@ -94,18 +178,22 @@ def caught_by(fault: Fault) -> str:
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
         plant(fault, Path(folder))
         files = [f"tests/test_{name}.py" for name in fault.tests.split()]
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], cwd=folder,
-                              env=os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}, capture_output=True,
-                              text=True)
+        try:
+            done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+                                  cwd=folder, env=os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
+                                  capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "it never ends"
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
-    return found[1] if found else ""
+    return found[1] if found else "" if done.returncode == 0 else "no test can be collected"
 
 
 if __name__ == "__main__":
     survived, wanted = 0, sys.argv[1:]
-    for chosen in [fault for fault in FAULTS if not wanted or any(word in fault.name for word in wanted)]:
+    named = [fault for fault in FAULTS if not wanted or any(word in fault.name for word in wanted)]
+    for chosen in sampled(*map(int, wanted[1:])) if wanted[:1] == ["sampled"] else named:
         begun = time.monotonic()
         test = caught_by(chosen)
         survived += not test
-        print(f"{chosen.name:50} {time.monotonic() - begun:4.0f} s  {test or 'SURVIVED'}", flush=True)
+        print(f"{chosen.name:76} {time.monotonic() - begun:4.0f} s  {test or 'SURVIVED'}", flush=True)
     sys.exit(bool(survived))
