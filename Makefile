@@ -111,7 +111,7 @@ reset: $(READY) ## restore the notebooks as released; yours are kept in build/mi
 
 lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for maintainers)
 	.venv/bin/python -m uv pip compile pyproject.toml --extra lab --extra notebooks --extra dev \
-	    --extra setup --python-version 3.11 --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+	    --extra examples --extra setup --python-version 3.11 --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
 
 wheel: $(READY) ## build the package with its notebooks and records into build/dist/
 	"$(PY)" -m hatchling build -t wheel -d build/dist

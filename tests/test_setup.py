@@ -38,7 +38,7 @@ def locked(python: str) -> dict[str, str]:
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
 def test_the_lock_pins_every_direct_dependency_within_its_range(python):
     pins = locked(python)
-    for wanted in DIRECT + [Requirement(text) for text in EXTRAS["setup"]]:
+    for wanted in DIRECT + [Requirement(text) for name in ("setup", "examples") for text in EXTRAS[name]]:
         version = pins[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(version), f"{wanted} but the lock has {version}"
 
