@@ -11,6 +11,7 @@
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## RERUN=1          reproduce: set finished runs aside and train them anew; to go on after a stop, leave it out
 ## SLOW=1           test: also the dry run of make gpu, and ten kills at random moments; two minutes
+## MINUTES=10 SEED=0  fuzz: how long, and from which case on
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
@@ -18,7 +19,7 @@
 ##                  (--data digits --families labels)
 
 # These are given on the command line only: an exported variable of the same name means something else.
-GIVEN := PROFILE SEEDS WORKERS TIME_LIMIT SLURM RERUN DATA PY INSTALL ARGS
+GIVEN := PROFILE SEEDS WORKERS TIME_LIMIT SLURM RERUN DATA PY INSTALL ARGS MINUTES SEED
 $(foreach name,$(GIVEN),$(if $(filter environment%,$(origin $(name))),$(eval override $(name) :=)))
 $(foreach name,$(foreach given,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(given)))),\
     $(if $(filter command%,$(origin $(name))),$(if $(filter $(GIVEN) SLOW EXACT,$(name)),,\
@@ -49,7 +50,7 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak gauntlet report course reset lock wheel clean distclean
+.PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak fuzz gauntlet report course reset lock wheel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -96,6 +97,9 @@ gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
 	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
+
+fuzz: $(READY) ## random recipes, stops, damaged files and folders for MINUTES=10: numbers or one sentence
+	OMP_NUM_THREADS=1 "$(PY)" tests/fuzz.py $(or $(MINUTES),10) $(or $(SEED),0)
 
 gauntlet: $(READY) ## plant faults in the engine one at a time; each must be caught by a test
 	"$(PY)" tests/gauntlet.py $(ARGS)

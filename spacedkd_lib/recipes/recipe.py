@@ -80,7 +80,7 @@ class Recipe:
     dataset: str = _field("cifar100", "data set name or folder", "paper")
     train_images: int = _field(0, "images, stratified by class; 0 = all", "ours", _AT_LEAST_0)
     val_fraction: float = _field(0.0, "share of the training images held out for validation", "ours", _BELOW_1)
-    seed: int = _field(0, "integer", "ours; the released programs set none (A23)", _AT_LEAST_0)
+    seed: int = _field(0, "integer", "ours; the released programs set none", _AT_LEAST_0)
     # Networks
     model: str = _field("resnet18", "name; any of timm as timm/<name>", "paper")
     width: int = _field(0, "channels of the first stage, or a transformer's dimension; 0 = the network's own", "ours",

@@ -1,0 +1,21 @@
+"""A few of the fuzzer's cases; `make fuzz` tries more."""
+
+import fuzz
+import pytest
+
+
+@pytest.mark.parametrize("case", fuzz.CASES)
+def test_a_random_case_ends_in_numbers_or_in_one_sentence(case, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))  # put back afterwards
+    monkeypatch.setattr(fuzz, "CASES", (case,))
+    ended = {fuzz.run_case(seed) for seed in range(6)}
+    assert ended <= {f"{case.__name__}: numbers", f"{case.__name__}: one sentence"} and len(ended) > 0
+
+
+def test_a_case_that_ends_otherwise_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+
+    def broken(draw, folder):
+        raise ZeroDivisionError
+    monkeypatch.setattr(fuzz, "CASES", (broken,))
+    assert fuzz.main(0, 7) == 1 and "seed 7:" in capsys.readouterr().out
