@@ -35,6 +35,7 @@ _FACE = {
     "training.train": "assemble sweep train",
     "training.loop": "walk",
     "training.run": "Run",
+    "training.student": "load_student",
     "training.rates": "Clock learning_rate",
     "training.optimizers": "optimizer_of zero_gradients",
     "lab.profiles": "PROFILES profile",

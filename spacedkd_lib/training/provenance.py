@@ -9,6 +9,8 @@ from functools import cache
 import torch
 
 from ..data import datasets
+from ..data.batches import STATISTICS, channel_statistics
+from ..recipes import Recipe
 from ..store import exact, software
 from ..store.identity import code_sha256
 from . import distributed
@@ -40,8 +42,16 @@ def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
     threads = torch.get_num_threads()
     more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
     return software.describe() | {"code_sha256": code_sha256(), "dataset": dataset.name,
-                                    "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
-                                    "threads": threads, "processes": distributed.processes()} | more
+                                  "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
+                                  "threads": threads, "processes": distributed.processes()} | more
+
+
+def inputs(recipe: Recipe, dataset: datasets.Dataset) -> dict:
+    """Return what a student needs to name new pictures: class names, channels and pixels, and the normalisation."""
+    used, _ = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
+    mean, std = STATISTICS.get(recipe.normalise) or channel_statistics(dataset.train_images[used])
+    return {"classes": list(dataset.classes), "shape": [dataset.channels, dataset.image_size],
+            "mean": list(map(float, mean)), "std": list(map(float, std))}
 
 
 def gpu_environment() -> dict:

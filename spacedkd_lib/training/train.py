@@ -18,7 +18,7 @@ from ..store import records
 from . import checkpoints, distributed, graphs, stacked
 from .evaluation import evaluator
 from .loop import Evaluate, walk
-from .provenance import SAME_BITS, provenance, repeatable
+from .provenance import SAME_BITS, inputs, provenance, repeatable
 from .run import ROLES, Run
 
 
@@ -85,7 +85,7 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> Outcome:
-        own: dict[str, object] = {"engine": recorded.engine_in_words(run)}
+        own: dict[str, object] = inputs(run.recipe, dataset) | {"engine": recorded.engine_in_words(run)}
         if run.recipe.precision != "fp32":
             own["exact"] = False  # the caps say nothing of bf16
         summary = summarise(run.rows, run.method.cost, images_per_batch) | run.method.summary(run.rows)

@@ -1,0 +1,51 @@
+"""A trained student on its own: its network, class names and normalisation, without its data or its teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..methods import build
+from ..models.layers import headline
+from ..recipes import Recipe
+from ..store import records
+
+
+class Student(nn.Module):
+    """Name pictures: uint8, or floats from 0 to 1, [B, C, H, W] as the data set has them -> logits [B, K].
+
+    classes: K names. `torch.export` takes it as it is.
+    """
+
+    def __init__(self, net: nn.Module, classes: list[str], mean: list[float], std: list[float]):
+        super().__init__()
+        self.net, self.classes = net, tuple(classes)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x / 255 if x.dtype == torch.uint8 else x
+        return headline(self.net((x - self.mean) / self.std))
+
+    @torch.no_grad()
+    def names(self, x: Tensor) -> list[str]:
+        """Return the most likely class of each picture."""
+        return [self.classes[k] for k in self(x).argmax(dim=1)]
+
+
+def load_student(recipe: Recipe) -> Student:
+    """Return the student of a finished run, in eval mode; its data are not read.
+
+    Raises:
+        InputError: its weights are not on this machine, or its record does not say how pictures are to be shown to it.
+    """
+    weights, record = records.load_weights(recipe), records.load(recipe)
+    if record is None or "classes" not in record.provenance:
+        raise InputError(f"The record of run {recipe.run_id} is from before classes and normalisation were kept: run "
+                         "it again with force=True.")
+    seen = record.provenance
+    net = build.make(recipe, seen["shape"][0], len(seen["classes"]), seen["shape"][1]).modules["student"]
+    net.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()
+                         if name.startswith("student.")})
+    return Student(net, seen["classes"], seen["mean"], seen["std"]).eval()

@@ -1,0 +1,38 @@
+"""A student without its data."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import spacedkd_lib as skd
+from spacedkd_lib.data import datasets
+from spacedkd_lib.recipes import education, ie_kd, mutual, online_kd, self_kd
+from spacedkd_lib.store import records
+
+BASE = skd.Recipe(dataset="digits", train_images=80, model="resnet8", width=4, epochs=1, batch_size=16, lr=0.05,
+                  augment="none")
+VIT = replace(BASE, model="timm/deit_tiny_patch16_224", patch_size=4, width=24, depth=1, heads=2, head_init="timm")
+
+
+@pytest.mark.parametrize("recipe", [
+    BASE, online_kd(BASE, interval=1.0), self_kd(replace(BASE, model="resnet10")), education(BASE, (5, 5), growth="none",
+                                                                                         beta=0.0),
+    mutual(BASE, alpha=0.0, beta=0.0), ie_kd(BASE), online_kd(VIT)], ids=lambda r: f"{r.method} {r.model[:6]}")
+def test_a_student_scores_as_its_record_says(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    record, digits = skd.run(recipe), datasets.load("digits")
+    monkeypatch.setattr(datasets, "load", None)
+    student = skd.load_student(recipe)
+    assert student.names(digits.test_images) == [student.classes[k] for k in record.predicted()]
+    few = digits.test_images[:4]
+    assert torch.allclose(student(few / 255), student(few))
+    exported = torch.export.export(student, (few,)).module()
+    assert torch.allclose(exported(few), student(few), atol=1e-5)
+
+
+def test_a_record_that_does_not_say_how_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    records.save(BASE, [], {"test_accuracy": 1.0}, {}, {"student.head.bias": torch.zeros(10)})
+    with pytest.raises(skd.InputError, match="force=True"):
+        skd.load_student(BASE)
