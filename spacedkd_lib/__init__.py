@@ -18,6 +18,7 @@ _FACE = {
     "recipes": "DEVIATIONS Recipe baseline behind describe deviations_of education ema grade_lengths ie_kd mutual "
                "offline offline_kd online_kd partition past_self preset released_dropout self_kd set_deviation "
                "spaced teacher_of transformer",
+    "recipes.plugins": "register_dataset register_loss register_method register_network register_rule",
     "schedule": "Course Event counts leads lockstep spaced_schedule",
     "spacing": "Spaced",
     "statistics": "mean_interval paired_by_seed",
@@ -26,6 +27,7 @@ _FACE = {
     "models.layers": "macs parameters",
     "models.transformers": "Vision",
     "models.scoring": "eval_mode scores",
+    "methods.base": "Method",
     "methods.build": "make recipe_schedule",
     "methods.baseline": "Baseline",
     "methods.online_kd": "OnlineKD ask batch_statistics",
@@ -42,6 +44,7 @@ _FACE = {
     "lab.grids": "grid unique",
     "lab.running": "run run_all",
     "lab.arms": "CONTROLS CONTROL_INTERVAL",
+    "lab.judging": "judge",
     "analysis.trained": "Trained",
     "analysis.regression": "Regression",
     "notebook.session": "Session display_figure say show show_results slider",

@@ -14,12 +14,13 @@ Taught in notebooks/05_spaced_kd.ipynb.
 from __future__ import annotations
 
 import random
-from itertools import count as natural_numbers
+from itertools import chain, count as natural_numbers, repeat
 from typing import Any, Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
 
 RULES = ("fixed", "expanding", "random", "constant")
+OWN_RULES: dict[str, Any] = {}  # those that users registered, see recipes/plugins.py
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
 
@@ -55,6 +56,8 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
     The counter `epoch_early` starts one epoch below zero, as the released self-KD program does (A4).
     """
     length = max(length, 1)  # an interval of 0 is a block of one batch
+    if rule in OWN_RULES:
+        yield from _own_ends(rule, OWN_RULES[rule](length, total, seed), length)
     if rule == "expanding":
         blocks = max(round(total / length), 1)
         ends = (length * k * (k + 1) // (blocks + 1) for k in natural_numbers(1))
@@ -65,6 +68,17 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
         yield end
     while True:
         end += draw.randint(1, 2 * length - 1) if rule == "random" else length
+        yield end
+
+
+def _own_ends(rule: str, lengths: Iterable[int], length: int) -> Iterator[int]:
+    """Yield the ends of blocks of a registered rule; one that ends early goes on with fixed blocks."""
+    end = 0
+    for each in chain(lengths, repeat(length)):
+        if type(each) is not int or each < 1:
+            raise InputError(f"The rule {rule} made a block of {each!r} batches: each must be a whole number of at "
+                             "least 1.")
+        end += each
         yield end
 
 
@@ -100,7 +114,8 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
     Raises:
         InputError: an unknown rule, tail or counter, or a number out of range.
     """
-    for kind, given, allowed in (("rule", rule, RULES), ("tail", tail, TAILS), ("counter", counter, COUNTERS)):
+    for kind, given, allowed in (("rule", rule, (*RULES, *OWN_RULES)), ("tail", tail, TAILS),
+                                 ("counter", counter, COUNTERS)):
         if given not in allowed:
             raise InputError(nearest(f"schedule {kind}", given, allowed))
     if not (epochs >= 1 and batches_per_epoch >= 1 and abs(interval) <= epochs):  # NaN fails too

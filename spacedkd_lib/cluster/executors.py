@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from ..errors import InputError
+from ..recipes import plugins
 from ..store import stopping
 
 
@@ -52,6 +53,7 @@ class LocalProcesses(Executor):
     def _run(self, fn, args, kwargs):
         number = self.free.get()
         try:
+            fn, args = plugins.carried(fn, args)
             return self.pools[number].submit(fn, *args, **kwargs).result()
         except BaseException as error:
             if isinstance(error, BrokenProcessPool) or _names_cuda(error):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from ..errors import InputError, nearest
+from ..recipes import plugins
 from ..store import stopping
 
 NAME = "spacedkd"  # of the jobs, as squeue shows them
@@ -111,7 +112,7 @@ class Slurm(concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = Future()
         future.set_running_or_notify_cancel()  # so that only `stop()` cancels
-        call = (Task(fn, args, kwargs), future)
+        call = (Task(*plugins.carried(fn, args), kwargs), future)
         if self._batch is None:
             self._send([call])
         else:

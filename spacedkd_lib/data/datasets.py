@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError, nearest
+from ..recipes import plugins
 from ..store import records
 from . import embedded
 from .known import EMBEDDED, KNOWN, NAMES
@@ -75,11 +76,14 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
             unreadable. The cache then stays as it was.
     """
     name = os.fspath(name)
+    if own := plugins.made("data set", name):
+        return _own(name, own)
     if name not in NAMES and (os.sep in name or os.path.isdir(name)):
         folder = Path(name).expanduser()
         return _dataset(f"folder {folder.resolve().name}", *read_folder(folder))
     if name not in NAMES:
-        raise InputError(nearest("data set", name, [*NAMES, "the path of a folder of train/<class>/"]))
+        raise InputError(nearest("data set", name, [*NAMES, *plugins.names("dataset"),
+                                                    "the path of a folder of train/<class>/"]))
     root = Path(root or os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
     stem = f"glyphs-{fold(name, seed)}" if name == "glyphs" else name
     cache, damage = root / "cache" / f"{stem}.safetensors", ""
@@ -95,6 +99,20 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     if damage:
         warnings.warn(f"{damage}: it has been built again from its source.", stacklevel=2)
     _write_cache(cache, dataset)
+    return dataset
+
+
+def _own(name: str, own) -> Dataset:
+    """Return a registered data set."""
+    if isinstance(own, Dataset):
+        return own
+    *arrays, classes = own()
+    kinds = (np.uint8, np.int64, np.uint8, np.int64)
+    dataset = _dataset(name, tuple(map(str, classes)), [np.array(array, kind) for array, kind in zip(arrays, kinds)])
+    for images, labels in ((dataset.train_images, dataset.train_labels), (dataset.test_images, dataset.test_labels)):
+        if images.ndim != 4 or len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(classes):
+            raise InputError(f"{name}() made images of shape {tuple(images.shape)} with {len(labels)} labels for "
+                             f"{len(classes)} classes: give [N, C, H, W], N labels from 0, and all names of classes.")
     return dataset
 
 

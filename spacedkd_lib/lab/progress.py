@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
+from ..recipes import Recipe
 from .sweeps import Sweep
 
 
@@ -80,3 +81,38 @@ def watched() -> bool:
         return False
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return sys.stderr.isatty() or shell is not None
+
+
+# Words of a run in this process
+
+class Told:
+    """Calls a user's function until it raises, which must cost no training."""
+
+    def __init__(self, function: Callable[[dict], None] | None):
+        self.function, self.failure = function, None
+
+    def __call__(self, row: dict) -> None:
+        try:
+            if self.function and not self.failure:
+                self.function(row)
+        except Exception as error:
+            self.failure = error
+
+
+def epoch_in_words(run) -> str:
+    """Tell `Progress` of an epoch of a run; no two lines are alike."""
+    accuracy = run.rows[-1].get("test_accuracy")
+    told = f", test accuracy {accuracy:.1f}%" if accuracy is not None else ""
+    return f"epoch {len(run.rows)} of {run.recipe.epochs}: {run.recipe.in_words()}, run {run.recipe.run_id}{told}"
+
+
+def now_and_then(recipe: Recipe) -> Callable[[dict], None]:
+    """Return a function that prints an epoch's number if a minute has passed since the last time."""
+    last = time.monotonic()
+
+    def line(row: dict) -> None:
+        nonlocal last
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            print(f"  {recipe.in_words()}: epoch {row['epoch']} of {recipe.epochs}", flush=True)
+    return line

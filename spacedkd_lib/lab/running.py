@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import time
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -14,9 +13,9 @@ from typing import Callable, Iterable
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
 from ..errors import InputError
-from ..recipes import Recipe, short_form
+from ..recipes import Recipe, plugins, short_form
 from ..store import identity, records
-from .progress import Progress, watched
+from .progress import Progress, Told, epoch_in_words, now_and_then, watched
 from .sweeps import Sweep, forget, of_several_seeds, sweep_of, sweeps
 
 
@@ -32,14 +31,18 @@ def check_workers(workers: int | str) -> int:
     return 0 if workers == "auto" else workers
 
 
-def run(recipe: Recipe, force: bool = False) -> records.Record:
+def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
     """Return the record of one recipe: loaded, or trained here and now.
 
     A bar shows its epochs, or a line now and then. If the recipe belongs to an interrupted sweep, that sweep goes on.
-    With `force` a finished run is set aside and trained anew.
+
+    Args:
+        force: a finished run is set aside and trained anew.
+        on_epoch: called with the numbers of each epoch, for a logger.
 
     Raises:
-        InputError: its loss diverged, or the pictures of a data folder are not those of the record.
+        InputError: its loss diverged, or the pictures of a data folder are not those of the record; or `on_epoch`
+            raised, and the run is finished and saved all the same.
     """
     if force:
         set_aside([recipe])
@@ -49,11 +52,19 @@ def run(recipe: Recipe, force: bool = False) -> records.Record:
         check_inputs([recipe])
         sweep, = sweeps([recipe])
         with tqdm(total=recipe.epochs, unit="epoch", disable=not watched()) as bar:
-            shown = (lambda row: bar.update()) if watched() else _now_and_then(recipe)
-            failed = within_memory(train_sweep, sweep,
-                                   lambda of: shown(of.rows[-1]) if of.recipe == recipe else None)
+            shown = (lambda row: bar.update()) if watched() else now_and_then(recipe)
+            told = Told(on_epoch)
+
+            def each(of) -> None:
+                if of.recipe == recipe:
+                    shown(of.rows[-1])
+                    told(dict(of.rows[-1]))
+            failed = within_memory(train_sweep, sweep, each)
         if records.load(recipe) is None:
             raise InputError("\n".join(failed))
+        if told.failure:
+            raise InputError(f"on_epoch raised {told.failure!r}, and was not called again: mend it. Run "
+                             f"{recipe.run_id} is finished and saved.")
     return _same_pictures(records.load(recipe))
 
 
@@ -124,37 +135,18 @@ def work(sweep: Sweep) -> list[str]:
     import torch
     torch.set_num_threads(1)
     with logged(sweep.log):
-        return within_memory(train_sweep, sweep, lambda run: print(_epoch_in_words(run), flush=True))
-
-
-def _epoch_in_words(run) -> str:
-    """Tell `Progress` of an epoch of a run; no two lines are alike."""
-    accuracy = run.rows[-1].get("test_accuracy")
-    told = f", test accuracy {accuracy:.1f}%" if accuracy is not None else ""
-    return f"epoch {len(run.rows)} of {run.recipe.epochs}: {run.recipe.in_words()}, run {run.recipe.run_id}{told}"
+        return within_memory(train_sweep, sweep, lambda run: print(epoch_in_words(run), flush=True))
 
 
 def _same_pictures(record: records.Record) -> records.Record:
     """Return the record, if the data folder it names still holds the pictures that it was made from."""
     name = record.recipe.dataset
-    if os.path.isdir(name):
+    if os.path.isdir(name) or name in plugins.names("dataset"):
         from ..data import datasets
         if datasets.load(name).sha256 != record.provenance["data_sha256"]:
             raise InputError(f"The pictures in {name} are not those of run {record.run_id}: restore them, or delete "
                              f"{records.runs_folder() / record.run_id} to run again.")
     return record
-
-
-def _now_and_then(recipe: Recipe) -> Callable[[dict], None]:
-    """Return a function that prints an epoch's number if a minute has passed since the last time."""
-    last = time.monotonic()
-
-    def line(row: dict) -> None:
-        nonlocal last
-        if time.monotonic() - last > 60:
-            last = time.monotonic()
-            print(f"  {recipe.in_words()}: epoch {row['epoch']} of {recipe.epochs}", flush=True)
-    return line
 
 
 def _has_gpu() -> bool:

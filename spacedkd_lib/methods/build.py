@@ -12,9 +12,10 @@ from ..data.batches import derive_seed
 from ..errors import InputError
 from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
+from ..models.own import OwnNetwork
 from ..models.resnet import MultiExitResNet, ResNet
 from ..models.transformers import Vision
-from ..recipes import Recipe, is_transformer, partition, teacher_shape
+from ..recipes import Recipe, is_transformer, partition, plugins, teacher_shape
 from ..schedule import Course, Event
 from . import dropout_ema
 from .base import Method
@@ -27,14 +28,14 @@ from .online_kd import OnlineKD
 from .past_self import PastSelf
 from .self_kd import SelfKD
 
-CLASSES: dict[str, type[Method]] = {
+CLASSES: dict[str, Any] = {
     "baseline": Baseline, "online_kd": OnlineKD, "offline_kd": OnlineKD, "self_kd": SelfKD, "ie_kd": FactorTransfer,
     "mutual": Mutual, "education": Education, "ema": Average, "past_self": PastSelf}
 
 
-def method_class(recipe: Recipe) -> type[Method]:
+def method_class(recipe: Recipe) -> Any:
     """Return the class of a recipe's method."""
-    return CLASSES[recipe.method]
+    return plugins.made("method", recipe.method) or CLASSES[recipe.method]
 
 
 def course_of(recipe: Recipe, batches_per_epoch: int | Course) -> Course:
@@ -80,44 +81,46 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
             place.always = recipe.dropout_at_test != "off"
         return net
 
-    network = partial(_network, recipe, classes, channels, size)
+    network, of = partial(_network, recipe, classes, channels, size), method_class(recipe)
     student = seeded(recipe.start, lambda: network("student"))
     features = student.feature_size
-    if recipe.method == "baseline":
-        return Baseline(recipe, student, channels, size)
-    if recipe.method == "self_kd":
+    if recipe.kind == "baseline":
+        return of(recipe, student, channels, size)
+    if recipe.kind == "self_kd":
         net = seeded("exits", lambda: MultiExitResNet(recipe.model, classes, channels, recipe.width, recipe.gate))
         net.trunk, net.heads[3] = student.trunk, student.head
         adapters = seeded("projector", lambda: torch.nn.ModuleList(torch.nn.Linear(features, features)
                                                                    for _ in range(3)))
-        return SelfKD(recipe, net, adapters, channels, size)
-    if recipe.method == "education":
+        return of(recipe, net, adapters, channels, size)
+    if recipe.kind == "education":
         return _education(recipe, student, seeded, channels, classes, size, batches)
-    if recipe.method == "past_self":
+    if recipe.kind == "past_self":
         between = seeded("projector", lambda: projector(features, features))
-        return PastSelf(recipe, student, between, channels, size)
+        return of(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
-    if recipe.method == "mutual":
+    if recipe.kind == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, size)
-    if recipe.method == "ema":
-        return Average(recipe, teacher, channels, size, batches)
+    if recipe.kind == "ema":
+        return of(recipe, teacher, channels, size, batches)
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
-    if recipe.method == "ie_kd":
+    if recipe.kind == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
         paraphraser = seeded("paraphraser", lambda: paraphraser_of(maps["teacher"][0]))
         map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], factor_channels(maps["teacher"][0])))
-        return FactorTransfer(recipe, teacher, student, between, channels, size, map_loss, paraphraser)
-    return OnlineKD(recipe, teacher, student, between, channels, size)
+        return of(recipe, teacher, student, between, channels, size, map_loss, paraphraser)
+    return of(recipe, teacher, student, between, channels, size)
 
 
 def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) -> torch.nn.Module:
     """Make the plain network of "student" (any but the teacher) or "teacher"."""
     teaches = role == "teacher"
     own = replace(recipe, **teacher_shape(recipe) | dict(teacher_model="", teacher_width=0)) if teaches else recipe
+    if registered := plugins.made("network", own.model):
+        return OwnNetwork(own.model, registered, classes, channels, size)
     if not is_transformer(own.model):
         return ResNet(own.model, classes, channels, own.width)
     token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
-                                              recipe.method in ("online_kd", "offline_kd"))
+                                              recipe.kind in ("online_kd", "offline_kd"))
     return Vision(own.model, classes, channels, size, own.image_size, own.patch_size, own.width, own.depth, own.heads,
                   own.drop_path, own.head_init, token)
 
@@ -137,7 +140,7 @@ def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, size: int) ->
             map_losses[name] = seeded(f"{name} map_loss",
                                       lambda: MapLoss(recipe, maps[name][0], factor_channels(maps[peer][0])))
             paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(maps[name][0]))
-    return Mutual(recipe, networks, map_losses, paraphrasers, channels, size)
+    return method_class(recipe)(recipe, networks, map_losses, paraphrasers, channels, size)
 
 
 def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: int, size: int, batches) -> Education:
@@ -151,7 +154,7 @@ def _education(recipe: Recipe, student: ResNet, seeded, channels: int, classes: 
             recipe.teacher_model or recipe.model, len(group), channels, recipe.teacher_width or recipe.width))
         for k, group in enumerate(groups))
     images = batches.images_seen(recipe) if batches else None
-    return Education(recipe, student, growing, teachers, groups, channels, size, images)
+    return method_class(recipe)(recipe, student, growing, teachers, groups, channels, size, images)
 
 
 def share_teacher(methods: list[Method]) -> None:

@@ -8,9 +8,13 @@ Taught in notebooks/03_online_kd.ipynb.
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..recipes import Recipe, plugins
 
 
 # Soft losses: what the teacher's logits say about the student's
@@ -76,6 +80,19 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
 SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
         "kl_per_class": kl_per_class, "kl_shuffled": kl_shuffled}
 FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
+
+
+def soft_loss(recipe: Recipe) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Return the soft loss that a recipe names, ours or a registered one."""
+    own = plugins.made("loss", recipe.soft_loss)
+    return (lambda student, teacher, temperature: own(student, teacher.detach(), temperature)) if own else SOFT[
+        recipe.soft_loss]
+
+
+def feature_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the feature loss that a recipe names, ours or a registered one."""
+    own = plugins.made("feature loss", recipe.feature_loss)
+    return (lambda student, teacher: own(student, teacher.detach())) if own else FEATURE[recipe.feature_loss]
 
 
 # Factor transfer, inheritance and exploration (IE-KD): maps or factors of equal shape, one vector a sample

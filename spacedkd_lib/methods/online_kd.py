@@ -19,7 +19,7 @@ from ..models.transformers import combine_heads
 from ..recipes import Recipe
 from .base import Method
 from .baseline import learn_labels, once
-from .losses import FEATURE, SOFT
+from .losses import feature_loss, soft_loss
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # of maps and, in some of timm's networks, of vectors
 
@@ -40,7 +40,7 @@ class OnlineKD(Method):
                  size: int):
         super().__init__(recipe)
         self.teacher, self.student, self.projector = teacher, student, projector
-        self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
+        self.soft, self.feature = soft_loss(recipe), feature_loss(recipe)
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.view_before_update = recipe.zero_target == "pre_update" and recipe.interval == 0
         self.looks = bool(recipe.beta or recipe.alpha)

@@ -13,7 +13,7 @@ from ..models.layers import Outputs, macs
 from ..models.resnet import MultiExitResNet
 from ..recipes import Recipe
 from .base import Method
-from .losses import FEATURE, SOFT
+from .losses import feature_loss, soft_loss
 
 
 class SelfKD(Method):
@@ -37,7 +37,7 @@ class SelfKD(Method):
     def __init__(self, recipe: Recipe, net: MultiExitResNet, adapters: nn.ModuleList, channels: int, size: int):
         super().__init__(recipe)
         self.net, self.adapters = net, adapters  # adapters: for exits 3, 2, 1
-        self.soft, self.feature = SOFT[recipe.soft_loss], FEATURE[recipe.feature_loss]
+        self.soft, self.feature = soft_loss(recipe), feature_loss(recipe)
         self.soft_scale = recipe.temperature**2 if recipe.t_squared else 1.0
         self.modules = {"student": net, "projector": adapters}
         self.idle = [net.scale, net.gates, *net.heads[:3]]  # while the deepest exit learns alone

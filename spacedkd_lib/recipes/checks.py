@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..errors import InputError, nearest
+from . import plugins
 from .recipe import RESNETS, Range, Recipe, check_model, foreign, is_transformer, stochastic
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
@@ -20,7 +21,7 @@ _BESIDE = {
     "dropout_rule": (lambda r: r.dropout, "dropout above 0"),
     "dropout_period": (lambda r: r.dropout_rule == "sine", 'dropout_rule = "sine"'),
     "dropout_at_test": (lambda r: r.dropout, "dropout above 0"),
-    "distil_start": (lambda r: r.method != "mutual" or r.map_loss != "none", 'map_loss = "factor"'),
+    "distil_start": (lambda r: r.kind != "mutual" or r.map_loss != "none", 'map_loss = "factor"'),
 } | {name: (lambda r: r.map_loss != "none", 'map_loss = "factor"') for name in _MAP_FIELDS}
 
 
@@ -35,7 +36,7 @@ def check(r: Recipe) -> None:
     _check_lengths(r)
     _check_networks(r)
     _check_schedule(r)
-    if r.method == "education":
+    if r.kind == "education":
         _check_grades(r)
 
 
@@ -53,8 +54,8 @@ def _check_field(f: dataclasses.Field, value: Any) -> None:
                          f"({f.metadata['unit']}).")
     if isinstance(allowed, Range):
         refuse_unless(allowed.holds(value), f"{f.name} = {value!r} is out of range: give {allowed.words}.")
-    elif allowed and value not in allowed:
-        raise InputError(nearest(f"value of {f.name}", value, allowed))
+    elif allowed and value not in (known := (*allowed, *plugins.names(f.name))):
+        raise InputError(nearest(f"value of {f.name}", value, known))
 
 
 def _check_owners(r: Recipe) -> None:
@@ -82,7 +83,7 @@ def _check_lengths(r: Recipe) -> None:
     refuse_unless(r.lr_schedule != "warmup_cosine" or r.warmup_epochs < r.epochs,
                   f"warmup_epochs = {r.warmup_epochs} leaves nothing of {r.epochs} epochs: give fewer, or train for "
                   "longer.")
-    refuse_unless(r.method != "offline_kd" or r.interval == r.epochs,
+    refuse_unless(r.kind != "offline_kd" or r.interval == r.epochs,
                   f"Offline KD is one interval as long as the run, and interval = {r.interval} with epochs = "
                   f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
 
@@ -98,22 +99,26 @@ def _check_networks(r: Recipe) -> None:
     if others:
         refuse_unless(r.batch_norm_parts == 1, f"batch_norm_parts = {r.batch_norm_parts} is for CIFAR ResNets and the "
                                                f"model is {max(others)}: leave it at 1.")
-        refuse_unless(r.method not in ("self_kd", "education"),
+        refuse_unless(r.kind not in ("self_kd", "education"),
                       f"{r.method} needs the stages of a CIFAR ResNet and the model is {max(others)}: choose one of "
                       f"{', '.join(RESNETS)}.")
+        for name, width in (("model", "width"), ("teacher_model", "teacher_width")):
+            refuse_unless(getattr(r, name) not in plugins.names("model") or not getattr(r, width),
+                          f"{width} = {getattr(r, width)} does not reach {getattr(r, name)}, which is yours: leave it "
+                          "at 0.")
         refuse_unless(not r.dropout, f"dropout = {r.dropout:g} stands after the stages of a CIFAR ResNet and the model "
                                      f"is {r.model}: leave it at 0, or use drop_path.")
-    refuse_unless(r.dist_token == "never" or r.method in ("baseline", "ema") or r.alpha,
+    refuse_unless(r.dist_token == "never" or r.kind in ("baseline", "ema") or r.alpha,
                   f'dist_token = "{r.dist_token}" learns from the soft loss, and alpha = {r.alpha:g} leaves none: give '
                   'it a weight, or set dist_token = "never".')
-    refuse_unless(r.optimizer != "sam" or r.method == "baseline",
+    refuse_unless(r.optimizer != "sam" or r.kind == "baseline",
                   f'optimizer = "sam" is for a baseline, and the method is {r.method}: choose "sgd".')
-    refuse_unless(r.method != "ema" or not stochastic(r) or r.ema_statistics != "batch",
+    refuse_unless(r.kind != "ema" or not stochastic(r) or r.ema_statistics != "batch",
                   f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} or drop_path = '
                   f"{r.drop_path:g} would disturb: choose other statistics, or neither.")
-    refuse_unless(r.map_loss != "none" or r.method != "ie_kd",
+    refuse_unless(r.map_loss != "none" or r.kind != "ie_kd",
                   'method = "ie_kd" compares the last maps, and map_loss = "none" does not: derive it with ie_kd().')
-    refuse_unless(r.map_loss == "none" or r.method != "baseline" or r.start == "teacher",
+    refuse_unless(r.map_loss == "none" or r.kind != "baseline" or r.start == "teacher",
                   f'map_loss = "{r.map_loss}" is for ie_kd and mutual, not for {r.method}: leave it at "none".')
     refuse_unless(r.map_loss == "none" or r.split != "whole" or not r.explore_weight,
                   f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set it to 0, '
@@ -122,7 +127,7 @@ def _check_networks(r: Recipe) -> None:
 
 def _check_schedule(r: Recipe) -> None:
     if r.interval < 0:
-        refuse_unless(r.method == "online_kd" and r.rule in ("fixed", "constant"),
+        refuse_unless(r.kind == "online_kd" and r.rule in ("fixed", "constant"),
                       f"interval = {r.interval:g} puts the teacher behind, which online KD with rule fixed or constant "
                       f'can, not {r.method} with rule = "{r.rule}": give an interval of at least 0.')
         refuse_unless(r.distil_start >= -r.interval,
@@ -132,12 +137,12 @@ def _check_schedule(r: Recipe) -> None:
         refuse_unless(r.self_update != "everything",
                       'rule = "constant" needs an update of the teacher on every batch, and self_update = "everything" '
                       'leaves some out: choose "alternate" or "exits_only".')
-        refuse_unless(r.method != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
+        refuse_unless(r.kind != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
                                          "each: choose another rule.")
     refuse_unless(r.replay in ("same", "restart") or r.zero_target != "pre_update" or r.interval,
                   f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
                   'update: set zero_target = "post_update".')
-    refuse_unless(r.replay != "restart" or (r.method, r.rule) == ("online_kd", "fixed"),
+    refuse_unless(r.replay != "restart" or (r.kind, r.rule) == ("online_kd", "fixed"),
                   'replay = "restart" begins anew with each block of online KD of a fixed length: set rule = "fixed", '
                   'or another replay.')
     refuse_unless(not r.extra_step or (r.replay, r.student_clock) == ("restart", "teacher"),

@@ -18,6 +18,7 @@ from typing import Any, Callable, NamedTuple
 
 from ..errors import InputError, nearest
 from ..schedule import COUNTERS, RULES, TAILS
+from . import plugins
 
 # Raise it when the meaning or the default of a field changes: old records are then refused by name, never misread.
 VERSION = 2
@@ -228,6 +229,11 @@ class Recipe:
                     if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps({"version": VERSION, **set_here}, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def kind(self) -> str:
+        """The method of ours whose fields and networks it has: its own, but for a registered method."""
+        return plugins.like(self.method)
+
     def in_words(self) -> str:
         """Name this run for messages, by what tells it from its neighbours.
 
@@ -275,21 +281,26 @@ def defaults(names) -> dict:
 @cache  # every recipe that is made asks
 def foreign(method: str) -> MappingProxyType[str, Any]:
     """Return the fields that a method does not read -> the only value that it accepts."""
+    method = plugins.like(method)
     return MappingProxyType({f.name: _FIXED.get(method, {}).get(f.name, f.default)
                              for f in dataclasses.fields(Recipe) if method not in f.metadata["of"]})
 
 
+plugins.on_change.append(foreign.cache_clear)
+
+
 def is_transformer(model: str) -> bool:
-    """Return whether models/transformers.py makes the network, as all of timm's; the others are CIFAR ResNets."""
-    return model not in RESNETS
+    """Return whether models/transformers.py makes the network, as all of timm's; not CIFAR ResNets, not registered."""
+    return model not in RESNETS + plugins.names("model")
 
 
 def check_model(name: str) -> None:
     """Raise InputError if no network has this name."""
-    if name not in RESNETS + TRANSFORMERS and not name.startswith("timm/"):
-        close = difflib.get_close_matches(name, RESNETS + TRANSFORMERS, n=1, cutoff=0.7)
+    known = RESNETS + TRANSFORMERS + plugins.names("model")
+    if name not in known and not name.startswith("timm/"):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f'did you mean "{close[0]}"?' if close else f'a network of timm is written "timm/{name}".'
-        raise InputError(f'"{name}" is not a model; {hint} Allowed: {", ".join(RESNETS + TRANSFORMERS)}, timm/<name>.')
+        raise InputError(f'"{name}" is not a model; {hint} Allowed: {", ".join(known)}, timm/<name>.')
 
 
 def stochastic(recipe: Recipe) -> bool:

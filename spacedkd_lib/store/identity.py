@@ -12,8 +12,9 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Iterable
 
-from ..recipes import Recipe
+from ..recipes import Recipe, plugins
 from .records import PUBLISHED, Record, runs_folder, write_atomically
 
 ENGINE = ("recipes", "data", "models", "methods", "training")
@@ -31,14 +32,20 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
+def code_of(recipes: Iterable[Recipe]) -> str:
+    """Hash the engine, and the plugins that recipes name."""
+    used = sorted({item for recipe in recipes for item in plugins.hashes(recipe).items()})
+    return hashlib.sha256(f"{code_sha256()} {used}".encode()).hexdigest() if used else code_sha256()
+
+
 def made_by_this_code(record: Record) -> bool:
-    """Whether today's engine made the record, or has been found to make the same numbers.
+    """Whether today's engine and plugins made the record, or have been found to make the same numbers.
 
     A published record that was laid here is shown as it is.
     """
     folder = runs_folder() / record.run_id
-    return (folder / PUBLISHED).exists() or code_sha256() in (record.provenance.get("code_sha256"),
-                                                              *_verified(record.recipe))
+    return (folder / PUBLISHED).exists() or code_of([record.recipe]) in (record.provenance.get("code_sha256"),
+                                                                         *_verified(record.recipe))
 
 
 def same_numbers(record: Record, today: dict) -> bool:
@@ -58,7 +65,7 @@ def same_numbers(record: Record, today: dict) -> bool:
 
 def remember_verified(recipe: Recipe) -> None:
     """Remember that today's engine makes the numbers of the recipe's record."""
-    write_atomically(_note(recipe), "\n".join([*_verified(recipe), code_sha256()]))
+    write_atomically(_note(recipe), "\n".join([*_verified(recipe), code_of([recipe])]))
 
 
 def supersede(recipe: Recipe) -> Path:

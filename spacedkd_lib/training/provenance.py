@@ -12,7 +12,6 @@ from ..data import datasets
 from ..data.batches import STATISTICS, channel_statistics
 from ..recipes import Recipe
 from ..store import exact, software
-from ..store.identity import code_sha256
 from . import distributed
 
 # What must agree for a checkpoint to lead to the same bits.
@@ -41,7 +40,7 @@ def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
     hardware = torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
     more = gpu_environment() if gpu else {"exact": not exact.why_not(hardware, threads)}
-    return software.describe() | {"code_sha256": code_sha256(), "dataset": dataset.name,
+    return software.describe() | {"dataset": dataset.name,
                                   "data_sha256": dataset.sha256, "device": device.type, "device_name": hardware,
                                   "threads": threads, "processes": distributed.processes()} | more
 

@@ -13,8 +13,9 @@ from ..data import datasets
 from ..data.batches import STATISTICS, Batches, channel_statistics
 from ..errors import InputError
 from ..methods import build, dropout_ema
-from ..recipes import Recipe, teacher_of
+from ..recipes import Recipe, plugins, teacher_of
 from ..store import records
+from ..store.identity import code_of
 from . import checkpoints, distributed, graphs, stacked
 from .evaluation import evaluator
 from .loop import Evaluate, walk
@@ -73,7 +74,8 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
     seeds = [assemble(group, dataset, device) for group in stacked.by_seed(recipes)]
     runs, batches = [run for group, *_ in seeds for run in group], seeds[0][1]
     engine = engine if len(seeds) == 1 else "eager"  # an update of several seeds is not recorded
-    origin = provenance(dataset, device) | {"engine": engine, "seeds_together": len(seeds)}
+    origin = provenance(dataset, device) | {"engine": engine, "seeds_together": len(seeds),
+                                            "code_sha256": code_of(run.recipe for run in runs)}
     with closing(graphs.Graphs(runs, engine, device)) as recorded:
         keeper = checkpoints.Checkpointer(folder, runs, {key: origin.get(key) for key in SAME_BITS})
         for event, sharing, _ in walk(*seeds[0]) if len(seeds) == 1 else stacked.walk_together(seeds):
@@ -85,7 +87,10 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
 
     def outcome(run: Run) -> Outcome:
-        own: dict[str, object] = inputs(run.recipe, dataset) | {"engine": recorded.engine_in_words(run)}
+        own: dict[str, object] = inputs(run.recipe, dataset) | {
+            "engine": recorded.engine_in_words(run), "code_sha256": code_of([run.recipe])}
+        if plugged := plugins.hashes(run.recipe):
+            own["plugins"] = plugged
         if run.recipe.precision != "fp32":
             own["exact"] = False  # the caps say nothing of bf16
         summary = summarise(run.rows, run.method.cost, images_per_batch) | run.method.summary(run.rows)

@@ -1,0 +1,43 @@
+"""A network that a user registered, with the outputs that methods ask for."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .layers import Outputs, to_float32
+
+
+class OwnNetwork(nn.Module):
+    """Wrap a module that returns logits [B, K]; its features are the input of its last linear layer.
+
+    A module that returns `Outputs` is left as it is; its `feature_size` is D.
+
+    Raises:
+        InputError: it is no module, or has no linear layer.
+    """
+
+    def __init__(self, name: str, make: Callable, classes: int, channels: int, size: int):
+        super().__init__()
+        self.net = make(classes, channels, size)
+        if not isinstance(self.net, nn.Module):
+            raise InputError(f"{name}({classes}, {channels}, {size}) made a {type(self.net).__name__}: return an "
+                             "nn.Module.")
+        linear = [layer for layer in self.net.modules() if isinstance(layer, nn.Linear)]
+        self.feature_size = getattr(self.net, "feature_size", linear[-1].in_features if linear else 0)
+        if not self.feature_size:
+            raise InputError(f"{name} has no linear layer, whose input would be its features: end it with one, or "
+                             "return Outputs and set feature_size.")
+        if linear:
+            linear[-1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._features = inputs[0]
+
+    def forward(self, x: Tensor) -> Outputs:
+        out = self.net(x)
+        if isinstance(out, Outputs):
+            return out
+        return Outputs(to_float32(out), to_float32(self._features.flatten(1)))

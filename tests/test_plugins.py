@@ -1,0 +1,174 @@
+"""Losses, rules, networks, methods and data sets that users register: in workers, in identities, in refusals."""
+
+import importlib
+import linecache
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import spacedkd_lib as skd
+from spacedkd_lib.data import datasets
+from spacedkd_lib.lab import running
+from spacedkd_lib.recipes import baseline, education, ie_kd, online_kd, plugins, self_kd, spaced, teacher_of
+from spacedkd_lib.store import records
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+BASE = skd.Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05,
+                  augment="none")
+
+
+@pytest.fixture(autouse=True)
+def own(monkeypatch, tmp_path):
+    """Nothing is registered before and after; runs of its own; the examples can be imported."""
+    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(skd.schedule, "OWN_RULES", {})
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+    plugins.forget()
+
+
+def test_examples_train_here_and_the_same_in_a_worker():
+    recipes = [importlib.import_module(name).RECIPE for name in ("own_rule", "own_network", "own_data", "own_method")]
+    here = [skd.run(recipe) for recipe in recipes]
+    running.set_aside(recipes)
+    for mine, theirs in zip(here, skd.run_all(recipes, workers=1)):
+        assert mine.numbers() == theirs.numbers() and mine.provenance["plugins"] == theirs.provenance["plugins"]
+        assert mine.summary["test_accuracy"] > 20 and skd.load_student(mine.recipe).classes
+
+
+def test_a_loss_is_judged(monkeypatch):
+    importlib.import_module("own_loss")
+    quick = skd.PROFILES["quick"]
+    monkeypatch.setitem(skd.PROFILES, "quick", replace(quick, settings=(replace(quick.settings[0], base=BASE),)))
+    line = skd.judge("focal_kl", "online KD", seeds=2, workers=1).iloc[0]
+    assert line["n"] == 2 and line["low"] <= line["Difference (points)"] <= line["high"]
+    assert line["Updates, mine"] == line["Updates, against"]
+    for wrong in (dict(mine="nosuch"), dict(against="online"), dict(seeds=1)):
+        with pytest.raises(skd.InputError):
+            skd.judge(**dict(mine="focal_kl") | wrong)
+
+
+def registered(scale):
+    def own_kl(student, teacher, temperature):
+        return scale * skd.losses.kl(student, teacher, temperature)
+    return skd.register_loss(own_kl)
+
+
+def test_a_changed_source_is_trained_anew_and_an_equal_one_answers(capsys):
+    registered(1.0)
+    recipe = online_kd(BASE, soft_loss="own_kl")
+    first = skd.run(recipe)
+    assert first.numbers() == skd.run(online_kd(BASE)).numbers()
+    registered(1.0)
+    assert skd.run(recipe) == first and "other code" not in capsys.readouterr().out
+    registered(50.0)
+    again = skd.run(recipe)
+    assert again.numbers() != first.numbers() and "trained anew" in capsys.readouterr().out
+    assert again.provenance["plugins"] != first.provenance["plugins"]
+
+
+def test_a_source_counts_all_that_it_names_of_its_own():
+    def hash_of(text):
+        space = {"__name__": "own"}
+        path = Path(records.runs_folder()) / "own.py"
+        path.write_text(text)
+        exec(compile(text, str(path), "exec"), space)
+        linecache.checkcache()
+        return plugins._sha256(space["loss"])
+    text = "FACTOR = 2\ndef helper(x):\n    return x\ndef loss(s, t, T):\n    return FACTOR * helper(s - t).sum()\n"
+    assert hash_of(text) == hash_of(text) == hash_of(text + "OTHER = 3\n")
+    assert len({hash_of(text), hash_of(text.replace("= 2", "= 3")), hash_of(text.replace("return x", "return -x"))}) == 3
+
+
+def test_a_feature_loss_and_a_method_that_teaches_in_its_own_way():
+    @skd.register_loss(of="features")
+    def nearness(student, teacher):
+        assert not teacher.requires_grad
+        return (student - teacher).abs().mean()
+
+    @skd.register_method
+    class Careless(skd.OnlineKD):
+        like = "online_kd"
+
+        def teach(self, x, y):
+            terms = super().teach(x, y)
+            return terms | {"loss": 0.5 * terms["loss"]}
+
+    for recipe in (online_kd(BASE, feature_loss="nearness"), self_kd(replace(BASE, model="resnet10"), feature_loss="nearness")):
+        assert skd.run(recipe).summary["test_accuracy"] > 0
+    own = replace(online_kd(BASE), method="Careless")
+    assert teacher_of(own) is None and teacher_of(online_kd(BASE)) is not None
+    found = skd.run_all([own, online_kd(BASE), baseline(BASE, start="teacher")], workers=1)
+    assert found[1].numbers()[-1]["teacher_loss"] == found[2].numbers()[-1]["student_loss"]
+    assert found[0].numbers() != found[1].numbers()
+
+
+def test_data_are_compared_with_the_record():
+    importlib.import_module("own_data")
+    recipe = baseline(importlib.import_module("own_data").RECIPE)
+    skd.run(recipe)
+    shapes = datasets.load("shapes")
+    skd.register_dataset(replace(shapes, sha256="f" * 64), name="shapes")
+    assert plugins.hashes(recipe) == {"shapes": "f" * 64}
+    skd.run(recipe)
+    assert records.load(recipe).provenance["data_sha256"] == "f" * 64  # trained anew
+
+
+def flat(classes, channels, size):
+    return torch.nn.Flatten()
+
+
+def bad_rule(length, total, seed):
+    yield 0
+
+
+@pytest.mark.parametrize("refused, words", [
+    (lambda: skd.register_loss(torch.nn.functional.mse_loss.__class__.__call__, name="x"), "source"),
+    (lambda: skd.register_loss(bad_rule, name="kl"), "none of ours"),
+    (lambda: skd.register_network(flat, name="res net"), "letters"),
+    (lambda: skd.register_method(skd.OnlineKD, name="mine"), "like"),
+    (lambda: online_kd(BASE, soft_loss="nosuch"), "is not a value of soft_loss"),
+    (lambda: skd.run(replace(BASE, model="flat", width=0)), "linear layer"),
+    (lambda: replace(BASE, model="flat"), "width = 4 does not reach flat"),
+    (lambda: self_kd(replace(BASE, model="flat", width=0)), "needs the stages"),
+    (lambda: education(replace(BASE, model="flat", width=0), (5, 5), beta=0.0), "needs the stages"),
+    (lambda: skd.run(spaced(online_kd(BASE), 1.0, rule="bad_rule")), "block of 0 batches"),
+], ids=str)
+def test_what_cannot_be_is_refused_in_one_sentence(refused, words):
+    skd.register_network(flat)
+    skd.register_rule(bad_rule)
+    with pytest.raises(skd.InputError, match=words):
+        refused()
+
+
+def test_a_function_that_raises_costs_no_run():
+    rows = []
+
+    def log(row):
+        rows.append(row)
+        raise ZeroDivisionError
+    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is finished and saved"):
+        skd.run(BASE, on_epoch=log)
+    assert len(rows) == 1 and "test_accuracy" in rows[0] and records.load(BASE) is not None
+
+
+def test_plugins_of_a_script_reach_its_workers(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text((EXAMPLES / "own_network.py").read_text().replace("skd.run(RECIPE)", "skd.run_all([RECIPE], 2)[0]"))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, env={
+        **os.environ, "PYTHONPATH": f"{EXAMPLES.parent}:{EXAMPLES}"})
+    assert float(done.stdout.split()[-1]) > 20, done.stderr
+
+
+def test_a_map_that_is_not_there_is_refused():
+    skd.register_network(importlib.import_module("own_network").small_cnn)
+    with pytest.raises(skd.InputError):
+        running.run(ie_kd(replace(BASE, model="small_cnn", width=0, teacher_model="resnet8")))
