@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from ... import recipes
 from ...errors import InputError
-from ...schedule import counts, spaced_schedule
+from ...schedule import spaced_schedule
 from ..exercises import Exercise, choice, exactly
 
 
-def _more_fewer_or_same(answer) -> str:
-    online, spaced = (counts(spaced_schedule(6, 19, s)).teach for s in (0, 1.5))
-    right = "more" if spaced > online else "fewer" if spaced < online else "same"
-    return choice(right)(answer)
+def _how_well(answer) -> str:
+    turns = [e.kind for e in spaced_schedule(6, 19, 1.5) if e.kind != "epoch"]
+    learnt = turns[:19].count("learn")  # until the teacher has made an epoch
+    return choice("guessing" if learnt == 0 else "half as well" if learnt < 19 else "as well")(answer)
 
 
 def _is_refused(changes) -> str:
@@ -25,10 +25,11 @@ def _is_refused(changes) -> str:
 
 
 EXERCISES = {
-    "00.1": Exercise("predict", _more_fewer_or_same, (
-        "Spacing changes an order. Does it change a number, too?",
-        "Count the squares in the right half of the picture above, row by row.",
-        "Both teachers learn each of the 6 epochs once, batch by batch."), "fewer"),
+    "00.1": Exercise("predict", _how_well, (
+        "In the right half of the picture above, who goes first in the lower row?",
+        "How many batches has the teacher learnt after one epoch, and how many does a block hold?",
+        "The block has 28 batches, and the teacher has made 19 updates. The student's turn has not come."),
+        "half as well"),
     "00.2": Exercise("compute", lambda a: exactly(recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5))(a), (
         "The cell of recipes near the top makes just such a one for digits.",
         "Two functions in turn: one adds the teacher, the other spaces it.",

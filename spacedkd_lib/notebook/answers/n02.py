@@ -53,7 +53,7 @@ EXERCISES = {
                       "An interval of less than half the right width misses far more often than once in twenty.",
                       "For two degrees of freedom the share is t / sqrt(t^2 + 2); put in t = 1.96."), "a"),
     "02.2": Exercise("compute", number(_half_width()),
-                     ("Three steps: the standard deviation, the error of the mean, then t errors.",
+                     ("Three steps: the standard deviation, the standard error of the mean, then t of them.",
                       "The squared deviations from 3 sum to 10. Divide by n - 1 = 4, then take the root.",
                       "2.776 * sqrt(2.5) / sqrt(5)."), 3.1),
     "02.3": Exercise("change", agrees([(i, 100) for i in (0, 29, 30, 59, 60, 79, 80, 99)] + [(45, 150), (44, 150)],
