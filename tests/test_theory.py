@@ -8,7 +8,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from spacedkd_lib.analysis.regression import Regression
 from spacedkd_lib.analysis.theory import (
-    constant_lead_variance, excess_risk, lead_lag, moments, one_example_variance, sgd_variance, simulate, stationary,
+    constant_lead_variance, excess_risk, lead_lag, moments, sgd_variance, simulate, stationary,
     student_variance,
 )
 from spacedkd_lib.errors import InputError
@@ -181,20 +181,6 @@ def test_the_worst_constant_lead_is_half_the_teachers_memory():
     variances = [constant_lead_variance(problem, 1.0, ALPHA, lead)[0] for lead in range(200)]
     assert abs(np.argmax(variances) - 50) <= 1
     assert variances[100] > variances[1] > variances[130]
-
-
-@pytest.mark.parametrize("load", [0.5, 1.2])
-@pytest.mark.parametrize("before", [False, True])
-def test_one_example_of_very_many_directions(load, before):
-    for weight in (0.3, 1.0):
-        assert one_example_variance(1.0, weight) == pytest.approx(1)  # the teacher answers with the label
-        assert one_example_variance(1e-9, weight, before) == pytest.approx(1 - weight + weight ** 2 / 2)
-    d, batches = 150, int(900 / load)
-    problem = Regression((1.0,) * d, batch_size=1, design="gaussian")
-    schedule = _asked_before(batches) if before else _events(batches, 1)
-    student, teacher = _last(problem, [load / d] * batches, ALPHA, schedule, 40, seed=0)
-    ratio = (student ** 2).mean() / (teacher ** 2).mean()
-    assert ratio == pytest.approx(one_example_variance(load, ALPHA, before), rel=0.06)
 
 
 def test_behind_the_student_varies_less_than_online_and_ahead_more():

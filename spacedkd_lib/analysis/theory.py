@@ -135,26 +135,6 @@ def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int
     return np.array(found) / sgd_variance(problem, lr)
 
 
-def one_example_variance(load: float, alpha: float, before: bool = False) -> float:
-    """Compute the stationary variance of online KD's student over its teacher's, for batches of one example x.
-
-    The design is Gaussian with very many equal directions (d to infinity, eta lambda d fixed).
-
-    Args:
-        load: eta |x|^2, the share of its own residual that a step removes: at 1 it fits the example, at 2 it diverges.
-        alpha: as in `student_variance`.
-        before: the teacher is asked before its update (A7).
-
-    >>> [round(one_example_variance(load, 0.3), 3) for load in (0.001, 0.5, 1.0, 1.5)]
-    [0.745, 0.82, 1.0, 1.78]
-    """
-    check(Regression(), load, alpha)
-    kept = 1 if before else 1 - load  # the teacher's answer: `kept` of its old one, the rest is the label
-    trust, label = alpha * kept, 1 - alpha * kept
-    pull = trust * (1 - load) / (2 - load)
-    return 2 * pull * (pull + label) + load * trust ** 2 / (2 - load) + label ** 2
-
-
 def _mixture(alpha: float, overlap, imitation) -> np.ndarray:
     """Variance of (1 - alpha) a + alpha b, where a has 1, b has `imitation` and their covariance is `overlap`."""
     return (1 - alpha) ** 2 + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * imitation

@@ -5,9 +5,9 @@ paired test by seed, two-sided, corrected by Holm over the three; interval and v
 k-th smallest p has the interval of level 1 - 0.05 / (3 - k + 1), and after a first claim that is not shown all others
 keep its level. A claim is
 
-- supported, if its interval lies above zero;
-- refuted, if its interval lies below `MIN_EFFECT`: whatever gain there is, it is smaller;
-- inconclusive otherwise, also with fewer than two seeds. (Both: a gain is shown, and shown to be small: supported.)
+- supported, if its interval lies above zero, however small the gain;
+- otherwise refuted, if its interval lies below `MIN_EFFECT`: whatever gain there is, it is smaller;
+- otherwise inconclusive, also with fewer than two seeds.
 
 Everything else in this package is exploration: intervals of 95%, not corrected, without verdicts.
 
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
 
 AHEAD = "spaced KD s=1.5"
 PRIMARY = (
-    Claim("P1", "Spaced KD beats online KD as released.", AHEAD, "online KD, asked before"),
+    Claim("P1", "Spaced KD beats online KD that asks as released.", AHEAD, "online KD, asked before"),
     Claim("P2", "Spaced KD beats label smoothing.", AHEAD, "label smoothing"),
     Claim("P3", "Spaced KD beats labels alone for equal compute.", AHEAD, "baseline, equal compute"),
 )

@@ -128,7 +128,7 @@ def ask(net: nn.Module, x: Tensor, mode: str) -> Outputs:
 
 @contextmanager
 def batch_statistics(net: nn.Module):
-    """Normalise by the batch within this context and keep running statistics; dropout and drop path stay the same."""
+    """Normalise by the batch within this context and keep running statistics; dropout is drawn in train mode only."""
     layers = [module for module in net.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     modes = [layer.training for layer in layers]
     for layer in layers:
