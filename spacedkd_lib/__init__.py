@@ -36,6 +36,8 @@ _FACE = {
     "methods.education": "Education GrowingResNet",
     "training.train": "assemble sweep train",
     "training.loop": "walk",
+    "models.teachers": "keep_teacher",
+    "store.stopping": "Stopped",
     "training.run": "Run",
     "training.student": "load_student",
     "training.rates": "Clock learning_rate",

@@ -33,3 +33,11 @@ def test_a_foreign_loop_ends_in_the_packages_own_weights(name, needs, tolerance)
 def test_text_is_distilled_too():
     accuracy, larger_class = importlib.import_module("text").train()
     assert accuracy > larger_class + 10
+
+
+def test_optuna_chooses_an_interval_and_prunes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    study = importlib.import_module("with_optuna").search(6)
+    states = [trial.state.name for trial in study.trials]
+    assert states.count("COMPLETE") >= 2 and "PRUNED" in states and set(states) <= {"COMPLETE", "PRUNED"}
+    assert study.best_value > 30

@@ -79,9 +79,9 @@ def _small_transformer(base: Recipe, **changes) -> Recipe:
 
 def _on_glyphs(label: str, base: Recipe, others: Recipe, **changes) -> Setting:
     """With all other methods, too: digits, capitals and small letters are the groups of Education Distillation."""
-    return Setting(label, base, **dict(tuned="glyphs", exits="resnet10", self_intervals=(2.0,), factors=_factors(others),
-                                       schools=education(others, (10, 26, 26)), transformer=_small_transformer(others),
-                                       dropout=_DROPOUT) | changes)
+    return Setting(label, base, **dict(
+        tuned="glyphs", exits="resnet10", self_intervals=(2.0,), factors=_factors(others), dropout=_DROPOUT,
+        schools=education(others, (10, 26, 26)), transformer=_small_transformer(others)) | changes)
 
 
 _TINY_DIGITS = _digits(2, 200, 4)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..recipes import Recipe
+from ..store.stopping import Stopped
 from .sweeps import Sweep
 
 
@@ -86,7 +87,7 @@ def watched() -> bool:
 # Words of a run in this process
 
 class Told:
-    """Calls a user's function until it raises, which must cost no training."""
+    """Calls a user's function until it raises, which must cost no training; unless it asks to stop, by Stopped."""
 
     def __init__(self, function: Callable[[dict], None] | None):
         self.function, self.failure = function, None
@@ -95,6 +96,8 @@ class Told:
         try:
             if self.function and not self.failure:
                 self.function(row)
+        except Stopped:
+            raise
         except Exception as error:
             self.failure = error
 

@@ -38,7 +38,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
 
     Args:
         force: a finished run is set aside and trained anew.
-        on_epoch: called with the numbers of each epoch, for a logger.
+        on_epoch: called with the numbers of each epoch, for a logger; it may raise Stopped to leave the run there.
 
     Raises:
         InputError: its loss diverged, or the pictures of a data folder are not those of the record; or `on_epoch`

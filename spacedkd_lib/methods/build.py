@@ -14,6 +14,7 @@ from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
 from ..models.own import OwnNetwork
 from ..models.resnet import MultiExitResNet, ResNet
+from ..models.teachers import load_teacher
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, plugins, teacher_shape
 from ..schedule import Course, Event
@@ -98,6 +99,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         between = seeded("projector", lambda: projector(features, features))
         return of(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
+    if recipe.teacher_weights:
+        load_teacher(teacher, recipe.teacher_weights)
     if recipe.kind == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, size)
     if recipe.kind == "ema":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..models.layers import Outputs, in_mode, macs
 from ..models.transformers import combine_heads
 from ..recipes import Recipe
+from ..schedule import Course, Event
 from .base import Method
 from .baseline import learn_labels, once
 from .losses import feature_loss, soft_loss
@@ -51,6 +52,11 @@ class OnlineKD(Method):
         asked = self.looks and not self.view_before_update
         passes = 3 * recipe.student_forwards
         self.cost = {"teach": 3 * forward, "learn": passes * macs(student, channels, size) + forward * asked}
+
+    @classmethod
+    def events(cls, recipe: Recipe, course: Course) -> Iterator[Event]:
+        events = super().events(recipe, course)
+        return events if recipe.teacher_learns else (event for event in events if event.kind != "teach")
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         outputs = in_mode(self.teacher)(x)

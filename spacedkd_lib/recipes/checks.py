@@ -126,6 +126,9 @@ def _check_networks(r: Recipe) -> None:
 
 
 def _check_schedule(r: Recipe) -> None:
+    refuse_unless(r.teacher_learns or r.teacher_weights and not r.interval and r.zero_target == "post_update",
+                  "teacher_learns = False is for a teacher that brings weights and is asked at any time: give "
+                  'teacher_weights, interval = 0 and zero_target = "post_update".')
     if r.interval < 0:
         refuse_unless(r.kind == "online_kd" and r.rule in ("fixed", "constant"),
                       f"interval = {r.interval:g} puts the teacher behind, which online KD with rule fixed or constant "

@@ -157,6 +157,8 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         return recipe if recipe.kind == "baseline" and recipe.start == "teacher" else None
     if recipe.idle_update == "zero_grad" and recipe.interval or recipe.teacher_weight != 1:
         return None  # the teacher then depends on the interval, or is no baseline
+    if recipe.teacher_weights:
+        return None
     if "teach" in vars(plugins.made("method", recipe.method) or object):
         return None  # it learns in a way of its own
     return baseline(replace(recipe, **teacher_shape(recipe)), start="teacher", map_loss=recipe.map_loss)

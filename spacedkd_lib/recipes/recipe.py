@@ -89,6 +89,9 @@ class Recipe:
     teacher_model: str = _field("", "name; empty = as the student", "paper", of=_TEACHER)
     teacher_width: int = _field(0, "as width; 0 = as the student, or of another kind the network's own", "ours",
                                 _AT_LEAST_0, _TEACHER)
+    teacher_weights: str = _field("", "SHA-256 of the weights that the teacher starts from, see keep_teacher; empty = "
+                                  "drawn", "ours", of=("online_kd", "offline_kd"))
+    teacher_learns: bool = _online(True, "whether the teacher learns, or stays as teacher_weights has it", "ours")
     image_size: int = _field(0, "pixels high and wide that a transformer sees; 0 = the data's own",
                              "ours; the released transformer programs: 224", _AT_LEAST_0)
     patch_size: int = _field(0, "pixels of a transformer's patch; 0 = the architecture's own", "ours", _AT_LEAST_0)

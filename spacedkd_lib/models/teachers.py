@@ -1,0 +1,71 @@
+"""Teachers that a user brings: weights kept under the hash of their values, which a recipe names."""
+
+from __future__ import annotations
+
+import hashlib
+from os import PathLike
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..store.records import runs_folder, write_atomically
+
+
+def keep_teacher(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
+    """Copy a teacher's weights to the runs folder; return their SHA-256, for a recipe's field `teacher_weights`.
+
+    Args:
+        source: a module, its state dict, or a file of one: safetensors, or what torch.load reads with weights_only.
+
+    Raises:
+        InputError: the file is not there, or holds something else.
+    """
+    from safetensors.torch import save
+    state = source.state_dict() if isinstance(source, nn.Module) else source if isinstance(source, dict) else _read(
+        Path(source))
+    content = save({name: state[name].detach().cpu().contiguous() for name in sorted(state)})
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_atomically(_path(sha256), content)
+    return sha256
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    import torch
+    from safetensors.torch import load_file
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if all(isinstance(value, Tensor) for value in state.values()):
+            return state
+        reason = "it holds more than tensors"
+    except Exception as error:  # a damaged file makes the readers raise almost anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    raise InputError(f"{path} is no file of weights ({reason}): give a safetensors file, or a state dict that "
+                     "torch.save wrote.")
+
+
+def load_teacher(net: nn.Module, sha256: str) -> None:
+    """Load kept weights into a network, or into the module that it wraps.
+
+    Raises:
+        InputError: they are not on this machine, or are those of another network or of other classes.
+    """
+    from safetensors.torch import load
+    path = _path(sha256)
+    if not path.exists():
+        raise InputError(f"The teacher's weights {sha256} are not in {path.parent}: give them to keep_teacher first.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} was altered or damaged: delete it, and give the weights to keep_teacher again.")
+    state = load(content)
+    inner = getattr(net, "net", net)
+    try:
+        (net if state.keys() == net.state_dict().keys() else inner).load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise InputError(f"The weights of teacher_weights = {sha256[:12]}... are not those of teacher_model ({first}): "
+                         "name their network, trained on the classes of this data set.") from None
+
+
+def _path(sha256: str) -> Path:
+    return runs_folder() / ".teachers" / f"{sha256}.safetensors"
