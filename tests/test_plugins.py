@@ -5,6 +5,7 @@ import linecache
 import os
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,17 +76,45 @@ def test_a_changed_source_is_trained_anew_and_an_equal_one_answers(capsys):
     assert again.provenance["plugins"] != first.provenance["plugins"]
 
 
-def test_a_source_counts_all_that_it_names_of_its_own():
-    def hash_of(text):
-        space = {"__name__": "own"}
-        path = Path(records.runs_folder()) / "own.py"
-        path.write_text(text)
-        exec(compile(text, str(path), "exec"), space)
+SOURCE = """
+import functools, torch
+FACTOR = [2]
+def helper(x, power=1):
+    return x ** power
+def loss(s, t, T):
+    return FACTOR[0] * helper(torch.relu(s - t)).sum()
+class Net(torch.nn.Module):
+    WIDTH = 3
+    def forward(self, x):
+        return helper(x)
+"""
+
+
+def test_a_source_counts_all_that_it_names_of_its_own(tmp_path, monkeypatch):
+    """A module's function, and a class as a notebook has it, whose module has no file."""
+    def hash_of(old, new, name, module):
+        path = tmp_path / f"{module}.py"
+        path.write_text(SOURCE.replace(old, new))
+        space = types.ModuleType(module)
+        space.__file__ = str(path) if module == "own" else None
+        monkeypatch.setitem(sys.modules, module, space)
+        exec(compile(path.read_text(), str(path), "exec"), space.__dict__)
         linecache.checkcache()
-        return plugins._sha256(space["loss"])
-    text = "FACTOR = 2\ndef helper(x):\n    return x\ndef loss(s, t, T):\n    return FACTOR * helper(s - t).sum()\n"
-    assert hash_of(text) == hash_of(text) == hash_of(text + "OTHER = 3\n")
-    assert len({hash_of(text), hash_of(text.replace("= 2", "= 3")), hash_of(text.replace("return x", "return -x"))}) == 3
+        return plugins._sha256(getattr(space, name))
+    for name, module in (("loss", "own"), ("Net", "own"), ("Net", "cell")):
+        same = {hash_of("import functools", "import  functools", name, module), hash_of("", "", name, module)}
+        others = [hash_of("** power", "** -power", name, module), hash_of("power=1", "power=2", name, module),
+                  hash_of("FACTOR = [2]", "FACTOR = [3]", name, module) if name == "loss" else
+                  hash_of("WIDTH = 3", "WIDTH = 4", name, module)]
+        assert len(same) == 1 and len(same | set(others)) == 4, (name, module)
+
+
+def test_a_constant_that_changes_after_registration_counts(monkeypatch):
+    own = importlib.import_module("own_loss")
+    recipe = online_kd(BASE, soft_loss="focal_kl", beta=0.0)
+    first = skd.run(recipe)
+    monkeypatch.setattr(own, "POWER", 1.0)
+    assert skd.run(recipe).numbers() != first.numbers()
 
 
 def test_a_feature_loss_and_a_method_that_teaches_in_its_own_way():

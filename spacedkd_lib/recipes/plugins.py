@@ -6,11 +6,15 @@ stand in a script or a notebook. The hash of its source is part of what made a r
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import inspect
+import linecache
 import sys
+import sysconfig
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
@@ -23,10 +27,18 @@ FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("r
 
 
 class Plugin(NamedTuple):
+    """made: the function, class or data set. sha256: of its source, or of the pictures. here: registered here."""
+
     made: Any
-    sha256: str  # of its source
+    sha256: str
+    here: bool = True
+
+    def hash_now(self) -> str:
+        """Return the hash as it is now: a constant that the source names may have changed since."""
+        return _sha256(self.made) if self.here and not hasattr(self.made, "sha256") else self.sha256
 
 
+INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 _registered: dict[tuple[str, str], Plugin] = {}
 on_change: list[Callable[[], None]] = []  # what has to forget what it knew of names
 
@@ -92,7 +104,7 @@ def _register(kind: str, made, name: str):
     if not name.isidentifier() or name in ours:
         raise InputError(f'"{name}" cannot be the name of a {kind} of yours: give name="..." of letters, digits and '
                          f"underscores, and none of ours ({', '.join(ours)}).")
-    _add(kind, name, Plugin(made, made.sha256 if kind == "data set" and hasattr(made, "sha256") else _sha256(made)))
+    _add(kind, name, Plugin(made, getattr(made, "sha256", "") or _sha256(made)))
     return made
 
 
@@ -127,7 +139,7 @@ def like(method: str) -> str:
 
 def hashes(recipe) -> dict[str, str]:
     """Return name -> SHA-256 of the plugins that a recipe names."""
-    return {name: plugin.sha256 for (kind, name), plugin in _registered.items()
+    return {name: plugin.hash_now() for (kind, name), plugin in _registered.items()
             if name in (getattr(recipe, field) for field in FIELDS[kind])}
 
 
@@ -141,19 +153,28 @@ def shipped() -> bytes:
     modules = {module for plugin in _registered.values() if (module := _own_module(plugin.made))}
     for module in modules:  # by value: a worker may not be able to import it
         cloudpickle.register_pickle_by_value(module)
+    sent = {key: Plugin(plugin.made, plugin.hash_now(), False) for key, plugin in _registered.items()}
     try:
-        return cloudpickle.dumps(_registered)
+        return cloudpickle.dumps(sent)
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
 
 
 def _own_module(made) -> types.ModuleType | None:
-    """Return the module of a plugin, if it is the user's and no installed one."""
+    """Return the module of a plugin, unless it is the program itself, which always goes by value."""
     module = sys.modules.get(getattr(made, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    installed = not file or "site-packages" in Path(file).parts or Path(file).is_relative_to(Path(__file__).parents[1])
-    return None if installed or module is sys.modules["__main__"] else module
+    return module if module and module is not sys.modules["__main__"] and _is_own(made) else None
+
+
+def _is_own(made) -> bool:
+    """Whether a function or class is the user's: of no installed module, and not of ours."""
+    module = getattr(made, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module == "__main__" or not file:
+        return module not in sys.builtin_module_names
+    return not Path(file).is_relative_to(Path(__file__).parents[1]) and not any(
+        Path(file).is_relative_to(place) for place in INSTALLED)
 
 
 def carried(function: Callable, arguments: tuple) -> tuple[Callable, tuple]:
@@ -173,45 +194,68 @@ def call(plugins: bytes, function: Callable, *arguments, **named):
 # Identity
 
 def _sha256(made) -> str:
-    return hashlib.sha256("\n".join(_sources(made, set())).encode()).hexdigest()
+    return hashlib.sha256("\n".join(_sources("", made, set())).encode()).hexdigest()
 
 
-def _sources(made, seen: set) -> Iterator[str]:
-    """Yield the source of a function or class, and of what of its own module and constants it names."""
-    if isinstance(made, functools.partial):
-        yield repr((made.args, sorted(made.keywords.items())))
-        made = made.func
-    if made in seen:
+def _sources(name: str, value: Any, seen: set[int]) -> Iterator[str]:
+    """Yield the source of a function or class, then of what it names, where that is the user's or a plain constant."""
+    if id(value) in seen:
         return
-    seen.add(made)
-    try:
-        yield inspect.getsource(made)
-    except (OSError, TypeError):
-        raise InputError(f"The source of {made!r} cannot be found, and it is part of a run's identity: define it in a "
-                         "file or in a notebook's cell.") from None
-    for name, value in sorted(_named(made).items()):
-        if isinstance(value, (int, float, str, bytes, tuple, type(None))):
+    if isinstance(value, functools.partial):
+        yield from _sources(name, value.func, seen)
+        named: Iterable = [*enumerate(value.args), *sorted(value.keywords.items())]
+    elif not seen or inspect.isfunction(value) or inspect.isclass(value):
+        if seen and not _is_own(value):
+            return
+        seen.add(id(value))
+        yield _text(value)
+        named = _named(value)
+    else:
+        value = value.tolist() if hasattr(value, "tolist") else value  # an array
+        if isinstance(value, (int, float, str, bytes, tuple, list, dict, type(None))):
             yield f"{name} = {value!r}"
-        elif inspect.isfunction(value) or inspect.isclass(value):
-            if value.__module__ == made.__module__:
-                yield from _sources(value, seen)
+        return
+    for key, part in named:
+        yield from _sources(str(key), part, seen)
 
 
-def _named(made) -> dict[str, Any]:
-    """Return the globals and closed-over values that a function, or a class's functions, name."""
-    functions = [made] if inspect.isfunction(made) else [
-        getattr(value, "__func__", value) for value in vars(made).values() if inspect.isfunction(
-            getattr(value, "__func__", value))]
-    found: dict[str, Any] = dict(zip(("base",), made.__bases__)) if inspect.isclass(made) else {}
-    for function in functions:
-        every = set(_codes(function.__code__))
-        found |= {name: function.__globals__[name] for code in every for name in code.co_names
-                  if name in function.__globals__}
+def _text(made) -> str:
+    """Return the source of a function or class.
+
+    Raises:
+        InputError: it cannot be found.
+    """
+    with suppress(OSError, TypeError):
+        return inspect.getsource(made)
+    for function in _functions(made):  # a class of a notebook: its methods know the cell
+        cell = "".join(linecache.getlines(function.__code__.co_filename))
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.ClassDef) and node.name == made.__name__:
+                return ast.get_source_segment(cell, node) or ""
+    raise InputError(f"The source of {made!r} cannot be found, and it is part of a run's identity: define it with def "
+                     "or class, in a file or in a notebook's cell.")
+
+
+def _named(made) -> Iterator[tuple[Any, Any]]:
+    """Yield the bases of a class, and the globals, closed-over values and defaults of functions, with their names."""
+    yield from ((base.__name__, base) for base in getattr(made, "__bases__", ()))
+    for function in _functions(made):
+        names = {name for code in _codes(function.__code__) for name in code.co_names}
+        found = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
         found |= inspect.getclosurevars(function).nonlocals
-    return found
+        yield from sorted(found.items())
+        yield from enumerate((function.__defaults__, function.__kwdefaults__))
 
 
-def _codes(code: types.CodeType) -> Iterable[types.CodeType]:
+def _functions(made) -> list[types.FunctionType]:
+    """List a function itself, without decorators that say what they wrap; or those of a class."""
+    held = vars(made).values() if inspect.isclass(made) else [made]
+    plain = (getattr(value, "__func__", getattr(value, "fget", value)) for value in held)  # of methods and properties
+    return [inspect.unwrap(value) for value in plain if inspect.isfunction(value)]
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield code, and the code within it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
