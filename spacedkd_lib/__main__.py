@@ -127,9 +127,10 @@ def reproduce(options) -> int:
     records.check_writable(records.built(folder))
     if options.rerun:
         print(f"Set aside, to be trained anew: {running.set_aside(row.recipe for row in rows)} finished runs.")
-    if missing := [row.recipe for row in rows if records.load(row.recipe) is None]:
-        running.check_inputs(missing)  # before the plan, which takes long for large networks
-        print(plan_lines(rows, options.workers), flush=True)
+    wanted = grids.unique(rows)
+    if missing := [recipe for recipe in wanted if records.load(recipe) is None]:
+        running.check_inputs(missing)
+        print(f"{len(missing)} of {len(wanted)} runs are to be trained; make plan tells how long it takes.", flush=True)
     say = partial(print, flush=True)
     with Series(options.profile, options.seeds, options.workers, say) as series:
         series.execute_ready()

@@ -277,7 +277,6 @@ def group_lives(group):
 STOPPED = """
 import sys
 from spacedkd_lib import __main__ as cli
-cli.plan_lines = lambda *_: ""  # which would time every network first
 sys.exit(cli.main(["reproduce", "--profile", "smoke", "--workers", "2"]))
 """
 

@@ -8,7 +8,7 @@ from spacedkd_lib import __main__ as cli
 from spacedkd_lib.data import datasets
 from spacedkd_lib.lab import grids, running
 from spacedkd_lib.methods import losses
-from spacedkd_lib.recipes import Recipe, baseline, online_kd
+from spacedkd_lib.recipes import Recipe, baseline, education, online_kd
 from spacedkd_lib.store import identity, records
 from spacedkd_lib.training.fingerprint import fingerprint
 
@@ -85,6 +85,12 @@ def test_fingerprints_repeat_and_tell_every_arm_apart():
             mark = fingerprint(row.recipe, datasets.load("digits"))
             found.setdefault((mark["events"], *mark["numbers"]), set()).add(row.recipe.run_id)
     assert sorted(map(len, found.values()))[-2:] == [1, 2]
+
+
+def test_a_student_that_grows_twice_has_one():
+    recipe = education(replace(BASE, epochs=3, train_images=90), (3, 3, 4), beta=0.0)
+    mark = fingerprint(recipe, datasets.load("digits"))
+    assert mark == fingerprint(recipe, datasets.load("digits")) and len(mark["numbers"]) > 10
 
 
 def test_numbers_of_another_machine_agree_within_a_tolerance():

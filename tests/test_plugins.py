@@ -16,7 +16,7 @@ import spacedkd_lib as skd
 from spacedkd_lib.data import datasets
 from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import baseline, education, ie_kd, online_kd, plugins, self_kd, spaced, teacher_of
-from spacedkd_lib.store import records
+from spacedkd_lib.store import records, stopping
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BASE = skd.Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05,
@@ -33,7 +33,6 @@ def own(monkeypatch, tmp_path):
     yield
     for path in EXAMPLES.glob("*.py"):
         sys.modules.pop(path.stem, None)
-    plugins.forget()
 
 
 def test_examples_train_here_and_the_same_in_a_worker():
@@ -164,7 +163,7 @@ def bad_rule(length, total, seed):
     (lambda: skd.register_loss(bad_rule, name="kl"), "none of ours"),
     (lambda: skd.register_network(flat, name="res net"), "letters"),
     (lambda: skd.register_method(skd.OnlineKD, name="mine"), "like"),
-    (lambda: online_kd(BASE, soft_loss="nosuch"), "is not a value of soft_loss"),
+    (lambda: online_kd(BASE, soft_loss="nosuch"), "One of your own: skd.register_loss"),
     (lambda: skd.run(replace(BASE, model="flat", width=0)), "linear layer"),
     (lambda: replace(BASE, model="flat"), "width = 4 does not reach flat"),
     (lambda: self_kd(replace(BASE, model="flat", width=0)), "needs the stages"),
@@ -237,3 +236,17 @@ def test_a_teacher_that_does_not_fit_is_refused(refused, words, tmp_path):
     kept = skd.keep_teacher(skd.ResNet("resnet8", 10, 1, 4))
     with pytest.raises(skd.InputError, match=words):
         refused(kept, tmp_path)
+
+
+def test_a_network_that_draws_is_resumed_to_the_same_numbers(monkeypatch):
+    @skd.register_network
+    def noisy(classes, channels, size):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(channels * size**2, classes))
+    recipe = replace(BASE, model="noisy", width=0)
+    whole = skd.run(recipe)
+    running.set_aside([recipe])
+    asked = iter([False] * 5 + [True])
+    with monkeypatch.context() as patch, pytest.raises(skd.Stopped):
+        patch.setattr(stopping, "requested", lambda: next(asked))
+        skd.run(recipe)
+    assert skd.run(recipe).numbers() == whole.numbers()

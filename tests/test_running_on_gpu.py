@@ -345,7 +345,6 @@ def test_reproduce_measures_where_it_trains(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
     monkeypatch.setattr(__main__.slurm, "Slurm", lambda folder, **how: made.append(how) or len(made))
     monkeypatch.setattr(running, "run_all", lambda recipes, workers, say, executor, on_sweep: used.append(executor))
-    monkeypatch.setattr(__main__, "plan_lines", lambda *_: "")
     monkeypatch.setattr(__main__.Series, "execute_ready", lambda _: None)
 
     def measure_all(asked, workers, say, executor):

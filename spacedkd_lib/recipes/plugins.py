@@ -40,7 +40,6 @@ class Plugin(NamedTuple):
 
 INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 _registered: dict[tuple[str, str], Plugin] = {}
-on_change: list[Callable[[], None]] = []  # what has to forget what it knew of names
 
 
 def register_loss(made=None, *, name: str = "", of: str = "logits"):
@@ -112,13 +111,6 @@ def _add(kind: str, name: str, plugin: Plugin) -> None:
     _registered[kind, name] = plugin
     if kind == "rule":
         schedule.OWN_RULES[name] = plugin.made
-    forget()
-
-
-def forget() -> None:
-    """Let others forget what they knew of names."""
-    for each in on_change:
-        each()
 
 
 def names(field: str) -> tuple[str, ...]:
@@ -137,10 +129,25 @@ def like(method: str) -> str:
     return getattr(made("method", method), "like", method)
 
 
+def how_to_register(field: str) -> str:
+    """Say how a name of one's own gets into a recipe's field; empty if it cannot."""
+    kinds = [kind for kind, fields in FIELDS.items() if field in fields]
+    return f" One of your own: skd.register_{kinds[0].split()[-1].replace('set', 'dataset')}." if kinds else ""
+
+
+def _used(recipe) -> dict[tuple[str, str], Plugin]:
+    return {(kind, name): plugin for (kind, name), plugin in _registered.items()
+            if name in (getattr(recipe, field) for field in FIELDS[kind])}
+
+
 def hashes(recipe) -> dict[str, str]:
     """Return name -> SHA-256 of the plugins that a recipe names."""
-    return {name: plugin.hash_now() for (kind, name), plugin in _registered.items()
-            if name in (getattr(recipe, field) for field in FIELDS[kind])}
+    return {name: plugin.hash_now() for (_, name), plugin in _used(recipe).items()}
+
+
+def may_draw(recipe) -> bool:
+    """Return whether a recipe's updates hold code of a user's, which may draw random numbers."""
+    return any(kind not in ("rule", "data set") for kind, _ in _used(recipe))
 
 
 # In other processes

@@ -281,15 +281,15 @@ def defaults(names) -> dict:
     return {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in names}
 
 
-@cache  # every recipe that is made asks
 def foreign(method: str) -> MappingProxyType[str, Any]:
     """Return the fields that a method does not read -> the only value that it accepts."""
-    method = plugins.like(method)
+    return _foreign(plugins.like(method))
+
+
+@cache  # every recipe that is made asks
+def _foreign(method: str) -> MappingProxyType[str, Any]:
     return MappingProxyType({f.name: _FIXED.get(method, {}).get(f.name, f.default)
                              for f in dataclasses.fields(Recipe) if method not in f.metadata["of"]})
-
-
-plugins.on_change.append(foreign.cache_clear)
 
 
 def is_transformer(model: str) -> bool:
@@ -307,5 +307,5 @@ def check_model(name: str) -> None:
 
 
 def stochastic(recipe: Recipe) -> bool:
-    """Return whether an update draws random numbers inside the networks."""
-    return recipe.drop_path > 0 or recipe.dropout > 0
+    """Return whether an update draws random numbers inside the networks, as what is registered may."""
+    return recipe.drop_path > 0 or recipe.dropout > 0 or plugins.may_draw(recipe)

@@ -46,17 +46,20 @@ def _chosen(run: Run, batches) -> tuple[str, list[Event]]:
     digest = hashlib.sha256()
     first: dict[str, list[Event]] = {}
     growth: list[Event] = []
+    later: list[Event] = []  # further growth, without which the last batch's classes are not known
     last: dict[str, Event] = {}
     for event in run.events(batches):
         update = event.kind not in ("epoch", "grow")
         digest.update(repr((*event, run.clock.rate(event) if update else 0.0)).encode())
-        if event.kind == "grow" and not growth or len(growth) == 1 and event.kind == "learn":
+        if event.kind == "grow" and growth:
+            later.append(event)
+        elif event.kind == "grow" or len(growth) == 1 and event.kind == "learn":
             growth.append(event)
         if update:
             last[event.kind] = event
             if len(of_kind := first.setdefault(event.kind, [])) < UPDATES:
                 of_kind.append(event)
-    return digest.hexdigest(), [*filter(None, chain(*zip_longest(*first.values()))), *growth, *last.values()]
+    return digest.hexdigest(), [*filter(None, chain(*zip_longest(*first.values()))), *growth, *later, *last.values()]
 
 
 def _update(run: Run, event: Event) -> list[float]:

@@ -44,7 +44,8 @@ def unfit(recipe: Recipe, kind: str) -> str:
     if distributed.processes() > 1:
         return "several processes add up their gradients"
     if stochastic(recipe):
-        return f"{'dropout' if recipe.dropout else 'drop path'} draws anew in each update"
+        source = "dropout" if recipe.dropout else "drop path" if recipe.drop_path else "what is registered"
+        return f"{source} draws anew in each update"
     if method_class(recipe).irregular:
         return method_class(recipe).irregular
     if recipe.optimizer == "sam":
