@@ -54,7 +54,7 @@ _FACE = {
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
     "schedule", "statistics", "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment",
-    "methods.dropout_ema", "methods.losses", "store.records", "lab.claims", "analysis.adamw_idle",
+    "methods.dropout_ema", "methods.losses", "store.records", "store.software", "lab.claims", "analysis.adamw_idle",
     "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
     "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
     "report.tables")}
