@@ -169,7 +169,7 @@ def bad_rule(length, total, seed):
     (lambda: self_kd(replace(BASE, model="flat", width=0)), "needs the stages"),
     (lambda: education(replace(BASE, model="flat", width=0), (5, 5), beta=0.0), "needs the stages"),
     (lambda: skd.run(spaced(online_kd(BASE), 1.0, rule="bad_rule")), "block of 0 batches"),
-], ids=str)
+])
 def test_what_cannot_be_is_refused_in_one_sentence(refused, words):
     skd.register_network(flat)
     skd.register_rule(bad_rule)
@@ -231,7 +231,7 @@ def test_a_registered_teacher_brings_the_weights_of_the_module_itself():
     (lambda kept, path: skd.run(online_kd(BASE, teacher_weights=kept, teacher_width=8)), "are not those of teacher_model"),
     (lambda kept, path: online_kd(BASE, teacher_learns=False), "give teacher_weights"),
     (lambda kept, path: online_kd(BASE, teacher_weights=kept, teacher_learns=False, interval=1.0), "interval = 0"),
-], ids=str)
+])
 def test_a_teacher_that_does_not_fit_is_refused(refused, words, tmp_path):
     kept = skd.keep_teacher(skd.ResNet("resnet8", 10, 1, 4))
     with pytest.raises(skd.InputError, match=words):
