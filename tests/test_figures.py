@@ -286,11 +286,11 @@ def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
     fig = figures.lead_lag(lag_frame())
     tuned, heavy, by_running, signs = fig.axes
     curves = {ax: [line for line in ax.lines if marked(line)] for ax in (tuned, heavy, by_running)}
-    assert [len(line.get_xdata()) for line in curves[heavy]] == [11, 5, 5] and len(curves[tuned]) == 1
+    assert [len(line.get_xdata()) for line in curves[heavy]] == [7, 3, 3] and len(curves[tuned]) == 1
     frozen, moving, other = (line.get_ydata().tolist() for line in curves[heavy])
-    assert curves[heavy][0].get_xdata()[0] == -4 and frozen == pytest.approx([2.4] + [0] * 10)
-    assert moving == pytest.approx([0, 0, 0, 1.2, 0])  # paired with what rests at offset 0
-    assert curves[by_running][0].get_ydata().tolist() == pytest.approx([24, 24, 0, 24, 24])
+    assert curves[heavy][0].get_xdata()[0] == -4 and frozen == pytest.approx([2.4] + [0] * 6)
+    assert moving == pytest.approx([0, 0, 1.2])  # paired with what rests at offset 0
+    assert curves[by_running][0].get_ydata().tolist() == pytest.approx([24, 0, 24])
     drawn = [tuple(segment[:, 1]) for bars in heavy.collections for segment in bars.get_segments()]
     assert pytest.approx(mean_interval([2.0, 2.2, 2.4, 2.6, 2.8])[1:3]) == drawn[0]
     grey = figures.colour("baseline")
