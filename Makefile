@@ -50,7 +50,8 @@ SPACEDKD = "$(PY)" -m spacedkd_lib
 PYTEST = "$(PY)" -m pytest -n 2
 IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
-.PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak fuzz gauntlet report course reset lock wheel clean distclean
+.PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak fuzz gauntlet report course reset \
+    lock wheel clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -115,7 +116,8 @@ reset: $(READY) ## restore the notebooks as released; yours are kept in build/mi
 
 lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for maintainers)
 	.venv/bin/python -m uv pip compile pyproject.toml --extra lab --extra notebooks --extra dev \
-	    --extra examples --extra setup --python-version 3.11 --universal --generate-hashes --no-header --upgrade --quiet --output-file requirements.lock
+	    --extra examples --extra setup --python-version 3.11 --universal --generate-hashes --no-header \
+	    --upgrade --quiet --output-file requirements.lock
 
 wheel: $(READY) ## build the package with its notebooks and records into build/dist/
 	"$(PY)" -m hatchling build -t wheel -d build/dist

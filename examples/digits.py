@@ -2,9 +2,9 @@
 
 from functools import cache
 
-import torch
+import spacedkd_lib as skd  # before torch, whose kernels it caps
 
-import spacedkd_lib as skd
+import torch
 
 RECIPE = skd.spaced(skd.online_kd(skd.Recipe(
     dataset="digits", train_images=320, model="resnet8", width=4, epochs=3, batch_size=32, lr=0.05,

@@ -1,8 +1,8 @@
 """A soft loss of one's own, judged against online KD in one call."""
 
-import torch.nn.functional as F
+import spacedkd_lib as skd  # before torch, whose kernels it caps
 
-import spacedkd_lib as skd
+import torch.nn.functional as F
 
 POWER = 2.0
 

@@ -22,11 +22,13 @@ _FACE = {
     "schedule": "Course Event counts leads lockstep spaced_schedule",
     "spacing": "Spaced",
     "statistics": "mean_interval paired_by_seed",
+    "store.stopping": "Stopped",
     "data.batches": "Batches",
     "models.resnet": "MultiExitResNet ResNet",
     "models.layers": "macs parameters",
     "models.transformers": "Vision",
     "models.scoring": "eval_mode scores",
+    "models.teachers": "keep_teacher",
     "methods.base": "Method",
     "methods.build": "make recipe_schedule",
     "methods.baseline": "Baseline",
@@ -36,8 +38,6 @@ _FACE = {
     "methods.education": "Education GrowingResNet",
     "training.train": "assemble sweep train",
     "training.loop": "walk",
-    "models.teachers": "keep_teacher",
-    "store.stopping": "Stopped",
     "training.run": "Run",
     "training.student": "load_student",
     "training.rates": "Clock learning_rate",
@@ -68,6 +68,8 @@ def __getattr__(name: str):
     try:
         module = importlib.import_module(f".{_MODULES.get(name) or _NAMES[name]}", __name__)
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
         raise ModuleNotFoundError(f"{name} needs {error.name}, which is not installed: pip install "
                                   '"spacedkd[lab,notebooks]".', name=error.name) from None
     return module if name in _MODULES else getattr(module, name)

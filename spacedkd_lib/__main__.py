@@ -128,6 +128,7 @@ def reproduce(options) -> int:
     if options.rerun:
         print(f"Set aside, to be trained anew: {running.set_aside(row.recipe for row in rows)} finished runs.")
     wanted = grids.unique(rows)
+    running.retire_stale(wanted)  # once, before notebooks show records
     if missing := [recipe for recipe in wanted if records.load(recipe) is None]:
         running.check_inputs(missing)
         print(f"{len(missing)} of {len(wanted)} runs are to be trained; make plan tells how long it takes.", flush=True)

@@ -20,7 +20,7 @@ def nearest(kind: str, given: object, allowed) -> str:
     '"glyfs" is not a data set; did you mean "glyphs"? Allowed: digits, glyphs.'
     """
     allowed = [str(name) for name in allowed]
-    close = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.4)
     hint = f'; did you mean "{close[0]}"?' if close else "."
     article = "an" if kind[0] in "aeiou" else "a"
     return f'"{given}" is not {article} {kind}{hint} Allowed: {", ".join(allowed)}.'

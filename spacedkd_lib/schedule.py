@@ -19,8 +19,6 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
 
-RULES = ("fixed", "expanding", "random", "constant")
-OWN_RULES: dict[str, Any] = {}  # those that users registered, see recipes/plugins.py
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
 
@@ -51,43 +49,49 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
                seed: int = 0) -> Iterator[int]:
     """Yield, without end, the batch counts at which a replay starts.
 
-    fixed: every `length` batches. expanding: blocks grow linearly; their mean is `length` over `total` batches.
-    random: block lengths are uniform on 1 ... 2 * length - 1, so their mean is `length` too; `seed` decides them.
-    The counter `epoch_early` starts one epoch below zero, as the released self-KD program does (A4).
+    rule: of `LENGTHS`; where its lengths end, blocks of `length` follow. The counter `epoch_early` starts one epoch
+    below zero, as the released self-KD program does (A4).
+
+    Raises:
+        InputError: a length that is no positive whole number.
     """
     length = max(length, 1)  # an interval of 0 is a block of one batch
-    if rule in OWN_RULES:
-        yield from _own_ends(rule, OWN_RULES[rule](length, total, seed), length)
-    if rule == "expanding":
-        blocks = max(round(total / length), 1)
-        ends = (length * k * (k + 1) // (blocks + 1) for k in natural_numbers(1))
-        yield from _increasing(ends)
-    draw = random.Random(seed)
-    end = batches_per_epoch % length if counter == "epoch_early" else 0
+    end = batches_per_epoch % length if counter == "epoch_early" and rule != "expanding" else 0
     if end:
         yield end
-    while True:
-        end += draw.randint(1, 2 * length - 1) if rule == "random" else length
-        yield end
-
-
-def _own_ends(rule: str, lengths: Iterable[int], length: int) -> Iterator[int]:
-    """Yield the ends of blocks of a registered rule; one that ends early goes on with fixed blocks."""
-    end = 0
-    for each in chain(lengths, repeat(length)):
-        if type(each) is not int or each < 1:
-            raise InputError(f"The rule {rule} made a block of {each!r} batches: each must be a whole number of at "
+    for block in chain(LENGTHS[rule](length, total, seed), repeat(length)):
+        if type(block) is not int or block < 1:
+            raise InputError(f"The rule {rule} made a block of {block!r} batches: each must be a whole number of at "
                              "least 1.")
-        end += each
+        end += block
         yield end
 
 
-def _increasing(ends: Iterable[int]) -> Iterator[int]:
-    last = 0
-    for end in ends:
+# Rules: (length of a fixed block, batches of the run, seed) -> lengths of the blocks, in batches
+
+def _fixed(length: int, total: int, seed: int) -> Iterator[int]:
+    return repeat(length)
+
+
+def _expanding(length: int, total: int, seed: int) -> Iterator[int]:
+    """Yield lengths that grow linearly; their mean is `length` over `total` batches."""
+    blocks, last = max(round(total / length), 1), 0
+    for k in natural_numbers(1):
+        end = length * k * (k + 1) // (blocks + 1)
         if end > last:
-            yield end
+            yield end - last
             last = end
+
+
+def _random(length: int, total: int, seed: int) -> Iterator[int]:
+    """Yield lengths uniform on 1 ... 2 * length - 1, so their mean is `length` too."""
+    draw = random.Random(seed)
+    while True:
+        yield draw.randint(1, 2 * length - 1)
+
+
+LENGTHS: dict[str, Any] = {"fixed": _fixed, "expanding": _expanding, "random": _random}  # and those that users register
+RULES = (*LENGTHS, "constant")  # ours; constant has no blocks
 
 
 def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rule: str = "fixed",
@@ -114,7 +118,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
     Raises:
         InputError: an unknown rule, tail or counter, or a number out of range.
     """
-    for kind, given, allowed in (("rule", rule, (*RULES, *OWN_RULES)), ("tail", tail, TAILS),
+    for kind, given, allowed in (("rule", rule, (*LENGTHS, "constant")), ("tail", tail, TAILS),
                                  ("counter", counter, COUNTERS)):
         if given not in allowed:
             raise InputError(nearest(f"schedule {kind}", given, allowed))

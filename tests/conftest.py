@@ -5,7 +5,6 @@ And `toy`, the data set of tiny runs.
 
 import os
 import signal
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
@@ -16,6 +15,7 @@ import spacedkd_lib  # noqa: E402, F401  caps torch's kernels
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from spacedkd_lib.cluster import executors  # noqa: E402
 from spacedkd_lib.lab import arms  # noqa: E402
 from spacedkd_lib.data.datasets import Dataset  # noqa: E402
 
@@ -45,7 +45,7 @@ def handlers():
         signal.signal(number, handler)
 
 
-class Here(Executor):
+class Here(executors.Here):
     """Calls at once, in this process; counts batches of calls."""
 
     def __init__(self):
@@ -58,9 +58,4 @@ class Here(Executor):
 
     def submit(self, function, *arguments):
         self.calls.append(function.__name__)
-        future = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        return super().submit(function, *arguments)

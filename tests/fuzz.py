@@ -23,6 +23,7 @@ from spacedkd_lib.data import datasets  # before torch, whose kernels it caps
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import METHODS, Recipe, foreign, preset
+from spacedkd_lib.recipes.recipe import Range
 from spacedkd_lib.spacing import Spaced
 from spacedkd_lib.store import records, stopping
 
@@ -39,12 +40,13 @@ LARGE = ("epochs", "width", "teacher_width", "image_size", "depth", "heads", "ba
 def value_of(draw: random.Random, field):
     """A value of a field, allowed or not."""
     allowed = field.metadata["allowed"]
-    if field.name == "model" or field.name == "teacher_model":
+    if field.name in ("model", "teacher_model"):
         return draw.choice(("resnet8", "resnet10", "", "resnet9"))
     if field.name == "dataset":
         return draw.choice(("digits", "digit", "/nowhere"))
-    return draw.choice(tuple(allowed) if isinstance(allowed, tuple) and allowed and draw.random() < 0.8 and not callable(
-        allowed[0]) else tuple(v for v in ODD[type(field.default)] if field.name not in LARGE or not v > 16))
+    if allowed and not isinstance(allowed, Range) and draw.random() < 0.8:
+        return draw.choice(allowed)
+    return draw.choice([v for v in ODD[type(field.default)] if field.name not in LARGE or not v > 16])
 
 
 def random_recipe(draw: random.Random) -> Recipe:

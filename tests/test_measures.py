@@ -10,7 +10,7 @@ import torch
 
 from spacedkd_lib import recipes
 from spacedkd_lib.analysis import measures, trained as finished
-from spacedkd_lib.data import datasets
+from spacedkd_lib.data import batches, datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, profiles
 from spacedkd_lib.store import records
@@ -50,7 +50,7 @@ def count(monkeypatch, name):
 def test_the_stored_student_is_the_one_that_was_scored(trained):
     run = finished.Trained(trained[1][1])
     dataset = datasets.load("digits")
-    x = evaluation.normalised(dataset.test_images, train.channel_statistics(dataset.train_images[datasets.split(
+    x = evaluation.normalised(dataset.test_images, batches.channel_statistics(dataset.train_images[datasets.split(
         dataset, 120, run.recipe.val_fraction, 0)[0]]))
     with torch.no_grad():
         accuracy = 100 * (run.student(x).logits.argmax(1) == dataset.test_labels).float().mean().item()

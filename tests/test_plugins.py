@@ -27,7 +27,7 @@ BASE = skd.Recipe(dataset="digits", train_images=60, model="resnet8", width=4, e
 def own(monkeypatch, tmp_path):
     """Nothing is registered before and after; runs of its own; the examples can be imported."""
     monkeypatch.setattr(plugins, "_registered", {})
-    monkeypatch.setattr(skd.schedule, "OWN_RULES", {})
+    monkeypatch.setattr(skd.schedule, "LENGTHS", dict(skd.schedule.LENGTHS))
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield

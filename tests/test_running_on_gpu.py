@@ -284,7 +284,7 @@ def measured_on_gpu(monkeypatch):
     monkeypatch.setattr(trained, "dataset_of", lambda name: pictures)
     monkeypatch.setattr(records, "load_weights", lambda recipe: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
-    monkeypatch.setattr(trained, "channel_statistics", lambda images: ((0.5,), (0.2,)))
+    monkeypatch.setattr(trained, "statistics_of", lambda normalise, images: ((0.5,), (0.2,)))
     for module, name in ((build, "make"), (datasets, "split"), (trained, "_some")):
         monkeypatch.setattr(module, name, real(getattr(module, name)))
     monkeypatch.setattr(torch.autograd, "grad", zero_gradients)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data import datasets
-from ..data.batches import STATISTICS, Statistics, channel_statistics, generator, normalised
+from ..data.batches import Statistics, generator, normalised, statistics_of
 from ..errors import InputError
-from ..methods import build
 from ..recipes import Recipe
-from ..store import records
+from ..training.student import trained_network
 from . import curvature, landscape, robustness
 
 Values = dict[str, np.ndarray]
@@ -42,13 +41,9 @@ class Trained:
         return self._network("teacher")
 
     def _network(self, role: str) -> nn.Module | None:
-        dataset, weights = dataset_of(self.recipe), records.load_weights(self.recipe)
-        net = build.make(self.recipe, dataset.channels, dataset.num_classes, dataset.image_size).modules.get(role)
-        if net is None:
-            return None
-        net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
-                             if name.startswith(f"{role}.")})
-        return net.eval().to(self.device, memory_format=torch.channels_last)
+        dataset = dataset_of(self.recipe)
+        net = trained_network(self.recipe, role, dataset.channels, dataset.num_classes, dataset.image_size)
+        return net and net.eval().to(self.device, memory_format=torch.channels_last)
 
     @cached_property
     def _used(self) -> Tensor:
@@ -58,9 +53,7 @@ class Trained:
     @cached_property
     def statistics(self) -> Statistics:
         """Return the channel statistics by which the run normalised its pictures."""
-        if self.recipe.normalise != "own":
-            return STATISTICS[self.recipe.normalise]
-        return channel_statistics(dataset_of(self.recipe).train_images[self._used])
+        return statistics_of(self.recipe.normalise, dataset_of(self.recipe).train_images[self._used])
 
     def training(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the same `count` training pictures for every run of this data set and seed, without augmentation.

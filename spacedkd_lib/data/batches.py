@@ -56,6 +56,11 @@ def channel_statistics(images: Tensor) -> Statistics:
     return tuple(means), tuple(stds)
 
 
+def statistics_of(normalise: str, images: Tensor) -> Statistics:
+    """Return the statistics that a recipe's field `normalise` names: of a named set, or of these training images."""
+    return channel_statistics(images) if normalise == "own" else STATISTICS[normalise]
+
+
 def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32,
                device=None) -> Tensor:
     """Normalise to (images / 255 - mean) / std: uint8 [B, C, H, W] -> `dtype` [B, C, H, W], channels_last.

@@ -85,28 +85,28 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
     network, of = partial(_network, recipe, classes, channels, size), method_class(recipe)
     student = seeded(recipe.start, lambda: network("student"))
     features = student.feature_size
-    if recipe.kind == "baseline":
+    if recipe.like == "baseline":
         return of(recipe, student, channels, size)
-    if recipe.kind == "self_kd":
+    if recipe.like == "self_kd":
         net = seeded("exits", lambda: MultiExitResNet(recipe.model, classes, channels, recipe.width, recipe.gate))
         net.trunk, net.heads[3] = student.trunk, student.head
         adapters = seeded("projector", lambda: torch.nn.ModuleList(torch.nn.Linear(features, features)
                                                                    for _ in range(3)))
         return of(recipe, net, adapters, channels, size)
-    if recipe.kind == "education":
+    if recipe.like == "education":
         return _education(recipe, student, seeded, channels, classes, size, batches)
-    if recipe.kind == "past_self":
+    if recipe.like == "past_self":
         between = seeded("projector", lambda: projector(features, features))
         return of(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
     if recipe.teacher_weights:
         load_teacher(teacher, recipe.teacher_weights)
-    if recipe.kind == "mutual":
+    if recipe.like == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, size)
-    if recipe.kind == "ema":
+    if recipe.like == "ema":
         return of(recipe, teacher, channels, size, batches)
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
-    if recipe.kind == "ie_kd":
+    if recipe.like == "ie_kd":
         maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
         paraphraser = seeded("paraphraser", lambda: paraphraser_of(maps["teacher"][0]))
         map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], factor_channels(maps["teacher"][0])))
@@ -123,7 +123,7 @@ def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) 
     if not is_transformer(own.model):
         return ResNet(own.model, classes, channels, own.width)
     token = recipe.dist_token == "always" or (recipe.dist_token == "released" and not teaches and
-                                              recipe.kind in ("online_kd", "offline_kd"))
+                                              recipe.like in ("online_kd", "offline_kd"))
     return Vision(own.model, classes, channels, size, own.image_size, own.patch_size, own.width, own.depth, own.heads,
                   own.drop_path, own.head_init, token)
 

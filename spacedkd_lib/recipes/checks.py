@@ -21,7 +21,7 @@ _BESIDE = {
     "dropout_rule": (lambda r: r.dropout, "dropout above 0"),
     "dropout_period": (lambda r: r.dropout_rule == "sine", 'dropout_rule = "sine"'),
     "dropout_at_test": (lambda r: r.dropout, "dropout above 0"),
-    "distil_start": (lambda r: r.kind != "mutual" or r.map_loss != "none", 'map_loss = "factor"'),
+    "distil_start": (lambda r: r.like != "mutual" or r.map_loss != "none", 'map_loss = "factor"'),
 } | {name: (lambda r: r.map_loss != "none", 'map_loss = "factor"') for name in _MAP_FIELDS}
 
 
@@ -36,7 +36,7 @@ def check(r: Recipe) -> None:
     _check_lengths(r)
     _check_networks(r)
     _check_schedule(r)
-    if r.kind == "education":
+    if r.like == "education":
         _check_grades(r)
 
 
@@ -83,23 +83,23 @@ def _check_lengths(r: Recipe) -> None:
     refuse_unless(r.lr_schedule != "warmup_cosine" or r.warmup_epochs < r.epochs,
                   f"warmup_epochs = {r.warmup_epochs} leaves nothing of {r.epochs} epochs: give fewer, or train for "
                   "longer.")
-    refuse_unless(r.kind != "offline_kd" or r.interval == r.epochs,
+    refuse_unless(r.like != "offline_kd" or r.interval == r.epochs,
                   f"Offline KD is one interval as long as the run, and interval = {r.interval} with epochs = "
                   f"{r.epochs} is not: derive it with offline_kd() after setting the epochs.")
 
 
 def _check_networks(r: Recipe) -> None:
     names = {r.model, r.teacher_model or r.model}
-    resnets, others = names & set(RESNETS), names - set(RESNETS)
+    plain, others = {name for name in names if not is_transformer(name)}, names - set(RESNETS)
     for name in _FOR_TRANSFORMERS:
         enough = all if name == "image_size" else any  # pictures of one size reach both networks
         refuse_unless(getattr(r, name) == _FIELDS[name].default or enough(map(is_transformer, names)),
-                      f"{name} = {getattr(r, name)!r} is for transformers and {min(resnets, default='')} is none: "
+                      f"{name} = {getattr(r, name)!r} is for transformers and {min(plain, default='')} is none: "
                       "leave it out, or choose timm/<name>, pvt_tiny or t2t_vit_7.")
     if others:
         refuse_unless(r.batch_norm_parts == 1, f"batch_norm_parts = {r.batch_norm_parts} is for CIFAR ResNets and the "
                                                f"model is {max(others)}: leave it at 1.")
-        refuse_unless(r.kind not in ("self_kd", "education"),
+        refuse_unless(r.like not in ("self_kd", "education"),
                       f"{r.method} needs the stages of a CIFAR ResNet and the model is {max(others)}: choose one of "
                       f"{', '.join(RESNETS)}.")
         for name, width in (("model", "width"), ("teacher_model", "teacher_width")):
@@ -108,17 +108,17 @@ def _check_networks(r: Recipe) -> None:
                           "at 0.")
         refuse_unless(not r.dropout, f"dropout = {r.dropout:g} stands after the stages of a CIFAR ResNet and the model "
                                      f"is {r.model}: leave it at 0, or use drop_path.")
-    refuse_unless(r.dist_token == "never" or r.kind in ("baseline", "ema") or r.alpha,
+    refuse_unless(r.dist_token == "never" or r.like in ("baseline", "ema") or r.alpha,
                   f'dist_token = "{r.dist_token}" learns from the soft loss, and alpha = {r.alpha:g} leaves none: give '
                   'it a weight, or set dist_token = "never".')
-    refuse_unless(r.optimizer != "sam" or r.kind == "baseline",
+    refuse_unless(r.optimizer != "sam" or r.like == "baseline",
                   f'optimizer = "sam" is for a baseline, and the method is {r.method}: choose "sgd".')
-    refuse_unless(r.kind != "ema" or not stochastic(r) or r.ema_statistics != "batch",
+    refuse_unless(r.like != "ema" or not stochastic(r) or r.ema_statistics != "batch",
                   f'ema_statistics = "batch" scores in train mode, which dropout = {r.dropout:g} or drop_path = '
                   f"{r.drop_path:g} would disturb: choose other statistics, or neither.")
-    refuse_unless(r.map_loss != "none" or r.kind != "ie_kd",
+    refuse_unless(r.map_loss != "none" or r.like != "ie_kd",
                   'method = "ie_kd" compares the last maps, and map_loss = "none" does not: derive it with ie_kd().')
-    refuse_unless(r.map_loss == "none" or r.kind != "baseline" or r.start == "teacher",
+    refuse_unless(r.map_loss == "none" or r.like != "baseline" or r.start == "teacher",
                   f'map_loss = "{r.map_loss}" is for ie_kd and mutual, not for {r.method}: leave it at "none".')
     refuse_unless(r.map_loss == "none" or r.split != "whole" or not r.explore_weight,
                   f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set it to 0, '
@@ -130,7 +130,7 @@ def _check_schedule(r: Recipe) -> None:
                   "teacher_learns = False is for a teacher that brings weights and is asked at any time: give "
                   'teacher_weights, interval = 0 and zero_target = "post_update".')
     if r.interval < 0:
-        refuse_unless(r.kind == "online_kd" and r.rule in ("fixed", "constant"),
+        refuse_unless(r.like == "online_kd" and r.rule in ("fixed", "constant"),
                       f"interval = {r.interval:g} puts the teacher behind, which online KD with rule fixed or constant "
                       f'can, not {r.method} with rule = "{r.rule}": give an interval of at least 0.')
         refuse_unless(r.distil_start >= -r.interval,
@@ -140,12 +140,12 @@ def _check_schedule(r: Recipe) -> None:
         refuse_unless(r.self_update != "everything",
                       'rule = "constant" needs an update of the teacher on every batch, and self_update = "everything" '
                       'leaves some out: choose "alternate" or "exits_only".')
-        refuse_unless(r.kind != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
+        refuse_unless(r.like != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
                                          "each: choose another rule.")
     refuse_unless(r.replay in ("same", "restart") or r.zero_target != "pre_update" or r.interval,
                   f'replay = "{r.replay}" has no meaning where the student uses what the teacher saw before its '
                   'update: set zero_target = "post_update".')
-    refuse_unless(r.replay != "restart" or (r.kind, r.rule) == ("online_kd", "fixed"),
+    refuse_unless(r.replay != "restart" or (r.like, r.rule) == ("online_kd", "fixed"),
                   'replay = "restart" begins anew with each block of online KD of a fixed length: set rule = "fixed", '
                   'or another replay.')
     refuse_unless(not r.extra_step or (r.replay, r.student_clock) == ("restart", "teacher"),

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Sequence
 
 from ..errors import InputError
-from . import plugins
 from .recipe import DEIT, RESNETS, Recipe, defaults, foreign, is_transformer
 
 
@@ -120,25 +119,25 @@ def short_form(recipe: Recipe) -> Recipe:
                zero_target="post_update" if recipe.interval else recipe.zero_target)
     own = {name: value for name, value in own.items() if name not in foreign(recipe.method)}
     return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
-                   method="online_kd" if recipe.kind == "offline_kd" else recipe.method,
+                   method="online_kd" if recipe.like == "offline_kd" else recipe.method,
                    **defaults((*_FREE, "lr_schedule")) | own)
 
 
 def one_step_a_block(recipe: Recipe) -> bool:
     """Return whether the student makes one step at the end of each block, not one a batch."""
-    return recipe.kind == "ema"
+    return recipe.like == "ema"
 
 
 def one_network(recipe: Recipe) -> bool:
     """Return whether teacher and student are one network, which makes both kinds of update."""
-    return recipe.kind == "self_kd"
+    return recipe.like == "self_kd"
 
 
 def forward_passes(recipe: Recipe, together: Sequence[Recipe]) -> int:
     """Return a student's relative cost of a batch: an update 3 passes, a teacher's output 1, a shared teacher 0."""
     if recipe == teacher_of(recipe) and len(together) > 1:
         return 0
-    return {"baseline": 3, "self_kd": 9, "mutual": 8, "ema": 1}.get(recipe.kind, 4)
+    return {"baseline": 3, "self_kd": 9, "mutual": 8, "ema": 1}.get(recipe.like, 4)
 
 
 def teacher_of(recipe: Recipe) -> Recipe | None:
@@ -147,20 +146,18 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
     Recipes with equal results can be trained in one sweep. Of IE-KD the run has a paraphraser, which `map_loss` marks;
     Education Distillation's is the recipe without what its student alone reads.
     """
-    if recipe.kind == "education":
+    if recipe.like == "education":
         if recipe.teacher_mode == "train":
             return None  # a student's questions move their statistics
         student_alone = foreign("baseline").keys() - {"schools", "school_bounds", "beta"}
         return replace(recipe, **defaults(student_alone) | dict(
             growth="none", model=recipe.teacher_model or recipe.model, width=recipe.teacher_width or recipe.width))
-    if recipe.kind not in ("online_kd", "offline_kd", "ie_kd", "ema"):
-        return recipe if recipe.kind == "baseline" and recipe.start == "teacher" else None
+    if recipe.like not in ("online_kd", "offline_kd", "ie_kd", "ema"):
+        return recipe if recipe.like == "baseline" and recipe.start == "teacher" else None
     if recipe.idle_update == "zero_grad" and recipe.interval or recipe.teacher_weight != 1:
         return None  # the teacher then depends on the interval, or is no baseline
-    if recipe.teacher_weights:
-        return None
-    if "teach" in vars(plugins.made("method", recipe.method) or object):
-        return None  # it learns in a way of its own
+    if recipe.teacher_weights or recipe.like != recipe.method:
+        return None  # it does not start as a baseline, or may learn in a way of its own
     return baseline(replace(recipe, **teacher_shape(recipe)), start="teacher", map_loss=recipe.map_loss)
 
 

@@ -21,9 +21,11 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple
 from .. import schedule
 from ..errors import InputError
 
-# Kind -> the recipe's fields that may name one
+# Kind -> the recipe's fields that may name one, and how it is registered
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
           "network": ("model", "teacher_model"), "data set": ("dataset",)}
+CALLS = {"loss": "register_loss", "feature loss": 'register_loss with of="features"', "rule": "register_rule",
+         "method": "register_method", "network": "register_network", "data set": "register_dataset"}
 
 
 class Plugin(NamedTuple):
@@ -35,7 +37,7 @@ class Plugin(NamedTuple):
 
     def hash_now(self) -> str:
         """Return the hash as it is now: a constant that the source names may have changed since."""
-        return _sha256(self.made) if self.here and not hasattr(self.made, "sha256") else self.sha256
+        return _sha256(self.made) if self.here else self.sha256
 
 
 INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -75,11 +77,13 @@ def register_network(made=None, *, name: str = ""):
 def register_method(made=None, *, name: str = ""):
     """Register a method: a subclass of a method of ours, named by the field `method`.
 
-    Its `like` is the name of that method: the recipe has its fields, and the constructor its arguments.
+    Its `like` is the name of that method: the recipe has its fields, and the constructor its arguments. Its runs share
+    no teacher with others.
     """
-    if made is not None and made.__dict__.get("like", "") == "":
+    from .recipe import METHODS
+    if made is not None and getattr(made, "like", "") not in METHODS:
         raise InputError(f'{made.__name__} does not say which method it is like: give the class like = "online_kd", or '
-                         "another method that it is a subclass of.")
+                         f"that of {', '.join(METHODS)} whose class it extends.")
     return _register("method", made, name)
 
 
@@ -96,21 +100,24 @@ def _register(kind: str, made, name: str):
     if made is None:  # a decorator with a name
         return functools.partial(_register, kind, name=name)
     name = name or getattr(made, "__name__", "")
-    from .recipe import METHODS, RESNETS, TRANSFORMERS, Recipe
-    fields = Recipe.__dataclass_fields__
-    ours = {"method": METHODS, "network": (*RESNETS, *TRANSFORMERS), "data set": ()}.get(
-        kind) or fields[FIELDS[kind][0]].metadata["allowed"]
+    ours = _ours(kind)
     if not name.isidentifier() or name in ours:
         raise InputError(f'"{name}" cannot be the name of a {kind} of yours: give name="..." of letters, digits and '
                          f"underscores, and none of ours ({', '.join(ours)}).")
-    _add(kind, name, Plugin(made, getattr(made, "sha256", "") or _sha256(made)))
+    _add(kind, name, Plugin(made, _sha256(made)))
     return made
+
+
+def _ours(kind: str) -> tuple[str, ...]:
+    from .recipe import RESNETS, TRANSFORMERS, Recipe
+    allowed = Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
+    return (*RESNETS, *TRANSFORMERS) if kind == "network" else allowed
 
 
 def _add(kind: str, name: str, plugin: Plugin) -> None:
     _registered[kind, name] = plugin
     if kind == "rule":
-        schedule.OWN_RULES[name] = plugin.made
+        schedule.LENGTHS[name] = plugin.made
 
 
 def names(field: str) -> tuple[str, ...]:
@@ -131,8 +138,7 @@ def like(method: str) -> str:
 
 def how_to_register(field: str) -> str:
     """Say how a name of one's own gets into a recipe's field; empty if it cannot."""
-    kinds = [kind for kind, fields in FIELDS.items() if field in fields]
-    return f" One of your own: skd.register_{kinds[0].split()[-1].replace('set', 'dataset')}." if kinds else ""
+    return "".join(f" One of your own: skd.{CALLS[kind]}." for kind, fields in FIELDS.items() if field in fields)
 
 
 def _used(recipe) -> dict[tuple[str, str], Plugin]:
@@ -201,6 +207,9 @@ def call(plugins: bytes, function: Callable, *arguments, **named):
 # Identity
 
 def _sha256(made) -> str:
+    """Hash a source; of a data set, its pictures, labels and names."""
+    if hasattr(made, "sha256"):
+        return made.sha256
     return hashlib.sha256("\n".join(_sources("", made, set())).encode()).hexdigest()
 
 

@@ -233,8 +233,8 @@ class Recipe:
         return hashlib.sha256(json.dumps({"version": VERSION, **set_here}, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
-    def kind(self) -> str:
-        """The method of ours whose fields and networks it has: its own, but for a registered method."""
+    def like(self) -> str:
+        """Return the method of ours whose fields and networks it has: its own, unless that is a registered one."""
         return plugins.like(self.method)
 
     def in_words(self) -> str:

@@ -28,15 +28,15 @@ from platformdirs import user_data_path
 from ..errors import InputError
 from ..recipes import Recipe, from_dict
 from . import stopping
+from .software import PACKAGE
 
 PUBLISHED = "published"  # marks a run that was not trained here
 
 # In a checkout everything lies beside the package. A wheel carries notebooks and published records in itself, and what
 # it makes goes to the user's own folder, never beside the installed package.
-_PACKAGE = Path(__file__).resolve().parents[1]
-CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
-SHIPPED = _PACKAGE.parent if CHECKOUT else _PACKAGE / "shipped"
-HOME = _PACKAGE.parent if CHECKOUT else user_data_path("spacedkd")
+CHECKOUT = (PACKAGE.parent / "pyproject.toml").is_file()
+SHIPPED = PACKAGE.parent if CHECKOUT else PACKAGE / "shipped"
+HOME = PACKAGE.parent if CHECKOUT else user_data_path("spacedkd")
 ROOT = Path(os.environ.get("SPACEDKD_ROOT") or HOME).resolve()
 
 

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from ..data import datasets
-from ..data.batches import STATISTICS, channel_statistics
+from ..data.batches import statistics_of
 from ..recipes import Recipe
 from ..store import exact, software
 from . import distributed
@@ -48,9 +48,9 @@ def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:
 def inputs(recipe: Recipe, dataset: datasets.Dataset) -> dict:
     """Return what a student needs to name new pictures: class names, channels and pixels, and the normalisation."""
     used, _ = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
-    mean, std = STATISTICS.get(recipe.normalise) or channel_statistics(dataset.train_images[used])
+    mean, std = statistics_of(recipe.normalise, dataset.train_images[used])
     return {"classes": list(dataset.classes), "shape": [dataset.channels, dataset.image_size],
-            "mean": list(map(float, mean)), "std": list(map(float, std))}
+            "mean": list(mean), "std": list(std)}
 
 
 def gpu_environment() -> dict:

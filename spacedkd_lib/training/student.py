@@ -40,12 +40,25 @@ def load_student(recipe: Recipe) -> Student:
     Raises:
         InputError: its weights are not on this machine, or its record does not say how pictures are to be shown to it.
     """
-    weights, record = records.load_weights(recipe), records.load(recipe)
-    if record is None or "classes" not in record.provenance:
+    record = records.load(recipe)
+    if record is None:
+        raise InputError(f"Run {recipe.run_id} is not finished on this machine: run its recipe first.")
+    if "classes" not in record.provenance:
         raise InputError(f"The record of run {recipe.run_id} is from before classes and normalisation were kept: run "
                          "it again with force=True.")
     seen = record.provenance
-    net = build.make(recipe, seen["shape"][0], len(seen["classes"]), seen["shape"][1]).modules["student"]
-    net.load_state_dict({name.removeprefix("student."): value for name, value in weights.items()
-                         if name.startswith("student.")})
+    net = trained_network(recipe, "student", seen["shape"][0], len(seen["classes"]), seen["shape"][1])
     return Student(net, seen["classes"], seen["mean"], seen["std"]).eval()
+
+
+def trained_network(recipe: Recipe, role: str, channels: int, classes: int, size: int) -> nn.Module | None:
+    """Return a network of a finished run by its name in `Method.modules`; None where the method has none.
+
+    Raises:
+        InputError: the run's weights are not on this machine.
+    """
+    weights, net = records.load_weights(recipe), build.make(recipe, channels, classes, size).modules.get(role)
+    if net is not None:
+        net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
+                             if name.startswith(f"{role}.")})
+    return net

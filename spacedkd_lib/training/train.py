@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import datasets
-from ..data.batches import STATISTICS, Batches, channel_statistics
+from ..data.batches import Batches, statistics_of
 from ..errors import InputError
 from ..methods import build, dropout_ema
 from ..recipes import Recipe, plugins, teacher_of
@@ -113,7 +113,7 @@ def assemble(recipes: list[Recipe], dataset: datasets.Dataset, device) -> tuple[
     images, labels = dataset.train_images, dataset.train_labels
     if len(training) < len(images):  # all of them are already in this order (`split` sorts): no copy then
         images, labels = images[training], labels[training]
-    statistics = channel_statistics(images) if recipe.normalise == "own" else STATISTICS[recipe.normalise]
+    statistics = statistics_of(recipe.normalise, images)
     batches = batches_of(recipe, images, labels, statistics, device)
     batches = build.method_class(recipe).batches(recipe, batches, dataset.num_classes)
     if distributed.processes() > 1:
