@@ -179,6 +179,7 @@ def test_the_wheel_brings_notebooks_and_records_and_writes_beside_neither(instal
     shipped = installed.place / "site" / "spacedkd_lib" / "shipped"
     assert {path.name for path in (ROOT / "notebooks").glob("*.*")} <= {
         path.name for path in (shipped / "notebooks").iterdir()}
+    assert (shipped / "README.md").exists()  # where the site begins
     before = sorted((installed.place / "site").rglob("*"))
     done = installed("-c", "from spacedkd_lib.store import records, software; from spacedkd_lib.data import datasets; "
                      "print(len(records.read_published('quick')), datasets.load('digits').num_classes, "

@@ -102,6 +102,18 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     return dataset
 
 
+def register_dataset(made=None, *, name: str = ""):
+    """Register a data set, named by a recipe's field `dataset`: a function without arguments, or a `Dataset`.
+
+    The function returns train_images, train_labels, test_images, test_labels as arrays, uint8 [N, C, H, W] and integer
+    [N], and the names of the classes.
+
+    Raises:
+        InputError: a name of ours, or a source that cannot be found.
+    """
+    return plugins.register("data set", made, name, NAMES)
+
+
 def _own(name: str, own) -> Dataset:
     """Return a registered data set."""
     if isinstance(own, Dataset):

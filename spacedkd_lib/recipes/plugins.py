@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
-from ..errors import InputError
+from ..errors import InputError, nearest
 
 # Kind -> the recipe's fields that may name one, and how it is registered
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
           "network": ("model", "teacher_model"), "data set": ("dataset",)}
 CALLS = {"loss": "register_loss", "feature loss": 'register_loss with of="features"', "rule": "register_rule",
          "method": "register_method", "network": "register_network", "data set": "register_dataset"}
+LOSSES = {"logits": "loss", "features": "feature loss"}
 
 
 class Plugin(NamedTuple):
@@ -53,7 +54,9 @@ def register_loss(made=None, *, name: str = "", of: str = "logits"):
     Raises:
         InputError: a name of ours, or a source that cannot be found.
     """
-    return _register("feature loss" if of == "features" else "loss", made, name)
+    if of not in LOSSES:
+        raise InputError(nearest("input of a loss", of, LOSSES))
+    return register(LOSSES[of], made, name)
 
 
 def register_rule(made=None, *, name: str = ""):
@@ -62,7 +65,7 @@ def register_rule(made=None, *, name: str = ""):
     It yields the batches of one block after the other, each at least 1. length: of a fixed block, int(L s). total:
     batches of the run. seed: the recipe's.
     """
-    return _register("rule", made, name)
+    return register("rule", made, name)
 
 
 def register_network(made=None, *, name: str = ""):
@@ -71,7 +74,8 @@ def register_network(made=None, *, name: str = ""):
     It takes pictures [B, C, size, size] and returns logits [B, K] from a linear layer, whose input are its features; or
     `models.layers.Outputs`. It is made under the recipe's seed.
     """
-    return _register("network", made, name)
+    from .recipe import RESNETS, TRANSFORMERS
+    return register("network", made, name, RESNETS + TRANSFORMERS)
 
 
 def register_method(made=None, *, name: str = ""):
@@ -84,34 +88,24 @@ def register_method(made=None, *, name: str = ""):
     if made is not None and getattr(made, "like", "") not in METHODS:
         raise InputError(f'{made.__name__} does not say which method it is like: give the class like = "online_kd", or '
                          f"that of {', '.join(METHODS)} whose class it extends.")
-    return _register("method", made, name)
+    return register("method", made, name)
 
 
-def register_dataset(made=None, *, name: str = ""):
-    """Register a data set, named by the field `dataset`: a function without arguments, or a `datasets.Dataset`.
+def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
+    """Register what was made, and return it; or return the decorator that does.
 
-    The function returns train_images, train_labels, test_images, test_labels as arrays, uint8 [N, C, H, W] and integer
-    [N], and the names of the classes.
+    ours: names that cannot be taken; those that the recipe's field allows unless given.
     """
-    return _register("data set", made, name)
-
-
-def _register(kind: str, made, name: str):
-    if made is None:  # a decorator with a name
-        return functools.partial(_register, kind, name=name)
+    if made is None:
+        return functools.partial(register, kind, name=name, ours=ours)
+    from .recipe import Recipe
     name = name or getattr(made, "__name__", "")
-    ours = _ours(kind)
+    ours = ours or Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
     if not name.isidentifier() or name in ours:
         raise InputError(f'"{name}" cannot be the name of a {kind} of yours: give name="..." of letters, digits and '
                          f"underscores, and none of ours ({', '.join(ours)}).")
     _add(kind, name, Plugin(made, _sha256(made)))
     return made
-
-
-def _ours(kind: str) -> tuple[str, ...]:
-    from .recipe import RESNETS, TRANSFORMERS, Recipe
-    allowed = Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
-    return (*RESNETS, *TRANSFORMERS) if kind == "network" else allowed
 
 
 def _add(kind: str, name: str, plugin: Plugin) -> None:
