@@ -163,7 +163,7 @@ def publish(options) -> None:
     if not records.CHECKOUT:
         raise InputError("Records are published in a checkout of the repository, and this package is installed: clone "
                          "it, and give the command there.")
-    rows = grids.grid(options.profile)
+    rows = grids.tuned_grid(profiles.profile(options.profile).name)
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
     rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]

@@ -175,7 +175,7 @@ def judging(published):
     """
     first = {}
     for name, found in published.items():
-        for row in grids.grid(name, "05_spaced_kd"):
+        for row in grids.tuned_grid(name, "05_spaced_kd"):
             told = [(f'Claim("{of.id}"', of[2:]) for of in PRIMARY if row.setting in claims.JUDGED]
             told += [(f'Prediction("{of.arm}", "{of.reference}"', of[:2]) for of in PREDICTIONS
                      if row.setting == claims.LAG_SETTING]
@@ -209,7 +209,7 @@ def younger(folder, first):
     return late
 
 
-def test_every_claim_is_older_than_the_runs_that_judge_it():
+def test_every_claim_is_older_than_the_runs_that_judge_it(tuned_values):
     if software.answer(["git", "rev-parse", "--is-shallow-repository"], ROOT) != "false":
         pytest.skip("no git, no repository, or a shallow clone: the age of a line is unknown")
     first = judging({name: records.read_published(name) for name in frames.published_profiles()})

@@ -16,7 +16,7 @@ from spacedkd_lib import __main__ as cli
 from spacedkd_lib.analysis import measures
 from spacedkd_lib.cluster.executors import Here
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, grids, planning, profiles, running
+from spacedkd_lib.lab import arms, grids, planning, profiles, running, tuning
 from spacedkd_lib.notebook import exercises, series, session as sessions
 from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
@@ -243,20 +243,31 @@ def test_series_of_a_profile_is_what_is_finished_here(place, monkeypatch):
     assert {row.notebook for row in found.rows} == set(arms.ARMS)
 
 
-def test_series_in_smoke_is_what_is_published(place, monkeypatch):
+def test_series_in_smoke_is_what_is_published_the_miniature_where_study_lacks_an_arm(place, monkeypatch):
     monkeypatch.setattr(running, "run_all", lambda *_: pytest.fail("trained"))
     finish(SMOKE)
     session = sessions.Session("09_released_code_audit")
     assert session.series().ids == [] and session.series().rows == []
-    published = set()
-    for profile in ("quick", "study"):
-        rows = grids.grid(profile, "02_baselines")
+    small = grids.grid("quick", "02_baselines") + grids.grid("quick", "11_education_distillation")
+    for profile, rows in (("quick", small), ("study", grids.grid("study", "02_baselines"))):
         records.publish(synthetic(rows).values(), profile)
-        published |= {row.recipe.run_id for row in rows}
     series = session.series()
-    assert series.profiles == ("study", "quick") and set(series.ids) == published
-    seeds = series.runs.query("arm == 'SAM' and notebook == '02_baselines'").groupby("setting")["seed"].apply(list)
-    assert seeds.to_dict() == {"glyphs": list(range(200, 220)), "glyphs, miniature": [300, 301, 302]}
+    assert series.profiles == ("study", "quick")
+    seeds = series.runs.query("arm == 'SAM' or arm == 'online ED'").groupby("setting")["seed"].apply(set)
+    assert seeds.to_dict() == {"glyphs": set(range(200, 220)), "glyphs, miniature": {300, 301, 302}}
+    assert {row.notebook for row in series.rows if row.setting == "glyphs, miniature"}.isdisjoint(arms.MAIN)
+
+
+def test_a_notebook_whose_values_are_not_tuned_is_left_out_of_what_is_published(place, monkeypatch):
+    def tuned(label, family):
+        if family == "SAM":
+            raise tuning.NotTuned(family)
+        return {}
+    monkeypatch.setattr(arms, "tuned", tuned)
+    with pytest.raises(InputError):
+        grids.grid("study")
+    notebooks = {row.notebook for row in grids.tuned_grid("study")}
+    assert "05_spaced_kd" in notebooks and notebooks.isdisjoint(("02_baselines", *profiles.MEASURING))
 
 
 def test_tiny_runs_that_nobody_watches_start_no_worker(place, monkeypatch, tmp_path):

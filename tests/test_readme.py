@@ -47,7 +47,7 @@ def test_code_runs(monkeypatch):
     assert names["ie"].method == "ie_kd" and recipes.grade_lengths(names["ed"]) == (53, 53, 54)
 
 
-def test_results_are_those_of_the_published_records():
+def test_results_are_those_of_the_published_records(tuned_values):
     for text, block in ((README, readme.readme_block), (RESULTS, readme.results_block)):
         between = text.split(readme.START)[1].split(readme.END)[0].strip()
         assert between == block(frames.published_profiles()).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Iterable
 
@@ -46,6 +47,15 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
             for setting in chosen.settings
             for arm in arms_of(setting, name)
             for seed in map(tuning.check_seed, seeds_of(chosen, setting, name, seeds))]
+
+
+def tuned_grid(profile_name: str, notebook: str | None = None) -> list[Row]:
+    """Return the runs of `grid`, without the notebooks that need values which are not tuned yet."""
+    rows = []
+    for name in [notebook] if notebook else ARMS:
+        with suppress(tuning.NotTuned):
+            rows += grid(profile_name, name)
+    return rows
 
 
 def seeds_of(chosen: Profile, setting: Setting, notebook: str, seeds: int = 0) -> range:

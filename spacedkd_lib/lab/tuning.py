@@ -69,15 +69,19 @@ class Task:
 
 # What other modules read
 
+class NotTuned(InputError):
+    """An arm is asked for whose family has no published values."""
+
+
 def tuned(label: str, family: str) -> dict[str, float]:
     """Return the published values of a family: recipe field -> value.
 
     Raises:
-        InputError: this family of this data set was never tuned.
+        NotTuned: this family of this data set was never tuned.
     """
     families = _published(label)
     if family not in families:
-        raise InputError(f'{label} has no tuned values for "{family}" in results/tuning/: run make tune '
+        raise NotTuned(f'{label} has no tuned values for "{family}" in results/tuning/: run make tune '
                          f'ARGS="--data {label}" first, which takes hours.')
     return dict(families[family]["values"])
 
@@ -86,7 +90,7 @@ def scores(label: str, family: str) -> list[float]:
     """Return the validation accuracy of a family at its tuned values, percent, by seed.
 
     Raises:
-        InputError: this family of this data set was never tuned.
+        NotTuned: this family of this data set was never tuned.
     """
     tuned(label, family)
     return _published(label)[family]["val_accuracy"]

@@ -152,8 +152,8 @@ class Session:
     def results(self, measured: bool = False) -> Results:
         """Return the results that a reader sees.
 
-        In smoke: the committed records, so that a reader sees real numbers; of a data set that several profiles use,
-        the largest profile's. In every other profile, or if nothing is published: what was just run.
+        In smoke: the committed records, so that a reader sees real numbers. In every other profile, or if nothing is
+        published: what was just run.
 
         Args:
             measured: only profiles whose measures are published too.
@@ -175,15 +175,10 @@ class Session:
         return Results((self.profile,), rows, frames.local_records(rows))
 
     def _published(self, profiles: list[str], name: str | None) -> Results:
-        """Return published runs of a notebook, or of all; of a setting in several profiles, the largest profile's."""
-        used, rows, found, seen = [], [], {}, set()
-        for profile in profiles:
-            if here := [row for row in grids.grid(profile, name) if row.setting not in seen]:
-                used.append(profile)
-                rows += here
-                seen |= {row.setting for row in here}
-                found |= records.read_published(profile)
-        return Results(tuple(used), rows, found)
+        """Return published runs of a notebook, or of all."""
+        found = frames.published(profiles, name)
+        return Results(tuple(found), [row for rows, _ in found.values() for row in rows],
+                       dict(ChainMap(*(of for _, of in found.values()))))
 
     def measures(self, shown: Results, name: str) -> dict[str, dict]:
         """Return run id -> values of a measure (`measures.MEASURES`) of the runs shown.
@@ -202,7 +197,7 @@ class Session:
     def source(self, shown: Results) -> None:
         """Print whose numbers follow. Smoke's own runs name no machine or commit: the kept copy stays the same."""
         for name in shown.profiles:
-            of = [shown.records[r.recipe.run_id].provenance for r in grids.grid(name, self.name)
+            of = [shown.records[r.recipe.run_id].provenance for r in grids.tuned_grid(name, self.name)
                   if r.recipe.run_id in shown.ids]
             if of and name == "smoke":
                 print(f"Nothing is published yet: {len(of)} tiny runs of profile smoke, which tell nothing of methods.")

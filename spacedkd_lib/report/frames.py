@@ -128,6 +128,27 @@ def published_profiles() -> list[str]:
     return [name for name in BY_SIZE if records.published_file(name).exists()]
 
 
+def published(names: Iterable[str],
+              notebook: str | None = None) -> dict[str, tuple[list[grids.Row], dict[str, Record]]]:
+    """Return the published runs of these profiles: name -> grid rows, and run id -> record.
+
+    A notebook shows study once all of quick's arms are there, and until then its miniature, quick.
+
+    Args:
+        names: profiles, in the order wanted.
+        notebook: None for all.
+    """
+    found = {name: records.read_published(name) for name in names}
+    rows = {name: [row for row in grids.tuned_grid(name, notebook) if row.recipe.run_id in found[name]]
+            for name in found}
+    arms = {name: {(row.notebook, row.arm) for row in rows.get(name, ())} for name in ("study", "quick")}
+    whole = {of for of, _ in arms["study"]} - {of for of, _ in arms["quick"] - arms["study"]}
+    keep = {"study": lambda of: of in whole, "quick": lambda of: of not in whole}
+    shown = {name: [row for row in rows[name] if name not in keep or keep[name](row.notebook)] for name in rows}
+    return {name: (of, {row.recipe.run_id: found[name][row.recipe.run_id] for row in of})
+            for name, of in shown.items() if of}
+
+
 def write_runs(rows: list[grids.Row], found: dict[str, Record], folder: Path) -> None:
     """Write all records of a profile as runs.csv, a line a run; epochs and times stay in the records.
 

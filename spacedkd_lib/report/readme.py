@@ -13,7 +13,7 @@ from ..statistics import paired_by_seed
 from ..store import records
 from ..store.records import Record
 from .comparisons import DISTILLED, REFERENCE, summary
-from .frames import published_profiles, runs
+from .frames import published, published_profiles, runs
 from .side_by_side import network
 from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
 
@@ -45,7 +45,7 @@ def readme_block(profiles: Iterable[str]) -> str:
     if len(judged):
         parts += [RULE, markdown(claims.matrix(judged))]
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
-               for name, found, _ in shown]
+               for name, _, found, _ in shown]
     return "\n".join([*parts, " ".join(sources) + "\n"])
 
 
@@ -63,22 +63,16 @@ def results_block(profiles: Iterable[str]) -> str:
         parts += ["### The primary family\n", RULE, markdown(judged.drop(columns=["Arm", "Against", "Runs"]))]
     if len(predicted):
         parts += ["### The lead-lag law\n", markdown(predicted), markdown(claims.score(predicted))]
-    for name, found, _ in shown:
-        parts += [f"### Profile {name}\n", MINIATURE if name == "quick" else "", _arms(name, found),
+    for name, rows, found, _ in shown:
+        parts += [f"### Profile {name}\n", MINIATURE if name == "quick" else "", _arms(rows, found),
                   _sources(name, found.values())]
     return "\n".join(filter(None, parts))
 
 
-def _published(profiles: Iterable[str]) -> Iterator[tuple[str, dict[str, Record], pd.DataFrame]]:
-    """Yield each profile with its published records and their runs.
-
-    Of quick only what study, the same data at length, does not show better.
-    """
-    names = list(profiles)
-    for name in names:
-        found = records.read_published(name) if name != "quick" or "study" not in names else {}
-        if found:
-            yield name, found, runs(grids.grid(name), found)
+def _published(profiles: Iterable[str]) -> Iterator[tuple[str, list[grids.Row], dict[str, Record], pd.DataFrame]]:
+    """Yield each profile with its published rows, records and runs."""
+    for name, (rows, found) in published(profiles).items():
+        yield name, rows, found, runs(rows, found)
 
 
 def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,13 +105,13 @@ def _nearest_gain(frame: pd.DataFrame, spaced: str, plain: str, s: float) -> tup
     return "", "", "", ""
 
 
-def _arms(name: str, published: dict[str, Record]) -> str:
+def _arms(rows: list[grids.Row], found: dict[str, Record]) -> str:
     """Every published arm of notebooks 05 and 04, in Markdown."""
     parts = []
     for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
-        if rows := [row for row in grids.grid(name, notebook) if row.recipe.run_id in published]:
-            of = {(row.setting, row.arm): row.recipe for row in rows}
-            shown = formatted(summary(runs(rows, published)))
+        if here := [row for row in rows if row.notebook == notebook]:
+            of = {(row.setting, row.arm): row.recipe for row in here}
+            shown = formatted(summary(runs(here, found)))
             recipes = [of[key] for key in zip(shown["Setting"], shown["Arm"])]
             parts.append(pd.DataFrame({
                 "Data": shown["Setting"], "Network": [network(recipe) for recipe in recipes],
