@@ -32,6 +32,7 @@ class Series:
             {"workers": workers} if workers else {})
         self.built, self.say = records.built(grids.folder(profile, seeds)), say
         self.pool, self.futures = ThreadPoolExecutor(2), {}
+        self.missing = {name: {row.recipe for row in self._rows(name)} for name in profiles.NOTEBOOKS}
 
     def __enter__(self) -> Series:
         return self
@@ -42,8 +43,10 @@ class Series:
     def execute_ready(self) -> None:
         """Begin every notebook whose runs are finished; those that show measures or the runs of others wait."""
         for name in profiles.NOTEBOOKS:
-            waits = name in profiles.MEASURING or _shows_all_runs(name)
-            if name not in self.futures and not waits and all(self._records(name)):
+            if name in self.futures or name in profiles.MEASURING or _shows_all_runs(name):
+                continue
+            self.missing[name] = {recipe for recipe in self.missing[name] if not records.load(recipe)}
+            if not self.missing[name]:
                 self._begin(name)
 
     def execute_all(self) -> list[str]:
@@ -70,9 +73,8 @@ class Series:
         self.say(f"Executed: {target.relative_to(records.ROOT)}")
         return True
 
-    def _records(self, name: str | None) -> list[records.Record | None]:
-        rows = grids.grid(self.parameters["profile"], name, self.parameters.get("seeds", 0))
-        return [records.load(row.recipe) for row in rows]
+    def _rows(self, name: str | None) -> list[grids.Row]:
+        return grids.grid(self.parameters["profile"], name, self.parameters.get("seeds", 0))
 
     def _key(self, name: str) -> str:
         """Hash what an executed notebook depends on: its cells, the library, the parameters and its records."""
@@ -80,7 +82,8 @@ class Series:
         digest.update(json.dumps(self.parameters, sort_keys=True).encode())
         for path in sorted(Path(__file__).parents[1].rglob("*.py")):
             digest.update(path.read_bytes())
-        for record in self._records(None if _shows_all_runs(name) else name):
+        for row in self._rows(None if _shows_all_runs(name) else name):
+            record = records.load(row.recipe)
             digest.update(json.dumps(record.numbers() if record else None).encode())
         return digest.hexdigest()
 
