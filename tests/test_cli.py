@@ -106,7 +106,7 @@ def three_notebooks(place, monkeypatch):
     def execute(path, target, parameters, cwd):
         executed.append(path.stem)
         records.write_atomically(target, "")
-    monkeypatch.setattr(series, "execute", execute)
+    monkeypatch.setattr(series.runner, "execute", execute)
     return executed, write
 
 
@@ -212,7 +212,7 @@ def test_another_number_of_seeds_has_a_folder_of_its_own():
 
 def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys):
     finish(SMOKE)
-    monkeypatch.setattr(series, "execute", lambda _, target, *__, **___: records.write_atomically(target, ""))
+    monkeypatch.setattr(series.runner, "execute", lambda _, target, *__, **___: records.write_atomically(target, ""))
     monkeypatch.setattr(measures, "measure_all", lambda *_: {})
     monkeypatch.setattr(running, "retire_stale", lambda *_: None)  # the records are made up
     options = SimpleNamespace(profile="smoke", seeds=0, workers=0, slurm="", rerun=False)

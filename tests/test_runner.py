@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
@@ -10,7 +11,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.notebook import runner
+from spacedkd_lib.notebook import runner, series
+from spacedkd_lib.store import records, stopping
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1))\nplt.plot([1, times])\nplt.show()"
 
@@ -88,6 +90,21 @@ def test_notebooks_side_by_side_keep_their_parameters_and_folders(notebook, tmp_
             assert cells[-1].outputs[0].text == f"{times} {tmp_path / str(times)}\n"
     assert path.read_bytes() == before and os.getcwd() == here
     assert not list((tmp_path / "build" / "notebooks").iterdir())
+
+
+def test_a_stop_ends_the_notebooks_that_run(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    notebook("import time; open('began', 'w')\nfor _ in range(600):\n    time.sleep(0.1)", "open('ended', 'w')")
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(series.Series, "_execute", lambda self, name: runner.execute(
+        tmp_path / "example.ipynb", tmp_path / "out.ipynb", {}, cwd=tmp_path))
+    with pytest.raises(stopping.Stopped), series.Series("smoke") as ran:
+        ran._begin("example")
+        while not (tmp_path / "began").exists():
+            time.sleep(0.05)
+        raise stopping.Stopped("SIGTERM")
+    assert isinstance(ran.futures["example"].exception(), runner.NotebookError)
+    assert not (tmp_path / "ended").exists() and not (tmp_path / "out.ipynb").exists()
 
 
 def test_normalise_drops_what_varies_and_keeps_the_rest():

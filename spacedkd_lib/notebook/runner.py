@@ -23,6 +23,7 @@ c.HistoryManager.enabled = False    # kernels side by side would wait for one hi
 """
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT_CELL_METADATA = ("jupyter", "tags")
+_managers: list = []  # of the kernels that were started here
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds; we use it as the cell's id too
 
 
@@ -53,6 +54,13 @@ def execute(notebook: Path, output: Path, parameters: dict, *, cwd: Path) -> Non
     _check_complete(notebook, draft, nb)
     _replace(output, normalise(nb))
     draft.unlink()
+
+
+def stop() -> None:
+    """End every notebook that runs, at once: each `execute` under way raises NotebookError."""
+    for manager in _managers:
+        if manager.has_kernel:
+            manager.provisioner.process.kill()
 
 
 def refresh(notebook: Path) -> bool:
@@ -142,6 +150,10 @@ def _this_python():
 
     class ThisPython(AsyncKernelManager):
         shutdown_wait_time = 2.0  # seconds, not 5: now and then a kernel hangs when told to leave
+
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            _managers.append(self)
 
         @property
         def kernel_spec(self):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
 from ..lab import grids, profiles
 from ..store import records
-from .runner import execute
+from . import runner
 
 NOTEBOOKS = records.SHIPPED / "notebooks"
 
@@ -19,7 +20,7 @@ class Series:
     """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/.
 
     One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
-    their end.
+    their end; an exception ends them at once.
 
     Args:
         profile: its name. seeds, workers: as `Session`.
@@ -37,8 +38,11 @@ class Series:
     def __enter__(self) -> Series:
         return self
 
-    def __exit__(self, *_) -> None:
-        self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind, *_) -> None:
+        self.pool.shutdown(wait=not kind, cancel_futures=True)
+        while kind and not all(future.done() for future in self.futures.values()):
+            runner.stop()  # more than once: a kernel may only just have been started
+            time.sleep(0.1)
 
     def execute_ready(self) -> None:
         """Begin every notebook whose runs are finished; those that show measures or the runs of others wait."""
@@ -68,7 +72,7 @@ class Series:
         target, key_file, key = self.built / "notebooks" / f"{name}.ipynb", self.built / "keys" / name, self._key(name)
         if target.exists() and key_file.exists() and key_file.read_text() == key:
             return False
-        execute(NOTEBOOKS / f"{name}.ipynb", target, self.parameters, cwd=NOTEBOOKS)
+        runner.execute(NOTEBOOKS / f"{name}.ipynb", target, self.parameters, cwd=NOTEBOOKS)
         records.write_atomically(key_file, key)
         self.say(f"Executed: {target.relative_to(records.ROOT)}")
         return True
