@@ -3,6 +3,7 @@
 import importlib
 import linecache
 import os
+import pickle
 import subprocess
 import sys
 import types
@@ -42,6 +43,21 @@ def test_examples_train_here_and_the_same_in_a_worker():
     for mine, theirs in zip(here, skd.run_all(recipes, workers=1)):
         assert mine.numbers() == theirs.numbers() and mine.provenance["plugins"] == theirs.provenance["plugins"]
         assert mine.summary["test_accuracy"] > 20 and skd.load_student(mine.recipe).classes
+
+
+def test_a_plugin_finds_its_helpers_in_a_job_that_starts_elsewhere(tmp_path, monkeypatch):
+    """As on a node of a cluster, whose Python does not look where the script lies."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "helping.py").write_text("SCALE = 3.0\n")
+    (tmp_path / "mine.py").write_text("import helping\ndef scaled(student, teacher, temperature):\n"
+                                      "    return helping.SCALE * (student - teacher).square().mean()\n")
+    skd.register_loss(importlib.import_module("mine").scaled)
+    task = pickle.dumps(plugins.carried(plugins.made, ("loss", "scaled")))
+    program = ("import pickle, sys, torch; call, arguments = pickle.load(sys.stdin.buffer); "
+               "print(call(*arguments)(torch.ones(1), torch.zeros(1), 1.0).item())")
+    done = subprocess.run([sys.executable, "-c", program], input=task, capture_output=True, cwd="/",
+                          env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)})
+    assert done.stdout == b"3.0\n", done.stderr.decode()
 
 
 def test_a_loss_is_judged(monkeypatch):

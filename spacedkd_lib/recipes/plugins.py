@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import linecache
+import os
 import sys
 import sysconfig
 import types
@@ -187,12 +188,14 @@ def _is_own(made) -> bool:
 def carried(function: Callable, arguments: tuple) -> tuple[Callable, tuple]:
     """Return a call for another process that brings all plugins; the same call if there are none."""
     plugins = shipped()
-    return (call, (plugins, function, *arguments)) if plugins else (function, arguments)
+    places = [os.path.abspath(place) for place in sys.path]
+    return (call, (plugins, places, function, *arguments)) if plugins else (function, arguments)
 
 
-def call(plugins: bytes, function: Callable, *arguments, **named):
-    """Call a function in a process that has these plugins from then on."""
+def call(plugins: bytes, places: list[str], function: Callable, *arguments, **named):
+    """Call a function in a process that has these plugins from then on, and finds what they import in these places."""
     import cloudpickle
+    sys.path += [place for place in places if place not in sys.path]
     for (kind, name), plugin in cloudpickle.loads(plugins).items():
         _add(kind, name, plugin)
     return function(*arguments, **named)
