@@ -17,7 +17,7 @@ def recipe():
             optimizer.zero_grad()
             F.cross_entropy(teacher.train()(x).logits, y).backward()
             optimizer.step()
-    return dataclasses.replace(digits.RECIPE, interval=0.0, teacher_weights=skd.keep_teacher(teacher),
+    return dataclasses.replace(digits.RECIPE, interval=0.0, teacher_weights=skd.keep_weights(teacher),
                                teacher_learns=False, teacher_mode="eval")
 
 

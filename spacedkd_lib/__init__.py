@@ -29,7 +29,7 @@ _FACE = {
     "models.layers": "macs parameters",
     "models.transformers": "Vision",
     "models.scoring": "eval_mode scores",
-    "models.teachers": "keep_teacher",
+    "models.weights": "keep_weights",
     "methods.base": "Method",
     "methods.build": "make recipe_schedule",
     "methods.baseline": "Baseline",

@@ -226,33 +226,42 @@ def test_a_teacher_of_ones_own_is_asked_and_stays_or_goes_on(tmp_path):
     record = skd.run(frozen)
     kept = {name.removeprefix("teacher."): value for name, value in records.load_weights(frozen).items()
             if name.startswith("teacher.")}
-    assert skd.keep_teacher(kept) == frozen.teacher_weights
+    assert skd.keep_weights(kept) == frozen.teacher_weights
     assert record.summary["teacher_updates"] == 0 < record.summary["student_updates"]
     assert record.summary["teacher_test_accuracy"] > 50
     goes_on = skd.run(replace(frozen, teacher_learns=True, interval=1.0))
     assert goes_on.summary["teacher_updates"] > 0
     assert goes_on.epochs[0]["teacher_train_accuracy"] > 50
     torch.save(kept, tmp_path / "weights.pt")
-    assert skd.keep_teacher(tmp_path / "weights.pt") == frozen.teacher_weights
+    assert skd.keep_weights(tmp_path / "weights.pt") == frozen.teacher_weights
 
 
 def test_a_registered_teacher_brings_the_weights_of_the_module_itself():
     network = importlib.import_module("own_network").small_cnn
     module = network(10, 1, 8)
-    recipe = online_kd(BASE, teacher_model="small_cnn", teacher_weights=skd.keep_teacher(module), teacher_learns=False)
+    recipe = online_kd(BASE, teacher_model="small_cnn", teacher_weights=skd.keep_weights(module), teacher_learns=False)
     skd.run(recipe)
     assert torch.equal(records.load_weights(recipe)["teacher.net.0.weight"], module[0].weight)
 
 
+def test_a_run_goes_on_from_the_weights_of_a_finished_one():
+    done = skd.run(BASE)
+    kept = {name.removeprefix("student."): value for name, value in records.load_weights(BASE).items()}
+    more = replace(BASE, epochs=1, lr=1e-9, student_weights=skd.keep_weights(kept))
+    assert skd.run(more).summary["test_accuracy"] == pytest.approx(done.summary["test_accuracy"], abs=2)
+    assert teacher_of(online_kd(more)) == teacher_of(online_kd(replace(more, student_weights="")))
+
+
 @pytest.mark.parametrize("refused, words", [
-    (lambda kept, path: skd.keep_teacher(path / "nosuch.pt"), "is no file of weights"),
-    (lambda kept, path: skd.run(online_kd(BASE, teacher_weights="f" * 64)), "give them to keep_teacher first"),
-    (lambda kept, path: skd.run(online_kd(BASE, teacher_weights=kept, teacher_width=8)), "are not those of teacher_model"),
+    (lambda kept, path: skd.keep_weights(path / "nosuch.pt"), "is no file of weights"),
+    (lambda kept, path: skd.run(online_kd(BASE, teacher_weights="f" * 64)), "give them to keep_weights first"),
+    (lambda kept, path: skd.run(online_kd(BASE, teacher_weights=kept, teacher_width=8)), "of the teacher's network"),
+    (lambda kept, path: skd.run(replace(BASE, student_weights=kept, width=8)), "of the student's network"),
     (lambda kept, path: online_kd(BASE, teacher_learns=False), "give teacher_weights"),
     (lambda kept, path: online_kd(BASE, teacher_weights=kept, teacher_learns=False, interval=1.0), "interval = 0"),
 ])
 def test_a_teacher_that_does_not_fit_is_refused(refused, words, tmp_path):
-    kept = skd.keep_teacher(skd.ResNet("resnet8", 10, 1, 4))
+    kept = skd.keep_weights(skd.ResNet("resnet8", 10, 1, 4))
     with pytest.raises(skd.InputError, match=words):
         refused(kept, tmp_path)
 

@@ -19,7 +19,7 @@ OF_METHOD = dict(zip(METHODS, (
     baseline(Recipe()), online_kd(Recipe()), offline_kd(Recipe()), self_kd(Recipe()), ie_kd(Recipe()), mutual(Recipe()),
     education(Recipe(), (2, 3)), ema(Recipe()), past_self(Recipe()))))
 WITHOUT_RANGE = {"teacher_model": "resnet8", "feature_exits": (1,), "schools": (2, 1), "grade_epochs": (1,),
-                 "interval": 1.0, "distil_start": 1.0, "teacher_weights": "f" * 64}
+                 "interval": 1.0, "distil_start": 1.0, "teacher_weights": "f" * 64, "student_weights": "f" * 64}
 
 
 def test_same_fields_same_id_and_any_field_changes_it():

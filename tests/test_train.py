@@ -14,7 +14,9 @@ from spacedkd_lib.data.batches import Batches
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.methods.build import recipe_schedule
-from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd
+from spacedkd_lib.recipes import (
+    Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+)
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
 from spacedkd_lib.training.rates import learning_rate
@@ -198,6 +200,36 @@ def test_learning_rate():
     cosine, constant = online_kd(BASE), replace(BASE, lr_schedule="constant")
     assert learning_rate(cosine, 0, 100) == BASE.lr and learning_rate(cosine, 50, 100) == pytest.approx(BASE.lr / 2)
     assert {learning_rate(constant, i, 100) for i in range(100)} == {BASE.lr}
+
+
+@pytest.mark.parametrize("clock", ["own", "teacher"])
+def test_a_teacher_may_have_a_rate_of_its_own(toy, clock):
+    """It is then the baseline of that rate, and the student keeps its own."""
+    pair = spaced(online_kd(BASE, teacher_lr=0.2, student_clock=clock), 1.5)
+    alone = teacher_of(pair)
+    assert alone == baseline(BASE, start="teacher", lr=0.2) == teacher_of(replace(pair, lr=0.1))
+    taught = {name.replace("student.", "teacher."): value for name, value in weights(alone, toy).items()}
+    assert same(weights(pair, toy, "teacher"), taught)
+    assert same(weights(replace(pair, alpha=0.0, beta=0.0), toy),
+                weights(replace(pair, alpha=0.0, beta=0.0, teacher_lr=0.0), toy))
+
+
+def test_labels_are_smoothed_beside_a_teacher_too(toy):
+    smoothed = replace(BASE, label_smoothing=0.2)
+    pair = online_kd(smoothed, alpha=0.0, beta=0.0)
+    assert same(weights(pair, toy), weights(smoothed, toy)) and not same(weights(pair, toy), weights(BASE, toy))
+    assert teacher_of(pair).label_smoothing == 0.2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_an_update_is_clipped_to_a_norm(toy, optimizer):
+    one = replace(BASE, optimizer=optimizer, weight_decay=0.0, momentum=0.0)
+    def moved(clip):
+        run = Run(replace(one, clip_norm=clip), parts(one, toy)[0])
+        before = [p.detach().clone() for p in run.method.student.parameters()]
+        run.step("learn", *parts(one, toy)[1][0], rate=0.05)
+        return torch.cat([(p - b).flatten() for p, b in zip(run.method.student.parameters(), before)]).norm().item()
+    assert moved(0.01) == pytest.approx(0.05 * 0.01, rel=1e-3) and moved(1e9) == moved(0.0) > 0.05 * 0.1
 
 
 def test_terms_are_counted_once(toy):

@@ -14,7 +14,7 @@ from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
 from ..models.own import OwnNetwork
 from ..models.resnet import MultiExitResNet, ResNet
-from ..models.teachers import load_teacher
+from ..models.weights import load_weights
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, plugins, teacher_shape
 from ..schedule import Course, Event
@@ -80,6 +80,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         for place in dropouts(net):
             place.random = recipe.dropout_rule == "random"
             place.always = recipe.dropout_at_test != "off"
+        if kept := getattr(recipe, f"{role}_weights", ""):
+            load_weights(net, kept, role)
         return net
 
     network, of = partial(_network, recipe, classes, channels, size), method_class(recipe)
@@ -99,8 +101,6 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         between = seeded("projector", lambda: projector(features, features))
         return of(recipe, student, between, channels, size)
     teacher = seeded("teacher", lambda: network("teacher"))
-    if recipe.teacher_weights:
-        load_teacher(teacher, recipe.teacher_weights)
     if recipe.like == "mutual":
         return _mutual(recipe, {"teacher": teacher, "student": student}, seeded, channels, size)
     if recipe.like == "ema":

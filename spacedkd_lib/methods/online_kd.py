@@ -62,14 +62,14 @@ class OnlineKD(Method):
         outputs = in_mode(self.teacher)(x)
         said = combine_heads(outputs.logits, outputs.distilled)
         self.views |= {"logits": said.detach(), "features": outputs.features.detach()}
-        terms = learn_labels(outputs, y)
+        terms = learn_labels(outputs, y, self.recipe.label_smoothing)
         if self.recipe.teacher_weight != 1:
             terms["loss"] = self.recipe.teacher_weight * terms["loss"]
         return terms
 
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.epoch < self.recipe.distil_start:
-            return learn_labels(in_mode(self.student)(x), y)
+            return learn_labels(in_mode(self.student)(x), y, self.recipe.label_smoothing)
         target = Outputs(**self.views) if self.view_before_update else self.teacher_outputs(x) if self.looks else None
         outputs = in_mode(self.student)(x)
         second = self.student(x) if self.recipe.student_forwards == 2 else None
@@ -80,7 +80,7 @@ class OnlineKD(Method):
         """The student's terms, from its outputs and the teacher's; a distillation token's head has the soft loss, and
         `second` outputs have it in place of the first."""
         r = self.recipe
-        terms = {"hard": F.cross_entropy(outputs.logits, y)}
+        terms = {"hard": F.cross_entropy(outputs.logits, y, label_smoothing=r.label_smoothing)}
         if target:
             terms["asked_correct"] = (target.logits.argmax(1) == y).sum()
         terms["loss"] = (1 - r.alpha) * terms["hard"]

@@ -106,7 +106,7 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
 
 # Fields that change no update's cost
 _FREE = ("weight_decay", "momentum", "label_smoothing", "temperature", "t_squared", "sam_rho", "distil_start",
-         "ramp_epochs", "grade_epochs", "tail", "counter", "warmup_epochs", "dropout_period", "ema_decay")
+         "ramp_epochs", "grade_epochs", "teacher_lr", "tail", "counter", "warmup_epochs", "dropout_period", "ema_decay")
 
 
 def short_form(recipe: Recipe) -> Recipe:
@@ -158,7 +158,8 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         return None  # the teacher then depends on the interval, or is no baseline
     if recipe.teacher_weights or recipe.like != recipe.method:
         return None  # it does not start as a baseline, or may learn in a way of its own
-    return baseline(replace(recipe, **teacher_shape(recipe)), start="teacher", map_loss=recipe.map_loss)
+    alone = replace(recipe, **teacher_shape(recipe), lr=recipe.teacher_lr or recipe.lr, student_weights="")
+    return baseline(alone, start="teacher", map_loss=recipe.map_loss)
 
 
 def teacher_shape(recipe: Recipe) -> dict:

@@ -89,9 +89,11 @@ class Recipe:
     teacher_model: str = _field("", "name; empty = as the student", "paper", of=_TEACHER)
     teacher_width: int = _field(0, "as width; 0 = as the student, or of another kind the network's own", "ours",
                                 _AT_LEAST_0, _TEACHER)
-    teacher_weights: str = _field("", "SHA-256 of the weights that the teacher starts from, see keep_teacher; empty = "
+    teacher_weights: str = _field("", "SHA-256 of the weights that the teacher starts from, see keep_weights; empty = "
                                   "drawn", "ours", of=("online_kd", "offline_kd"))
     teacher_learns: bool = _online(True, "whether the teacher learns, or stays as teacher_weights has it", "ours")
+    student_weights: str = _field("", "SHA-256 of the weights that the student starts from; empty = drawn", "ours",
+                                  of=("baseline", "online_kd", "offline_kd"))
     image_size: int = _field(0, "pixels high and wide that a transformer sees; 0 = the data's own",
                              "ours; the released transformer programs: 224", _AT_LEAST_0)
     patch_size: int = _field(0, "pixels of a transformer's patch; 0 = the architecture's own", "ours", _AT_LEAST_0)
@@ -117,6 +119,8 @@ class Recipe:
     batch_size: int = _field(128, "images", "paper", Range(lambda v: v >= 2, "a whole number of at least 2 (batch norm "
                                                                               "needs two images)"))
     lr: float = _field(0.01, "full learning rate: at the start, or after a warm-up", "paper", _POSITIVE)
+    teacher_lr: float = _field(0.0, "full learning rate of the teacher; 0 = as the student's", "ours", _AT_LEAST_0,
+                               ("online_kd", "offline_kd"))
     lr_schedule: str = _field("cosine", "name (A9)", "ours", ("cosine", "constant", "multistep", "late_steps",
                                                               "warmup_cosine"))
     warmup_epochs: int = _field(20, "epochs, of warmup_cosine", "released transformer programs", _AT_LEAST_0)
@@ -124,12 +128,13 @@ class Recipe:
                                 ("own", "teacher"), ("online_kd", "offline_kd", "self_kd", "ie_kd", "mutual"))
     momentum: float = _field(0.9, "of SGD", "paper", _BELOW_1)
     weight_decay: float = _field(5e-4, "L2 coefficient", "paper", _AT_LEAST_0)
+    clip_norm: float = _field(0.0, "largest norm of an update's gradient; 0 = any", "ours", _AT_LEAST_0)
     precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
                             "released programs", ("fp32", "bf16"))
     idle_update: str = _online("skip", "while one network learns, the other rests, or is updated with gradients of "
                                "zero (V1)", "ours", ("skip", "zero_grad"))
-    label_smoothing: float = _field(0.0, "share of the label that all classes get", "ours, a control", _BELOW_1,
-                                    ("baseline",))
+    label_smoothing: float = _field(0.0, "share of the label that all classes get, the teacher's labels too",
+                                    "ours, a control", _BELOW_1, ("baseline", "online_kd", "offline_kd"))
     eval_every: int = _field(1, "epochs between evaluations; the last epoch always", "released programs", _AT_LEAST_1)
     # Batches
     augment: str = _field("crop_flip_rotate", "name (A19)", "released online program", AUGMENTATIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Iterable
 
 from ..methods.build import course_of
@@ -39,7 +40,8 @@ class Clock:
 
     def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
         self.recipe, self.course = recipe, course_of(recipe, batches_per_epoch)
-        self.teacher = 0.0
+        self.teaching = replace(recipe, lr=recipe.teacher_lr or recipe.lr)
+        self.taught: tuple[int, int] | None = None  # the teacher's progress: batches done, and all of them
         for event in past:
             self.rate(event)
 
@@ -48,11 +50,11 @@ class Clock:
         if event.kind == "learn" and self.recipe.student_clock == "own":
             restart = self.recipe.lr_on_growth == "restart"
             return learning_rate(self.recipe, *self.course.progress(event.index, restart))
-        if event.kind == "teach" and self.course.lessons:
-            self.teacher = learning_rate(self.recipe, event.index, self.course.lessons * self.course.epochs)
-        elif event.kind == "teach":
-            self.teacher = learning_rate(self.recipe, *self.course.progress(event.index, restart=False))
-        return self.teacher
+        if event.kind == "teach":
+            self.taught = ((event.index, self.course.lessons * self.course.epochs) if self.course.lessons else
+                           self.course.progress(event.index, restart=False))
+        recipe = self.teaching if event.kind == "teach" else self.recipe
+        return learning_rate(recipe, *self.taught) if self.taught else 0.0
 
     def epoch(self, event: Event) -> float:
         """Return the epochs of the student's data before an event's batch."""

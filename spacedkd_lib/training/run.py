@@ -97,8 +97,14 @@ class Run:
         if self.recipe.optimizer == "sam":
             self._step_from_uphill(kind, x, y)
         else:
-            optimizer.step()
+            self._step(optimizer)
         return terms
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]],
+                                           self.recipe.clip_norm)
+        optimizer.step()
 
     def autocast(self, device_type: str) -> torch.autocast:
         """Return the autocast context of the recipe's precision."""
@@ -119,7 +125,7 @@ class Run:
         loss.backward()
         with torch.no_grad():
             torch._foreach_copy_(params, before)
-        optimizer.step()
+        self._step(optimizer)
 
     def idle(self, kind: str, rate: float) -> None:
         """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released

@@ -1,4 +1,4 @@
-"""Teachers that a user brings: weights kept under the hash of their values, which a recipe names."""
+"""Weights that a user brings, kept under the hash of their values, which a recipe names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..errors import InputError
 from ..store.records import runs_folder, write_atomically
 
 
-def keep_teacher(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
-    """Copy a teacher's weights to the runs folder; return their SHA-256, for a recipe's field `teacher_weights`.
+def keep_weights(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
+    """Copy weights to the runs folder; return their SHA-256, for a recipe's `teacher_weights` or `student_weights`.
 
     Args:
         source: a module, its state dict, or a file of one: safetensors, or what torch.load reads with weights_only.
@@ -44,8 +44,8 @@ def _read(path: Path) -> dict[str, Tensor]:
                      "torch.save wrote.")
 
 
-def load_teacher(net: nn.Module, sha256: str) -> None:
-    """Load kept weights into a network, or into the module that it wraps.
+def load_weights(net: nn.Module, sha256: str, role: str) -> None:
+    """Load kept weights into a network, or into the module that it wraps. role: "teacher" or "student".
 
     Raises:
         InputError: they are not on this machine, or are those of another network or of other classes.
@@ -53,19 +53,19 @@ def load_teacher(net: nn.Module, sha256: str) -> None:
     from safetensors.torch import load
     path = _path(sha256)
     if not path.exists():
-        raise InputError(f"The teacher's weights {sha256} are not in {path.parent}: give them to keep_teacher first.")
+        raise InputError(f"The {role}'s weights {sha256} are not in {path.parent}: give them to keep_weights first.")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"{path} was altered or damaged: delete it, and give the weights to keep_teacher again.")
+        raise InputError(f"{path} was altered or damaged: delete it, and give the weights to keep_weights again.")
     state = load(content)
     inner = getattr(net, "net", net)
     try:
         (net if state.keys() == net.state_dict().keys() else inner).load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise InputError(f"The weights of teacher_weights = {sha256[:12]}... are not those of teacher_model ({first}): "
-                         "name their network, trained on the classes of this data set.") from None
+        raise InputError(f"The weights of {role}_weights = {sha256[:12]}... are not those of the {role}'s network "
+                         f"({first}): name their network, trained on the classes of this data set.") from None
 
 
 def _path(sha256: str) -> Path:
-    return runs_folder() / ".teachers" / f"{sha256}.safetensors"
+    return runs_folder() / ".weights" / f"{sha256}.safetensors"
