@@ -429,7 +429,7 @@ def test_readme_block(place):
     published = publish("study", *CLAIMED, "self KD", "spaced self KD s=2", "spaced self KD s=4")
     publish("cifar100-slice")
     block = readme.readme_block(["study", "cifar100-slice"])
-    _, paper, rule, table, sources = block.strip().split("\n\n")
+    *answers, _, paper, sources = block.strip().split("\n\n")
     frame = tables.runs(published, synthetic(published))
     own = paired_interval(accuracies(frame, "spaced self KD s=4"), accuracies(frame[frame.notebook == "04_self_kd"],
                                                                                 "self KD"))
@@ -437,9 +437,12 @@ def test_readme_block(place):
     assert online[:3] == ["online KD", "up to 2.31", "1.5"] and online[4:] == ["3", "1.5", "CIFAR-100, 5,000 images"]
     assert self_kd == ["self KD", "up to 3.34", "4", f"{own.mean:+.2f} [{own.low:.2f}, {own.high:.2f}]", "3", "4",
                        "glyphs"]
-    assert cells(table)[0] == ["Claim", "Statement", "CIFAR-100, 5,000 images", "glyphs"] and "0.5" in rule
-    assert [line[0] for line in cells(table)[2:]] == ["P1", "P2", "P3"]
-    assert all(re.fullmatch(r"\w+: \S+ \[\S+, \S+\]", cell) for line in cells(table)[2:] for cell in line[2:])
+    assert len(answers) == 4 and all(f"On {setting}" in " ".join(answers) for setting in claims.JUDGED)
+    judged = claims.judged(frame).set_index("Against").loc["label smoothing"]
+    sentence = re.search(r"- label smoothing, no teacher: \*\*(\S+) \[(\S+), (\S+)\]\*\*\. (.*)", answers[3])
+    assert list(map(float, sentence.groups()[:3])) == pytest.approx(
+        [judged[f"Difference{part}"] for part in (" (points)", ": low", ": high")], abs=0.051)
+    assert sentence[4] == readme.VERDICTS[judged["Result"]]
     for value in ("study", "21", "Test CPU", "2.11.0", "3.11.9", "c0ffeec0", "cifar100-slice"):
         assert value in sources
 
@@ -462,6 +465,7 @@ def test_results_block(place):
                                                            for c, p in zip(judged["Claim"], judged["p (Holm)"])]
     predictions, score = law.strip().split("\n\n")
     assert len(cells(predictions)) == 2 + len(claims.PREDICTIONS) and cells(score)[0][0] == "Theory"
+    assert f'"linear model" has {cells(score)[4][2]} of {cells(score)[4][1]} right' in readme.readme_block(["study"])
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}
     assert list(lines) == IN_ORDER and len(cells(rest)) == 2 + len(IN_ORDER) + 5
     frame = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd'")

@@ -34,19 +34,42 @@ MINIATURE = ("The setting called miniature is short, has three seeds, and no arm
 
 
 def readme_block(profiles: Iterable[str]) -> str:
-    """Render what is public of the paper beside ours, the primary family, and the numbers' sources, in Markdown."""
+    """Render the answers, what is public of the paper beside ours, and the numbers' sources, in Markdown."""
     shown = list(_published(profiles))
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    parts, judged = [READ, markdown(paper_and_ours(frame))], claims.judged(frame)
+    parts = [*answers(claims.judged(frame), claims.predictions(frame)), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
-    if len(judged):
-        parts += [RULE, markdown(claims.matrix(judged))]
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
                for name, _, found, _ in shown]
     return "\n".join([*parts, " ".join(sources) + "\n"])
+
+
+RIVALS = {"online KD, asked before": "online KD that asks as released", "label smoothing": "label smoothing, no teacher",
+          "baseline, equal compute": "labels alone for equal compute"}
+VERDICTS = {"supported": "A gain is shown.", "refuted": f"A gain of {claims.MIN_EFFECT:g} points is excluded.",
+            "inconclusive": "Neither a gain nor its absence is shown."}
+
+
+def answers(judged: pd.DataFrame, predicted: pd.DataFrame) -> list[str]:
+    """Say what the claims and the lead-lag law come to, in Markdown.
+
+    Args:
+        judged, predicted: from `claims.judged` and `claims.predictions`.
+    """
+    parts = []
+    for setting, lines in judged.groupby("Setting", sort=False):
+        parts.append(f"On {setting}, spaced KD at s = 1.5, minus each rival, in points of test accuracy "
+                     f"({lines['n'].min()} pairs, tuned, intervals corrected for three claims):\n")
+        parts.append("".join(f"- {RIVALS[line['Against']]}: **{claims.say(line).removeprefix(line['Result']).lstrip(': ')}**. "
+                             f"{VERDICTS[line['Result']]}\n" for _, line in lines.iterrows()))
+    if len(predicted):
+        parts.append("The lead-lag law, a sign for each pair of arms: " + "; ".join(
+            f"\"{theory.lower()}\" has {right} of {of} right, and intervals contradict {against}"
+            for theory, of, right, against in claims.score(predicted).itertuples(index=False)) + ".\n")
+    return parts
 
 
 def results_block(profiles: Iterable[str]) -> str:
