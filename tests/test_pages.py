@@ -6,6 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import spacedkd_lib as skd
 from spacedkd_lib.report import pages
 
 PNG = "iVBORw0KGgo="
@@ -49,3 +50,4 @@ def test_the_reference_names_what_stands_on_the_face(tmp_path):
     pages.build_reference(tmp_path)
     page = (tmp_path / pages.REFERENCE).read_text()
     assert all(f'id="{name}"' in page for name in ("Recipe", "Spaced.state_dict", "run_all", "spaced"))
+    assert "run" not in vars(skd)  # asked anew each time, so that tests can replace it

@@ -27,10 +27,12 @@ def build_reference(target: Path) -> None:
     import pdoc.render
 
     import spacedkd_lib as skd
-    for name in skd.__all__:
-        setattr(skd, name, getattr(skd, name))  # pdoc asks no lazy module
+    lazy = {name: getattr(skd, name) for name in skd.__all__ if name not in vars(skd)}
+    vars(skd).update(lazy)  # pdoc asks no lazy module
     pdoc.render.configure(docformat="google")
     pdoc.pdoc(skd.__name__, output_directory=(target / REFERENCE).parent)
+    for name in lazy:
+        delattr(skd, name)
 
 
 def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Path:
