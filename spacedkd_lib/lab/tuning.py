@@ -96,6 +96,14 @@ def scores(label: str, family: str) -> list[float]:
     return _published(label)[family]["val_accuracy"]
 
 
+def chosen() -> list[dict]:
+    """Return a line for each tuned family: data, its values in words, its mean validation accuracy, its trials."""
+    return [{"Data": label, "Family": name,
+             "Chosen": ", ".join(f"{field} {value:g}" for field, value in of["values"].items()),
+             "Validation accuracy (%)": sum(of["val_accuracy"]) / len(of["val_accuracy"]), "Trials": of["trials"]}
+            for label in sorted(path.name for path in PUBLISHED.glob("*")) for name, of in _published(label).items()]
+
+
 @cache
 def _published(label: str) -> dict[str, dict]:
     path = PUBLISHED / label / "chosen.json"

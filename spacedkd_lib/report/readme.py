@@ -8,7 +8,7 @@ from typing import Callable, Iterable, Iterator
 import pandas as pd
 
 from ..errors import InputError
-from ..lab import claims, grids
+from ..lab import claims, grids, tuning
 from ..statistics import paired_by_seed
 from ..store import records
 from ..store.records import Record
@@ -29,6 +29,8 @@ NEAREST = ("tiny-imagenet", "cifar100", "glyphs", "digits")  # data sets, by how
 READ = ("Of the paper we read the abstract, the README and the programs, not the full text. Ours is the published "
         "setting nearest to its data, with a 95% interval over seeds. Online KD asks its teacher as the released "
         "program does.\n")
+TUNED = (f"Mean over seeds {tuning.SEEDS[0]} to {tuning.SEEDS[-1]} of the accuracy on validation pictures, which chose "
+         "the values. It says nothing about test pictures.\n")
 MINIATURE = ("The setting called miniature is short, has three seeds, and no arm of it is tuned. It shows that the "
              "package runs; it says nothing about who wins.\n")
 
@@ -47,8 +49,8 @@ def readme_block(profiles: Iterable[str]) -> str:
     return "\n".join([*parts, " ".join(sources) + "\n"])
 
 
-RIVALS = {"online KD, asked before": "online KD that asks as released", "label smoothing": "label smoothing, no teacher",
-          "baseline, equal compute": "labels alone for equal compute"}
+RIVALS = {"online KD, asked before": "online KD that asks as released",
+          "label smoothing": "label smoothing, no teacher", "baseline, equal compute": "labels alone for equal compute"}
 VERDICTS = {"supported": "A gain is shown.", "refuted": f"A gain of {claims.MIN_EFFECT:g} points is excluded.",
             "inconclusive": "Neither a gain nor its absence is shown."}
 
@@ -63,8 +65,9 @@ def answers(judged: pd.DataFrame, predicted: pd.DataFrame) -> list[str]:
     for setting, lines in judged.groupby("Setting", sort=False):
         parts.append(f"On {setting}, spaced KD at s = 1.5, minus each rival, in points of test accuracy "
                      f"({lines['n'].min()} pairs, tuned, intervals corrected for three claims):\n")
-        parts.append("".join(f"- {RIVALS[line['Against']]}: **{claims.say(line).removeprefix(line['Result']).lstrip(': ')}**. "
-                             f"{VERDICTS[line['Result']]}\n" for _, line in lines.iterrows()))
+        gains = [claims.say(line).removeprefix(line["Result"]).lstrip(": ") for _, line in lines.iterrows()]
+        parts.append("".join(f"- {RIVALS[rival]}: **{gain}**. {VERDICTS[result]}\n"
+                             for rival, gain, result in zip(lines["Against"], gains, lines["Result"])))
     if len(predicted):
         parts.append("The lead-lag law, a sign for each pair of arms: " + "; ".join(
             f"\"{theory.lower()}\" has {right} of {of} right, and intervals contradict {against}"
@@ -73,7 +76,7 @@ def answers(judged: pd.DataFrame, predicted: pd.DataFrame) -> list[str]:
 
 
 def results_block(profiles: Iterable[str]) -> str:
-    """Render the primary family, the lead-lag law, and each published profile's arms of notebooks 05 and 04.
+    """Render primary family, lead-lag law, tuned values, and each published profile's arms of notebooks 05 and 04.
 
     Each table says what its numbers come from; links start in results/.
     """
@@ -86,6 +89,8 @@ def results_block(profiles: Iterable[str]) -> str:
         parts += ["### The primary family\n", RULE, markdown(judged.drop(columns=["Arm", "Against", "Runs"]))]
     if len(predicted):
         parts += ["### The lead-lag law\n", markdown(predicted), markdown(claims.score(predicted))]
+    if chosen := tuning.chosen():
+        parts += ["### Tuned values\n", TUNED, markdown(pd.DataFrame(chosen))]
     for name, rows, found, _ in shown:
         parts += [f"### Profile {name}\n", MINIATURE if name == "quick" else "", _arms(rows, found),
                   _sources(name, found.values())]
