@@ -127,14 +127,8 @@ def reproduce(options) -> int:
     records.check_writable(records.built(folder))
     if options.rerun:
         print(f"Set aside, to be trained anew: {running.set_aside(row.recipe for row in rows)} finished runs.")
-    wanted = grids.unique(rows)
-    running.retire_stale(wanted)  # once, before notebooks show records
-    if missing := [recipe for recipe in wanted if records.load(recipe) is None]:
-        running.check_inputs(missing)
-        print(f"{len(missing)} of {len(wanted)} runs are to be trained; make plan tells how long it takes.", flush=True)
     say = partial(print, flush=True)
     with Series(options.profile, options.seeds, options.workers, say) as series:
-        series.execute_ready()
         running.run_all([row.recipe for row in rows], options.workers, say, training, series.execute_ready)
         # before the notebooks that show them, which run two at a time and would both begin
         measures.measure_all(measures.wanted(rows), options.workers, say, measuring)

@@ -121,7 +121,6 @@ def test_label_smoothing_is_that_of_the_loss():
     (lambda: replace(behind(ONLINE, 1.0), rule="random"), ("random",)),
     (lambda: replace(baseline(BASE), distil_start=1.0), ("distil_start = 1", "baseline")),
     (lambda: replace(ONLINE, optimizer="sam"), ("sam", "online_kd")),
-    (lambda: replace(ONLINE, label_smoothing=0.1), ("label_smoothing = 0.1",)),
     (lambda: past_self(BASE, teacher_width=8), ("teacher_width",)),
 ])
 def test_contradictions_are_refused(make, values):
