@@ -158,6 +158,7 @@ def publish(options) -> None:
         raise InputError("Records are published in a checkout of the repository, and this package is installed: clone "
                          "it, and give the command there.")
     rows = grids.tuned_grid(profiles.profile(options.profile).name)
+    untuned = sorted(set(arms.ARMS) - {row.notebook for row in rows})
     found = frames.local_records(rows)
     unfinished = {(row.notebook, row.setting, row.arm) for row in rows if row.recipe.run_id not in found}
     rows = [row for row in rows if (row.notebook, row.setting, row.arm) not in unfinished]
@@ -175,6 +176,7 @@ def publish(options) -> None:
     dirty = {record.provenance["git_dirty"] for record in found.values()}
     print(f"Published {len(found)} records in {path.relative_to(records.ROOT)}."
           + f" Not finished and left out: {len(unfinished)} arms." * bool(unfinished)
+          + f" Not tuned and left out: {', '.join(untuned)}." * bool(untuned)
           + " Some were made by code that was not committed, and say so." * (True in dirty)
           + " Of some it is unknown whether their code was committed." * (None in dirty))
 
@@ -225,6 +227,10 @@ def draw_published(profile: str) -> None:
     if not published:
         raise InputError(f"Nothing of profile {profile} is executed here or published: run make reproduce "
                          f"PROFILE={profile} first.")
+    left = [recipe for recipe in grids.unique(grids.grid(profile)) if recipe.run_id not in published]
+    if left:
+        raise InputError(f"{len(left)} runs of profile {profile} are not published: make reproduce PROFILE={profile} "
+                         "trains them.")
     os.environ["SPACEDKD_RUNS"] = str(records.built(profile) / "published")  # never among this machine's own runs
     example = grids.grid(profile, profiles.MEASURING[0])[0].recipe.run_id  # 06 and 07 need its weights, and train it
     left = {run_id: record for run_id, record in published.items() if run_id != example}
@@ -264,6 +270,8 @@ def tune(options) -> None:
     task = profiles.TUNED[options.data]
     names = list(task.families) if options.families in (None, ["all"]) else options.families
     tuning.tune(options.data, task, names, running.run_all, options.workers, partial(print, flush=True))
+    if records.CHECKOUT:
+        readme.update_readme(records.ROOT / "results" / "README.md", readme.results_block)
     print(f"Every trial and every choice: results/tuning/{options.data}/.")
 
 

@@ -16,7 +16,7 @@ from spacedkd_lib import __main__ as cli
 from spacedkd_lib.analysis import measures
 from spacedkd_lib.cluster.executors import Here
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, grids, planning, profiles, running, tuning
+from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running, tuning
 from spacedkd_lib.notebook import exercises, series, session as sessions
 from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
@@ -202,6 +202,9 @@ def test_published_records_are_drawn_without_this_machines_runs(place, monkeypat
     assert os.environ["SPACEDKD_RUNS"] == str(place / "build" / "smoke" / "published")
     with pytest.raises(InputError, match="Nothing of profile core"):
         cli.draw_published("core")
+    records.publish(synthetic(SMOKE[:2]).values(), "smoke")
+    with pytest.raises(InputError, match="runs of profile smoke are not published: make reproduce"):
+        cli.draw_published("smoke")
 
 
 def test_another_number_of_seeds_has_a_folder_of_its_own():
@@ -257,6 +260,17 @@ def test_series_in_smoke_is_what_is_published_the_miniature_where_study_lacks_an
     seeds = series.runs.query("arm == 'SAM' or arm == 'online ED'").groupby("setting")["seed"].apply(set)
     assert seeds.to_dict() == {"glyphs": set(range(200, 220)), "glyphs, miniature": {300, 301, 302}}
     assert {row.notebook for row in series.rows if row.setting == "glyphs, miniature"}.isdisjoint(arms.MAIN)
+
+
+def test_what_is_judged_is_shown_beside_the_miniature_until_study_is_whole(place):
+    records.publish(synthetic(grids.grid("quick", "05_spaced_kd")).values(), "quick")
+    of = grids.grid("study", "05_spaced_kd")
+    claimed = {arm for claim in claims.PRIMARY for arm in (claim.arm, claim.reference)}
+    records.publish(synthetic(row for row in of if row.arm in claimed).values(), "study")
+    both = sessions.Session("05_spaced_kd").results()
+    assert both.profiles == ("study", "quick") and len(claims.judged(both.runs)) == 3
+    records.publish(synthetic(of).values(), "study")
+    assert sessions.Session("05_spaced_kd").results().profiles == ("study",)
 
 
 def test_a_notebook_whose_values_are_not_tuned_is_left_out_of_what_is_published(place, monkeypatch):

@@ -4,6 +4,7 @@ import importlib
 import linecache
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import types
@@ -249,6 +250,8 @@ def test_a_run_goes_on_from_the_weights_of_a_finished_one():
     kept = {name.removeprefix("student."): value for name, value in records.load_weights(BASE).items()}
     more = replace(BASE, epochs=1, lr=1e-9, student_weights=skd.keep_weights(kept))
     assert skd.run(more).summary["test_accuracy"] == pytest.approx(done.summary["test_accuracy"], abs=2)
+    shutil.rmtree(records.runs_folder() / ".weights")  # a finished run has weights of its own
+    assert skd.load_student(more).classes == skd.load_student(BASE).classes
     assert teacher_of(online_kd(more)) == teacher_of(online_kd(replace(more, student_weights="")))
 
 

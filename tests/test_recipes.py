@@ -65,6 +65,8 @@ def test_a_field_that_a_method_does_not_read_is_refused(method):
 @pytest.mark.parametrize("base, change", [
     (Recipe(), dict(sam_rho=0.1)), (Recipe(optimizer="adamw"), dict(momentum=0.5)), (Recipe(), dict(warmup_epochs=5)),
     (Recipe(), dict(dropout_rule="sine")), (Recipe(dropout=0.5), dict(dropout_period=2.0)),
+    (baseline(Recipe(), start="teacher"), dict(student_weights="f" * 64)),
+    (online_kd(Recipe(), teacher_weights="f" * 64, teacher_learns=False), dict(teacher_lr=0.1)),
     (mutual(Recipe()), dict(inherit_weight=1.0)), (mutual(Recipe()), dict(distil_start=1.0)),
 ])
 def test_a_field_that_is_read_beside_another_value_is_refused_without_it(base, change):

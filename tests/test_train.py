@@ -15,7 +15,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import (
-    Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+    Recipe, baseline, ie_kd, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
 )
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
@@ -229,6 +229,7 @@ def test_an_update_is_clipped_to_a_norm(toy, optimizer):
         before = [p.detach().clone() for p in run.method.student.parameters()]
         run.step("learn", *parts(one, toy)[1][0], rate=0.05)
         return torch.cat([(p - b).flatten() for p, b in zip(run.method.student.parameters(), before)]).norm().item()
+    assert teacher_of(ie_kd(replace(BASE, clip_norm=1.0))) is None  # its paraphraser is in the norm
     assert moved(0.01) == pytest.approx(0.05 * 0.01, rel=1e-3) and moved(1e9) == moved(0.0) > 0.05 * 0.1
 
 

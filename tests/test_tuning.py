@@ -167,10 +167,13 @@ def test_a_family_of_which_all_diverges_is_left_out(monkeypatch, place):
 
 
 def test_published_values_are_read_by_family(monkeypatch, place):
-    """Families tuned later join those there; those of another base do not."""
+    """Families tuned later join those there, also of a commit with other fields; those of another base do not."""
     run_all = Synthetic(monkeypatch, lr=0.2, weight_decay=1e-3, alpha=0.1, temperature=3.0)
     tune(run_all, ["labels"])
     rows = (place / "trials.csv").read_text().count("\n")
+    before = json.loads((place / "chosen.json").read_text())
+    before["base"] = {name: value for name, value in before["base"].items() if name != "clip_norm"} | {"accumulate": 1}
+    (place / "chosen.json").write_text(json.dumps(before))
     tune(run_all, ["KD"])
     assert tuning.tuned("toy", "labels") == {"lr": 0.2, "weight_decay": 1e-3}
     assert tuning.tuned("toy", "KD")["alpha"] == 0.1 and len(published(place)[1]) == rows - 1 + 20

@@ -42,8 +42,8 @@ def judge(mine: Recipe | str, against: Recipe | str = "online KD", seeds: int = 
         if against not in FAMILIES:
             raise InputError(nearest("arm", against, FAMILIES))
         against = FAMILIES[against](baseline(mine))
-        both = {"alpha", "temperature", "beta"} - foreign(against.method).keys() - foreign(mine.method).keys()
-        against = replace(against, **{name: getattr(mine, name) for name in both})
+        both = {"alpha", "temperature", "beta", "teacher_lr"} - foreign(against.method).keys()
+        against = replace(against, **{name: getattr(mine, name) for name in both - foreign(mine.method).keys()})
     if seeds < 2:
         raise InputError(f"seeds = {seeds} has no interval: give at least 2.")
     pairs = [[replace(arm, seed=seed) for seed in range(FIRST, FIRST + seeds)] for arm in (mine, against)]

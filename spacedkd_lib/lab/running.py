@@ -178,7 +178,7 @@ def _arithmetic(recipe: Recipe) -> int:
     from ..data import datasets
     from ..methods import build
     channels, size, classes, *_ = datasets.shape(recipe.dataset)
-    return recipe.batch_size * sum(build.make(recipe, channels, classes, size).cost.values())
+    return recipe.batch_size * sum(build.make(recipe, channels, classes, size, start=False).cost.values())
 
 
 def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
@@ -190,7 +190,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         workers: processes; 0 for `default_workers()`. "auto" also trains several seeds at once on a GPU.
         say: receives a plain line now and then when there is no terminal for a progress bar.
         executor: where sweeps run, see executors.py; processes of this machine unless given.
-        on_sweep: called once inputs are found good, and whenever runs have been finished.
+        on_sweep: if something is trained, called before it, and whenever runs have been finished.
 
     Raises:
         InputError: bad input, before any training; or runs that failed, after all others have finished.
@@ -204,8 +204,8 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
     retire_stale(wanted, say)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
-        say(f"{len(missing)} of {len(wanted)} runs are to be trained; make plan tells how long it takes.")
         check_inputs(missing)
+        say(f"{len(missing)} of {len(wanted)} runs are to be trained.")
         on_sweep()
         workers = workers or (1 if executor else default_workers(missing))
         planned = sweeps(missing, workers)

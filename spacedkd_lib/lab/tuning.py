@@ -25,7 +25,7 @@ from functools import cache
 from typing import Callable, NamedTuple
 
 from ..errors import InputError, nearest
-from ..recipes import Recipe
+from ..recipes import Recipe, from_dict
 from ..store import records, software
 
 SEEDS = (100, 101, 102)
@@ -100,7 +100,8 @@ def chosen() -> list[dict]:
     """Return a line for each tuned family: data, its values in words, its mean validation accuracy, its trials."""
     return [{"Data": label, "Family": name,
              "Chosen": ", ".join(f"{field} {value:g}" for field, value in of["values"].items()),
-             "Validation accuracy (%)": sum(of["val_accuracy"]) / len(of["val_accuracy"]), "Trials": of["trials"]}
+             "Validation accuracy (%)": sum(of["val_accuracy"]) / len(of["val_accuracy"]),
+             "Trials": of["trials"] - of["probes"], "Probes": of["probes"]}
             for label in sorted(path.name for path in PUBLISHED.glob("*")) for name, of in _published(label).items()]
 
 
@@ -149,7 +150,7 @@ class Stage:
     def __init__(self, storage, name: str, start: Recipe, space: dict[str, tuple], earlier: tuple = ()):
         import optuna
         self.start, self.space, self.earlier = start, space, earlier
-        design = hashlib.sha256(f"{start.to_json()} {json.dumps(space)}".encode()).hexdigest()[:12]
+        design = hashlib.sha256(f"{start.run_id} {json.dumps(space)}".encode()).hexdigest()[:12]
         self.study = optuna.create_study(storage=storage, sampler=optuna.samplers.GridSampler(space, seed=0),
                                          study_name=f"{name}, {design}", direction="maximize", load_if_exists=True)
 
@@ -288,7 +289,7 @@ def _publish(label: str, task: Task, stages: dict[str, list[Stage]]) -> None:
     table = pandas.DataFrame([row for name, found in stages.items() for row in _rows(name, task, found)])
     if (folder / "chosen.json").exists():
         before = json.loads((folder / "chosen.json").read_bytes())
-        if before["base"] == base:
+        if from_dict(before["base"], "chosen.json") == task.base:  # whatever fields its commit had besides
             kept = pandas.read_csv(folder / "trials.csv", dtype=str)
             table = pandas.concat([kept[~kept["family"].isin(stages)], table])
             chosen = {name: choice for name, choice in before["families"].items() if name not in stages}

@@ -14,7 +14,7 @@ from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
 from ..models.own import OwnNetwork
 from ..models.resnet import MultiExitResNet, ResNet
-from ..models.weights import load_weights
+from ..models.weights import load_kept
 from ..models.transformers import Vision
 from ..recipes import Recipe, is_transformer, partition, plugins, teacher_shape
 from ..schedule import Course, Event
@@ -60,7 +60,7 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     return method_class(recipe).events(recipe, course)
 
 
-def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = None) -> Method:
+def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = None, start: bool = True) -> Method:
     """Make a recipe's method with its networks, initialised from the seed.
 
     Arms of one seed are paired, because a student's initial weights depend on seed and architecture alone. A multi-exit
@@ -70,6 +70,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         channels: of the images, 1 or 3.
         classes: K.
         size: height (= width) of the images, pixels.
+        start: whether weights that the recipe names are loaded; not for a finished run, whose own are loaded later.
         batches: of `method_class(recipe).batches`; EMA and Education Distillation cannot be trained without.
     """
     def seeded(role, build):
@@ -80,8 +81,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         for place in dropouts(net):
             place.random = recipe.dropout_rule == "random"
             place.always = recipe.dropout_at_test != "off"
-        if kept := getattr(recipe, f"{role}_weights", ""):
-            load_weights(net, kept, role)
+        if kept := start and {"student": recipe.student_weights, "teacher": recipe.teacher_weights}.get(role):
+            load_kept(net, kept, role)
         return net
 
     network, of = partial(_network, recipe, classes, channels, size), method_class(recipe)

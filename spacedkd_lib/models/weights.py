@@ -44,7 +44,7 @@ def _read(path: Path) -> dict[str, Tensor]:
                      "torch.save wrote.")
 
 
-def load_weights(net: nn.Module, sha256: str, role: str) -> None:
+def load_kept(net: nn.Module, sha256: str, role: str) -> None:
     """Load kept weights into a network, or into the module that it wraps. role: "teacher" or "student".
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 from ..errors import InputError, nearest
@@ -23,7 +24,7 @@ c.HistoryManager.enabled = False    # kernels side by side would wait for one hi
 """
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT_CELL_METADATA = ("jupyter", "tags")
-_managers: list = []  # of the kernels that were started here
+_managers: weakref.WeakSet = weakref.WeakSet()  # of the kernels that were started here
 INJECTED = "injected-parameters"  # papermill's tag for the cell that it adds; we use it as the cell's id too
 
 
@@ -57,10 +58,10 @@ def execute(notebook: Path, output: Path, parameters: dict, *, cwd: Path) -> Non
 
 
 def stop() -> None:
-    """End every notebook that runs, at once: each `execute` under way raises NotebookError."""
-    for manager in _managers:
-        if manager.has_kernel:
-            manager.provisioner.process.kill()
+    """End every notebook that runs, at once: each `execute` under way raises an exception."""
+    for manager in list(_managers):
+        if process := getattr(manager.provisioner, "process", None):
+            process.kill()
 
 
 def refresh(notebook: Path) -> bool:
@@ -153,7 +154,7 @@ def _this_python():
 
         def __init__(self, **settings):
             super().__init__(**settings)
-            _managers.append(self)
+            _managers.add(self)
 
         @property
         def kernel_spec(self):

@@ -11,6 +11,7 @@ from typing import Callable
 
 from ..lab import grids, profiles
 from ..store import records
+from ..store.stopping import Stopped
 from . import runner
 
 NOTEBOOKS = records.SHIPPED / "notebooks"
@@ -20,7 +21,7 @@ class Series:
     """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/.
 
     One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
-    their end; an exception ends them at once.
+    their end; a stop ends them at once.
 
     Args:
         profile: its name. seeds, workers: as `Session`.
@@ -39,8 +40,9 @@ class Series:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        self.pool.shutdown(wait=not kind, cancel_futures=True)
-        while kind and not all(future.done() for future in self.futures.values()):
+        stopped = kind and issubclass(kind, (Stopped, KeyboardInterrupt))
+        self.pool.shutdown(wait=not stopped, cancel_futures=True)
+        while stopped and not all(future.done() for future in self.futures.values()):
             runner.stop()  # more than once: a kernel may only just have been started
             time.sleep(0.1)
 

@@ -16,6 +16,9 @@ _MAP_FIELDS = ("split", "inherit_metric", "explore_metric", "inherit_weight", "e
 # Fields that are read only beside another's value: name -> (whether it is read, beside what)
 _BESIDE = {
     "sam_rho": (lambda r: r.optimizer == "sam", 'optimizer = "sam"'),
+    "student_weights": (lambda r: r.start == "student", 'start = "student"'),
+    "teacher_lr": (lambda r: r.teacher_learns and r.idle_update == "skip",
+                   'teacher_learns = True and idle_update = "skip"'),
     "momentum": (lambda r: r.optimizer != "adamw", "SGD"),
     "warmup_epochs": (lambda r: r.lr_schedule == "warmup_cosine", 'lr_schedule = "warmup_cosine"'),
     "dropout_rule": (lambda r: r.dropout, "dropout above 0"),

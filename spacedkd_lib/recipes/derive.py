@@ -116,7 +116,8 @@ def short_form(recipe: Recipe) -> Recipe:
     """
     own = dict(growth="none", distil_start=float(recipe.interval < 0), alpha=0.3 if recipe.alpha else 0.0,
                interval=float((recipe.interval > 0) - (recipe.interval < 0)),
-               zero_target="post_update" if recipe.interval else recipe.zero_target)
+               zero_target="post_update" if recipe.interval else recipe.zero_target,
+               clip_norm=float(recipe.clip_norm > 0))
     own = {name: value for name, value in own.items() if name not in foreign(recipe.method)}
     return replace(recipe, seed=0, train_images=0, val_fraction=0.0, epochs=2, eval_every=1, lr=1e-3,
                    method="online_kd" if recipe.like == "offline_kd" else recipe.method,
@@ -156,6 +157,8 @@ def teacher_of(recipe: Recipe) -> Recipe | None:
         return recipe if recipe.like == "baseline" and recipe.start == "teacher" else None
     if recipe.idle_update == "zero_grad" and recipe.interval or recipe.teacher_weight != 1:
         return None  # the teacher then depends on the interval, or is no baseline
+    if recipe.like == "ie_kd" and recipe.clip_norm:
+        return None  # the norm is that of teacher and paraphraser
     if recipe.teacher_weights or recipe.like != recipe.method:
         return None  # it does not start as a baseline, or may learn in a way of its own
     alone = replace(recipe, **teacher_shape(recipe), lr=recipe.teacher_lr or recipe.lr, student_weights="")

@@ -132,7 +132,7 @@ def published(names: Iterable[str],
               notebook: str | None = None) -> dict[str, tuple[list[grids.Row], dict[str, Record]]]:
     """Return the published runs of these profiles: name -> grid rows, and run id -> record.
 
-    A notebook shows study once all of quick's arms are there, and until then its miniature, quick.
+    A notebook shows its miniature, quick, until study has all the arms of it; what is judged is always shown.
 
     Args:
         names: profiles, in the order wanted.
@@ -141,12 +141,17 @@ def published(names: Iterable[str],
     found = {name: records.read_published(name) for name in names}
     rows = {name: [row for row in grids.tuned_grid(name, notebook) if row.recipe.run_id in found[name]]
             for name in found}
-    arms = {name: {(row.notebook, row.arm) for row in rows.get(name, ())} for name in ("study", "quick")}
-    whole = {of for of, _ in arms["study"]} - {of for of, _ in arms["quick"] - arms["study"]}
-    keep = {"study": lambda of: of in whole, "quick": lambda of: of not in whole}
-    shown = {name: [row for row in rows[name] if name not in keep or keep[name](row.notebook)] for name in rows}
+    if {"study", "quick"} <= rows.keys():
+        there = {_arm(row) for row in rows["study"]}
+        lacking = {row.notebook for row in rows["quick"] if _arm(row) not in there}
+        rows["quick"] = [row for row in rows["quick"] if row.notebook in lacking]
+        rows["study"] = [row for row in rows["study"] if row.notebook not in lacking - {"05_spaced_kd"}]
     return {name: (of, {row.recipe.run_id: found[name][row.recipe.run_id] for row in of})
-            for name, of in shown.items() if of}
+            for name, of in rows.items() if of}
+
+
+def _arm(row: grids.Row) -> tuple[str, str, str]:
+    return row.notebook, row.setting.removesuffix(", miniature"), row.arm
 
 
 def write_runs(rows: list[grids.Row], found: dict[str, Record], folder: Path) -> None:

@@ -29,10 +29,12 @@ def build_reference(target: Path) -> None:
     import spacedkd_lib as skd
     lazy = {name: getattr(skd, name) for name in skd.__all__ if name not in vars(skd)}
     vars(skd).update(lazy)  # pdoc asks no lazy module
-    pdoc.render.configure(docformat="google")
-    pdoc.pdoc(skd.__name__, output_directory=(target / REFERENCE).parent)
-    for name in lazy:
-        delattr(skd, name)
+    try:
+        pdoc.render.configure(docformat="google")
+        pdoc.pdoc(skd.__name__, output_directory=(target / REFERENCE).parent)
+    finally:
+        for name in lazy:
+            delattr(skd, name)
 
 
 def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Path:

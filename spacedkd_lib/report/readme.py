@@ -69,9 +69,9 @@ def answers(judged: pd.DataFrame, predicted: pd.DataFrame) -> list[str]:
         parts.append("".join(f"- {RIVALS[rival]}: **{gain}**. {VERDICTS[result]}\n"
                              for rival, gain, result in zip(lines["Against"], gains, lines["Result"])))
     if len(predicted):
-        parts.append("The lead-lag law, a sign for each pair of arms: " + "; ".join(
-            f"\"{theory.lower()}\" has {right} of {of} right, and intervals contradict {against}"
-            for theory, of, right, against in claims.score(predicted).itertuples(index=False)) + ".\n")
+        parts.append("Three theories predicted the signs of differences between teachers ahead and behind:\n")
+        parts.append("".join(f"- {theory.lower()}: {right} of {of} signs right, intervals contradict {against}.\n"
+                             for theory, of, right, against in claims.score(predicted).itertuples(index=False)))
     return parts
 
 

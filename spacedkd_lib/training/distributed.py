@@ -51,6 +51,9 @@ def check(recipe: Recipe, images: int) -> None:
     if whole:
         raise InputError(f"{whole[0].upper()}{whole[1:]} needs whole batches, which are not split among {processes()} "
                          f"processes, and the method is {recipe.method}: use one process.")
+    if recipe.optimizer == "sam":
+        raise InputError(f'optimizer = "sam" looks uphill from whole batches, which are not split among {processes()} '
+                         "processes: use one process.")
     if recipe.batch_norm_parts > 1:
         raise InputError(f"batch_norm_parts = {recipe.batch_norm_parts} cuts whole batches and is not split among "
                          f"{processes()} processes: leave it at 1, or use one process.")

@@ -34,8 +34,8 @@ def learning_rate(recipe: Recipe, done: int, total: int) -> float:
 class Clock:
     """Progress of a run's teacher and student, for their learning rates.
 
-    Each follows its own progress through the data, so the student meets every batch at the teacher's rate for it. With
-    `student_clock` = "teacher" the student takes the teacher's rate at that moment (A9).
+    Each follows its own progress through the data, so that a batch has the same rate for both, but for `teacher_lr`.
+    With `student_clock` = "teacher" the student follows the teacher's progress (A9).
     """
 
     def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):

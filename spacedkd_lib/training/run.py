@@ -171,11 +171,12 @@ class Run:
         """Give the run up if its loss is no finite number."""
         for kind, first in self.metrics.diverged.items():
             if int(first) >= 0 and not self.failed:
+                rate = "teacher_lr" if kind == "teach" and self.recipe.teacher_lr else "lr"
                 beta = f" or beta = {self.recipe.beta:g}" * ("beta" not in foreign(self.recipe.method))
                 self.failed = (
                     f"The loss of run {self.recipe.run_id} ({self.recipe.in_words()}) is not a number below "
                     f"{DIVERGED:g} any more at the {ROLES[kind]}'s update on batch {int(first)}, epoch "
-                    f"{len(self.rows) + 1}: lower lr = {self.recipe.lr:g}{beta}.")
+                    f"{len(self.rows) + 1}: lower {rate} = {getattr(self.recipe, rate):g}{beta}.")
 
     def weights(self) -> dict[str, Tensor]:
         """Return "student.<name>", "teacher.<name>", "projector.<name>" -> tensor."""
