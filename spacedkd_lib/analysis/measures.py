@@ -206,7 +206,7 @@ def _work(recipe: Recipe, name: str) -> None:
 
 
 def publish(recipes: Iterable[Recipe], profile: str) -> int:
-    """Write what is stored of these runs as the published measures of a profile; how many there are."""
+    """Write what is stored of these runs, if anything is, as the published measures of a profile; how many there are."""
     alike: dict[tuple, list[tuple[str, Values]]] = {}  # runs whose values of a measure have the same shapes
     for recipe in sorted(set(recipes), key=lambda recipe: recipe.run_id):
         for name in MEASURES:
@@ -219,7 +219,8 @@ def publish(recipes: Iterable[Recipe], profile: str) -> int:
         found |= {f"{name}/{k}/{key}": np.stack([values[key] for _, values in runs]) for key, _ in shapes}
     settings = {name: measure.settings for name, measure in MEASURES.items()}
     np.savez_compressed(content, settings=np.array(json.dumps(settings)), **found)
-    records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
+    if alike:
+        records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
     return sum(map(len, alike.values()))
 
 
