@@ -55,10 +55,10 @@ _FACE = {
 }
 _MODULES = {path.rpartition(".")[2]: path for path in (
     "schedule", "statistics", "data.augment", "data.batches", "data.datasets", "data.embedded", "data.rand_augment",
-    "methods.dropout_ema", "methods.losses", "store.records", "store.software", "lab.claims", "analysis.adamw_idle",
-    "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape", "analysis.measures",
-    "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures", "report.measure_figures",
-    "report.tables")}
+    "methods.dropout_ema", "methods.losses", "store.records", "store.software", "lab.claims", "lab.tuning",
+    "analysis.adamw_idle", "analysis.attacks", "analysis.corruptions", "analysis.curvature", "analysis.landscape",
+    "analysis.measures", "analysis.robustness", "analysis.theory", "report.diagrams", "report.figures",
+    "report.measure_figures", "report.tables")}
 _NAMES = {name: module for module, names in _FACE.items() for name in names.split()}
 __all__ = sorted([*_NAMES, *_MODULES])
 

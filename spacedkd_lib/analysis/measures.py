@@ -206,7 +206,7 @@ def _work(recipe: Recipe, name: str) -> None:
 
 
 def publish(recipes: Iterable[Recipe], profile: str) -> int:
-    """Write what is stored of these runs, if anything is, as the published measures of a profile; how many there are."""
+    """Write what is stored of these runs as the published measures of a profile, if there are any; return how many."""
     alike: dict[tuple, list[tuple[str, Values]]] = {}  # runs whose values of a measure have the same shapes
     for recipe in sorted(set(recipes), key=lambda recipe: recipe.run_id):
         for name in MEASURES:
