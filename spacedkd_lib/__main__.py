@@ -227,10 +227,10 @@ def draw_published(profile: str) -> None:
     if not published:
         raise InputError(f"Nothing of profile {profile} is executed here or published: run make reproduce "
                          f"PROFILE={profile} first.")
-    left = [recipe for recipe in grids.unique(grids.grid(profile)) if recipe.run_id not in published]
-    if left:
-        raise InputError(f"{len(left)} runs of profile {profile} are not published: make reproduce PROFILE={profile} "
-                         "trains them.")
+    missing = {row.recipe.run_id for row in grids.grid(profile)} - published.keys()
+    if missing:
+        raise InputError(f"{len(missing)} runs of profile {profile} are not published: make reproduce "
+                         f"PROFILE={profile} trains them.")
     os.environ["SPACEDKD_RUNS"] = str(records.built(profile) / "published")  # never among this machine's own runs
     example = grids.grid(profile, profiles.MEASURING[0])[0].recipe.run_id  # 06 and 07 need its weights, and train it
     left = {run_id: record for run_id, record in published.items() if run_id != example}

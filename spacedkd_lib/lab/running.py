@@ -178,7 +178,7 @@ def _arithmetic(recipe: Recipe) -> int:
     from ..data import datasets
     from ..methods import build
     channels, size, classes, *_ = datasets.shape(recipe.dataset)
-    return recipe.batch_size * sum(build.make(recipe, channels, classes, size, start=False).cost.values())
+    return recipe.batch_size * sum(build.make(recipe, channels, classes, size, given=False).cost.values())
 
 
 def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,

@@ -60,7 +60,7 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     return method_class(recipe).events(recipe, course)
 
 
-def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = None, start: bool = True) -> Method:
+def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = None, given: bool = True) -> Method:
     """Make a recipe's method with its networks, initialised from the seed.
 
     Arms of one seed are paired, because a student's initial weights depend on seed and architecture alone. A multi-exit
@@ -70,8 +70,8 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         channels: of the images, 1 or 3.
         classes: K.
         size: height (= width) of the images, pixels.
-        start: whether weights that the recipe names are loaded; not for a finished run, whose own are loaded later.
         batches: of `method_class(recipe).batches`; EMA and Education Distillation cannot be trained without.
+        given: whether the weights that a recipe gives are loaded. A finished run needs none, as it has its own.
     """
     def seeded(role, build):
         with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         for place in dropouts(net):
             place.random = recipe.dropout_rule == "random"
             place.always = recipe.dropout_at_test != "off"
-        if kept := start and {"student": recipe.student_weights, "teacher": recipe.teacher_weights}.get(role):
+        if kept := given and {"student": recipe.student_weights, "teacher": recipe.teacher_weights}.get(role):
             load_kept(net, kept, role)
         return net
 

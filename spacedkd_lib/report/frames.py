@@ -10,7 +10,7 @@ from typing import Iterable
 import pandas as pd
 
 from ..errors import InputError, nearest
-from ..lab import grids, profiles
+from ..lab import claims, grids, profiles
 from ..store import records
 from ..store.records import Record
 from .text import write
@@ -150,8 +150,8 @@ def published(names: Iterable[str],
             for name, of in rows.items() if of}
 
 
-def _arm(row: grids.Row) -> tuple[str, str, str]:
-    return row.notebook, row.setting.removesuffix(", miniature"), row.arm
+def _arm(row: grids.Row) -> tuple[str, str, bool]:
+    return row.notebook, row.arm, row.setting == claims.LAG_SETTING  # which has a baseline of its own
 
 
 def write_runs(rows: list[grids.Row], found: dict[str, Record], folder: Path) -> None:

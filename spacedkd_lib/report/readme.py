@@ -12,7 +12,7 @@ from ..lab import claims, grids, tuning
 from ..statistics import paired_by_seed
 from ..store import records
 from ..store.records import Record
-from .comparisons import DISTILLED, REFERENCE, summary
+from .comparisons import DISTILLED, REFERENCE, in_words, summary
 from .frames import published, published_profiles, runs
 from .side_by_side import network
 from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
@@ -41,7 +41,7 @@ def readme_block(profiles: Iterable[str]) -> str:
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    parts = [*answers(claims.judged(frame), claims.predictions(frame)), READ, markdown(paper_and_ours(frame))]
+    parts = [*answers(frame), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
@@ -51,23 +51,28 @@ def readme_block(profiles: Iterable[str]) -> str:
 
 RIVALS = {"online KD, asked before": "online KD that asks as released",
           "label smoothing": "label smoothing, no teacher", "baseline, equal compute": "labels alone for equal compute"}
-VERDICTS = {"supported": "A gain is shown.", "refuted": f"A gain of {claims.MIN_EFFECT:g} points is excluded.",
-            "inconclusive": "Neither a gain nor its absence is shown."}
+VERDICTS = {"supported": "A gain is shown.", "inconclusive": "Neither a gain nor its absence is shown.",
+            "refuted": f"A gain of {claims.MIN_EFFECT:g} points or more is excluded."}
 
 
-def answers(judged: pd.DataFrame, predicted: pd.DataFrame) -> list[str]:
+def answers(frame: pd.DataFrame) -> list[str]:
     """Say what the claims and the lead-lag law come to, in Markdown.
 
     Args:
-        judged, predicted: from `claims.judged` and `claims.predictions`.
+        frame: from `runs`.
     """
-    parts = []
-    for setting, lines in judged.groupby("Setting", sort=False):
-        parts.append(f"On {setting}, spaced KD at s = 1.5, minus each rival, in points of test accuracy "
-                     f"({lines['n'].min()} pairs, tuned, intervals corrected for three claims):\n")
+    parts, predicted = [], claims.predictions(frame)
+    for setting, lines in claims.judged(frame).groupby("Setting", sort=False):
+        parts.append(f"Spaced KD at s = 1.5 minus each rival on {setting}, in points of test accuracy. There are "
+                     f"{lines['n'].min()} pairs, and the intervals are corrected for three claims.\n")
         gains = [claims.say(line).removeprefix(line["Result"]).lstrip(": ") for _, line in lines.iterrows()]
-        parts.append("".join(f"- {RIVALS[rival]}: **{gain}**. {VERDICTS[result]}\n"
-                             for rival, gain, result in zip(lines["Against"], gains, lines["Result"])))
+        told = ["Spaced KD is worse." if high < 0 else VERDICTS[result]
+                for result, high in zip(lines["Result"], lines["Difference: high"])]
+        parts.append("".join(f"- {RIVALS[rival]}: **{gain}**. {verdict}\n"
+                             for rival, gain, verdict in zip(lines["Against"], gains, told)))
+        here = frame[(frame["setting"] == setting) & (frame["notebook"] == "05_spaced_kd")]
+        parts.append("Beside the claims, not corrected; the baseline is labels alone. " + " ".join(
+            in_words(here, arm, REFERENCE) for arm in (claims.PRIMARY[0].reference, claims.AHEAD)) + "\n")
     if len(predicted):
         parts.append("Three theories predicted the signs of differences between teachers ahead and behind:\n")
         parts.append("".join(f"- {theory.lower()}: {right} of {of} signs right, intervals contradict {against}.\n"

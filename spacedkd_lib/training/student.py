@@ -58,7 +58,7 @@ def trained_network(recipe: Recipe, role: str, channels: int, classes: int, size
         InputError: the run's weights are not on this machine.
     """
     weights = records.load_weights(recipe)
-    net = build.make(recipe, channels, classes, size, start=False).modules.get(role)
+    net = build.make(recipe, channels, classes, size, given=False).modules.get(role)
     if net is not None:
         net.load_state_dict({name.removeprefix(f"{role}."): value for name, value in weights.items()
                              if name.startswith(f"{role}.")})
