@@ -14,7 +14,7 @@ import pytest
 from conftest import Here
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, grids, planning, profiles, running
+from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running
 from spacedkd_lib.methods import build
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import baseline, ie_kd, offline_kd, online_kd, teacher_of
@@ -92,6 +92,19 @@ def test_arms_take_the_values_of_their_family(monkeypatch):
     assert {(r.lr, r.alpha) for arm, r in law.items() if arm.endswith("alpha tuned")} == {(0.4, 0.5)}
     assert {recipe.lr for recipe in recipes_of(arms.ie_arms(setting)).values()} == {0.2}
     assert recipes_of(arms.baseline_arms(SMOKE))["baseline"].lr == 0.1
+
+
+def test_both_sides_of_a_claim_stand_at_each_others_values(monkeypatch):
+    values = {"online KD, asked before": dict(lr=0.4), "spaced KD": dict(lr=0.8)}
+    monkeypatch.setattr(arms, "tuned", lambda label, family: values.get(family, {}))
+    by_arm = recipes_of(arms.spaced_arms(replace(SMOKE, tuned="toy")))
+    for (whose, (ahead, beside)), lr in zip(claims.SAME_VALUES.items(), (0.8, 0.4)):
+        assert changed(by_arm[ahead], by_arm[beside]) == {"interval", "zero_target"}, whose
+        assert by_arm[ahead].lr == by_arm[beside].lr == lr
+    assert changed(by_arm[claims.AHEAD], by_arm["online KD, at spaced KD's values"]) == {"interval"}
+    untuned = recipes_of(arms.spaced_arms(SMOKE))
+    assert not any("values" in arm for arm in untuned)
+    assert set(recipes_of(arms.measured_arms(replace(SMOKE, tuned="toy")))) == set(recipes_of(arms.measured_arms(SMOKE)))
 
 
 def multiply_accumulates(recipe, batches=63):

@@ -437,11 +437,13 @@ def test_readme_block(place):
     assert online[:3] == ["online KD", "up to 2.31", "1.5"] and online[4:] == ["3", "1.5", "CIFAR-100, 5,000 images"]
     assert self_kd == ["self KD", "up to 3.34", "4", f"{own.mean:+.2f} [{own.low:.2f}, {own.high:.2f}]", "3", "4",
                        "glyphs"]
-    assert len(answers) == 6 and all(f"rival on {setting}" in " ".join(answers) for setting in claims.JUDGED)
+    assert len(answers) == 8 and all(f"rival on {setting}" in " ".join(answers) for setting in claims.JUDGED)
     judged = claims.judged(frame).set_index("Against").loc["label smoothing"]
-    sentence = re.search(r"- label smoothing, no teacher: \*\*(\S+) \[(\S+), (\S+)\]\*\*\. (.*)", answers[4])
+    sentence = re.search(r"- label smoothing, no teacher: \*\*(\S+) \[(\S+), (\S+)\]\*\*\. (.*)", answers[5])
     assert list(map(float, sentence.groups()[:3])) == pytest.approx(
         [judged[f"Difference{part}"] for part in (" (points)", ": low", ": high")], abs=0.051)
+    assert re.fullmatch(r"Is it the lead, .*at those of spaced KD \*\*\S+ \[.*\]\*\*; at those of online KD \*\*.*\*\*\.",
+                        answers[7])
     worse = judged["Difference: high"] < 0
     assert sentence[4] == ("Spaced KD is worse." if worse else readme.VERDICTS[judged["Result"]])
     for value in ("study", "21", "Test CPU", "2.11.0", "3.11.9", "c0ffeec0", "cifar100-slice"):

@@ -155,7 +155,20 @@ def spaced_arms(setting: Setting) -> list[Arm]:
     return [*_families(setting, "baseline", "label smoothing", "baseline, equal compute", "online KD, asked before",
                        "online KD"),
             *(_at("spaced KD", spaced(ahead, s)) for s in setting.intervals),
-            *_families(setting, "offline KD"), *_controls(setting, setting.controls)]
+            *_families(setting, "offline KD"), *crossed_arms(setting), *_controls(setting, setting.controls)]
+
+
+def crossed_arms(setting: Setting) -> list[Arm]:
+    """Make online KD at spaced KD's tuned values, and the reverse: does a gain come from the lead, or from the values?
+
+    Without tuned values all of them are at the same ones already.
+    """
+    if not setting.tuned:
+        return []
+    ahead, before = (_of_family(setting, family) for family in ("spaced KD", "online KD, asked before"))
+    return _named({"online KD, asked before, at spaced KD's values": spaced(ahead, 0, zero_target="pre_update"),
+                   "online KD, at spaced KD's values": spaced(ahead, 0),
+                   "spaced KD, at online KD's values": spaced(before, CONTROL_INTERVAL, zero_target="post_update")})
 
 
 # The lead-lag law: family -> what its arms change. At the tuned weight of online KD, which favours no offset; the
@@ -197,8 +210,8 @@ def measured_arms(setting: Setting) -> list[Arm]:
 
     SAM, which is known to flatten, is the positive control; no other arm is new.
     """
-    return list(dict.fromkeys(arm for arm in baseline_arms(setting) + spaced_arms(setting)
-                              if arm.name not in CONTROLS))
+    arms = dict.fromkeys(baseline_arms(setting) + spaced_arms(setting))
+    return [arm for arm in arms if arm.name not in CONTROLS and arm not in crossed_arms(setting)]
 
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right

@@ -50,6 +50,9 @@ PRIMARY = (
     Claim("P2", "Spaced KD beats label smoothing.", AHEAD, "label smoothing"),
     Claim("P3", "Spaced KD beats labels alone for equal compute.", AHEAD, "baseline, equal compute"),
 )
+# Of P1 with one set of tuned values on both sides, which is exploration: whose values -> arm, reference
+SAME_VALUES = {"spaced KD": (AHEAD, "online KD, asked before, at spaced KD's values"),
+               "online KD": ("spaced KD, at online KD's values", PRIMARY[0].reference)}
 
 
 class Prediction(NamedTuple):
