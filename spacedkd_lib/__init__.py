@@ -18,7 +18,7 @@ _FACE = {
     "recipes": "DEVIATIONS Recipe baseline behind describe deviations_of education ema grade_lengths ie_kd mutual "
                "offline offline_kd online_kd partition past_self preset released_dropout self_kd set_deviation "
                "spaced teacher_of transformer",
-    "recipes.plugins": "register_loss register_method register_network register_rule",
+    "recipes.plugins": "register_augmentation register_loss register_method register_network register_rule",
     "schedule": "Course Event counts leads lockstep spaced_schedule",
     "spacing": "Spaced",
     "statistics": "mean_interval paired_by_seed",

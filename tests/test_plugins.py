@@ -1,4 +1,4 @@
-"""Losses, rules, networks, methods and data sets that users register: in workers, in identities, in refusals."""
+"""What users register (losses, rules, networks, methods, augmentations, data): in workers, in identities, in refusals."""
 
 import importlib
 import linecache
@@ -38,7 +38,8 @@ def own(monkeypatch, tmp_path):
 
 
 def test_examples_train_here_and_the_same_in_a_worker():
-    recipes = [importlib.import_module(name).RECIPE for name in ("own_rule", "own_network", "own_data", "own_method")]
+    recipes = [importlib.import_module(name).RECIPE for name in (
+        "own_rule", "own_network", "own_data", "own_method", "own_augmentation", "own_mixup", "own_layer")]
     here = [skd.run(recipe) for recipe in recipes]
     running.set_aside(recipes)
     for mine, theirs in zip(here, skd.run_all(recipes, workers=1)):
@@ -165,6 +166,24 @@ def test_data_are_compared_with_the_record():
     assert plugins.hashes(recipe) == {"shapes": "f" * 64}
     skd.run(recipe)
     assert records.load(recipe).provenance["data_sha256"] == "f" * 64  # trained anew
+
+
+def test_an_augmentation_is_a_function_of_the_batch_and_changes_no_picture():
+    erase = importlib.import_module("own_augmentation").erase_a_square
+    images, labels = datasets.load("digits").train_images[:40], torch.zeros(40)
+
+    def batches(augment):
+        return skd.Batches(images, labels, 20, seed=0, augment=augment, statistics=((0.0,), (1.0,)))
+    before, mine, plain = images.clone(), batches("erase_a_square"), batches("none")
+    x, y = mine[3]
+    kept = (x == plain[3][0]) | (x == 0)
+    assert kept.all() and (x != plain[3][0]).any() and torch.equal(images, before)
+    assert torch.equal(batches("erase_a_square")[3][0], x) and not torch.equal(mine.fresh("fresh_augmentation")[3][0], x)
+    big = skd.Batches(images, labels, 20, seed=0, augment="erase_a_square", size=16)
+    assert big[0][0].shape == (20, 1, 16, 16)
+    skd.register_augmentation(lambda images, generator: erase(images, generator).float(), name="floats")
+    with pytest.raises(skd.InputError, match=r"returned torch.float32 .*return a tensor of"):
+        batches("floats")[0]
 
 
 def flat(classes, channels, size):

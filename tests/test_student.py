@@ -31,6 +31,17 @@ def test_a_student_scores_as_its_record_says(recipe, tmp_path, monkeypatch):
     assert torch.allclose(exported(few), student(few), atol=1e-5)
 
 
+def test_a_student_in_onnx_says_the_same(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    skd.run(BASE)
+    student, few = skd.load_student(BASE), datasets.load("digits").test_images[:4]
+    torch.onnx.export(student, (few,), dynamo=True, verbose=False).save(tmp_path / "student.onnx")
+    (logits,) = reference.ReferenceEvaluator(str(tmp_path / "student.onnx")).run(None, {"x": few.numpy()})
+    assert torch.allclose(torch.from_numpy(logits), student(few), atol=1e-5)
+
+
 def test_a_record_that_does_not_say_how_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
     records.save(BASE, [], {"test_accuracy": 1.0}, {}, {"student.head.bias": torch.zeros(10)})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, nearest
-from ..recipes import AUGMENTATIONS, Recipe
+from ..recipes import AUGMENTATIONS, Recipe, plugins
 from .augment import constant, to_device
 from .rand_augment import changed, draw, filled, ready
 
@@ -141,8 +141,8 @@ class Batches(BatchSequence):
         batch_size: images a batch; the last of an epoch may be smaller (released CNN programs).
         drop_last: leave such a batch out (released transformer programs).
         seed: decides order and augmentation.
-        augment: one of `recipes.AUGMENTATIONS`: "crop_flip_rotate" is the released online program's,
-            "autoaugment_cutout" the released self-KD program's, "strong" that of the released transformers.
+        augment: one of `recipes.AUGMENTATIONS`, or a registered one. "crop_flip_rotate" is the released online
+            program's, "autoaugment_cutout" the released self-KD program's, "strong" that of the released transformers.
         statistics: mean and deviation of each channel, as in `STATISTICS`; None: the images' own (ours).
         size: side of the batches' images in pixels, then square; 0: the images' own.
 
@@ -164,12 +164,13 @@ class Batches(BatchSequence):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
         _check_size(size)
-        if augment not in AUGMENTATIONS:
+        if augment not in AUGMENTATIONS + plugins.names("augment"):
             raise InputError(nearest("augmentation", augment, AUGMENTATIONS))
         self.statistics = statistics or channel_statistics(images)
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
-        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
+        self.own = plugins.made("augmentation", augment)
+        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, "none" if self.own else augment, dtype
         self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
@@ -213,11 +214,14 @@ class Batches(BatchSequence):
         """Return the images of these numbers, int64 [B], augmented by the draws of batch i."""
         channels, height, width = self.images.shape[1:]
         rows, columns = (self.size, self.size) if self.size else (height, width)
-        drawn = draw(self.augment, len(which), height, width,
-                     generator(self.seed, self.streams["augment"], i), self.size)
+        draws = generator(self.seed, self.streams["augment"], i)
+        drawn = draw(self.augment, len(which), height, width, draws, self.size)
         device = self.images.device
         made = to_device({"which": which} | ready(drawn, (channels, rows, columns), device), device)
-        x = changed(self.images.index_select(0, made["which"]), made)
+        images = self.images.index_select(0, made["which"])
+        if self.own:
+            images = _checked(self.own(images.clone(), draws), images, self.own)
+        x = changed(images, made)
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
 
     def fresh(self, what: str) -> Batches:
@@ -263,6 +267,14 @@ def _check_images(images: Tensor, labels: Tensor) -> None:
     if labels.shape != (len(images),):
         raise InputError(f"Labels of shape {list(labels.shape)} do not fit {len(images)} images: "
                          "give one label an image.")
+
+
+def _checked(made: Tensor, images: Tensor, augment) -> Tensor:
+    if not isinstance(made, Tensor) or (made.dtype, made.shape) != (images.dtype, images.shape):
+        given = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"The augmentation {augment.__name__} returned {given}: return a tensor of the type and shape "
+                         f"of what it was given, {images.dtype} {list(images.shape)}.")
+    return made
 
 
 def _check_batch_size(size: int, count: int, drop_last: bool) -> None:

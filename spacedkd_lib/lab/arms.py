@@ -159,9 +159,9 @@ def spaced_arms(setting: Setting) -> list[Arm]:
 
 
 def crossed_arms(setting: Setting) -> list[Arm]:
-    """Make online KD at spaced KD's tuned values, and the reverse: does a gain come from the lead, or from the values?
+    """Make online KD at spaced KD's tuned values, and the reverse: is a gain the lead's, or that of the values.
 
-    Without tuned values all of them are at the same ones already.
+    Without tuned values all stand at the same ones already.
     """
     if not setting.tuned:
         return []

@@ -1,4 +1,4 @@
-"""What users register under a name of their own: losses, rules, networks, methods and data sets. No torch here.
+"""What users register under names of their own: losses, rules, networks, methods, augmentations, data. No torch here.
 
 A recipe names a plugin in a field, as it names ours. Worker processes get plugins by value (cloudpickle), so they may
 stand in a script or a notebook. The hash of its source is part of what made a record, see store/identity.py.
@@ -24,9 +24,10 @@ from ..errors import InputError, nearest
 
 # Kind -> the recipe's fields that may name one, and how it is registered
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
-          "network": ("model", "teacher_model"), "data set": ("dataset",)}
+          "network": ("model", "teacher_model"), "augmentation": ("augment",), "data set": ("dataset",)}
 CALLS = {"loss": "register_loss", "feature loss": 'register_loss with of="features"', "rule": "register_rule",
-         "method": "register_method", "network": "register_network", "data set": "register_dataset"}
+         "method": "register_method", "network": "register_network", "augmentation": "register_augmentation",
+         "data set": "register_dataset"}
 LOSSES = {"logits": "loss", "features": "feature loss"}
 
 
@@ -92,6 +93,15 @@ def register_method(made=None, *, name: str = ""):
     return register("method", made, name)
 
 
+def register_augmentation(made=None, *, name: str = ""):
+    """Register an augmentation: f(images, generator), named by the field `augment`.
+
+    It takes and returns a batch of one shape, uint8 [B, C, H, W]. Its random numbers come from the generator, on the
+    CPU, so that a batch is a function of its number: a student replays the teacher's pixels.
+    """
+    return register("augmentation", made, name)
+
+
 def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
     """Register what was made, and return it; or return the decorator that does.
 
@@ -148,7 +158,7 @@ def hashes(recipe) -> dict[str, str]:
 
 def may_draw(recipe) -> bool:
     """Return whether a recipe's updates hold code of a user's, which may draw random numbers."""
-    return any(kind not in ("rule", "data set") for kind, _ in _used(recipe))
+    return any(kind not in ("rule", "augmentation", "data set") for kind, _ in _used(recipe))
 
 
 # In other processes
