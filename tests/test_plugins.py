@@ -222,9 +222,28 @@ def test_a_function_that_raises_costs_no_run():
     def log(row):
         rows.append(row)
         raise ZeroDivisionError
-    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is finished and saved"):
+    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is saved"):
         skd.run(BASE, on_epoch=log)
     assert len(rows) == 1 and "test_accuracy" in rows[0] and records.load(BASE) is not None
+
+
+def test_a_function_is_told_of_each_epoch_in_the_worker(tmp_path):
+    recipes = [replace(BASE, epochs=1, seed=seed) for seed in (0, 1)]
+
+    def log(recipe, row):
+        (tmp_path / f"{recipe.seed} {row['epoch']}").write_text(str(os.getpid()))
+    skd.run_all(recipes, workers=1, on_epoch=log)
+    told = {path.name: path.read_text() for path in tmp_path.glob("[01] *")}
+    assert set(told) == {"0 1", "1 1"} and str(os.getpid()) not in told.values()
+
+    def broken(recipe, row):
+        raise ZeroDivisionError
+    more = replace(BASE, epochs=1, seed=2)
+    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is saved"):
+        skd.run_all([more], workers=1, on_epoch=broken)
+    assert records.load(more) is not None
+    with (tmp_path / "open").open("w") as file, pytest.raises(skd.InputError, match="let it open what it needs"):
+        skd.run_all([replace(BASE, seed=3)], workers=1, on_epoch=lambda recipe, row: file.write("x"))
 
 
 def test_plugins_of_a_script_reach_its_workers(tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
+import spacedkd_lib as skd
 from spacedkd_lib import recipes
 from spacedkd_lib.lab import profiles, running
 from spacedkd_lib.report import frames, readme
@@ -33,14 +34,15 @@ def test_commands_exist():
 
 def test_code_runs(monkeypatch):
     walked = []
-    names = {"loader": [(1, "a"), (2, "b")], "teacher_step": lambda x, y: walked.append(("teach", y)),
+    tiny = recipes.Recipe(dataset="digits", train_images=60, epochs=1, batch_size=16, model="resnet8", width=4)
+    names = {"skd": skd, "loader": [(1, "a"), (2, "b")], "teacher_step": lambda x, y: walked.append(("teach", y)),
              "student_step": lambda x, y: walked.append(("learn", y))}
     ran = SimpleNamespace(summary={"test_accuracy": 0.0}, provenance={"data_sha256": ""})
     monkeypatch.setattr(running, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
     blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY + MANUAL, re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
-        exec(block, names)
+        exec(block, names | {"recipe": tiny} if "walk" in block else names)
     assert walked[:5] == [("teach", "a"), ("teach", "b"), ("teach", "a"), ("learn", "a"), ("learn", "b")]
     assert names["released"].soft_loss == "probability_kl"
     assert (names["vit"].image_size, names["small"].patch_size, names["pair"].teacher_width) == (224, 4, 384)

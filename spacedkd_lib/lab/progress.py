@@ -89,17 +89,22 @@ def watched() -> bool:
 class Told:
     """Calls a user's function until it raises, which must cost no training; unless it asks to stop, by Stopped."""
 
-    def __init__(self, function: Callable[[dict], None] | None):
+    def __init__(self, function: Callable[[Recipe, dict], None] | None):
         self.function, self.failure = function, None
 
-    def __call__(self, row: dict) -> None:
+    def __call__(self, run) -> None:
         try:
             if self.function and not self.failure:
-                self.function(row)
+                self.function(run.recipe, dict(run.rows[-1]))
         except Stopped:
             raise
         except Exception as error:
             self.failure = error
+
+    def in_words(self, recipes: list[Recipe]) -> str:
+        """Say that the function raised, which cost none of these runs."""
+        runs = ", ".join(recipe.run_id for recipe in recipes)
+        return f"on_epoch raised {self.failure!r} and was not called again: mend it. What was trained is saved: {runs}."
 
 
 def epoch_in_words(run) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Callable, Iterable
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
@@ -53,18 +55,17 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
         sweep, = sweeps([recipe])
         with tqdm(total=recipe.epochs, unit="epoch", disable=not watched()) as bar:
             shown = (lambda row: bar.update()) if watched() else now_and_then(recipe)
-            told = Told(on_epoch)
+            told = Told(on_epoch and (lambda of, row: on_epoch(row)))
 
             def each(of) -> None:
                 if of.recipe == recipe:
                     shown(of.rows[-1])
-                    told(dict(of.rows[-1]))
+                    told(of)
             failed = within_memory(train_sweep, sweep, each)
         if records.load(recipe) is None:
             raise InputError("\n".join(failed))
         if told.failure:
-            raise InputError(f"on_epoch raised {told.failure!r}, and was not called again: mend it. Run "
-                             f"{recipe.run_id} is finished and saved.")
+            raise InputError(told.in_words([recipe]))
     return _same_pictures(records.load(recipe))
 
 
@@ -127,15 +128,24 @@ def run_together(recipe: Recipe, device: str) -> None:
         distributed.any_process(False)  # nobody leaves before the record is there
 
 
-def work(sweep: Sweep) -> list[str]:
+def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
     """Run `train_sweep` in a worker process, and print into the sweep's log.
 
     It runs on one thread, as independent runs side by side use the cores best.
+
+    Args:
+        on_epoch: of `run_all`, from cloudpickle.
     """
     import torch
     torch.set_num_threads(1)
+    told = Told(pickle.loads(on_epoch) if on_epoch else None)
+
+    def each(run) -> None:
+        print(epoch_in_words(run), flush=True)
+        told(run)
     with logged(sweep.log):
-        return within_memory(train_sweep, sweep, lambda run: print(epoch_in_words(run), flush=True))
+        failed = within_memory(train_sweep, sweep, each)
+    return failed + [told.in_words(sweep.recipes)] * bool(told.failure)
 
 
 def _same_pictures(record: records.Record) -> records.Record:
@@ -182,7 +192,8 @@ def _arithmetic(recipe: Recipe) -> int:
 
 
 def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str], None] = print,
-            executor: Executor | None = None, on_sweep: Callable[[], None] = lambda: None) -> list[records.Record]:
+            executor: Executor | None = None, on_sweep: Callable[[], None] = lambda: None,
+            on_epoch: Callable[[Recipe, dict], None] | None = None) -> list[records.Record]:
     """Return records of all recipes; what is finished is loaded, the rest is trained side by side.
 
     Args:
@@ -191,6 +202,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         say: receives a plain line now and then when there is no terminal for a progress bar.
         executor: where sweeps run, see executors.py; processes of this machine unless given.
         on_sweep: if something is trained, called before it, and whenever runs have been finished.
+        on_epoch: called in the run's process with its recipe and the numbers of each epoch, for a logger.
 
     Raises:
         InputError: bad input, before any training; or runs that failed, after all others have finished.
@@ -211,8 +223,17 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         planned = sweeps(missing, workers)
         if together and _has_gpu():
             planned = of_several_seeds(planned)
-        _train_side_by_side(planned, executor or LocalProcesses(workers), say, on_sweep)
+        task = partial(work, on_epoch=_sent(on_epoch)) if on_epoch else work
+        _train_side_by_side(planned, task, executor or LocalProcesses(workers), say, on_sweep)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
+
+
+def _sent(on_epoch: Callable) -> bytes:
+    try:
+        return plugins.by_value(on_epoch, [on_epoch])
+    except Exception as error:
+        raise InputError(f"on_epoch cannot be sent to the processes that train ({error}): let it open what it needs "
+                         "when it is called.") from error
 
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
@@ -274,14 +295,14 @@ def check_inputs(missing: list[Recipe]) -> None:
         within_memory(build.make, recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
 
 
-def _train_side_by_side(planned: list[Sweep], executor: Executor, say: Callable[[str], None],
+def _train_side_by_side(planned: list[Sweep], task: Callable, executor: Executor, say: Callable[[str], None],
                         on_sweep: Callable[[], None]) -> None:
     progress, failed = Progress(planned, say), []
     futures = {}
     try:
         with getattr(executor, "batch", nullcontext)():
             for sweep in planned:
-                futures[executor.submit(work, sweep)] = sweep
+                futures[executor.submit(task, sweep)] = sweep
         waiting = set(futures)
         while waiting:
             done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)

@@ -165,13 +165,19 @@ def may_draw(recipe) -> bool:
 
 def shipped() -> bytes:
     """Return all plugins as bytes for `call`; empty if there are none."""
-    if not _registered:
-        return b""
-    import cloudpickle
-    modules = {module for plugin in _registered.values() if (module := _own_module(plugin.made))}
-    for module in modules:  # by value: a worker may not be able to import it
-        cloudpickle.register_pickle_by_value(module)
     sent = {key: Plugin(plugin.made, plugin.hash_now(), False) for key, plugin in _registered.items()}
+    return by_value(sent, [plugin.made for plugin in sent.values()]) if sent else b""
+
+
+def by_value(sent: Any, own: Iterable[Any]) -> bytes:
+    """Return what is sent as bytes for cloudpickle; the modules of a user's own functions go with it.
+
+    A worker may not be able to import them.
+    """
+    import cloudpickle
+    modules = {module for made in own if (module := _own_module(made))}
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
     try:
         return cloudpickle.dumps(sent)
     finally:
