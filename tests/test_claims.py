@@ -262,7 +262,7 @@ def test_runs_that_judge_nothing_ask_for_no_age():
 
 
 def test_the_linear_model_predicts_the_registered_signs():
-    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(replace(profiles.profile("study").settings[1], tuned=""))}, 32
+    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(profiles.profile("study").settings[1])}, 32
 
     def variance(arm, alpha):
         recipe = law[arm]
@@ -270,5 +270,5 @@ def test_the_linear_model_predicts_the_registered_signs():
                                 moving=recipe.rule == "constant", fresh=recipe.replay == "fresh_batch")
         return found.item()
     for of in claims.PREDICTIONS:
-        for alpha in (0.1, 0.3) if "tuned" in of.arm else (law[of.arm].alpha,):
+        for alpha in (0.1, 0.3) if "tuned" in of.arm else (0.5,) if "values" in of.arm else (law[of.arm].alpha,):
             assert of.linear == np.sign(variance(of.reference, alpha) - variance(of.arm, alpha)), of

@@ -177,6 +177,7 @@ LAGS: dict[str, dict] = {
     "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
     "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"),
     "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
+LAG_OWN = "lag, at spaced KD's values"  # a family more, where they are tuned: there the teacher has a share by tuning
 OFFSETS = (-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0)  # epochs
 
 
@@ -187,11 +188,14 @@ def lag_arms(setting: Setting) -> list[Arm]:
     """
     start = min(LABELS_FIRST, setting.base.epochs / 2)
     online = replace(_of_family(setting, "online KD"), distil_start=start)
+    families = {family: replace(online, **changes) for family, changes in LAGS.items()}
+    if setting.tuned:
+        families[LAG_OWN] = replace(_of_family(setting, "spaced KD"), distil_start=start)
     arms = _named({"baseline": baseline(online)})
-    for family, changes in LAGS.items():
-        whole = family in ("lag, alpha tuned", "lag")
+    for family, recipe in families.items():
+        whole = family in ("lag, alpha tuned", "lag", LAG_OWN)
         offsets = [s for s in OFFSETS if abs(s) <= start and (whole or abs(s) in (0.0, 1.5))]
-        arms += [Arm(lag_name(family, s), family, spaced(replace(online, **changes), s)) for s in offsets
+        arms += [Arm(lag_name(family, s), family, spaced(recipe, s)) for s in offsets
                  if s or family != "lag, moving"]  # at offset 0 it equals the teacher that rests
     return arms
 

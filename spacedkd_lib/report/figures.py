@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from ..lab import claims
-from ..lab.arms import CONTROL_INTERVAL, lag_name
+from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, lag_name
 from ..statistics import paired_by_seed
 from ..store import records
 from .schedule_figures import schedule, schedules
@@ -135,11 +135,13 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
 # The lead-lag law
 
 LAG_PANELS = {  # title: families
-    "α as tuned": ("lag, alpha tuned",), "α = 0.9": ("lag", "lag, moving", "lag, other batches"),
+    "at spaced KD's values": (LAG_OWN,), "α as tuned for online KD": ("lag, alpha tuned",),
+    "α = 0.9": ("lag", "lag, moving", "lag, other batches"),
     "α = 0.9, in eval mode": ("lag, eval mode",)}
 LAG_STYLES = {  # family: what the legend calls it, and its line
-    "lag, alpha tuned": ("frozen, α as tuned", "-"), "lag": ("frozen", "-"), "lag, moving": ("moving", "--"),
-    "lag, other batches": ("other batches", ":"), "lag, eval mode": ("eval mode", "-")}
+    LAG_OWN: ("frozen, spaced KD's values", "-"), "lag, alpha tuned": ("frozen, α as tuned", "-"),
+    "lag": ("frozen", "-"), "lag, moving": ("moving", "--"), "lag, other batches": ("other batches", ":"),
+    "lag, eval mode": ("eval mode", "-")}
 
 
 def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None) -> Figure:
