@@ -442,7 +442,7 @@ def test_readme_block(place):
     sentence = re.search(r"- label smoothing, no teacher: \*\*(\S+) \[(\S+), (\S+)\]\*\*\. (.*)", answers[5])
     assert list(map(float, sentence.groups()[:3])) == pytest.approx(
         [judged[f"Difference{part}"] for part in (" (points)", ": low", ": high")], abs=0.051)
-    assert re.fullmatch(r"Is it the lead, .*at those of spaced KD \*\*\S+ \[.*\]\*\*; at those of online KD \*\*.*\*\*\.",
+    assert re.match(r"Is it the spacing, .*at those of spaced KD \*\*\S+ \[.*\]\*\*; at those of online KD \*\*.*\*\*\.",
                         answers[7])
     worse = judged["Difference: high"] < 0
     assert sentence[4] == ("Spaced KD is worse." if worse else readme.VERDICTS[judged["Result"]])
