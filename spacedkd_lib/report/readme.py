@@ -53,8 +53,8 @@ RIVALS = {"online KD, asked before": "online KD that asks as released",
           "label smoothing": "label smoothing, no teacher", "baseline, equal compute": "labels alone for equal compute"}
 VERDICTS = {"supported": "A gain is shown.", "inconclusive": "Neither a gain nor its absence is shown.",
             "refuted": f"A gain of {claims.MIN_EFFECT:g} points or more is excluded."}
-AT_ONE_SET = ("Is it the spacing, or the tuned values? Spaced KD minus online KD that asks as released, both at one set "
-              "of values, which was not claimed beforehand: ")
+AT_ONE_SET = ("Is it the spacing, or the tuned values? Spaced KD minus online KD that asks as released, both at one "
+              "set of values, which was not claimed beforehand: ")
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
