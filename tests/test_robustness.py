@@ -1,6 +1,5 @@
 """Corruptions against the reference formulas, PIL and scipy; attacks against closed forms and foolbox."""
 
-import hashlib
 import io
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 
 from spacedkd_lib.analysis import attacks, corruptions, robustness
 from spacedkd_lib.analysis.attacks import ATTACKS, bim, fgsm, pgd
-from spacedkd_lib.analysis.corruptions import CORRUPTIONS, corrupt, load_corrupted
+from spacedkd_lib.analysis.corruptions import CORRUPTIONS, corrupt
 from spacedkd_lib.analysis.robustness import predict, robust_scores
 from spacedkd_lib.data.batches import channel_statistics, generator, normalised
 from spacedkd_lib.errors import InputError
@@ -113,60 +112,6 @@ def test_draws_come_from_the_seed_alone(monkeypatch):
     same = torch.cat([images[:4]] * 2)
     monkeypatch.setattr(corruptions, "AT_ONCE", 4)  # the next block has noise of its own
     assert not torch.equal(*corrupt(same, "gaussian_noise", 2, seed=1).split(4))
-
-
-# Files
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A CIFAR-10-C of one corruption: the first pixel of image i is i // 10,000 + 1; all else is 0, and no disk."""
-    path = tmp_path_factory.mktemp("CIFAR-10-C")
-    images = np.lib.format.open_memmap(path / "fog.npy", "w+", np.uint8, (50000, 32, 32, 3))
-    images[::10000, 0, 1, 2] = [1, 2, 3, 4, 5]
-    np.save(path / "labels.npy", np.tile(np.arange(10000) % 10, 5).astype(np.uint8))
-    return path
-
-
-def test_a_users_own_files(folder, monkeypatch):
-    content = {name: (folder / name).read_bytes() for name in ("fog.npy", "labels.npy")}
-    digests = {name: hashlib.sha256(held).hexdigest() for name, held in content.items()}
-    got = load_corrupted(folder, "fog", 4, sha256=digests)
-    assert got.images.shape == (10000, 3, 32, 32) and got.images.dtype == torch.uint8 and got.images.is_contiguous()
-    assert got.images[0, 2, 0, 1] == got.images.sum() == 4
-    assert torch.equal(got.labels, torch.arange(10000) % 10)
-    assert got.sha256 == digests and got.published == ""
-    with pytest.raises(InputError, match="has the SHA-256 .* and None was expected"):
-        load_corrupted(folder, "fog", 4, sha256={"fog.npy": digests["fog.npy"]})
-    md5 = {name: hashlib.md5(held).hexdigest() for name, held in content.items()}
-    monkeypatch.setattr(corruptions, "PUBLISHED", {name: {"CIFAR-10-C": "0", "CIFAR-100-C": md5[name]} for name in md5})
-    assert load_corrupted(folder, "fog", 1).published == "CIFAR-100-C"
-    monkeypatch.setitem(corruptions.PUBLISHED, "labels.npy", {"CIFAR-10-C": md5["labels.npy"], "CIFAR-100-C": "0"})
-    assert load_corrupted(folder, "fog", 1).published == ""
-
-
-def test_published_checksums_are_whole():
-    assert len(corruptions.FILES) == 19 and set(CORRUPTIONS) < set(corruptions.FILES)
-    sums = [md5 for row in corruptions.PUBLISHED.values() for md5 in row.values()]
-    assert len(set(sums)) == 40 and all(len(bytes.fromhex(md5)) == 16 for md5 in sums)
-
-
-def test_files_that_do_not_serve(folder, tmp_path):
-    def refused(sentence, name="fog"):
-        with pytest.raises(InputError, match=sentence):
-            load_corrupted(tmp_path, name, 1)
-
-    refused("fog.npy does not exist: give the folder")
-    np.save(tmp_path / "fog.npy", np.zeros((5, 32, 32, 3), np.uint8))
-    np.save(tmp_path / "labels.npy", np.arange(50000) % 10)
-    refused(r"holds uint8 of shape \[5, 32, 32, 3\] and must hold uint8 of shape \[50000")
-    (tmp_path / "fog.npy").unlink()
-    (tmp_path / "fog.npy").symlink_to(folder / "fog.npy")
-    refused("labels.npy holds int64")
-    np.save(tmp_path / "labels.npy", (np.arange(50000) // 10000).astype(np.uint8))
-    refused("other labels for one severity than for another")
-    (tmp_path / "frost.npy").write_bytes((tmp_path / "labels.npy").read_bytes()[:1000])
-    refused("frost.npy is truncated or damaged", "frost")
-    refused('"labels" is not a corruption', "labels")
 
 
 # Attacks

@@ -1,12 +1,8 @@
-"""Corrupted images: made here, or CIFAR-C's files."""
+"""Corrupted images."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,37 +28,6 @@ CORRUPTIONS = tuple(SEVERITIES)
 AT_ONCE = 1000  # images in work at a time: bounds the memory
 
 
-# MD5 of the published files, CIFAR-10-C's and CIFAR-100-C's. Source: torch-uncertainty and MIT's rai-toolbox, which
-# list the same ones (github.com/ENSTA-U2IS-AI/torch-uncertainty, .../mit-ll-responsible-ai/responsible-ai-toolbox).
-_PUBLISHED = """
-brightness        0a81ef75e0b523c3383219c330a85d48 f22d7195aecd6abb541e27fca230c171
-contrast          3c8262171c51307f916c30a3308235a8 322bb385f1d05154ee197ca16535f71e
-defocus_blur      7d1322666342a0702b1957e92f6254bc d923e3d9c585a27f0956e2f2ad832564
-elastic_transform 9421657c6cd452429cf6ce96cc412b5f a0792bd6581f6810878be71acedfc65a
-fog               7b397314b5670f825465fbcd1f6e9ccd 4efc7ebd5e82b028bdbe13048e3ea564
-frost             31f6ab3bce1d9934abfb0cc13656f141 3a39c6823bdfaa0bf8b12fe7004b8117
-gaussian_blur     c33370155bc9b055fb4a89113d3c559d 5204ba0d557839772ef5a4196a052c3e
-gaussian_noise    ecaf8b9a2399ffeda7680934c33405fd ecc4d366eac432bdf25c024086f5e97d
-glass_blur        7361fb4019269e02dbf6925f083e8629 0bf384f38e5ccbf8dd479d9059b913e1
-impulse_noise     2090e01c83519ec51427e65116af6b1a 3b3c210ddfa0b5cb918ff4537a429fef
-jpeg_compression  2b9cc4c864e0193bb64db8d7728f8187 c851b7f1324e1d2ffddeb76920576d11
-labels            c439b113295ed5254878798ffe28fd54 bb4026e9ce52996b95f439544568cdb2
-motion_blur       fffa5f852ff7ad299cfe8a7643f090f4 732a7e2e54152ff97c742d4c388c5516
-pixelate          0f14f7e2db14288304e1de10df16832f 96c00c60f144539e14cffb02ddbd0640
-saturate          1cfae0964219c5102abbb883e538cc56 c0697e9fdd646916a61e9c312c77bf6b
-shot_noise        3a7239bb118894f013d9bf1984be7f11 b0a1fa6e1e465a747c1b204b1914048a
-snow              bb238de8555123da9c282dea23bd6e55 0237be164583af146b7b144e73b43465
-spatter           8a5a3903a7f8f65b59501a6093b4311e 12ccf41d62564d36e1f6a6ada5022728
-speckle_noise     ef00b87611792b00df09c0b0237a1e30 e3f215b1a0f9fd9fd6f0d1cf94a7ce99
-zoom_blur         6ea8e63f1c5cdee1517533840641641b 0204613400c034a81c4830d5df81cb82
-"""
-PUBLISHED = {f"{row[0]}.npy": dict(zip(("CIFAR-10-C", "CIFAR-100-C"), row[1:]))
-             for row in map(str.split, _PUBLISHED.strip().splitlines())}
-FILES = tuple(name.removesuffix(".npy") for name in PUBLISHED if name != "labels.npy")
-
-
-# Corruptions
-
 def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     """Corrupted images: uint8 [N, C, H, W] -> uint8 [N, C, H, W], truncated to 8 bits as in CIFAR-10-C.
 
@@ -78,7 +43,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     112
     """
     check_images(images)
-    check_corruption(name, severity, CORRUPTIONS)
+    check_corruption(name, severity)
     drawn, value = generator(seed, "corruption", name, severity), SEVERITIES[name][severity - 1]
     return torch.cat([OPERATIONS[name](part, value, drawn) for part in images.split(AT_ONCE)])
 
@@ -181,75 +146,6 @@ OPERATIONS = {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise,
                                       pixelate, jpeg_compression)}
 
 
-# A user's own CIFAR-10-C or CIFAR-100-C
-
-class Corrupted(NamedTuple):
-    """The pictures of one corruption and severity, as published."""
-
-    images: Tensor  # uint8 [10000, 3, 32, 32]
-    labels: Tensor  # int64 [10000]
-    sha256: dict[str, str]  # of the two files read
-    published: str  # "CIFAR-10-C" or "CIFAR-100-C" if both have the MD5 of its files, else ""
-
-
-def load_corrupted(folder: Path | str, name: str, severity: int, sha256: dict[str, str] | None = None) -> Corrupted:
-    """One corruption at one severity from the unpacked CIFAR-10-C.tar or CIFAR-100-C.tar; only these are copied.
-
-    Args:
-        folder: holds `<name>.npy`, uint8 [50000, 32, 32, 3], 10,000 images a severity, and `labels.npy`.
-        name: one of `FILES`.
-        severity: 1 to 5.
-        sha256: file name -> what its SHA-256 must be, for both files; None compares nothing.
-
-    Raises:
-        InputError: an unknown name or severity; a file that is missing, damaged, of another shape or type, or of
-            another SHA-256; labels that differ between severities.
-    """
-    check_corruption(name, severity, FILES)
-    files = [Path(folder) / f"{name}.npy", Path(folder) / "labels.npy"]
-    images, labels = _mapped(files[0], (50000, 32, 32, 3)), _mapped(files[1], (50000,))
-    if (labels.reshape(5, -1) != labels[:10000]).any():
-        raise InputError(f"{files[1]} has other labels for one severity than for another: put the published file in "
-                         "its place.")
-    digests = {file.name: _digests(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-    for file in files:
-        expected, (found, _) = (sha256 or {}).get(file.name), digests[file.name]
-        if sha256 is not None and found != expected:
-            raise InputError(f"{file} has the SHA-256 {found} and {expected} was expected: fetch the file again, or "
-                             "correct what is expected.")
-    part = slice(10000 * (severity - 1), 10000 * severity)
-    published = [place for place in PUBLISHED["labels.npy"]
-                 if all(PUBLISHED[file][place] == md5 for file, (_, md5) in digests.items())]
-    return Corrupted(torch.from_numpy(np.ascontiguousarray(images[part].transpose(0, 3, 1, 2))),
-                     torch.from_numpy(labels[part].astype(np.int64)),
-                     {file: digest for file, (digest, _) in digests.items()}, *published or [""])
-
-
-def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Open a .npy file as an array that stays on disk."""
-    if not file.is_file():
-        raise InputError(f"{file} does not exist: give the folder that CIFAR-10-C.tar or CIFAR-100-C.tar unpacks to.")
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{file} is truncated or damaged ({error}): fetch it again.") from None
-    if array.shape != shape or array.dtype != np.uint8:
-        raise InputError(f"{file} holds {array.dtype} of shape {list(array.shape)} and must hold uint8 of shape "
-                         f"{list(shape)}: give a file of CIFAR-10-C or CIFAR-100-C.")
-    return array
-
-
-@lru_cache
-def _digests(file: Path, size: int, changed: int) -> tuple[str, str]:
-    """SHA-256 and MD5; a file that keeps its size and time of change is read once for its five severities."""
-    with open(file, "rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        stream.seek(0)
-        return sha256, hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-
-
-# Bad input
-
 def check_images(images: Tensor) -> None:
     """Raise InputError unless the images are uint8 [N, C, H, W] of one or three channels."""
     given = (f"{images.dtype} and shape {list(images.shape)}" if isinstance(images, Tensor)
@@ -260,9 +156,9 @@ def check_images(images: Tensor) -> None:
                          "[N, C, H, W] with C = 1 (grey) or 3 (RGB).")
 
 
-def check_corruption(name: str, severity: int, allowed: tuple[str, ...]) -> None:
+def check_corruption(name: str, severity: int) -> None:
     """Raise InputError for an unknown corruption, or a severity that is not 1 to 5."""
-    if name not in allowed:
-        raise InputError(nearest("corruption", name, allowed))
+    if name not in CORRUPTIONS:
+        raise InputError(nearest("corruption", name, CORRUPTIONS))
     if severity not in (1, 2, 3, 4, 5):
         raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")

@@ -52,7 +52,7 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
     corruptions, severities, attacks, radii = map(tuple, (corruptions, severities, attacks, radii))
     check_attack(0, batch_size=batch_size)
     for name, severity in ((n, s) for n in corruptions for s in severities):
-        check_corruption(name, severity, CORRUPTIONS)
+        check_corruption(name, severity)
     for name, radius in ((n, r) for n in attacks for r in radii):
         if name not in ATTACKS:
             raise InputError(nearest("attack", name, ATTACKS))
