@@ -104,8 +104,30 @@ def parameters(net: nn.Module) -> int:
 def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     """Count one image's multiply-accumulates in convolutions, linear layers and attention; it is `size` pixels square.
 
-    forward: the pass to count; the network's own unless given.
+    Networks of one structure are counted once, as counting takes longer than an update of a small one.
+
+    Args:
+        forward: the pass to count; the network's own unless given.
     """
+    if forward is not None and getattr(forward, "__self__", None) is not net:
+        return _counted(net, channels, size, forward)
+    key = _structure(net), getattr(forward, "__func__", None), channels, size
+    if key not in _known:
+        _known[key] = _counted(net, channels, size, forward)
+    return _known[key]
+
+
+_known: dict[tuple, int] = {}
+
+
+def _structure(net: nn.Module) -> tuple:
+    """Classes, settings and weights' shapes of all layers."""
+    settings = (repr([value for name, value in sorted(vars(layer).items())
+                      if name != "training" and isinstance(value, (int, float, str, tuple))]) for layer in net.modules())
+    return tuple(zip(map(type, net.modules()), settings)), tuple(p.shape for p in net.parameters())
+
+
+def _counted(net: nn.Module, channels: int, size: int, forward) -> int:
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())
