@@ -122,8 +122,9 @@ _known: dict[tuple, int] = {}
 
 def _structure(net: nn.Module) -> tuple:
     """Classes, settings and weights' shapes of all layers."""
-    settings = (repr([value for name, value in sorted(vars(layer).items())
-                      if name != "training" and isinstance(value, (int, float, str, tuple))]) for layer in net.modules())
+    settings = (repr([value for name, value in vars(layer).items()
+                      if name != "training" and isinstance(value, (int, float, str, tuple))])
+                for layer in net.modules())
     return tuple(zip(map(type, net.modules()), settings)), tuple(p.shape for p in net.parameters())
 
 
