@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spacedkd_lib.errors import InputError
+from spacedkd_lib.models import layers
 from spacedkd_lib.models.heads import projector
 from spacedkd_lib.models.layers import in_mode, initialise, macs, parameters
 from spacedkd_lib.models.resnet import ARCHITECTURES, MultiExitResNet, ResNet
@@ -42,6 +43,25 @@ def test_small_resnets(option, pad):
         assert parameters(net) == count
         assert macs(net, 3, 32) == pytest.approx(mult_adds, rel=4e-3)
         # 0.1 M rounding; and the fixture gives option B's deeper nets without their shortcut convolutions (0.3%)
+
+
+class Repeated(torch.nn.Module):
+    def __init__(self, times):
+        super().__init__()
+        self.times, self.layer = times, torch.nn.Linear(9, 9)
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.layer(x.flatten(1))
+        return x
+
+
+def test_a_structure_is_counted_once_and_another_one_again(monkeypatch):
+    assert macs(Repeated(3), 1, 3) == 3 * macs(Repeated(1), 1, 3) == 243
+    assert macs(ResNet("resnet8", 10, 1, 4), 1, 16) == 4 * macs(ResNet("resnet8", 10, 1, 4), 1, 8) - 3 * 160
+    counted = macs(ResNet("resnet8", 10, 1, 4), 1, 8)
+    monkeypatch.setattr(layers, "_counted", lambda *_: 0)
+    assert macs(ResNet("resnet8", 10, 1, 4), 1, 8) == counted and macs(ResNet("resnet8", 10, 1, 5), 1, 8) == 0
 
 
 def test_projectors():
