@@ -13,7 +13,7 @@ def erase_a_square(images, generator):
     """Set a square of a quarter of the side to black."""
     count, _, height, width = images.shape
     side = width // 4
-    row, column = (torch.randint(0, size - side, (count, 1, 1, 1), generator=generator).to(images.device)
+    row, column = (torch.randint(0, size - side + 1, (count, 1, 1, 1), generator=generator).to(images.device)
                    for size in (height, width))
     rows = torch.arange(height, device=images.device)[:, None] - row
     columns = torch.arange(width, device=images.device) - column

@@ -27,7 +27,7 @@ class AttentionTransfer(skd.OnlineKD):
         """Return the student's terms, from the maps that both networks have just made."""
         own, asked = (F.normalize(self.maps[role].square().mean(dim=1).flatten(1)) for role in ("student", "teacher"))
         terms = super().student_loss(outputs, target, y, second)
-        terms["attention"] = (own - asked).square().sum(dim=1).mean()
+        terms["attention"] = (own - asked.detach()).square().sum(dim=1).mean()
         return terms | {"loss": terms["loss"] + terms["attention"]}
 
 

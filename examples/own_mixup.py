@@ -10,7 +10,10 @@ import spacedkd_lib as skd
 
 @skd.register_method
 class MixedUp(skd.OnlineKD):
-    """Each picture is mixed with another of the batch, and so is its loss; the teacher learns plain pictures."""
+    """Each picture is mixed with another of the batch, and so is its loss; the teacher learns plain pictures.
+
+    It distils from the first update on, and asks the teacher as it is now, whatever the recipe says of these.
+    """
 
     like = "online_kd"
 

@@ -261,7 +261,7 @@ def test_runs_that_judge_nothing_ask_for_no_age():
     assert judging({}) == judging({"study": synthetic(rows)}) == {}
 
 
-def test_the_linear_model_predicts_the_registered_signs():
+def test_the_linear_model_predicts_the_registered_signs(tuned_values):
     law, L = {arm.name: arm.recipe for arm in arms.lag_arms(profiles.profile("study").settings[1])}, 32
 
     def variance(arm, alpha):
@@ -270,5 +270,5 @@ def test_the_linear_model_predicts_the_registered_signs():
                                 moving=recipe.rule == "constant", fresh=recipe.replay == "fresh_batch")
         return found.item()
     for of in claims.PREDICTIONS:
-        for alpha in (0.1, 0.3) if "tuned" in of.arm else (0.5,) if "values" in of.arm else (law[of.arm].alpha,):
+        for alpha in (law[of.arm].alpha, *(0.1, 0.3) * ("tuned" in of.arm)):
             assert of.linear == np.sign(variance(of.reference, alpha) - variance(of.arm, alpha)), of

@@ -46,18 +46,27 @@ def test_small_resnets(option, pad):
 
 
 class Repeated(torch.nn.Module):
+    """A user's, whose forward pass depends on what no layer holds."""
+
     def __init__(self, times):
         super().__init__()
-        self.times, self.layer = times, torch.nn.Linear(9, 9)
+        self.times, self.layer = [times], torch.nn.Linear(9, 9)
 
     def forward(self, x):
-        for _ in range(self.times):
+        for _ in range(self.times[0]):
             x = self.layer(x.flatten(1))
         return x
 
 
+def shared(times):
+    layer = torch.nn.Linear(9, 9)
+    return torch.nn.Sequential(torch.nn.Flatten(), *[layer] * times)
+
+
 def test_a_structure_is_counted_once_and_another_one_again(monkeypatch):
-    assert macs(Repeated(3), 1, 3) == 3 * macs(Repeated(1), 1, 3) == 243
+    monkeypatch.setattr(layers, "_known", {})
+    for of in (Repeated, shared):
+        assert macs(of(3), 1, 3) == 3 * macs(of(1), 1, 3) == 243
     assert macs(ResNet("resnet8", 10, 1, 4), 1, 16) == 4 * macs(ResNet("resnet8", 10, 1, 4), 1, 8) - 3 * 160
     counted = macs(ResNet("resnet8", 10, 1, 4), 1, 8)
     monkeypatch.setattr(layers, "_counted", lambda *_: 0)

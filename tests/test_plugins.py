@@ -179,6 +179,11 @@ def test_an_augmentation_is_a_function_of_the_batch_and_changes_no_picture():
     kept = (x == plain[3][0]) | (x == 0)
     assert kept.all() and (x != plain[3][0]).any() and torch.equal(images, before)
     assert torch.equal(batches("erase_a_square")[3][0], x) and not torch.equal(mine.fresh("fresh_augmentation")[3][0], x)
+    @skd.register_augmentation
+    def torchs_own(images, generator):
+        return images + torch.randint(0, 9, images.shape).to(torch.uint8)
+    state, (x, _) = torch.get_rng_state(), batches("torchs_own")[3]
+    assert torch.equal(batches("torchs_own")[3][0], x) and torch.equal(torch.get_rng_state(), state)
     big = skd.Batches(images, labels, 20, seed=0, augment="erase_a_square", size=16)
     assert big[0][0].shape == (20, 1, 16, 16)
     skd.register_augmentation(lambda images, generator: erase(images, generator).float(), name="floats")
@@ -222,7 +227,7 @@ def test_a_function_that_raises_costs_no_run():
     def log(row):
         rows.append(row)
         raise ZeroDivisionError
-    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is saved"):
+    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is finished and saved"):
         skd.run(BASE, on_epoch=log)
     assert len(rows) == 1 and "test_accuracy" in rows[0] and records.load(BASE) is not None
 
@@ -238,9 +243,9 @@ def test_a_function_is_told_of_each_epoch_in_the_worker(tmp_path):
 
     def broken(recipe, row):
         raise ZeroDivisionError
-    more = replace(BASE, epochs=1, seed=2)
-    with pytest.raises(skd.InputError, match="ZeroDivisionError.*is saved"):
-        skd.run_all([more], workers=1, on_epoch=broken)
+    more = replace(BASE, epochs=1, seed=2)  # and another sweep: one sentence for both
+    with pytest.raises(skd.InputError, match="ZeroDivisionError.* line .*: mend it.$"):
+        skd.run_all([more, replace(more, seed=4)], workers=1, on_epoch=broken)
     assert records.load(more) is not None
     with (tmp_path / "open").open("w") as file, pytest.raises(skd.InputError, match="let it open what it needs"):
         skd.run_all([replace(BASE, seed=3)], workers=1, on_epoch=lambda recipe, row: file.write("x"))

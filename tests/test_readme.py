@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import torch
 
 import spacedkd_lib as skd
 from spacedkd_lib import recipes
@@ -32,7 +33,7 @@ def test_commands_exist():
     assert all(f"| `{name}` |" in MANUAL for name in profiles.PROFILES)
 
 
-def test_code_runs(monkeypatch):
+def test_code_runs(monkeypatch, tmp_path):
     walked = []
     tiny = recipes.Recipe(dataset="digits", train_images=60, epochs=1, batch_size=16, model="resnet8", width=4)
     names = {"skd": skd, "loader": [(1, "a"), (2, "b")], "teacher_step": lambda x, y: walked.append(("teach", y)),
@@ -41,8 +42,10 @@ def test_code_runs(monkeypatch):
     monkeypatch.setattr(running, "run", lambda recipe: ran if recipe.interval == 1.5 else None)
     blocks = re.findall(r"```python\n(.*?)```", README + LIBRARY + MANUAL, re.S)
     assert len(blocks) == 6
+    monkeypatch.chdir(tmp_path)
     for block in blocks:
-        exec(block, names | {"recipe": tiny} if "walk" in block else names)
+        exec(block.replace("(20, 40)", "(1,)"), names | {"recipe": tiny} if "walk" in block else names)
+    assert "student.head.bias" in torch.load("epoch-1.pt")
     assert walked[:5] == [("teach", "a"), ("teach", "b"), ("teach", "a"), ("learn", "a"), ("learn", "b")]
     assert names["released"].soft_loss == "probability_kl"
     assert (names["vit"].image_size, names["small"].patch_size, names["pair"].teacher_width) == (224, 4, 384)

@@ -164,13 +164,12 @@ class Batches(BatchSequence):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
         _check_size(size)
-        if augment not in AUGMENTATIONS + plugins.names("augment"):
-            raise InputError(nearest("augmentation", augment, AUGMENTATIONS))
+        if augment not in (known := AUGMENTATIONS + plugins.names("augment")):
+            raise InputError(nearest("augmentation", augment, known))
         self.statistics = statistics or channel_statistics(images)
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
-        self.own = plugins.made("augmentation", augment)
-        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, "none" if self.own else augment, dtype
+        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
         self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
@@ -214,15 +213,28 @@ class Batches(BatchSequence):
         """Return the images of these numbers, int64 [B], augmented by the draws of batch i."""
         channels, height, width = self.images.shape[1:]
         rows, columns = (self.size, self.size) if self.size else (height, width)
-        draws = generator(self.seed, self.streams["augment"], i)
-        drawn = draw(self.augment, len(which), height, width, draws, self.size)
+        own = plugins.made("augmentation", self.augment)
+        drawn = draw("none" if own else self.augment, len(which), height, width,
+                     generator(self.seed, self.streams["augment"], i), self.size)
         device = self.images.device
         made = to_device({"which": which} | ready(drawn, (channels, rows, columns), device), device)
         images = self.images.index_select(0, made["which"])
-        if self.own:
-            images = _checked(self.own(images.clone(), draws), images, self.own)
+        if own:
+            images = self._changed_by(own, images, i)
         x = changed(images, made)
         return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
+
+    def _changed_by(self, own, images: Tensor, i: int) -> Tensor:
+        """Apply a registered augmentation, which draws as the batch says."""
+        seed = derive_seed(self.seed, self.streams["augment"], i)
+        with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+            torch.manual_seed(seed)  # torchvision's transforms draw from torch's own generator
+            made = own(images, torch.Generator().manual_seed(seed))
+        if not isinstance(made, Tensor) or (made.dtype, made.shape) != (images.dtype, images.shape):
+            given = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+            raise InputError(f"The augmentation {self.augment} returned {given}: return a tensor of the type and shape "
+                             f"of what it was given, {images.dtype} {list(images.shape)}.")
+        return made
 
     def fresh(self, what: str) -> Batches:
         """Return batches of the same images with draws of their own: controls for A6 and V5.
@@ -267,14 +279,6 @@ def _check_images(images: Tensor, labels: Tensor) -> None:
     if labels.shape != (len(images),):
         raise InputError(f"Labels of shape {list(labels.shape)} do not fit {len(images)} images: "
                          "give one label an image.")
-
-
-def _checked(made: Tensor, images: Tensor, augment) -> Tensor:
-    if not isinstance(made, Tensor) or (made.dtype, made.shape) != (images.dtype, images.shape):
-        given = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-        raise InputError(f"The augmentation {augment.__name__} returned {given}: return a tensor of the type and shape "
-                         f"of what it was given, {images.dtype} {list(images.shape)}.")
-    return made
 
 
 def _check_batch_size(size: int, count: int, drop_last: bool) -> None:

@@ -159,7 +159,7 @@ def spaced_arms(setting: Setting) -> list[Arm]:
 
 
 def crossed_arms(setting: Setting) -> list[Arm]:
-    """Make online KD at spaced KD's tuned values, and the reverse: is a gain the lead's, or that of the values.
+    """Make the rival of the first claim at spaced KD's tuned values, and the reverse, to tell values from spacing.
 
     Without tuned values all stand at the same ones already.
     """
@@ -168,7 +168,7 @@ def crossed_arms(setting: Setting) -> list[Arm]:
     ahead, before = (_of_family(setting, family) for family in ("spaced KD", "online KD, asked before"))
     return _named({"online KD, asked before, at spaced KD's values": spaced(ahead, 0, zero_target="pre_update"),
                    "online KD, at spaced KD's values": spaced(ahead, 0),
-                   "spaced KD, at online KD's values": spaced(before, CONTROL_INTERVAL, zero_target="post_update")})
+                   "spaced KD, at its rival's values": spaced(before, CONTROL_INTERVAL, zero_target="post_update")})
 
 
 # The lead-lag law: family -> what its arms change. At the tuned weight of online KD, which favours no offset; the
@@ -214,8 +214,8 @@ def measured_arms(setting: Setting) -> list[Arm]:
 
     SAM, which is known to flatten, is the positive control; no other arm is new.
     """
-    arms = dict.fromkeys(baseline_arms(setting) + spaced_arms(setting))
-    return [arm for arm in arms if arm.name not in CONTROLS and arm not in crossed_arms(setting)]
+    arms, others = dict.fromkeys(baseline_arms(setting) + spaced_arms(setting)), crossed_arms(setting)
+    return [arm for arm in arms if arm.name not in CONTROLS and arm not in others]
 
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right

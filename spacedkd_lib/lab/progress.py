@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Callable
 
@@ -65,7 +67,7 @@ def _changed(log: Path) -> float:
 
 def _epoch_lines(log: Path) -> list[str]:
     try:
-        return [line for line in log.read_text(errors="replace").splitlines() if line.startswith("epoch ")]
+        return [line for line in log.read_text(errors="replace").splitlines() if EPOCH.fullmatch(line)]
     except OSError:  # not there yet, or no more
         return []
 
@@ -101,10 +103,14 @@ class Told:
         except Exception as error:
             self.failure = error
 
-    def in_words(self, recipes: list[Recipe]) -> str:
-        """Say that the function raised, which cost none of these runs."""
-        runs = ", ".join(recipe.run_id for recipe in recipes)
-        return f"on_epoch raised {self.failure!r} and was not called again: mend it. What was trained is saved: {runs}."
+    def in_words(self) -> str:
+        """Say what the function raised, and where."""
+        place = traceback.extract_tb(self.failure.__traceback__)[-1]
+        return (f"on_epoch raised {self.failure!r} in {place.filename}, line {place.lineno}, and training went on "
+                "without it: mend it.")
+
+
+EPOCH = re.compile(r"epoch \d+ of \d+: .*, run [0-9a-f]{12}(, test accuracy .*)?")  # what `epoch_in_words` says
 
 
 def epoch_in_words(run) -> str:

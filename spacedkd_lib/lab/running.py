@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import pickle
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -65,7 +64,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
         if records.load(recipe) is None:
             raise InputError("\n".join(failed))
         if told.failure:
-            raise InputError(told.in_words([recipe]))
+            raise InputError(f"{told.in_words()} Run {recipe.run_id} is finished and saved.") from told.failure
     return _same_pictures(records.load(recipe))
 
 
@@ -134,18 +133,18 @@ def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
     It runs on one thread, as independent runs side by side use the cores best.
 
     Args:
-        on_epoch: of `run_all`, from cloudpickle.
+        on_epoch: of `run_all`, from `plugins.packed`.
     """
     import torch
     torch.set_num_threads(1)
-    told = Told(pickle.loads(on_epoch) if on_epoch else None)
+    told = Told(plugins.unpacked(on_epoch) if on_epoch else None)
 
     def each(run) -> None:
         print(epoch_in_words(run), flush=True)
         told(run)
     with logged(sweep.log):
-        failed = within_memory(train_sweep, sweep, each)
-    return failed + [told.in_words(sweep.recipes)] * bool(told.failure)
+        failed = [f"{sentence} (Log: {sweep.log})" for sentence in within_memory(train_sweep, sweep, each)]
+    return [*failed, told.in_words()] if told.failure else failed
 
 
 def _same_pictures(record: records.Record) -> records.Record:
@@ -202,10 +201,12 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         say: receives a plain line now and then when there is no terminal for a progress bar.
         executor: where sweeps run, see executors.py; processes of this machine unless given.
         on_sweep: if something is trained, called before it, and whenever runs have been finished.
-        on_epoch: called in the run's process with its recipe and the numbers of each epoch, for a logger.
+        on_epoch: called in the run's process with its recipe and the numbers of each epoch, for a logger. What it
+            prints goes to the sweep's log, and unlike that of `run` it cannot end a run.
 
     Raises:
-        InputError: bad input, before any training; or runs that failed, after all others have finished.
+        InputError: bad input, before any training; or runs that failed, or an `on_epoch` that raised, after all others
+            have finished.
         Stopped, KeyboardInterrupt: asked to stop; the workers have saved what was done.
     """
     together, workers = workers == "auto" and executor is None, check_workers(workers)
@@ -230,7 +231,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
 
 def _sent(on_epoch: Callable) -> bytes:
     try:
-        return plugins.by_value(on_epoch, [on_epoch])
+        return plugins.packed(on_epoch)
     except Exception as error:
         raise InputError(f"on_epoch cannot be sent to the processes that train ({error}): let it open what it needs "
                          "when it is called.") from error
@@ -318,7 +319,7 @@ def _train_side_by_side(planned: list[Sweep], task: Callable, executor: Executor
         progress.close()
         executor.shutdown()
     if failed:
-        runs = sum(len(sweep.recipes) for sweep in planned)
+        failed, runs = list(dict.fromkeys(failed)), sum(len(sweep.recipes) for sweep in planned)
         raise InputError(failed[0] if len(failed) == 1 else
                          f"{len(failed)} failures in {runs} runs, and the others are finished: " + " ".join(failed[:3])
                          + f" And so on: the logs are in {records.runs_folder() / '.sweeps'}." * (len(failed) > 3))
@@ -328,7 +329,7 @@ def _failures(future, sweep: Sweep) -> list[str]:
     """Return what a finished task has to say; a run that fails must not cost the others."""
     error = future.exception()
     if error is None:
-        return [f"{sentence} (Log: {sweep.log})" for sentence in future.result()]
+        return future.result()
     why = ("its process was killed, perhaps for want of memory (give the same command again with fewer WORKERS), or it "
            'could not start, because a script calls this outside if __name__ == "__main__":'
            if isinstance(error, BrokenProcessPool) else

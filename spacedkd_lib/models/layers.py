@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..recipes import plugins
+
 
 class Outputs(NamedTuple):
     logits: Tensor  # [B, K]
@@ -104,12 +106,13 @@ def parameters(net: nn.Module) -> int:
 def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     """Count one image's multiply-accumulates in convolutions, linear layers and attention; it is `size` pixels square.
 
-    Networks of one structure are counted once, as counting takes longer than an update of a small one.
+    Networks of one structure that are no user's own are counted once: it takes longer than an update of a small one.
 
     Args:
         forward: the pass to count; the network's own unless given.
     """
-    if forward is not None and getattr(forward, "__self__", None) is not net:
+    passes_on = forward is not None and getattr(forward, "__self__", None) is not net
+    if passes_on or any(plugins.is_own(type(layer)) for layer in net.modules()):
         return _counted(net, channels, size, forward)
     key = _structure(net), getattr(forward, "__func__", None), channels, size
     if key not in _known:
@@ -121,11 +124,11 @@ _known: dict[tuple, int] = {}
 
 
 def _structure(net: nn.Module) -> tuple:
-    """Classes, settings and weights' shapes of all layers."""
-    settings = (repr([value for name, value in vars(layer).items()
-                      if name != "training" and isinstance(value, (int, float, str, tuple))])
-                for layer in net.modules())
-    return tuple(zip(map(type, net.modules()), settings)), tuple(p.shape for p in net.parameters())
+    """Names, classes and settings of all layers, and the shapes of the weights."""
+    layers = [(place, type(layer), repr([value for name, value in vars(layer).items()
+                                         if name != "training" and isinstance(value, (int, float, str, tuple))]))
+              for place, layer in net.named_modules(remove_duplicate=False)]
+    return tuple(layers), tuple(p.shape for p in net.parameters())
 
 
 def _counted(net: nn.Module, channels: int, size: int, forward) -> int:

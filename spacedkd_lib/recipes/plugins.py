@@ -96,8 +96,9 @@ def register_method(made=None, *, name: str = ""):
 def register_augmentation(made=None, *, name: str = ""):
     """Register an augmentation: f(images, generator), named by the field `augment`.
 
-    It takes and returns a batch of one shape, uint8 [B, C, H, W]. Its random numbers come from the generator, on the
-    CPU, so that a batch is a function of its number: a student replays the teacher's pixels.
+    It takes and returns a batch of one shape, uint8 [B, C, H, W], before it is resized to `image_size`. Its random
+    numbers come from the generator, on the CPU, or from torch's own, as torchvision's transforms draw them. Both are
+    seeded by the batch, so a student replays the teacher's pixels.
     """
     return register("augmentation", made, name)
 
@@ -188,10 +189,10 @@ def by_value(sent: Any, own: Iterable[Any]) -> bytes:
 def _own_module(made) -> types.ModuleType | None:
     """Return the module of a plugin, unless it is the program itself, which always goes by value."""
     module = sys.modules.get(getattr(made, "__module__", ""))
-    return module if module and module is not sys.modules["__main__"] and _is_own(made) else None
+    return module if module and module is not sys.modules["__main__"] and is_own(made) else None
 
 
-def _is_own(made) -> bool:
+def is_own(made) -> bool:
     """Whether a function or class is the user's: of no installed module, and not of ours."""
     module = getattr(made, "__module__", None) or ""
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -204,17 +205,38 @@ def _is_own(made) -> bool:
 def carried(function: Callable, arguments: tuple) -> tuple[Callable, tuple]:
     """Return a call for another process that brings all plugins; the same call if there are none."""
     plugins = shipped()
-    places = [os.path.abspath(place) for place in sys.path]
-    return (call, (plugins, places, function, *arguments)) if plugins else (function, arguments)
+    return (call, (plugins, _places(), function, *arguments)) if plugins else (function, arguments)
 
 
 def call(plugins: bytes, places: list[str], function: Callable, *arguments, **named):
     """Call a function in a process that has these plugins from then on, and finds what they import in these places."""
     import cloudpickle
-    sys.path += [place for place in places if place not in sys.path]
+    _look_in(places)
     for (kind, name), plugin in cloudpickle.loads(plugins).items():
         _add(kind, name, plugin)
     return function(*arguments, **named)
+
+
+def packed(function: Callable) -> bytes:
+    """Return a user's function as bytes for `unpacked` in another process."""
+    import cloudpickle
+    return cloudpickle.dumps((_places(), by_value(function, [function, getattr(function, "func", None)])))
+
+
+def unpacked(data: bytes) -> Callable:
+    """Return the function that `packed` sent; what it imports is found where it was."""
+    import cloudpickle
+    places, function = cloudpickle.loads(data)
+    _look_in(places)
+    return cloudpickle.loads(function)
+
+
+def _places() -> list[str]:
+    return [os.path.abspath(place) for place in sys.path]
+
+
+def _look_in(places: list[str]) -> None:
+    sys.path += [place for place in places if place not in sys.path]
 
 
 # Identity
@@ -234,7 +256,7 @@ def _sources(name: str, value: Any, seen: set[int]) -> Iterator[str]:
         yield from _sources(name, value.func, seen)
         named: Iterable = [*enumerate(value.args), *sorted(value.keywords.items())]
     elif not seen or inspect.isfunction(value) or inspect.isclass(value):
-        if seen and not _is_own(value):
+        if seen and not is_own(value):
             return
         seen.add(id(value))
         yield _text(value)

@@ -196,7 +196,7 @@ def _draw_lags(ax: plt.Axes, part: pd.DataFrame, frame: pd.DataFrame, zero: dict
 def _draw_signs(ax: plt.Axes) -> None:
     """Write what each theory says of a teacher behind, on the left, and ahead, on the right."""
     signs = {of.arm: of for of in claims.PREDICTIONS if of.reference == lag_name("lag", 0.0)}
-    lines = {"predicted": {-1: "behind", 1: "ahead"}}
+    lines = {"predicted, at α = 0.9": {-1: "behind", 1: "ahead"}}
     for theory, name in zip(("ahead", "frozen", "linear"), claims.THEORIES):
         said = {side: getattr(signs[lag_name("lag", side * CONTROL_INTERVAL)], theory) for side in (-1, 1)}
         lines[name.lower()] = {side: {1: "+", -1: "−", 0: "0", None: ""}[sign] for side, sign in said.items()}

@@ -53,8 +53,8 @@ RIVALS = {"online KD, asked before": "online KD that asks as released",
           "label smoothing": "label smoothing, no teacher", "baseline, equal compute": "labels alone for equal compute"}
 VERDICTS = {"supported": "A gain is shown.", "inconclusive": "Neither a gain nor its absence is shown.",
             "refuted": f"A gain of {claims.MIN_EFFECT:g} points or more is excluded."}
-AT_ONE_SET = ("Is it the spacing, or the tuned values? Spaced KD minus online KD that asks as released, both at one "
-              "set of values, which was not claimed beforehand: ")
+AT_ONE_SET = ("Is it the spacing, or the tuned values? Here both sides stand at one set of values, which no claim said "
+              "beforehand. Spaced KD minus online KD that asks as released is ")
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
@@ -77,9 +77,9 @@ def answers(frame: pd.DataFrame) -> list[str]:
             in_words(here, arm, REFERENCE) for arm in (claims.PRIMARY[0].reference, claims.AHEAD)) + "\n")
         pairs = {whose: paired_by_seed(here, *pair) for whose, pair in claims.SAME_VALUES.items()}
         if all(i.n > 1 for i in pairs.values()):
-            said = (f"at those of {whose} **{difference_in_words(*i[:3], i.n, i.n)}**" for whose, i in pairs.items())
+            said = (f"**{difference_in_words(*i[:3], i.n, i.n)}** at those of {whose}" for whose, i in pairs.items())
             shown = " So the gain is not that of the values alone." * all(i.low > 0 for i in pairs.values())
-            parts.append(f"{AT_ONE_SET}{'; '.join(said)}.{shown}\n")
+            parts.append(f"{AT_ONE_SET}{' and '.join(said)}.{shown}\n")
     if len(predicted):
         parts.append("Three theories predicted the signs of differences between teachers ahead and behind:\n")
         parts.append("".join(f"- {theory.lower()}: {right} of {of} signs right, intervals contradict {against}.\n"
