@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -168,7 +167,7 @@ def publish(options) -> None:
     found = {row.recipe.run_id: found[row.recipe.run_id] for row in rows}
     path = records.publish(found.values(), options.profile)
     frames.write_runs(rows, found, path.parent)
-    publish_drawn(options.profile)
+    publish_drawn(options.profile, rows, found)
     from .analysis import measures
     measures.publish((row.recipe for row in rows), options.profile)
     readme.update_readme(records.ROOT / "README.md", readme.readme_block)
@@ -181,15 +180,14 @@ def publish(options) -> None:
           + " Of some it is unknown whether their code was committed." * (None in dirty))
 
 
-def publish_drawn(profile: str) -> None:
-    """Copy a profile's tables to results/, and to figures/ those figures that a README shows."""
-    built, results = records.built(profile), records.ROOT / "results"
-    for table in (built / "tables").glob("*.csv"):
-        records.write_atomically(results / profile / "tables" / table.name, table.read_bytes())
-    shown = (records.ROOT / "README.md").read_text() + (results / "README.md").read_text()
-    for name in re.findall(rf"figures/{profile}/([\w-]+\.png)", shown):
-        if (built / "figures" / name).exists():
-            records.write_atomically(records.ROOT / "figures" / profile / name, (built / "figures" / name).read_bytes())
+def publish_drawn(profile: str, rows: list[grids.Row], found: dict[str, records.Record]) -> None:
+    """Copy a profile's tables to results/; draw the lead-lag law, which README shows, if its runs are published."""
+    for table in (records.built(profile) / "tables").glob("*.csv"):
+        records.write_atomically(records.ROOT / "results" / profile / "tables" / table.name, table.read_bytes())
+    if law := [row for row in rows if row.setting == claims.LAG_SETTING]:
+        from .report import figures
+        drawn = figures.lead_lag(frames.runs(law, found))
+        figures.save(drawn, records.ROOT / readme.LAW, {row.recipe.run_id for row in law})
 
 
 def verify(options) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spacedkd_lib import __main__ as cli
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids
 from spacedkd_lib.recipes import DEVIATIONS
@@ -446,6 +447,21 @@ def test_readme_block(place):
     assert sentence[4] == ("Spaced KD is worse." if worse else readme.VERDICTS[judged["Result"]])
     for value in ("study", "21", "Test CPU", "2.11.0", "3.11.9", "c0ffeec0", "cifar100-slice"):
         assert value in sources
+
+
+def test_publishing_writes_records_pages_and_the_law(place, monkeypatch, capsys):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(place / "runs"))
+    for page in ("README.md", "results/README.md"):
+        records.write_atomically(place / page, f"Before.\n{readme.START}\n{readme.END}\n")
+    law = [row for row in grids.grid("study", "05_spaced_kd") if row.setting == claims.LAG_SETTING]
+    for run_id, record in synthetic(law).items():
+        records.write_atomically(place / "runs" / run_id / "result.json", record.to_json())
+    assert cli.main(["publish", "--profile", "study"]) == 0
+    assert f"Published {len({row.recipe.run_id for row in law})} records" in capsys.readouterr().out
+    shown = (place / "README.md").read_text()
+    assert shown.startswith("Before.") and f"({readme.LAW})" in shown and "signs right" in shown
+    assert (place / readme.LAW).stat().st_size > 10_000
+    assert "### The lead-lag law" in (place / "results/README.md").read_text()
 
 
 @pytest.mark.parametrize("gain, told", ((2.0, True), (0.0, False), (-1.0, False)))

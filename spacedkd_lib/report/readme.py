@@ -19,6 +19,7 @@ from .text import ACCURACY, difference_in_words, formatted, hardware_and_version
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 NOTHING = "No results are published yet.\n"
+LAW = "figures/lead-lag.png"  # the lead-lag law
 RULE = (f"A claim is supported if its interval lies above zero, refuted if it lies below {claims.MIN_EFFECT:g} points, "
         "and inconclusive otherwise. Intervals and verdicts are corrected over the three claims of a setting. "
         "Differences are in points of test accuracy, paired by seed.\n")
@@ -41,7 +42,8 @@ def readme_block(profiles: Iterable[str]) -> str:
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    parts = [*answers(frame), READ, markdown(paper_and_ours(frame))]
+    law = f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n"
+    parts = [*answers(frame), *[law] * (records.ROOT / LAW).exists(), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
