@@ -459,6 +459,9 @@ def test_publishing_writes_records_pages_and_the_law(place, monkeypatch, capsys)
     assert cli.main(["publish", "--profile", "study"]) == 0
     assert f"Published {len({row.recipe.run_id for row in law})} records" in capsys.readouterr().out
     shown = (place / "README.md").read_text()
+    accuracy = tables.runs(law, synthetic(law)).groupby("arm").test_accuracy.mean()
+    for words, (arm, other) in claims.PARTS.items():
+        assert f"- {words}: **{accuracy[arm] - accuracy[other]:+.2f} [" in shown
     assert shown.startswith("Before.") and f"({readme.LAW})" in shown and "signs right" in shown
     assert (place / readme.LAW).stat().st_size > 10_000
     assert "### The lead-lag law" in (place / "results/README.md").read_text()

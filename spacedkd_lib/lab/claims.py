@@ -93,6 +93,9 @@ PREDICTIONS = (
     Prediction("teacher +0, other batches", "teacher +0", None, None, 1),
     Prediction("teacher +1.5, other batches", "teacher +0, other batches", 1, 1, -1),
 )
+# What a teacher ahead has that online KD's has not, each part alone: words -> arm, reference; both are predictions
+PARTS = {"ahead minus behind, both at rest": ("teacher +1.5", "teacher -1.5"),
+         "at rest minus moving, both ahead": ("teacher +1.5", "teacher +1.5, moving")}
 
 
 def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.DataFrame:

@@ -57,6 +57,8 @@ VERDICTS = {"supported": "A gain is shown.", "inconclusive": "Neither a gain nor
             "refuted": f"A gain of {claims.MIN_EFFECT:g} points or more is excluded."}
 AT_ONE_SET = ("Is it the spacing, or the tuned values? Here both sides stand at one set of values, which no claim said "
               "beforehand. Spaced KD minus online KD that asks as released is ")
+AHEAD_OR_RESTING = ("What helps: that the teacher is ahead, or that it rests while the student learns? Where it weighs "
+                    "0.9:\n")
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
@@ -77,16 +79,25 @@ def answers(frame: pd.DataFrame) -> list[str]:
         here = frame[(frame["setting"] == setting) & (frame["notebook"] == "05_spaced_kd")]
         parts.append("Beside the claims, not corrected; the baseline is labels alone. " + " ".join(
             in_words(here, arm, REFERENCE) for arm in (claims.PRIMARY[0].reference, claims.AHEAD)) + "\n")
-        pairs = {whose: paired_by_seed(here, *pair) for whose, pair in claims.SAME_VALUES.items()}
-        if all(i.n > 1 for i in pairs.values()):
-            said = (f"**{difference_in_words(*i[:3], i.n, i.n)}** at those of {whose}" for whose, i in pairs.items())
-            shown = " So the gain is not that of the values alone." * all(i.low > 0 for i in pairs.values())
-            parts.append(f"{AT_ONE_SET}{' and '.join(said)}.{shown}\n")
+        if pairs := _both(here, claims.SAME_VALUES):
+            said = " and ".join(f"{gain} at those of {whose}" for whose, (gain, _) in pairs.items())
+            shown = " So the gain is not that of the values alone." * all(low > 0 for _, low in pairs.values())
+            parts.append(f"{AT_ONE_SET}{said}.{shown}\n")
     if len(predicted):
+        if found := _both(frame[frame["setting"] == claims.LAG_SETTING], claims.PARTS):
+            parts += [AHEAD_OR_RESTING, "".join(f"- {words}: {gain}.\n" for words, (gain, _) in found.items())]
         parts.append("Three theories predicted the signs of differences between teachers ahead and behind:\n")
         parts.append("".join(f"- {theory.lower()}: {right} of {of} signs right, intervals contradict {against}.\n"
                              for theory, of, right, against in claims.score(predicted).itertuples(index=False)))
     return parts
+
+
+def _both(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict[str, tuple[str, float]]:
+    """Name -> the difference of a pair in bold words, and its lower end; empty unless all pairs have runs."""
+    found = {name: paired_by_seed(frame, *pair) for name, pair in pairs.items()}
+    if any(i.n < 2 for i in found.values()):
+        return {}
+    return {name: (f"**{difference_in_words(*i[:3], i.n, i.n)}**", i.low) for name, i in found.items()}
 
 
 def results_block(profiles: Iterable[str]) -> str:
