@@ -185,8 +185,9 @@ def _draw_lags(ax: plt.Axes, part: pd.DataFrame, frame: pd.DataFrame, zero: dict
         shade, marker = ARM_STYLES[family]
         sns.lineplot(runs, x="interval", y="above", errorbar=t_interval, err_style="bars", color=shade, marker=marker,
                      mec=shade, ls=LAG_STYLES[family][1], err_kws={"elinewidth": 0.7}, ax=ax)
-    labels = paired_by_seed(frame, "baseline", zero[part["family"].iloc[0]])
-    if labels.n:
+    first = part["family"].iloc[0]
+    labels = paired_by_seed(frame, "baseline", zero[first])
+    if labels.n and first != LAG_OWN:  # labels alone have the other families' learning rate
         ax.axhline(labels.mean, color=colour("baseline"), ls="--", lw=1)
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="", ylabel="")
