@@ -224,17 +224,9 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         planned = sweeps(missing, workers)
         if together and _has_gpu():
             planned = of_several_seeds(planned)
-        task = partial(work, on_epoch=_sent(on_epoch)) if on_epoch else work
+        task = partial(work, on_epoch=plugins.packed(on_epoch)) if on_epoch else work
         _train_side_by_side(planned, task, executor or LocalProcesses(workers), say, on_sweep)
     return [_same_pictures(records.load(recipe)) for recipe in wanted]
-
-
-def _sent(on_epoch: Callable) -> bytes:
-    try:
-        return plugins.packed(on_epoch)
-    except Exception as error:
-        raise InputError(f"on_epoch cannot be sent to the processes that train ({error}): let it open what it needs "
-                         "when it is called.") from error
 
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:

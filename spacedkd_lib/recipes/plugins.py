@@ -218,9 +218,17 @@ def call(plugins: bytes, places: list[str], function: Callable, *arguments, **na
 
 
 def packed(function: Callable) -> bytes:
-    """Return a user's function as bytes for `unpacked` in another process."""
+    """Return a user's function as bytes for `unpacked` in another process.
+
+    Raises:
+        InputError: it holds what cannot be sent, such as an open file.
+    """
     import cloudpickle
-    return cloudpickle.dumps((_places(), by_value(function, [function, getattr(function, "func", None)])))
+    try:
+        return cloudpickle.dumps((_places(), by_value(function, [function, getattr(function, "func", None)])))
+    except Exception as error:
+        raise InputError(f"{function!r} cannot be sent to the processes that train ({error}): let it open what it needs "
+                         "when it is called.") from error
 
 
 def unpacked(data: bytes) -> Callable:
