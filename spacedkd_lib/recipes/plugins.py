@@ -227,8 +227,8 @@ def packed(function: Callable) -> bytes:
     try:
         return cloudpickle.dumps((_places(), by_value(function, [function, getattr(function, "func", None)])))
     except Exception as error:
-        raise InputError(f"{function!r} cannot be sent to the processes that train ({error}): let it open what it needs "
-                         "when it is called.") from error
+        raise InputError(f"{function!r} cannot be sent to the processes that train ({error}): let it open what it "
+                         "needs when it is called.") from error
 
 
 def unpacked(data: bytes) -> Callable:
