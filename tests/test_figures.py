@@ -15,7 +15,7 @@ from test_tables import accuracies, synthetic, tidy
 from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, profiles
-from spacedkd_lib.lab.arms import LAGS
+from spacedkd_lib.lab.arms import LAG_OWN, LAGS
 from spacedkd_lib.report import diagrams, figures, schedule_figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_interval
@@ -94,9 +94,10 @@ def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
     """But for the audited switches and the arms of the lead-lag law, which are drawn by family."""
     rows = [row for profile in profiles.PROFILES for row in grids.grid(profile, None, 1)]
     switches = {row.arm for row in rows if row.notebook == "09_released_code_audit"}
-    named = {row.arm for row in rows if row.family not in LAGS} - switches
-    assert named | LAGS.keys() <= style.ARM_STYLES.keys()
-    colours = [style.colour(name) for name in named | LAGS.keys()]
+    lags = {*LAGS, LAG_OWN}
+    named = {row.arm for row in rows if row.family not in lags} - switches
+    assert named | lags <= style.ARM_STYLES.keys()
+    colours = [style.colour(name) for name in named | lags]
     others = {*style.LINES, *style.COLOURS.values(), *schedule_figures.BLOCKS, *diagrams.SHADES[1:], *style.OTHERS}
     assert len(set(colours)) == len(colours) and not others & set(colours)
     assert style.style_of("clean") == style.style_of("spaced KD s=1.5")

@@ -53,8 +53,9 @@ PRIMARY = (
     Claim("P3", "Spaced KD beats labels alone for equal compute.", AHEAD, "baseline, equal compute"),
 )
 # Of P1 with one set of tuned values on both sides, which is exploration: whose values -> arm, reference
-SAME_VALUES = {"spaced KD": (AHEAD, "online KD, asked before, at spaced KD's values"),
-               "its rival": ("spaced KD, at its rival's values", PRIMARY[0].reference)}
+SAME_VALUES = {"its own": (AHEAD, "online KD, asked before, at spaced KD's values"),
+               "its rival's": ("spaced KD, at its rival's values", PRIMARY[0].reference)}
+NO_SPACE = AHEAD, "online KD, at spaced KD's values"
 
 
 class Prediction(NamedTuple):
@@ -93,9 +94,14 @@ PREDICTIONS = (
     Prediction("teacher +0, other batches", "teacher +0", None, None, 1),
     Prediction("teacher +1.5, other batches", "teacher +0, other batches", 1, 1, -1),
 )
-# What a teacher ahead has that online KD's has not, each part alone: words -> arm, reference; both are predictions
-PARTS = {"ahead minus behind, both at rest": ("teacher +1.5", "teacher -1.5"),
-         "at rest minus moving, both ahead": ("teacher +1.5", "teacher +1.5, moving")}
+# What a teacher ahead has that online KD's has not: words -> arm, reference; all are predictions
+PARTS = {
+    "ahead minus behind, both frozen, at α = 0.9": ("teacher +1.5", "teacher -1.5"),
+    "frozen minus moving, both ahead, at α = 0.9": ("teacher +1.5", "teacher +1.5, moving"),
+    "ahead minus behind, both frozen, at spaced KD's values":
+        ("teacher +1.5, at spaced KD's values", "teacher -1.5, at spaced KD's values"),
+    "ahead minus online KD, at spaced KD's values":
+        ("teacher +1.5, at spaced KD's values", "teacher +0, at spaced KD's values")}
 
 
 def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.DataFrame:

@@ -9,10 +9,11 @@ import pandas as pd
 
 from ..errors import InputError
 from ..lab import claims, grids, tuning
+from ..lab.arms import LAG_OWN
 from ..statistics import paired_by_seed
 from ..store import records
 from ..store.records import Record
-from .comparisons import DISTILLED, REFERENCE, in_words, summary
+from .comparisons import DISTILLED, REFERENCE, summary
 from .frames import published, published_profiles, runs
 from .side_by_side import network
 from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
@@ -42,8 +43,7 @@ def readme_block(profiles: Iterable[str]) -> str:
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    law = f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n"
-    parts = [*answers(frame), *[law] * (records.ROOT / LAW).exists(), READ, markdown(paper_and_ours(frame))]
+    parts = [*answers(frame), *[LAW_FIGURE] * (records.ROOT / LAW).exists(), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
@@ -52,13 +52,19 @@ def readme_block(profiles: Iterable[str]) -> str:
 
 
 RIVALS = {"online KD, asked before": "online KD that asks as released",
-          "label smoothing": "label smoothing, no teacher", "baseline, equal compute": "labels alone for equal compute"}
-VERDICTS = {"supported": "A gain is shown.", "inconclusive": "Neither a gain nor its absence is shown.",
-            "refuted": f"A gain of {claims.MIN_EFFECT:g} points or more is excluded."}
-AT_ONE_SET = ("Is it the spacing, or the tuned values? Here both sides stand at one set of values, which no claim said "
-              "beforehand. Spaced KD minus online KD that asks as released is ")
-AHEAD_OR_RESTING = ("What helps: that the teacher is ahead, or that it rests while the student learns? Where it weighs "
-                    "0.9:\n")
+          "label smoothing": "label smoothing", "baseline, equal compute": "labels alone for equal compute"}
+VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
+            "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
+AT_ONE_SET = ("Does the gain come from spacing, or from tuning? With one set of tuned values on both sides, spaced KD "
+              "gains {}. This comparison is exploration.\n")
+AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
+                   "learn four epochs from labels alone. The answer depends on the tuned values:\n")
+LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
+              "the teacher. Offset 0 is online KD. Dashed: labels alone. Each panel has its own scale.\n")
+LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. α is 0.9 unless the name "
+             "says otherwise. All arms first learn four epochs from labels alone. An empty field predicts nothing.\n")
+SCORE_WORDS = ("A sign is right if the mean has it, even where the interval holds zero. A predicted 0 is right if the "
+               "interval holds zero. It is contradicted if the interval excludes it. The predictions share arms.\n")
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
@@ -67,37 +73,51 @@ def answers(frame: pd.DataFrame) -> list[str]:
     Args:
         frame: from `runs`.
     """
-    parts, predicted = [], claims.predictions(frame)
+    own, parts, predicted = frame[frame["notebook"] == "05_spaced_kd"], [], claims.predictions(frame)
     for setting, lines in claims.judged(frame).groupby("Setting", sort=False):
-        parts.append(f"Spaced KD at s = 1.5 minus each rival on {setting}, in points of test accuracy. There are "
-                     f"{lines['n'].min()} pairs, and the intervals are corrected for three claims.\n")
+        here = own[own["setting"] == setting]
         gains = [claims.say(line).removeprefix(line["Result"]).lstrip(": ") for _, line in lines.iterrows()]
-        told = ["Spaced KD is worse." if high < 0 else VERDICTS[result]
+        told = [VERDICTS["worse" if high < 0 else result]
                 for result, high in zip(lines["Result"], lines["Difference: high"])]
-        parts.append("".join(f"- {RIVALS[rival]}: **{gain}**. {verdict}\n"
-                             for rival, gain, verdict in zip(lines["Against"], gains, told)))
-        here = frame[(frame["setting"] == setting) & (frame["notebook"] == "05_spaced_kd")]
-        parts.append("Beside the claims, not corrected; the baseline is labels alone. " + " ".join(
-            in_words(here, arm, REFERENCE) for arm in (claims.PRIMARY[0].reference, claims.AHEAD)) + "\n")
-        if pairs := _both(here, claims.SAME_VALUES):
-            said = " and ".join(f"{gain} at those of {whose}" for whose, (gain, _) in pairs.items())
-            shown = " So the gain is not that of the values alone." * all(low > 0 for _, low in pairs.values())
-            parts.append(f"{AT_ONE_SET}{said}.{shown}\n")
+        rivals = [RIVALS[rival] for rival in lines["Against"]]
+        parts.append(f"**On {setting}, spaced KD " + ". It ".join(map(" ".join, zip(told, rivals))) + ".**\n")
+        parts.append(f"Test accuracy of spaced KD at s = 1.5 minus that of each, in points; {lines['n'].min()} pairs, "
+                     "intervals corrected for three claims:\n")
+        parts.append("".join(f"- {rival}: **{gain}**\n" for rival, gain in zip(rivals, gains)))
+        parts.append(_beside_labels_alone(here))
+        if pairs := _differences(here, claims.SAME_VALUES):
+            parts.append(AT_ONE_SET.format(" and ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
+    law = own[own["setting"] == claims.LAG_SETTING]
+    if found := _differences(law, claims.PARTS):
+        parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
+        if start := _differences(own[own["setting"] == claims.JUDGED[0]], {"": claims.NO_SPACE}):
+            parts.append(f"Without these four epochs the last difference is {start['']}.\n")
     if len(predicted):
-        if found := _both(frame[frame["setting"] == claims.LAG_SETTING], claims.PARTS):
-            parts += [AHEAD_OR_RESTING, "".join(f"- {words}: {gain}.\n" for words, (gain, _) in found.items())]
-        parts.append("Three theories predicted the signs of differences between teachers ahead and behind:\n")
-        parts.append("".join(f"- {theory.lower()}: {right} of {of} signs right, intervals contradict {against}.\n"
+        parts.append("Three theories predicted the signs of such differences:\n")
+        parts.append("".join(f"- {theory.lower()}: {right} of {of} right, {against} contradicted by their intervals\n"
                              for theory, of, right, against in claims.score(predicted).itertuples(index=False)))
     return parts
 
 
-def _both(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict[str, tuple[str, float]]:
-    """Name -> the difference of a pair in bold words, and its lower end; empty unless all pairs have runs."""
+def _beside_labels_alone(here: pd.DataFrame) -> str:
+    """Say what online KD as released and spaced KD are worth beside labels alone, and all accuracies."""
+    pairs = {words: (arm, REFERENCE) for words, arm in (
+        ("online KD that asks as released", claims.PRIMARY[0].reference), ("spaced KD", claims.AHEAD))}
+    found = _differences(here, pairs)
+    means = here.groupby("arm", sort=False)["test_accuracy"].mean()
+    shown = {"labels alone": REFERENCE, "offline KD": "offline KD", "spaced KD": claims.AHEAD} | {
+        words: arm for arm, words in RIVALS.items()}
+    levels = ", ".join(f"{words} {means[arm]:.1f}" for words, arm in shown.items() if arm in means)
+    beside = "; ".join(f"{words} {gain}" for words, gain in found.items())
+    return f"Minus labels alone, not corrected: {beside}. " * bool(found) + f"Means in percent: {levels}.\n"
+
+
+def _differences(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Name -> the difference of a pair with its interval, in bold; empty unless all pairs have runs."""
     found = {name: paired_by_seed(frame, *pair) for name, pair in pairs.items()}
     if any(i.n < 2 for i in found.values()):
         return {}
-    return {name: (f"**{difference_in_words(*i[:3], i.n, i.n)}**", i.low) for name, i in found.items()}
+    return {name: f"**{difference_in_words(*i[:3], i.n, i.n)}**" for name, i in found.items()}
 
 
 def results_block(profiles: Iterable[str]) -> str:
@@ -113,7 +133,8 @@ def results_block(profiles: Iterable[str]) -> str:
     if len(judged):
         parts += ["### The primary family\n", RULE, markdown(judged.drop(columns=["Arm", "Against", "Runs"]))]
     if len(predicted):
-        parts += ["### The lead-lag law\n", markdown(predicted), markdown(claims.score(predicted))]
+        parts += ["### The lead-lag law\n", LAW_WORDS, markdown(predicted), SCORE_WORDS,
+                  markdown(claims.score(predicted))]
     if chosen := tuning.chosen():
         parts += ["### Tuned values\n", TUNED, markdown(pd.DataFrame(chosen))]
     for name, rows, found, _ in shown:
@@ -163,14 +184,14 @@ def _arms(rows: list[grids.Row], found: dict[str, Record]) -> str:
     parts = []
     for notebook, distilled in zip(("05_spaced_kd", "04_self_kd"), DISTILLED):
         if here := [row for row in rows if row.notebook == notebook]:
-            of = {(row.setting, row.arm): row.recipe for row in here}
+            row_of = {(row.setting, row.arm): row for row in here}
             shown = formatted(summary(runs(here, found)))
-            recipes = [of[key] for key in zip(shown["Setting"], shown["Arm"])]
+            of = [row_of[key] for key in zip(shown["Setting"], shown["Arm"])]
             parts.append(pd.DataFrame({
-                "Data": shown["Setting"], "Network": [network(recipe) for recipe in recipes],
-                "Epochs": [recipe.epochs for recipe in recipes], "Method": shown["Arm"], "n": shown["n"],
+                "Data": shown["Setting"], "Network": [network(row.recipe) for row in of],
+                "Epochs": [row.recipe.epochs for row in of], "Method": shown["Arm"], "n": shown["n"],
                 f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
-                f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t]"],
+                f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t]"].mask([row.family == LAG_OWN for row in of], ""),
                 "vs online or self KD": shown.get(f"vs {distilled} [95% t]", "")}))
     return markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])) if parts else ""
 
