@@ -111,8 +111,8 @@ def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     Args:
         forward: the pass to count; the network's own unless given.
     """
-    passes_on = forward is not None and getattr(forward, "__self__", None) is not net
-    if passes_on or any(plugins.is_own(type(layer)) for layer in net.modules()):
+    another_pass = forward is not None and getattr(forward, "__self__", None) is not net
+    if another_pass or any(plugins.is_own(type(layer)) for layer in net.modules()):
         return _counted(net, channels, size, forward)
     key = _structure(net), getattr(forward, "__func__", None), channels, size
     if key not in _known:
