@@ -101,7 +101,9 @@ def test_both_sides_of_a_claim_stand_at_each_others_values(monkeypatch):
     for (whose, (ahead, beside)), lr in zip(claims.SAME_VALUES.items(), (0.8, 0.4)):
         assert changed(by_arm[ahead], by_arm[beside]) == {"interval", "zero_target"}, whose
         assert by_arm[ahead].lr == by_arm[beside].lr == lr
-    assert changed(by_arm[claims.AHEAD], by_arm["online KD, at spaced KD's values"]) == {"interval"}
+    assert changed(*map(by_arm.get, claims.NO_SPACE)) == {"interval"}
+    assert [changed(by_arm[arm], by_arm[beside]) for arm, beside in claims.LATE_START.values()] == [
+        {"distil_start"}, {"interval", "distil_start"}]
     untuned = recipes_of(arms.spaced_arms(SMOKE))
     assert not any("values" in arm for arm in untuned)
     assert set(recipes_of(arms.measured_arms(replace(SMOKE, tuned="toy")))) == set(recipes_of(arms.measured_arms(SMOKE)))

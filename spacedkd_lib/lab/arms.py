@@ -161,13 +161,14 @@ def spaced_arms(setting: Setting) -> list[Arm]:
 def crossed_arms(setting: Setting) -> list[Arm]:
     """Make the rival of the first claim at spaced KD's tuned values, and the reverse, to tell values from spacing.
 
-    Without tuned values all stand at the same ones already.
+    One distils from epoch 1.5 on, to tell the start from the rest. Untuned, all stand at the same values already.
     """
     if not setting.tuned:
         return []
     ahead, before = (_of_family(setting, family) for family in ("spaced KD", "online KD, asked before"))
     return _named({"online KD, asked before, at spaced KD's values": spaced(ahead, 0, zero_target="pre_update"),
                    "online KD, at spaced KD's values": spaced(ahead, 0),
+                   "online KD from epoch 1.5, at spaced KD's values": spaced(ahead, 0, distil_start=CONTROL_INTERVAL),
                    "spaced KD, at its rival's values": spaced(before, CONTROL_INTERVAL, zero_target="post_update")})
 
 

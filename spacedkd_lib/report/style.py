@@ -41,6 +41,7 @@ ARM_STYLES = {  # arm -> colour, marker; of the lead-lag law, whose arms are poi
     "online KD": ("#D55E00", "s"), "online KD, asked before": ("#E69F00", "<"),
     "online KD, at spaced KD's values": ("#A84300", "s"), "spaced KD, at its rival's values": ("#4F9BD9", ">"),
     "online KD, asked before, at spaced KD's values": ("#B8860B", "<"),
+    "online KD from epoch 1.5, at spaced KD's values": ("#C4663A", "D"),
     "online KD, eval mode": ("#F4A582", "s"), "spaced KD, eval mode": ("#A6BDDB", ">"),
     "offline KD": ("#001D33", "P"), "shuffled teacher": ("#8C6D31", "X"),
     "EMA teacher": ("#66A61E", "p"), "own last epoch": ("#E7298A", "D"), "own last update": ("#FF9DA7", "v"),
