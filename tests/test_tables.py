@@ -478,12 +478,15 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
     frame = tables.runs(rows, synthetic(rows))
     (ahead, rival), (ahead_there, rival_there) = claims.SAME_VALUES.values()
     accuracies = {ahead: [70 + gain * k for k in range(5)], rival: 70.0,
-                  ahead_there: [69 + 2 * gain + 0.1 * gain * k for k in range(5)], rival_there: 69.0}
+                  ahead_there: [69 + 2 * gain + 0.1 * gain * k for k in range(5)], rival_there: 69.0,
+                  claims.NO_SPACE[1]: 69.0, claims.LATE_START["the lead"][1]: [69.0 + 0.2 * k for k in range(5)]}
     for arm, values in accuracies.items():
         frame.loc[frame["arm"] == arm, "test_accuracy"] = values
     said = next(part for part in readme.answers(frame) if part.startswith("Does the gain come"))
     assert re.findall(r"\*\*(\S+) \S+ \S+\*\* at (its own|its rival's)", said) == [
         (f"{2 * gain:+.2f}", "its own"), (f"{2.2 * gain:+.2f}", "its rival's")]
+    said = next(part for part in readme.answers(frame) if part.startswith("Does it come from the first epochs"))
+    assert re.findall(r"gains \*\*(\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
 
 
 def test_readme_block_of_arms_that_make_no_claim(place):

@@ -59,8 +59,8 @@ NO_SPACE = AHEAD, "online KD, at spaced KD's values"
 # How much of NO_SPACE comes from the first epochs, when a teacher beside the student knows nothing yet.
 # Predicted before these runs: at least half. Known by then, of ten of the twenty seeds: four epochs of labels alone
 # give online KD 1.05 points.
-LATE_START = {"the start": ("online KD from epoch 1.5, at spaced KD's values", NO_SPACE[1]),
-              "the rest": (AHEAD, "online KD from epoch 1.5, at spaced KD's values")}
+LATE_START = {"the late start": ("online KD from epoch 1.5, at spaced KD's values", NO_SPACE[1]),
+              "the lead": (AHEAD, "online KD from epoch 1.5, at spaced KD's values")}
 
 
 class Prediction(NamedTuple):
