@@ -57,9 +57,9 @@ VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
             "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
 AT_ONE_SET = ("Does the gain come from spacing, or from tuning? With one set of tuned values on both sides, spaced KD "
               "gains {}. This comparison is exploration.\n")
-START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Online KD whose student learns "
-         "from labels alone until epoch 1.5 gains {} over online KD. Spaced KD gains {} over it. All stand at spaced "
-         "KD's values.\n")
+LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Online KD whose student "
+              "learns from labels alone until epoch 1.5 gains {} over online KD. Spaced KD gains {} over it. All stand "
+              "at spaced KD's values.\n")
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
@@ -91,7 +91,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
         if pairs := _differences(here, claims.SAME_VALUES):
             parts.append(AT_ONE_SET.format(" and ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
         if starts := _differences(here, claims.LATE_START):
-            parts.append(START.format(*starts.values()))
+            parts.append(LATE_START.format(*starts.values()))
     law = own[own["setting"] == claims.LAG_SETTING]
     if found := _differences(law, claims.PARTS):
         parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
