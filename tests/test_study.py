@@ -104,6 +104,7 @@ def test_both_sides_of_a_claim_stand_at_each_others_values(monkeypatch):
     assert changed(*map(by_arm.get, claims.NO_SPACE)) == {"interval"}
     assert [changed(by_arm[arm], by_arm[beside]) for arm, beside in claims.LATE_START.values()] == [
         {"distil_start"}, {"interval", "distil_start"}]
+    assert changed(by_arm["online KD, eval mode"], by_arm[claims.NO_SPACE[1]]) == {"teacher_mode"}  # a control
     untuned = recipes_of(arms.spaced_arms(SMOKE))
     assert not any("values" in arm for arm in untuned)
     assert set(recipes_of(arms.measured_arms(replace(SMOKE, tuned="toy")))) == set(recipes_of(arms.measured_arms(SMOKE)))
