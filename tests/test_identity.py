@@ -6,6 +6,7 @@ import pytest
 
 from spacedkd_lib import __main__ as cli
 from spacedkd_lib.data import datasets
+from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, running
 from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, education, online_kd
@@ -48,6 +49,20 @@ def test_other_pictures_under_the_same_name_are_found(other_code, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *a, **k: replace(load(*a, **k), sha256="f" * 64))
     running.retire_stale([KD])
     assert records.load(KD) is None
+
+
+def test_other_pictures_under_the_same_name_and_code_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SPACEDKD_DATA", str(tmp_path))
+    before = running.run(baseline(BASE))
+    digits = datasets.load("digits")
+    arrays = [255 - digits.train_images, digits.train_labels, digits.test_images, digits.test_labels]
+    other = datasets._dataset("digits", digits.classes, [array.numpy() for array in arrays])
+    datasets._write_cache(tmp_path / "cache/digits.safetensors", other)
+    with pytest.raises(InputError, match="pictures of digits.*restore them"):
+        running.run(baseline(BASE))
+    datasets._write_cache(tmp_path / "cache/digits.safetensors", digits)
+    assert running.run(baseline(BASE)) == before
 
 
 def test_a_record_without_a_fingerprint_is_made_again_and_a_published_one_is_shown(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_the_stored_student_is_the_one_that_was_scored(trained):
     assert torch.equal(run.training(30)[1], finished.Trained(trained[1][0]).training(30)[1])
 
 
-def test_computed_once_and_again_only_if_settings_or_weights_changed(trained, monkeypatch):
+def test_computed_once_and_again_only_if_settings_weights_or_code_changed(trained, monkeypatch):
     recipe, calls = trained[1][0], count(monkeypatch, "noise")
     first = measures.measure(recipe, "noise")
     assert measures.measure(recipe, "noise")["loss"].tolist() == first["loss"].tolist() and len(calls) == 1
@@ -71,6 +71,9 @@ def test_computed_once_and_again_only_if_settings_or_weights_changed(trained, mo
         np.savez(path, **{**file, "meta": json.dumps(meta | {"weights_sha256": "0"})})
     measures.measure(recipe, "noise")
     assert len(calls) == 3
+    monkeypatch.setattr(measures.identity, "code_sha256", lambda rooms: "another")
+    measures.measure(recipe, "noise")
+    assert len(calls) == 4
 
 
 def test_a_miniature_measures_fewer_arms():
@@ -82,7 +85,7 @@ def test_a_miniature_measures_fewer_arms():
     assert {arm for _, arm, _ in many} > set(measures.MINIATURE_ARMS) and few < many
 
 
-def test_published_and_read(trained):
+def test_published_and_read(trained, monkeypatch):
     for recipe in trained[1]:
         measures.measure(recipe, "curvature")
     assert measures.publish(trained[1], "smoke") == 2
@@ -95,6 +98,9 @@ def test_published_and_read(trained):
     measures.publish(trained[1][::-1], "smoke")
     assert (records.ROOT / "results/smoke/measures.npz").read_bytes() == first
     assert measures.read_published("quick") == {}
+    measures.restore("smoke", {recipe.run_id: records.load(recipe)})
+    monkeypatch.setattr(measures.identity, "code_sha256", lambda rooms: "another")
+    assert measures.stored(recipe, "curvature") and not measures.stored(trained[1][1], "curvature")
 
 
 def test_all_that_is_missing_goes_to_the_workers(trained, monkeypatch):

@@ -2,8 +2,8 @@
 
 A measure is a function of a run's network and its pictures. Its values lie in runs/<run id>/<measure>.npz; published
 ones in results/<profile>/measures.npz, one array for all runs under <measure>/<group>/<value>, beside the settings; the
-records name recipes and sources. A stored measure counts only if its settings and the weights it was made from are
-still the same. Taught in notebooks/06_loss_landscape.ipynb.
+records name recipes and sources. A stored measure counts only if its settings, the weights and the code of this room
+that made it are still the same; a published one is shown as it is. Taught in notebooks/06_loss_landscape.ipynb.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..lab import grids, planning, profiles, running
 from ..methods import build
 from ..models.scoring import eval_mode
 from ..recipes import Recipe, baseline, short_form
-from ..store import records, software, stopping
+from ..store import identity, records, software, stopping
 from ..training.provenance import repeatable
 from . import corruptions
 from .trained import Trained, Values, curvature_of, noise, robustness_of
@@ -113,15 +113,20 @@ def _pass_seconds(recipe: Recipe, pictures: int) -> float:
 # Stored values
 
 def stored(recipe: Recipe, name: str) -> Values | None:
-    """Return a run's stored measure if its settings and the run's weights are still the same; else None."""
+    """Return a run's stored measure if today's code and settings made it from the run's weights; else None."""
     path, record = _file(recipe, name), records.load(recipe)
     if record is None or not path.exists():
         return None
     with np.load(path) as file:
         values = {key: file[key] for key in file.files}
     meta = json.loads(str(values.pop("meta")))
-    same = meta["settings"] == MEASURES[name].settings and meta["weights_sha256"] == record.provenance["weights_sha256"]
-    return values if same else None
+    return values if all(meta.get(key, today) == today for key, today in _made_from(name, record).items()) else None
+
+
+def _made_from(name: str, record: records.Record) -> dict:
+    """Return what decides a run's measure."""
+    return {"settings": MEASURES[name].settings, "weights_sha256": record.provenance["weights_sha256"],
+            "code_sha256": identity.code_sha256(("analysis",))}
 
 
 def _file(recipe: Recipe, name: str) -> Path:
@@ -142,9 +147,9 @@ def measure(recipe: Recipe, name: str) -> Values:
     device, record = _device(recipe), records.load(recipe)
     repeatable(device)
     values = compute(Trained(recipe, device.type), **settings)
-    meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name, "settings": settings,
-            "weights_sha256": record.provenance["weights_sha256"], "threads": torch.get_num_threads(),
-            "device": device.type, **software.describe()}
+    meta = {"run_id": recipe.run_id, "recipe": json.loads(recipe.to_json()), "measure": name,
+            **_made_from(name, record), "threads": torch.get_num_threads(), "device": device.type,
+            **software.describe()}
     _store(recipe, name, meta, values)
     return values
 
@@ -228,9 +233,8 @@ def restore(profile: str, published: dict[str, records.Record]) -> None:
     """Lay the published measures of these records beside the runs that `records.restore` laid down."""
     for (run_id, name), values in read_published(profile).items():
         if run_id in published:
-            recipe, provenance = published[run_id].recipe, published[run_id].provenance
-            meta = {"settings": MEASURES[name].settings, "weights_sha256": provenance["weights_sha256"]}
-            _store(recipe, name, meta, values)
+            meta = _made_from(name, published[run_id])
+            _store(published[run_id].recipe, name, {key: meta[key] for key in ("settings", "weights_sha256")}, values)
 
 
 def read_published(profile: str) -> dict[tuple[str, str], Values]:

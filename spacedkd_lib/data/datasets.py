@@ -16,6 +16,7 @@ import os
 import string
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +86,7 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         raise InputError(nearest("data set", name, [*NAMES, *plugins.names("dataset"),
                                                     "the path of a folder of train/<class>/"]))
     root = Path(root or os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
-    stem = f"glyphs-{fold(name, seed)}" if name == "glyphs" else name
-    cache, damage = root / "cache" / f"{stem}.safetensors", ""
+    cache, damage = _cache_file(name, root, seed), ""
     if os.path.isfile(cache):
         try:
             return _read_cache(cache, name)
@@ -100,6 +100,20 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         warnings.warn(f"{damage}: it has been built again from its source.", stacklevel=2)
     _write_cache(cache, dataset)
     return dataset
+
+
+def _cache_file(name: str, root: Path, seed: int) -> Path:
+    return root / "cache" / (f"glyphs-{fold(name, seed)}.safetensors" if name == "glyphs" else f"{name}.safetensors")
+
+
+def sha256_at_hand(name: str, seed: int = 0) -> str:
+    """Return the SHA-256 of a data set that can be read now; "" of a known one that was not decoded here yet."""
+    if name not in NAMES:
+        return load(name).sha256
+    root = Path(os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
+    with suppress(SafetensorError, OSError), safe_open(_cache_file(name, root, seed), framework="pt") as file:
+        return (file.metadata() or {}).get("sha256", "")
+    return ""
 
 
 def register_dataset(made=None, *, name: str = ""):

@@ -148,13 +148,12 @@ def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
 
 
 def _same_pictures(record: records.Record) -> records.Record:
-    """Return the record, if the data folder it names still holds the pictures that it was made from."""
-    name = record.recipe.dataset
-    if os.path.isdir(name) or name in plugins.names("dataset"):
-        from ..data import datasets
-        if datasets.load(name).sha256 != record.provenance["data_sha256"]:
-            raise InputError(f"The pictures in {name} are not those of run {record.run_id}: restore them, or delete "
-                             f"{records.runs_folder() / record.run_id} to run again.")
+    """Return the record, if the data set it names still holds the pictures that it was made from."""
+    from ..data import datasets
+    name, made_from = record.recipe.dataset, record.provenance.get("data_sha256")
+    if made_from and datasets.sha256_at_hand(name, record.recipe.seed) not in ("", made_from):
+        raise InputError(f"The pictures of {name} are not those of run {record.run_id}: restore them, or delete "
+                         f"{records.runs_folder() / record.run_id} to run again.")
     return record
 
 

@@ -22,11 +22,11 @@ TOLERANCE = 1e-4  # ours: relative, between numbers of two processors or version
 
 
 @cache
-def code_sha256() -> str:
-    """Hash the engine, which decides a run's numbers; the rooms above it may change in mid-run."""
+def code_sha256(rooms: tuple[str, ...] = ENGINE) -> str:
+    """Hash the engine, which decides a run's numbers; the rooms above it may change in mid-run. Or hash other rooms."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
-    rooms = [path for room in ENGINE for path in sorted((package / room).rglob("*.py"))]
-    for path in [package / "schedule.py", *rooms]:
+    paths = [path for room in rooms for path in sorted((package / room).rglob("*.py"))]
+    for path in [package / "schedule.py", *paths]:
         if "deviations" not in path.parts:
             digest.update(path.read_bytes())
     return digest.hexdigest()
