@@ -606,7 +606,7 @@ def test_side_by_side_without_the_other_notebooks():
 
 
 @pytest.mark.parametrize("values, said", [
-    ([2.0, 4.0, 4.4], "On glyphs, SAM has 2.06 [1.80, 2.37] times the trace of baseline (n = 3). The interval lies above 1."),
+    ([2.0, 4.0, 4.4], "On glyphs, *SAM* has 2.06 [1.80, 2.37] times the trace of *baseline* (n = 3). The interval lies above 1."),
     ([0.5, 2.0, 3.0], "The interval holds 1"), ([0.5, 1.0, 0.9], "The interval lies below 1."), ([2.0], "2.00 times")])
 def test_quotients_in_words(values, said):
     frame = tidy({"SAM": values, "baseline": [1.0, 2.0, 2.0]}).rename(columns={"test_accuracy": "trace"})

@@ -86,10 +86,10 @@ def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accu
             i = paired_by_seed(part, arm, other, column)
             reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above zero" if i.low > 0 else
                        "The interval lies below zero" if i.high < 0 else
-                       "The interval holds zero, so either may be better")
-            said.append(f"On {setting}, {arm} minus {other} is {difference_in_words(*i[:3], i.n, i.n)} {unit} "
+                       "The interval holds zero: no difference is shown")
+            said.append(f"On {setting}, *{arm}* minus *{other}* is {difference_in_words(*i[:3], i.n, i.n)} {unit} "
                         f"(n = {i.n}). {reading}.")
-    return " ".join(said) or f"No pair of {arm} and {other} is published or finished here."
+    return " ".join(said) or f"No pair of *{arm}* and *{other}* is published or finished here."
 
 
 def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label: str) -> str:
@@ -105,11 +105,11 @@ def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label
             i = paired_by_seed(part.assign(log=np.log(part[column])), arm, other, "log")
             mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
             reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above 1" if i.low > 0 else
-                       "The interval lies below 1" if i.high < 0 else "The interval holds 1, so either may be larger")
+                       "The interval lies below 1" if i.high < 0 else "The interval holds 1: no difference is shown")
             interval = f" [{low}, {high}]" * (i.n > 1)
-            said.append(f"On {setting}, {arm} has {mean}{interval} times the {label} of {other} (n = {i.n}). "
+            said.append(f"On {setting}, *{arm}* has {mean}{interval} times the {label} of *{other}* (n = {i.n}). "
                         f"{reading}.")
-    return " ".join(said) or f"No pair of {arm} and {other} is published or finished here."
+    return " ".join(said) or f"No pair of *{arm}* and *{other}* is published or finished here."
 
 
 def audit(frame: pd.DataFrame) -> pd.DataFrame:
