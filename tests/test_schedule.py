@@ -32,7 +32,7 @@ def test_released_self_counters(counter, key):
 
 
 SMALL = list(itertools.product((1, 2, 3, 4), (1, 2, 3, 5, 8), (0, 0.3, 0.5, 1, 1.5, 2, 3, 4),
-                               ("fixed", "expanding", "random")))
+                               ("fixed", "expanding", "random", "constant")))
 SMALL = [case for case in SMALL if case[2] <= case[0]]
 
 
