@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections import UserDict
+from collections.abc import Mapping, MutableMapping
+from functools import partial
 from itertools import count as natural_numbers, islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
@@ -41,7 +43,7 @@ class Step(NamedTuple):
 
 
 class Spaced:
-    """Walk a loader's batches in the order of Spaced KD. It is iterated once, and remembers where it is.
+    """Walk a loader's batches in the order of Spaced KD, once: a second loop goes on where the first was left.
 
     A batch of the block is held until the student has learnt it: a copy that nothing else touches, so that neither the
     loader's buffer nor the teacher's update changes what the student meets. With "teach" first, the copy is the
@@ -70,65 +72,58 @@ class Spaced:
     def __init__(self, loader: Iterable, epochs: int, interval: float | Callable[[Losses], float], *,
                  rule: str = "fixed", tail: str = "replay", seed: int = 0, batches_per_epoch: int | None = None,
                  device: Any = None, spill: str | Path | None = None):
-        self.loader, self.epochs, self.device = loader, epochs, device
+        self.loader, self.epochs, self.device, self.spill = loader, epochs, device, spill
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
-        self._held: dict[int, Any] | _Spilled = _Spilled(spill) if spill is not None else {}
+        self._held = _store(spill)
         self._done, self._drawn = 0, 0
         self._intervals: list[float] = []
+        self._open: tuple[Iterator[tuple[str, int, int]], Iterator[Any]] | None = None
+        self._schedule: Callable[[], Iterator[tuple[str, int, int]]]
         if callable(interval):
             if (rule, tail) != ("fixed", "replay"):
                 raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
                                  "function: leave them out.")
-            self._events = self._adaptive(interval)
+            self._schedule = partial(self._adaptive, interval)
             self._longest = 0  # nobody knows
         else:
             _check_interval(interval, self.length)
-            self._events = iter(spaced_schedule(epochs, self.length, interval, rule=rule, tail=tail, seed=seed))
+            self._schedule = partial(spaced_schedule, self.epochs, self.length, interval, rule=rule, tail=tail,
+                                     seed=seed)
+            self._schedule()  # refuses bad input now
             longest = interval_batches(self.length, interval) * (1 if rule in ("fixed", "constant") else 2)
-            self._longest = min(longest, self.length * epochs)
+            self._longest = min(longest, self.length * self.epochs)
 
     def report(self, loss: float, kind: str = "learn") -> None:
         """Tell the loss of an update, for an interval that is a function."""
         self.losses[kind].append(float(loss))
 
     def __iter__(self) -> Iterator[Step]:
-        batches = self._batches()
-        for kind, index, block in islice(self._events, self._done, None):
-            self._done += 1
-            if kind == "epoch":
-                yield Step(kind, None, index, index - 1, block)
-            else:
-                yield Step(kind, self._batch(index, batches), index, index // self.length, block)
+        return self
+
+    def __next__(self) -> Step:
+        events, batches = self._open or (islice(self._schedule(), self._done, None),
+                                         _batches(self.loader, self.epochs, self.length, self._drawn))
+        self._open = None  # an error closes both: the next call tries the same step again
+        kind, index, block = next(events)
+        epoch, batch = (index - 1, None) if kind == "epoch" else (index // self.length, self._batch(index, batches))
+        self._open = events, batches
+        self._done += 1
+        return Step(kind, batch, index, epoch, block)
 
     def _batch(self, index: int, batches: Iterator[Any]) -> Any:
         """Take a batch: at its first use from the loader, at its second from what is held."""
         if index in self._held:
-            return _moved(self._held.pop(index), self.device)
-        batch = next(batches)
+            batch = _moved(self._held[index], self.device)
+            del self._held[index]
+            return batch
+        own = next(batches)
         if index == 0:
-            self._check_memory(batch)
-        self._held[index] = _copied(batch)
-        return _moved(batch, self.device)
-
-    def _batches(self) -> Iterator[Any]:
-        """Yield the loader's batches, epoch by epoch, from the first that was not drawn yet."""
-        for epoch in range(self._drawn // self.length, self.epochs):
-            parts = (getattr(self.loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))
-            for part in (self.loader, *parts):
-                if set_epoch := getattr(part, "set_epoch", None):
-                    set_epoch(epoch)
-            number = epoch * self.length - 1
-            for number, batch in enumerate(self.loader, start=epoch * self.length):
-                if number >= (epoch + 1) * self.length:
-                    raise InputError(f"The loader gives more than {self.length} batches in epoch {epoch + 1}: give "
-                                     "batches_per_epoch = its real length.")
-                if number >= self._drawn:
-                    self._drawn = number + 1
-                    yield batch
-            if number + 1 < (epoch + 1) * self.length:
-                raise InputError(f"The loader ended after {number + 1 - epoch * self.length} of {self.length} batches "
-                                 f"in epoch {epoch + 1}: give batches_per_epoch = its real length.")
+            self._check_memory(own)
+        held, batch = _copied(own), _moved(own, self.device)
+        self._held[index] = held
+        self._drawn = index + 1
+        return batch
 
     def _adaptive(self, interval: Callable[[Losses], float]) -> Iterator[tuple[str, int, int]]:
         """Yield blocks whose length is asked for before each; a resumed walk takes the answers that it has."""
@@ -160,46 +155,63 @@ class Spaced:
 
     def state_dict(self) -> dict:
         """Where the walk is, with the batches that are held: enough to go on in the middle of a block."""
-        return {"done": self._done, "drawn": self._drawn, "held": dict(self._held.items()),
-                "intervals": list(self._intervals), "losses": {kind: list(of) for kind, of in self.losses.items()}}
+        return {"done": self._done, "drawn": self._drawn, "intervals": list(self._intervals),
+                "held": {index: batch for index, batch in self._held.items()},
+                "losses": {kind: list(of) for kind, of in self.losses.items()}}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
+        self._open, self._held = None, _store(self.spill)
         self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
         self.losses = {kind: list(of) for kind, of in state["losses"].items()}
         for index, batch in state["held"].items():
             self._held[index] = batch
 
 
-class _Spilled:
-    """Held batches in files: a dict as far as `Spaced` needs one. The files go when it goes."""
+class _Spilled(UserDict):
+    """A dict of batches that lie in files. The files go when it goes."""
 
     def __init__(self, folder: str | Path):
+        super().__init__()
         try:
             self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=folder)
         except OSError as error:
             raise InputError(f"spill = {folder} cannot be written ({error.strerror}): give a folder that can be."
                              ) from None
-        self.indices: set[int] = set()
-
-    def _path(self, index: int) -> Path:
-        return Path(self.folder.name) / str(index)
-
-    def __contains__(self, index: int) -> bool:
-        return index in self.indices
 
     def __setitem__(self, index: int, batch: Any) -> None:
-        self._path(index).write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
-        self.indices.add(index)
+        path = Path(self.folder.name) / str(index)
+        path.write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
+        self.data[index] = path
 
-    def pop(self, index: int) -> Any:
-        batch = pickle.loads(self._path(index).read_bytes())
-        self._path(index).unlink()
-        self.indices.remove(index)
-        return batch
+    def __getitem__(self, index: int) -> Any:
+        return pickle.loads(self.data[index].read_bytes())
 
-    def items(self) -> Iterator[tuple[int, Any]]:
-        return ((index, pickle.loads(self._path(index).read_bytes())) for index in sorted(self.indices))
+    def __delitem__(self, index: int) -> None:
+        self.data.pop(index).unlink()
+
+
+def _store(spill: str | Path | None) -> MutableMapping[int, Any]:
+    return {} if spill is None else _Spilled(spill)
+
+
+def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]:
+    """Yield the loader's batches, epoch by epoch, from the first that was not drawn yet."""
+    for epoch in range(drawn // length, epochs):
+        parts = (getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))
+        for part in (loader, *parts):
+            if set_epoch := getattr(part, "set_epoch", None):
+                set_epoch(epoch)
+        number = epoch * length - 1
+        for number, batch in enumerate(loader, start=epoch * length):
+            if number >= (epoch + 1) * length:
+                raise InputError(f"The loader gives more than {length} batches in epoch {epoch + 1}: give "
+                                 "batches_per_epoch = its real length.")
+            if number >= drawn:
+                yield batch
+        if number + 1 < (epoch + 1) * length:
+            raise InputError(f"The loader ended after {number + 1 - epoch * length} of {length} batches in epoch "
+                             f"{epoch + 1}: give batches_per_epoch = its real length.")
 
 
 def _length(loader: Iterable, given: int | None) -> int:

@@ -113,6 +113,69 @@ def test_a_walk_goes_on_in_the_middle_of_a_block(interval, tmp_path):
         assert before + list(steps(again)) == whole, stop
 
 
+class Counted:
+    """Numbered batches; one of them fails when it is drawn first."""
+
+    def __init__(self, length, failing=None):
+        self.length, self.failing, self.begun = length, failing, 0
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        self.begun += 1
+        for number in range(self.length):
+            if number == self.failing:
+                self.failing = None
+                raise OSError("try again")
+            yield torch.full((2,), float(number))
+
+
+def plain(step):
+    return step.kind, step.index, step.block, None if step.batch is None else step.batch.tolist()
+
+
+@pytest.mark.parametrize("interval", (0, 1.5, -1, lambda losses: 0.5 + len(losses["learn"]) % 2))
+@pytest.mark.parametrize("size", (1, 3, 7))
+def test_a_loop_that_was_left_is_gone_on_with(interval, size):
+    whole = [plain(step) for step in Spaced(Counted(4), 3, interval)]
+    loader, steps = Counted(4), []
+    walk = Spaced(loader, 3, interval)
+    for _ in range(0, len(whole), size):
+        for step in walk:
+            steps.append(plain(step))
+            if len(steps) % size == 0:
+                break
+    assert steps == whole and loader.begun == 3 and list(walk) == []
+
+
+def test_a_step_that_failed_is_tried_again(monkeypatch):
+    def walked(walk):
+        steps, failed = [], 0
+        for _ in range(99):
+            try:
+                steps.append(plain(next(iter(walk))))
+            except OSError:
+                failed += 1
+            except StopIteration:
+                pass
+        return steps, failed
+
+    def every_second(function):
+        calls = itertools.count()
+
+        def unsteady(*arguments):
+            if next(calls) % 2 == 0:
+                raise OSError("try again")
+            return function(*arguments)
+        return unsteady
+    whole, asked = ([plain(step) for step in Spaced(Counted(4), 2, interval)] for interval in (1, lambda losses: 1))
+    assert walked(Spaced(Counted(4, failing=2), 2, 1)) == (whole, 1)
+    assert walked(Spaced(Counted(4), 2, every_second(lambda losses: 1))) == (asked, 2)
+    monkeypatch.setattr(module, "_moved", every_second(module._moved))
+    assert walked(Spaced(Counted(4), 2, 1)) == (whole, 16)
+
+
 def test_an_interval_that_is_a_function_sees_the_last_blocks_losses():
     seen = []
 
