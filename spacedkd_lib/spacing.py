@@ -11,11 +11,13 @@ Only the standard library is needed here; batches of tensors bring their own.
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import tempfile
 from collections import UserDict
 from collections.abc import Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import count as natural_numbers, islice
 from pathlib import Path
@@ -50,8 +52,8 @@ class Spaced:
     student's; the teacher gets the loader's own.
 
     Args:
-        loader: any iterable of batches, iterated anew in every epoch: tensors, arrays, or tuples, lists, named tuples
-            and dicts of them. `set_epoch` is called on it, its sampler and its data set, where they have it.
+        loader: any iterable of batches, iterated anew in every epoch: tensors, arrays, or tuples, lists, mappings
+            and dataclasses of them. `set_epoch` is called on it, its sampler and its data set, where they have it.
         epochs: passes over the loader.
         interval: space interval in epochs; 0 is online KD; a negative one puts the teacher behind. Or a function that
             is called before each block with the losses of the last one ({"teach": [...], "learn": [...]}, see
@@ -63,7 +65,7 @@ class Spaced:
 
     Raises:
         InputError: a number out of range, an interval below one batch, no length; while it walks: a loader that ends
-            early or late, or a block that memory cannot hold.
+            early or late, a block that memory cannot hold, or a batch that cannot be copied.
 
     >>> [(step.kind, step.batch) for step in Spaced(["a", "b"], epochs=1, interval=1)][:4]
     [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
@@ -134,7 +136,7 @@ class Spaced:
             if block == len(self._intervals):
                 answer = interval(self.losses)
                 _check_interval(answer, self.length)
-                self._intervals.append(answer)
+                self._intervals.append(float(answer))
                 self.losses = {"teach": [], "learn": []}
             s = self._intervals[block]
             now = range(start, min(start + max(interval_batches(self.length, s), 1), total))
@@ -154,9 +156,9 @@ class Spaced:
                              "with room.")
 
     def state_dict(self) -> dict:
-        """Where the walk is, with the batches that are held: enough to go on in the middle of a block."""
+        """Where the walk is, with copies of the held batches: enough to go on in the middle of a block."""
         return {"done": self._done, "drawn": self._drawn, "intervals": list(self._intervals),
-                "held": {index: batch for index, batch in self._held.items()},
+                "held": {index: _copied(batch) for index, batch in self._held.items()},
                 "losses": {kind: list(of) for kind, of in self.losses.items()}}
 
     def load_state_dict(self, state: dict) -> None:
@@ -165,7 +167,7 @@ class Spaced:
         self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
         self.losses = {kind: list(of) for kind, of in state["losses"].items()}
         for index, batch in state["held"].items():
-            self._held[index] = batch
+            self._held[index] = _copied(batch)
 
 
 class _Spilled(UserDict):
@@ -231,31 +233,45 @@ def _check_interval(interval: float, length: int) -> None:
                          f"at least {1 / length:.2g}.")
 
 
-def _mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """Apply the function to every tensor or array of a batch."""
+def _mapped(function: Callable[[Any], Any], batch: Any, method: str = "clone") -> Any:
+    """Apply the function to every tensor or array of a batch, and to every other thing that has the method."""
+    new: Any
+    if isinstance(batch, (dict, UserDict)):
+        new = copy.copy(batch)  # its class may be built from other arguments, as defaultdict's is
+        for key, value in batch.items():
+            new[key] = _mapped(function, value, method)
+        return new
+    if hasattr(batch, method):
+        return function(batch)
     if isinstance(batch, Mapping):
-        make: Any = type(batch)
-        return make({key: _mapped(function, value) for key, value in batch.items()})
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_mapped(function, value) for value in batch))
+        return type(batch)({key: _mapped(function, value, method) for key, value in batch.items()})  # type: ignore
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_mapped(function, value) for value in batch)
+        make: Any = getattr(batch, "_make", type(batch))
+        return make([_mapped(function, value, method) for value in batch])
+    if is_dataclass(batch) and not isinstance(batch, type):
+        new = copy.copy(batch)
+        for name in {field.name for field in fields(batch)} | set(getattr(batch, "__dict__", ())):
+            if hasattr(batch, name):
+                object.__setattr__(new, name, _mapped(function, getattr(batch, name), method))  # it may be frozen
+        return new
     return function(batch)
 
 
 def _copied(batch: Any) -> Any:
-    def copy(value: Any) -> Any:
-        return value.clone() if hasattr(value, "clone") else value.copy() if hasattr(value, "copy") else value
-    return _mapped(copy, batch)
+    try:
+        return _mapped(lambda value: value.clone() if hasattr(value, "clone") else copy.deepcopy(value), batch)
+    except TypeError as error:
+        raise InputError(f"A batch cannot be held, since it cannot be copied ({error}): give tensors, arrays and "
+                         "containers of them.") from None
 
 
 def _moved(batch: Any, device: Any) -> Any:
     if device is None:
         return batch
-    return _mapped(lambda value: value.to(device) if hasattr(value, "to") else value, batch)
+    return _mapped(lambda value: value.to(device) if hasattr(value, "to") else value, batch, "to")
 
 
 def _bytes(batch: Any) -> int:
     sizes: list[int] = []
-    _mapped(lambda value: sizes.append(getattr(value, "nbytes", 0)), batch)
+    _mapped(lambda value: sizes.append(getattr(value, "nbytes", 0)), batch, "nbytes")
     return sum(sizes)

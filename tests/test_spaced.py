@@ -1,14 +1,18 @@
 """The spaced iterator: the order of the schedule, batches of its own, any loader, and a walk that goes on mid-block."""
 
+import array
 import copy
 import itertools
 import subprocess
 import sys
-from collections import namedtuple
+import types
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -68,6 +72,52 @@ def test_what_the_teachers_step_and_the_loaders_buffer_change_does_not_reach_the
             module._mapped(lambda value: value.mul_(-1) if torch.is_tensor(value) else None, step.batch)
     assert list(dict.fromkeys(learnt)) == [0, 1, 2, 3]
     assert type(step.batch) in (type(make(buffer)), type(None))
+
+
+@dataclass
+class Data:
+    x: object
+    unset: object = field(init=False)
+
+    def __post_init__(self):
+        self.view = self.x
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    x: object
+
+
+class Named(UserDict):
+    def __init__(self, name, x):
+        super().__init__(x=x)
+
+
+CONTAINERS = (
+    (Data, lambda batch: batch.view), (Frozen, lambda batch: batch.x), (lambda x: Data({"x": [x]}), lambda batch: batch.x["x"][0]),
+    (lambda x: defaultdict(list, x=x), lambda batch: batch["x"]), (lambda x: OrderedDict(x=x), lambda batch: batch["x"]),
+    (lambda x: Named("name", x), lambda batch: batch["x"]), (lambda x: types.MappingProxyType({"x": x}), lambda batch: batch["x"]))
+
+
+@pytest.mark.parametrize("buffer", (torch.zeros(1), np.zeros(1), array.array("d", [0.0])), ids=("tensor", "numpy", "array"))
+@pytest.mark.parametrize("make, read", (*CONTAINERS, (lambda x: types.SimpleNamespace(x=x), lambda batch: batch.x),
+                                        (lambda x: np.array([{"x": x}]), lambda batch: batch[0]["x"])))
+def test_held_batches_own_their_memory(make, read, buffer):
+    class Loader(list):
+        def __iter__(self):
+            for number in range(3):
+                buffer[0] = number
+                yield make(buffer)
+    steps = [step for step in Spaced(Loader("abc"), 1, 1) if step.kind == "learn"]
+    assert [float(read(step.batch)[0]) for step in steps] == [0, 1, 2]
+    assert type(steps[0].batch) is type(make(buffer))
+
+
+@pytest.mark.parametrize("make, read", (*CONTAINERS, (lambda x: pack_sequence([x]), lambda batch: batch.data)))
+def test_a_device_is_reached_through_containers(make, read):
+    batch = make(torch.ones(2))
+    steps = [step for step in Spaced([batch], 1, 1, device="meta") if step.kind != "epoch"]
+    assert [read(step.batch).device.type for step in steps] == ["meta", "meta"] and read(batch).device.type == "cpu"
 
 
 def test_loaders_of_torch_with_workers_samplers_and_without_a_length():
@@ -176,6 +226,24 @@ def test_a_step_that_failed_is_tried_again(monkeypatch):
     assert walked(Spaced(Counted(4), 2, 1)) == (whole, 16)
 
 
+@pytest.mark.parametrize("spilled", (False, True))
+def test_a_state_is_apart_from_its_walk_and_takes_any_walk_back(spilled, tmp_path):
+    data = [torch.full((1,), float(number)) for number in range(3)]
+    walk = Spaced(data, 2, 1, spill=tmp_path if spilled else None)
+    whole = [plain(step) for step in Spaced(data, 2, 1)]
+    for _ in itertools.islice(walk, 2):
+        pass
+    state = walk.state_dict()
+    for _ in range(2):
+        steps = []
+        for step in walk:
+            steps.append(plain(step))
+            if step.kind == "learn":
+                step.batch.add_(7)
+        assert steps == whole[2:]
+        walk.load_state_dict(state)
+
+
 def test_an_interval_that_is_a_function_sees_the_last_blocks_losses():
     seen = []
 
@@ -199,6 +267,9 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     monkeypatch.setattr(module.os, "sysconf", lambda name: 4)  # a machine of 16 bytes
     with pytest.raises(InputError, match="A block of 2 batches takes .* give a smaller interval, or spill"):
         next(iter(Spaced([np.zeros(4)] * 2, 1, 1)))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="cannot be copied"):
+        next(iter(Spaced([sys], 1, 1)))
     with pytest.raises(InputError, match="spill = .* cannot be written"):
         Spaced("ab", 1, 1, spill=tmp_path / "nowhere")
 
