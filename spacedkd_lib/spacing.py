@@ -53,7 +53,7 @@ class Spaced:
 
     Args:
         loader: any iterable of batches, iterated anew in every epoch: tensors, arrays, or tuples, lists, mappings
-            and dataclasses of them. `set_epoch` is called on it, its sampler and its data set, where they have it.
+            and dataclasses of them. `set_epoch` is called on it, its samplers and its data set, where they have it.
         epochs: passes over the loader.
         interval: space interval in epochs; 0 is online KD; a negative one puts the teacher behind. Or a function that
             is called before each block with the losses of the last one ({"teach": [...], "learn": [...]}, see
@@ -200,8 +200,9 @@ def _store(spill: str | Path | None) -> MutableMapping[int, Any]:
 def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]:
     """Yield the loader's batches, epoch by epoch, from the first that was not drawn yet."""
     for epoch in range(drawn // length, epochs):
-        parts = (getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))
-        for part in (loader, *parts):
+        samplers = getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)
+        parts = loader, *samplers, getattr(samplers[0], "sampler", None), getattr(loader, "dataset", None)
+        for part in {id(part): part for part in parts}.values():  # the two samplers are often one
             if set_epoch := getattr(part, "set_epoch", None):
                 set_epoch(epoch)
         number = epoch * length - 1

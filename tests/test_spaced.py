@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from spacedkd_lib import Spaced, spaced_schedule, spacing as module
@@ -135,6 +135,10 @@ def test_loaders_of_torch_with_workers_samplers_and_without_a_length():
     class Stream(IterableDataset):
         def __iter__(self):
             return iter(torch.arange(6.0))
+    for kind in ("teach", "learn"):
+        loader = DataLoader(data, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
+        steps = [step.batch for step in Spaced(loader, 2, 1.0) if step.kind == kind]
+        assert torch.cat([y for _, y in steps]).tolist() == expected
     stream = DataLoader(Stream(), batch_size=None)
     assert len([1 for step in Spaced(stream, 2, 0.5, batches_per_epoch=6) if step.kind == "learn"]) == 12
     for wrong, told in ((5, "more than 5"), (7, "ended after 6 of 7 batches in epoch 1")):
