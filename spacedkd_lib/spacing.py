@@ -12,6 +12,7 @@ Only the standard library is needed here; batches of tensors bring their own.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import tempfile
@@ -20,10 +21,11 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import count as natural_numbers, islice
+from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from .errors import InputError
+from .errors import InputError, nearest
 from .schedule import interval_batches, spaced_schedule
 
 Losses = dict[str, list[float]]
@@ -74,7 +76,7 @@ class Spaced:
     def __init__(self, loader: Iterable, epochs: int, interval: float | Callable[[Losses], float], *,
                  rule: str = "fixed", tail: str = "replay", seed: int = 0, batches_per_epoch: int | None = None,
                  device: Any = None, spill: str | Path | None = None):
-        self.loader, self.epochs, self.device, self.spill = loader, epochs, device, spill
+        self.loader, self.epochs, self.device, self.spill = loader, _whole("epochs", epochs), device, spill
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
         self._held = _store(spill)
@@ -95,9 +97,13 @@ class Spaced:
             self._schedule()  # refuses bad input now
             longest = interval_batches(self.length, interval) * (1 if rule in ("fixed", "constant") else 2)
             self._longest = min(longest, self.length * self.epochs)
+        self._plan = {"interval": "a function" if callable(interval) else float(interval), "epochs": self.epochs,
+                      "batches_per_epoch": self.length, "rule": rule, "tail": tail, "seed": seed}
 
     def report(self, loss: float, kind: str = "learn") -> None:
         """Tell the loss of an update, for an interval that is a function."""
+        if kind not in self.losses:
+            raise InputError(nearest("kind of update", kind, self.losses))
         self.losses[kind].append(float(loss))
 
     def __iter__(self) -> Iterator[Step]:
@@ -157,12 +163,14 @@ class Spaced:
 
     def state_dict(self) -> dict:
         """Where the walk is, with copies of the held batches: enough to go on in the middle of a block."""
-        return {"done": self._done, "drawn": self._drawn, "intervals": list(self._intervals),
+        return {"plan": dict(self._plan), "done": self._done, "drawn": self._drawn, "intervals": list(self._intervals),
                 "held": {index: _copied(batch) for index, batch in self._held.items()},
                 "losses": {kind: list(of) for kind, of in self.losses.items()}}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
+        if (plan := state.get("plan")) != self._plan:
+            raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
         self._open, self._held = None, _store(self.spill)
         self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
         self.losses = {kind: list(of) for kind, of in state["losses"].items()}
@@ -183,7 +191,11 @@ class _Spilled(UserDict):
 
     def __setitem__(self, index: int, batch: Any) -> None:
         path = Path(self.folder.name) / str(index)
-        path.write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
+        try:
+            path.write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(f"A batch cannot be spilled ({error}): give batches that can be pickled, or leave spill "
+                             "out.") from None
         self.data[index] = path
 
     def __getitem__(self, index: int) -> Any:
@@ -217,19 +229,33 @@ def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]
                              f"{epoch + 1}: give batches_per_epoch = its real length.")
 
 
+def _whole(name: str, given: Any) -> int:
+    try:
+        number = whole_number(given)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise InputError(f"{name} = {given!r} cannot be walked: give a whole number of at least one.")
+    return number
+
+
 def _length(loader: Iterable, given: int | None) -> int:
     if given is None:
         try:
             given = len(loader)  # type: ignore[arg-type]
         except TypeError:
             raise InputError("The loader has no length: give batches_per_epoch, its number of batches.") from None
-    if given < 1:
-        raise InputError(f"An epoch of {given} batches cannot be walked: give a loader with at least one.")
-    return given
+    return _whole("batches_per_epoch", given)
 
 
 def _check_interval(interval: float, length: int) -> None:
-    if interval and not length * abs(interval) >= 1:  # NaN fails too
+    try:
+        finite = math.isfinite(interval)
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise InputError(f"interval = {interval!r} is not a finite number: give the epochs between two replays.")
+    if interval and not length * abs(interval) >= 1:
         raise InputError(f"interval = {interval} is less than one batch of {length} an epoch: give 0 for online KD, or "
                          f"at least {1 / length:.2g}.")
 

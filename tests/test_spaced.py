@@ -248,6 +248,17 @@ def test_a_state_is_apart_from_its_walk_and_takes_any_walk_back(spilled, tmp_pat
         walk.load_state_dict(state)
 
 
+def test_a_state_of_another_walk_is_refused():
+    walk = Spaced("abcd", 2, 1)
+    for other in (Spaced("abcd", 2, 2), Spaced("abcd", 3, 1), Spaced("abc", 2, 1), Spaced("abcd", 2, lambda losses: 1),
+                  Spaced("abcd", 2, 1, rule="random"), Spaced("abcd", 2, 1, tail="drop")):
+        with pytest.raises(InputError, match="another walk"):
+            walk.load_state_dict(other.state_dict())
+    with pytest.raises(InputError, match="another walk"):
+        walk.load_state_dict({})
+    assert len(list(walk)) == 18
+
+
 def test_an_interval_that_is_a_function_sees_the_last_blocks_losses():
     seen = []
 
@@ -272,6 +283,8 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     with pytest.raises(InputError, match="A block of 2 batches takes .* give a smaller interval, or spill"):
         next(iter(Spaced([np.zeros(4)] * 2, 1, 1)))
     monkeypatch.undo()
+    with pytest.raises(InputError, match="leave spill out"):
+        next(iter(Spaced([lambda: 1], 1, 1, spill=tmp_path)))
     with pytest.raises(InputError, match="cannot be copied"):
         next(iter(Spaced([sys], 1, 1)))
     with pytest.raises(InputError, match="spill = .* cannot be written"):
@@ -283,10 +296,20 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     (("ab", 1, 0.4), {}, "interval = 0.4 is less than one batch"), (("ab", 1, -0.4), {}, "interval = -0.4"),
     (("ab", 1, float("nan")), {}, "nan"), (("ab", 1, 1), {"rule": "fixd"}, "fixed"),
     (("ab", 1, lambda losses: 1), {"rule": "random"}, "leave them out"),
-    (("ab", 1, -1), {"rule": "random"}, '"random"')))
+    (("ab", 1, -1), {"rule": "random"}, '"random"'), (("ab", 1.5, 1), {}, "epochs = 1.5"), (("ab", "2", 1), {}, "epochs = '2'"),
+    (("ab", 0, lambda losses: 1), {}, "epochs = 0"), (("ab", 1, None), {}, "interval = None"), (("ab", 1, "1"), {}, "interval = '1'"),
+    (("ab", 1, 1), {"batches_per_epoch": 2.5}, "batches_per_epoch = 2.5")))
 def test_bad_input_is_refused_before_the_walk(arguments, options, told):
     with pytest.raises(InputError, match=told):
         Spaced(*arguments, **options)
+
+
+def test_bad_answers_and_reports_are_refused():
+    for answer in (None, "1", float("inf"), float("nan"), 0.1):
+        with pytest.raises(InputError, match=f"interval = {answer!r}"):
+            next(Spaced("ab", 1, lambda losses: answer))
+    with pytest.raises(InputError, match='"student"'):
+        Spaced("ab", 1, 1).report(1.0, "student")
 
 
 def test_it_needs_the_standard_library_alone():
