@@ -15,6 +15,7 @@ import copy
 import math
 import os
 import pickle
+import shutil
 import tempfile
 from collections import UserDict
 from collections.abc import Mapping, MutableMapping
@@ -67,7 +68,7 @@ class Spaced:
 
     Raises:
         InputError: a number out of range, an interval below one batch, no length; while it walks: a loader that ends
-            early or late, a block that memory cannot hold, or a batch that cannot be copied.
+            early or late, a block that memory or disk cannot hold, or a batch that cannot be copied.
 
     >>> [(step.kind, step.batch) for step in Spaced(["a", "b"], epochs=1, interval=1)][:4]
     [('teach', 'a'), ('teach', 'b'), ('learn', 'a'), ('learn', 'b')]
@@ -89,7 +90,6 @@ class Spaced:
                 raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
                                  "function: leave them out.")
             self._schedule = partial(self._adaptive, interval)
-            self._longest = 0  # nobody knows
         else:
             _check_interval(interval, self.length)
             self._schedule = partial(spaced_schedule, self.epochs, self.length, interval, rule=rule, tail=tail,
@@ -126,8 +126,8 @@ class Spaced:
             del self._held[index]
             return batch
         own = next(batches)
-        if index == 0:
-            self._check_memory(own)
+        if not self._held:
+            self._check_room(own)
         held, batch = _copied(own), _moved(own, self.device)
         self._held[index] = held
         self._drawn = index + 1
@@ -146,6 +146,7 @@ class Spaced:
                 self.losses = {"teach": [], "learn": []}
             s = self._intervals[block]
             now = range(start, min(start + max(interval_batches(self.length, s), 1), total))
+            self._longest = len(now)
             for kind in ("teach", "learn") if s >= 0 else ("learn", "teach"):
                 for index in now:
                     yield kind, index, block
@@ -153,16 +154,23 @@ class Spaced:
                         yield "epoch", (index + 1) // self.length, block
             start = now.stop
 
-    def _check_memory(self, batch: Any) -> None:
+    def _check_room(self, batch: Any) -> None:
         needed = _bytes(batch) * self._longest
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
-        if needed > memory and isinstance(self._held, dict):
-            raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and this machine has "
-                             f"{memory / 1e9:.1f} GB of memory: give a smaller interval, or spill = a folder on a disk "
-                             "with room.")
+        if self.spill is not None:
+            place, room = "the disk of spill still has", shutil.disk_usage(self.spill).free
+        elif hasattr(os, "sysconf"):
+            place, room = "the memory here has", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        else:
+            return
+        if needed > room:
+            raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and {place} "
+                             f"{room / 1e9:.1f} GB: give a smaller interval, or spill = a folder on a disk with room.")
 
     def state_dict(self) -> dict:
-        """Where the walk is, with copies of the held batches: enough to go on in the middle of a block."""
+        """Where the walk is, with copies of the held batches: enough to go on in the middle of a block.
+
+        The state holds the batches themselves, so a spilled block has to fit into memory here.
+        """
         return {"plan": dict(self._plan), "done": self._done, "drawn": self._drawn, "intervals": list(self._intervals),
                 "held": {index: _copied(batch) for index, batch in self._held.items()},
                 "losses": {kind: list(of) for kind, of in self.losses.items()}}

@@ -282,6 +282,13 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     monkeypatch.setattr(module.os, "sysconf", lambda name: 4)  # a machine of 16 bytes
     with pytest.raises(InputError, match="A block of 2 batches takes .* give a smaller interval, or spill"):
         next(iter(Spaced([np.zeros(4)] * 2, 1, 1)))
+    steps = iter(Spaced([np.zeros(2)] * 3, 1, lambda losses, answers=iter((1 / 3, 1)): next(answers)))
+    next(steps), next(steps)
+    with pytest.raises(InputError, match="A block of 2 batches takes"):
+        next(steps)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=16))
+    with pytest.raises(InputError, match="the disk of spill"):
+        next(iter(Spaced([np.zeros(4)] * 2, 1, 1, spill=tmp_path)))
     monkeypatch.undo()
     with pytest.raises(InputError, match="leave spill out"):
         next(iter(Spaced([lambda: 1], 1, 1, spill=tmp_path)))
