@@ -479,6 +479,7 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
     (ahead, rival), (ahead_there, rival_there) = claims.SAME_VALUES.values()
     accuracies = {ahead: [70 + gain * k for k in range(5)], rival: 70.0,
                   ahead_there: [69 + 2 * gain + 0.1 * gain * k for k in range(5)], rival_there: 69.0,
+                  "online KD, eval mode": 40.0, "spaced KD, eval mode": [66.0 + gain * k for k in range(5)],
                   claims.NO_SPACE[1]: 69.0, claims.LATE_START["the lead"][1]: [69.0 + 0.2 * k for k in range(5)]}
     for arm, values in accuracies.items():
         frame.loc[frame["arm"] == arm, "test_accuracy"] = values
@@ -487,6 +488,8 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
         (f"{2 * gain:+.2f}", "its own"), (f"{2.2 * gain:+.2f}", "its rival's")]
     said = next(part for part in readme.answers(frame) if part.startswith("Does it come from the first epochs"))
     assert re.findall(r"gains \*\*(\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
+    said = next(part for part in readme.answers(frame) if part.startswith("How the teacher is asked"))
+    assert re.findall(r"\*\*([+-]\S+) ", said) == ["-29.00", f"{26 + 2 * gain:+.2f}"]
 
 
 def test_readme_block_of_arms_that_make_no_claim(place):

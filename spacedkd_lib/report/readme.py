@@ -60,6 +60,10 @@ AT_ONE_SET = ("Does the gain come from spacing, or from tuning? With one set of 
 LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Online KD whose student "
               "learns from labels alone until epoch 1.5 gains {} over online KD. Spaced KD gains {} over it. All stand "
               "at spaced KD's values.\n")
+ASKING = {"harm": ("online KD, eval mode", claims.NO_SPACE[1]),
+          "gain": ("spaced KD, eval mode", "online KD, eval mode")}
+ASKED = ("How the teacher is asked matters more. Right after an update its running statistics lag. Asked by them, "
+         "online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
@@ -92,6 +96,8 @@ def answers(frame: pd.DataFrame) -> list[str]:
             parts.append(AT_ONE_SET.format(" and ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
         if starts := _differences(here, claims.LATE_START):
             parts.append(LATE_START.format(*starts.values()))
+        if asked := _differences(here, ASKING):
+            parts.append(ASKED.format(*asked.values()))
     law = own[own["setting"] == claims.LAG_SETTING]
     if found := _differences(law, claims.PARTS):
         parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
