@@ -16,7 +16,6 @@ from spacedkd_lib.bench import __main__ as command, analysis, memory, plain, spe
 from spacedkd_lib.bench.work import FULL, QUICK, pictures
 from spacedkd_lib.data.batches import STATISTICS, Batches
 from spacedkd_lib.recipes import online_kd
-from spacedkd_lib.report import figures
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.store import records
 from spacedkd_lib.training import train
@@ -157,24 +156,6 @@ def test_what_a_replay_holds():
     memory.hold_engine(QUICK, 0.05)  # the first batch of a process leaves its statistics on the device
     again = memory.hold_engine(QUICK, 0.5)["tensors"]
     assert again == 8 * (3 * 32 * 32 * 4 + 8) + 160 * 8
-
-
-def test_growth_changes_one_thing_a_panel():
-    points = memory.growth_points(5)
-    assert [len({p.panel for p in points}), len(points)] == [4, 20]
-    assert all(len(p.recipes) == p.x for p in points if "students" in p.panel)
-    assert all(p.recipes[0].epochs == p.x for p in points if p.panel == "epochs")
-    assert all(len(p.recipes) == 1 and p.recipes[0].epochs == 4 for p in points if "image" in p.panel)
-
-
-def test_growth_figure_shows_every_point():
-    found = pd.DataFrame([{"panel": panel, "x": x, "seconds": x, "replay_bytes": 1e5, "stored_bytes": 1e6,
-                           "process_bytes": 1e8}
-                          for panel in ("epochs", "image size (pixels)") for x in (1.0, 2.0, 3.0)])
-    fig = memory.growth_figure(found)
-    assert [ax.get_xlabel() for ax in fig.axes] == ["", "", "epochs", "image size (pixels)"]
-    assert all(len(line.get_xdata()) == 3 for ax in fig.axes for line in ax.lines)
-    figures.plt.close(fig)
 
 
 def test_a_table_is_kept_with_its_sources(tmp_path, monkeypatch, capsys):

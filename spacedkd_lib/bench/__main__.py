@@ -1,7 +1,7 @@
 """`python -m spacedkd_lib.bench`: the engine beside the plain way of writing the same training, as ratios.
 
-Writes results/bench/<processor>/ and figures/bench/<the same>/; a GPU has gpu.py. `--quick` does it on tiny networks,
-into the folders of profile smoke, which git ignores: it shows that the benchmark works, and nothing about speed.
+Writes results/bench/<processor>/; a GPU has gpu.py. `--quick` does it on tiny networks, into the folder of profile
+smoke, which git ignores: it shows that the benchmark works, and nothing about speed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..report import text as words
 from ..store import records, software
 from .analysis import analysis
-from .memory import growth, memory
+from .memory import memory
 from .speed import speed
 from .work import FULL, QUICK
 
@@ -50,31 +50,27 @@ NOTES = {
              "and torch imitates them.",
     "memory": "Each way in a process of its own. The data set, held as bytes by both, is not counted; tensors are "
               "counted by their storages, the process by its peak.",
-    "growth": "ResNet-8 of width 8, 512 images, batch 32; 4 epochs, s = 1, one student, 16 pixels where nothing else "
-              "is said; image size counts pixels, height times width.",
     "analysis": "Medians, sides taking turns in one process; processor time.",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write down."""
-    parts = {"speed": speed, "memory": memory, "growth": growth, "analysis": analysis}
+    parts = {"speed": speed, "memory": memory, "analysis": analysis}
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
-    folder = size.folder
     try:
         for name, part in parts.items():
             if options.only in (None, name):
                 origin = provenance()
                 device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # such as "avx2", "avx512"
-                size = replace(size, folder=f"{folder}/{device}")
                 table, raw = part(size)
                 raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}
-                keep(name, size.folder, table, raw, origin, NOTES[name])
+                keep(name, f"{size.folder}/{device}", table, raw, origin, NOTES[name])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,7 +27,7 @@ class Size:
     """How large the measured work is, and under which name it is kept.
 
     batch: images a batch of the interval, and of the augmentation. small_batch: of the sweep.
-    pictures: in the set whose replay is held. points: of each panel of `growth`. folder: under results/ and figures/.
+    pictures: in the set whose replay is held. folder: under results/.
     """
 
     model: str = "resnet18"
@@ -36,7 +36,6 @@ class Size:
     small_batch: int = 32
     repeats: int = 3
     pictures: int = 50_000
-    points: int = 5
     folder: str = "bench"
 
     def recipe(self, batch: int, epochs: int, precision: str = "fp32") -> Recipe:
@@ -46,7 +45,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size("resnet8", 4, 8, 8, 1, 160, 2, "smoke")  # smoke is what git ignores
+QUICK = Size("resnet8", 4, 8, 8, 1, 160, "smoke")  # smoke is what git ignores
 
 
 def pictures(count: int, pixels: int = 32) -> Dataset:
