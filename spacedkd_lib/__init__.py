@@ -49,7 +49,7 @@ _FACE = {
     "lab.arms": "CONTROLS CONTROL_INTERVAL",
     "lab.judging": "judge",
     "analysis.trained": "Trained",
-    "analysis.regression": "Regression",
+    "analysis.theory": "Regression",
     "notebook.session": "Session display_figure say show show_results slider",
     "notebook.exercises": "check hint progress",
 }

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from test_tables import synthetic, tidy
 
-from spacedkd_lib.analysis import regression, theory
+from spacedkd_lib.analysis import theory
 from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
 from spacedkd_lib.report import frames
@@ -266,7 +266,7 @@ def test_the_linear_model_predicts_the_registered_signs(tuned_values):
 
     def variance(arm, alpha):
         recipe = law[arm]
-        found = theory.lead_lag(regression.Regression(), 0.02, alpha, [round(recipe.interval * L)],
+        found = theory.lead_lag(theory.Regression(), 0.02, alpha, [round(recipe.interval * L)],
                                 moving=recipe.rule == "constant", fresh=recipe.replay == "fresh_batch")
         return found.item()
     for of in claims.PREDICTIONS:

@@ -1,42 +1,89 @@
 """Spaced KD where everything can be computed: SGD with label noise on linear regression.
 
-This is our model, not the paper's theorem. Labels are y = <x, w*> + noise with inputs x ~ N(0, H). All weights here
-are errors, that is minus w*, in the eigenbasis of H: the optimum is 0, and direction i has curvature lambda_i. From
-one batch, with h its mean of x x^T, g its mean of x times the label noise, and steps of size eta:
+This is our model, not the paper's theorem. Labels are y = <x, w*> + noise. In every batch the mean of x x^T is H, and
+g, the mean of x times the label noise, is normal with variance sigma^2 lambda / B, each direction for itself. All
+weights here are errors, that is minus w*, in the eigenbasis of H: the optimum is 0, and direction i has curvature
+lambda_i. With steps of size eta:
 
-    teacher    theta <- theta - eta (h theta - g)
-    student    w     <- w - eta (h w - (1 - alpha) g - alpha h theta'),    theta': the teacher as it is then
+    teacher    theta <- theta - eta (H theta - g)
+    student    w     <- w - eta (H w - (1 - alpha) g - alpha H theta'),    theta': the teacher as it is then
 
 Over an interval of s batches the teacher's steps compound to theta <- P theta + N, where P is the product of
-I - eta h. The student replays the same batches while the teacher, theta', rests; its steps telescope to
+I - eta H. The student replays the same batches while the teacher, theta', rests; its steps telescope to
 
     w <- P w + (1 - alpha) N + alpha (I - P) theta'
 
 for every sequence of batches: at the ends of its intervals spaced KD is online KD with P in place of one step's
-I - eta h. A teacher that is behind rests at its state before the block and learns the block after the student, so theta
-takes the place of theta'. All second moments follow. They are exact for two designs: "additive" (h = H in every batch,
-g normal with variance sigma^2 lambda / B, each direction for itself) and "gaussian" (random design) in one direction;
-in more, random matrices do not commute, and `simulate` has the word.
+I - eta H. A teacher that is behind rests at its state before the block and learns the block after the student, so theta
+takes the place of theta'. All second moments follow.
 
-Shapes: d directions, R repeats of a simulation, T batches, B examples of a batch. Taught in notebooks/08_theory.ipynb.
+Shapes: d directions, R repeats of a simulation, T batches. Taught in notebooks/08_theory.ipynb.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from ..errors import InputError
-from .regression import Moments, Regression, check, check_additive, check_exact, check_interval, curved, stability
 
-# At rest, in closed form
+
+@dataclass(frozen=True)
+class Regression:
+    """The problem. All defaults are ours.
+
+    curvature: eigenvalues of H, [d]. noise: standard deviation sigma of a label. batch_size: B.
+
+    Raises:
+        InputError: a curvature that is not above 0, negative noise, an empty batch.
+    """
+
+    curvature: tuple[float, ...] = (1.0,)
+    noise: float = 1.0
+    batch_size: int = 8
+
+    def __post_init__(self):
+        if not (len(self.curvature) and all(0 < v < math.inf for v in self.curvature)):
+            raise InputError(f"curvature = {self.curvature} is no list of eigenvalues: give at least one, all above 0.")
+        if not (0 <= self.noise < math.inf and self.batch_size >= 1):
+            raise InputError(f"noise = {self.noise} in batches of {self.batch_size} is out of range: give a standard "
+                             "deviation of at least 0, and at least one example a batch.")
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """Return the eigenvalues of the inputs' covariance, [d]."""
+        return np.asarray(self.curvature, dtype=float)
+
+
+class Moments(NamedTuple):
+    """E[w^2], E[w theta] and E[theta^2] of each direction; [d], or [K, d] at K moments of a training."""
+
+    student: np.ndarray
+    cross: np.ndarray
+    teacher: np.ndarray
+
+
+def _check(problem: Regression, rates: float | Sequence[float], alpha: float = 0.0, interval: int = 1) -> None:
+    """Raise InputError for an alpha or interval out of range, or step sizes at which SGD does not come to rest."""
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha = {alpha} is out of range: give the weight of the teacher, from 0 to 1.")
+    if interval == 0:
+        raise InputError("interval = 0 is out of range: give a whole number of batches, 1 for online KD, below 0 for a "
+                         "teacher that is behind.")
+    if not (np.min(rates) >= 0 and 0 < np.max(rates) < math.inf):
+        raise InputError("These step sizes do not train: give numbers of at least 0, not all of them 0.")
+    if not np.max(rates) * max(problem.curvature) < 2:
+        raise InputError(f"A step size of {np.max(rates):g} lets SGD diverge: give less than 2 / "
+                         f"{max(problem.curvature):g}.")
+
+
+# At rest
 
 def sgd_variance(problem: Regression, lr: float) -> np.ndarray:
-    """Stationary variance of plain SGD, hence of the teacher, [d]: eta sigma^2 / (B (2 - eta lambda)) if additive.
-
-    In the Gaussian design, in any number of directions, the teacher's own error adds to the label noise.
+    """Stationary variance of plain SGD, hence of the teacher, [d]: eta sigma^2 / (B (2 - eta lambda)).
 
     Raises:
         InputError: a step size at which SGD diverges.
@@ -44,14 +91,13 @@ def sgd_variance(problem: Regression, lr: float) -> np.ndarray:
     >>> sgd_variance(Regression(curvature=(1.0,), noise=1.0, batch_size=1), lr=0.5).round(4)
     array([0.3333])
     """
-    check(problem, lr)
-    slack, feedback = stability(problem, lr)
-    return lr * problem.noise ** 2 / problem.batch_size / slack / (1 - feedback)
+    _check(problem, lr)
+    return lr * problem.noise ** 2 / problem.batch_size / (2 - lr * problem.eigenvalues)
 
 
 def student_variance(problem: Regression, lr: float, alpha: float, interval: int, done: int | None = None,
                      fresh: bool = False) -> np.ndarray:
-    """Stationary variance of the spaced student, [d], additive design.
+    """Stationary variance of the spaced student, [d].
 
     Args:
         lr: step size eta.
@@ -63,15 +109,13 @@ def student_variance(problem: Regression, lr: float, alpha: float, interval: int
 
     Raises:
         InputError: alpha outside [0, 1], an interval of 0, `done` outside the interval, a step size at which SGD
-            diverges, a Gaussian design.
+            diverges.
 
     >>> problem = Regression(curvature=(1.0,), noise=1.0, batch_size=1)
     >>> (student_variance(problem, 0.001, 0.3, interval=1) / sgd_variance(problem, 0.001)).round(3)
     array([0.745])
     """
-    check(problem, lr, alpha)
-    check_additive(problem)
-    check_interval(interval)
+    _check(problem, lr, alpha, interval)
     length = abs(interval)
     done = length if done is None else done
     if not 0 <= done <= length:
@@ -100,13 +144,12 @@ def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) ->
 
 
 def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
-    """Stationary variance of a student whose teacher is always `lead` updates ahead, [d], additive design.
+    """Stationary variance of a student whose teacher is always `lead` updates ahead, [d].
 
     lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and
     errors as in `student_variance`.
     """
-    check(problem, lr, alpha)
-    check_additive(problem)
+    _check(problem, lr, alpha)
     step = 1 - lr * problem.eigenvalues
     seen = lead * step ** (lead - 1) if lead > 0 else 0.0  # by the teacher, of the student's last batches
     overlap = 0.0 if fresh else (1 - step) * (seen + step ** (abs(lead) + 1) / (1 - step ** 2))
@@ -140,7 +183,7 @@ def _mixture(alpha: float, overlap, imitation) -> np.ndarray:
     return (1 - alpha) ** 2 + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * imitation
 
 
-# Interval by interval: both designs, any rates
+# Interval by interval, any rates
 
 def moments(problem: Regression, rates: Sequence[float], alpha: float, interval: int, start: float = 0.0,
             fresh: bool = False) -> Moments:
@@ -153,12 +196,10 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
         alpha, interval, fresh: as in `student_variance`.
 
     Raises:
-        InputError: as in `student_variance`; a Gaussian design of several directions.
+        InputError: as in `student_variance`.
     """
     rates = np.asarray(rates, dtype=float)
-    check(problem, rates, alpha)
-    check_exact(problem)
-    check_interval(interval)
+    _check(problem, rates, alpha, interval)
     now = np.stack([np.full(len(problem.curvature), value) for value in (start ** 2, 0.0, start ** 2)], axis=1)
     path = [now]
     for first in range(0, len(rates), abs(interval)):
@@ -172,9 +213,7 @@ def stationary(problem: Regression, lr: float, alpha: float, interval: int, fres
 
     They are the fixed point of the interval's map. Arguments and errors as in `moments`.
     """
-    check(problem, lr, alpha)
-    check_exact(problem)
-    check_interval(interval)
+    _check(problem, lr, alpha, interval)
     matrix, shift = _interval_map(problem, np.full(abs(interval), lr), alpha, fresh, interval < 0)
     return Moments(*np.linalg.solve(np.eye(3) - matrix, shift[..., None])[..., 0].T)
 
@@ -189,39 +228,20 @@ def excess_risk(problem: Regression, second_moment: np.ndarray) -> np.ndarray:
 
 def _interval_map(problem: Regression, rates: np.ndarray, alpha: float, fresh: bool,
                   behind: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3]."""
-    (_, p1, p2, p3, p4), (n0, n1, n2) = _propagator(problem, rates)
-    zero = np.zeros_like(p1)
-    if behind:  # w <- P w + alpha (1 - P) theta + (1 - alpha) N
-        cross = (zero, p1 ** 2, alpha * (1 - p1) * p1) if fresh else (zero, p2, alpha * (p1 - p2))
-        rows = [(p2, 2 * alpha * (p1 - p2), alpha ** 2 * (1 - 2 * p1 + p2)), cross, (zero, zero, p2)]
-        shift = [(1 - alpha) ** 2 * n0, zero if fresh else (1 - alpha) * n0, n0]
-    elif fresh:  # P and N of the student are drawn apart from the teacher's
-        pull = alpha ** 2 * (1 - 2 * p1 + p2)
-        rows = [(p2, 2 * alpha * (p1 - p2) * p1, pull * p2), (zero, p1 ** 2, alpha * (1 - p1) * p2), (zero, zero, p2)]
-        shift = [(1 - alpha) ** 2 * n0 + pull * n0, alpha * (1 - p1) * n0, n0]
-    else:  # w <- P w + alpha (1 - P) P theta + (1 - alpha P) N
-        rows = [(p2, 2 * alpha * (p2 - p3), alpha ** 2 * (p2 - 2 * p3 + p4)), (zero, p2, alpha * (p2 - p3)),
-                (zero, zero, p2)]
-        shift = [n0 - 2 * alpha * n1 + alpha ** 2 * n2, n0 - alpha * n1, n0]
-    return np.moveaxis(np.array(rows), -1, 0), np.array(shift).T
+    """Return the map of (E[w^2], E[w theta], E[theta^2]) over one interval: matrix [d, 3, 3] and shift [d, 3].
 
-
-def _propagator(problem: Regression, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """E[P^k] for k = 0 ... 4, [5, d], and E[N^2 P^k] for k = 0 ... 2, [3, d], over batches with these rates."""
-    eta = rates[:, None]
-    h = [problem.curvature_moment(k) for k in range(5)]
-
-    def expected(power: int, extra: int) -> np.ndarray:
-        """E[h^extra (1 - eta h)^power], [T, d]."""
-        return sum(math.comb(power, j) * (-eta) ** j * h[j + extra] for j in range(power + 1))
-    steps = np.stack([expected(k, 0) for k in range(5)], axis=1)
-    kicks = np.stack([eta ** 2 * problem.noise ** 2 / problem.batch_size * expected(k, 1) for k in range(3)], axis=1)
-    p, n = np.ones(steps.shape[1:]), np.zeros(kicks.shape[1:])
-    for step, kick in zip(steps, kicks):
-        n = step[2:] * n + kick * p[:3]
-        p = step * p
-    return p, n
+    The student goes to p w + pull theta + labels N + taught N, where fresh batches give its labels another N.
+    """
+    p, noise = np.ones(len(problem.curvature)), np.zeros(len(problem.curvature))
+    label_noise = problem.noise ** 2 / problem.batch_size * problem.eigenvalues
+    for rate in rates:
+        step = 1 - rate * problem.eigenvalues
+        p, noise = step * p, step ** 2 * noise + rate ** 2 * label_noise
+    labels, taught = 1 - alpha, 0.0 if behind else alpha * (1 - p)
+    pull, zero = alpha * (1 - p) * (1.0 if behind else p), np.zeros_like(p)
+    matrix = [(p ** 2, 2 * p * pull, pull ** 2), (zero, p ** 2, p * pull), (zero, zero, p ** 2)]
+    alone, both = (labels ** 2 + taught ** 2, taught) if fresh else ((labels + taught) ** 2, labels + taught)
+    return np.moveaxis(np.array(matrix), -1, 0), np.stack([alone * noise, both * noise, noise], axis=-1)
 
 
 # By brute force
@@ -245,7 +265,7 @@ def simulate(problem: Regression, rates: Sequence[float], alpha: float, events: 
         InputError: a step size at which SGD diverges, alpha outside [0, 1], no repeats, a batch without a rate.
     """
     events = [(kind, index) for kind, index, *_ in events if kind in ("teach", "learn")]
-    check(problem, rates, alpha)
+    _check(problem, rates, alpha)
     if repeats < 1 or max(index for _, index in events) >= len(rates):
         raise InputError(f"{repeats} repeats with {len(rates)} rates cannot be simulated: give at least one repeat, "
                          "and a rate for each batch of the events.")
@@ -253,23 +273,13 @@ def simulate(problem: Regression, rates: Sequence[float], alpha: float, events: 
 
 
 def _walk(problem, rates, alpha, events, repeats, seed, start, fresh):
-    draw = np.random.default_rng([seed, 0]).standard_normal
-    student, teacher = start * draw((2, repeats, len(problem.curvature)))
+    shape, curvature = (repeats, len(problem.curvature)), problem.eigenvalues
+    scale = problem.noise / math.sqrt(problem.batch_size) * np.sqrt(curvature)
+    student, teacher = start * np.random.default_rng([seed, 0]).standard_normal((2, *shape))
     for kind, index in events:
-        x, g = _batch(problem, repeats, [seed, 1 + (fresh and kind == "learn"), index])
+        g = scale * np.random.default_rng([seed, 1 + (fresh and kind == "learn"), index]).standard_normal(shape)
         if kind == "teach":
-            teacher = teacher - rates[index] * (curved(problem, x, teacher) - g)
+            teacher = teacher - rates[index] * (curvature * teacher - g)
         else:
-            pull = curved(problem, x, student - alpha * teacher)
-            student = student - rates[index] * (pull - (1 - alpha) * g)
+            student = student - rates[index] * (curvature * (student - alpha * teacher) - (1 - alpha) * g)
         yield kind, student, teacher
-
-
-def _batch(problem: Regression, repeats: int, seed: list[int]) -> tuple[np.ndarray | None, np.ndarray]:
-    """Draw inputs [R, B, d], or None where h is H, and the batch's mean of input times label noise, [R, d]."""
-    rng, root = np.random.default_rng(seed), np.sqrt(problem.eigenvalues)
-    if problem.design == "additive":
-        scale = problem.noise / math.sqrt(problem.batch_size)
-        return None, scale * root * rng.standard_normal((repeats, len(root)))
-    x = root * rng.standard_normal((repeats, problem.batch_size, len(root)))
-    return x, np.einsum("rbd,rb->rd", x, problem.noise * rng.standard_normal(x.shape[:2])) / problem.batch_size

@@ -1,6 +1,6 @@
 """Exercises of notebook 08, Theory."""
 
-from ...analysis import regression, theory
+from ...analysis import theory
 from ...schedule import spaced_schedule
 from ..exercises import Exercise, agrees, exactly, number
 
@@ -8,7 +8,7 @@ _REPORTS, _STEP, _ALPHA = (2, -2, 4), 0.5, 0.5  # of exercise 08.4
 
 
 def _variance_ratio(step: float, s: int, alpha: float) -> float:
-    problem = regression.Regression(curvature=(step,))
+    problem = theory.Regression(curvature=(step,))
     return float(theory.student_variance(problem, 1.0, alpha, s)[0] / theory.sgd_variance(problem, 1.0)[0])
 
 
