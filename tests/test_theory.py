@@ -8,7 +8,6 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from spacedkd_lib.analysis.theory import (
     Regression, constant_lead_variance, excess_risk, lead_lag, moments, sgd_variance, simulate, stationary,
-    student_variance,
 )
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.schedule import spaced_schedule
@@ -49,19 +48,8 @@ def _second_moments(problem, rates, alpha, events, start=0.0, fresh=False):
 def test_at_rest_the_spaced_student_has_the_variance_of_its_impulse_responses(interval, fresh):
     rates, events = np.full(560, LR), _events(560, interval)
     student, cross, teacher = _second_moments(PROBLEM, rates, ALPHA, events, fresh=fresh)
-    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, interval, fresh=fresh), student, rtol=1e-9)
     np.testing.assert_allclose(sgd_variance(PROBLEM, LR), teacher, rtol=1e-9)
     np.testing.assert_allclose(stationary(PROBLEM, LR, ALPHA, interval, fresh), (student, cross, teacher), rtol=1e-9)
-
-
-@pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize("interval", [7, -7])
-def test_within_an_interval_too(interval, fresh):
-    events = _events(280, interval)
-    begun = len(events) - (7 if interval > 0 else 14)  # when the student begins to learn the last block
-    for done in range(8):
-        student = _second_moments(PROBLEM, np.full(280, LR), ALPHA, events[:begun + done], fresh=fresh)[0]
-        np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, interval, done, fresh), student, rtol=1e-9)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -137,12 +125,11 @@ def test_limits():
     step = 1 - LR * np.array(PROBLEM.curvature)
     np.testing.assert_allclose(rest, LR * 1.5 ** 2 / 4 / (1 + step), rtol=1e-12)
     for interval in (1, 9):
-        np.testing.assert_allclose(student_variance(PROBLEM, LR, 0.0, interval), rest)  # labels alone
+        np.testing.assert_allclose(stationary(PROBLEM, LR, 0.0, interval).student, rest)  # labels alone
     imitation = (1 + step ** 2) / (1 + step) ** 2
-    np.testing.assert_allclose(student_variance(PROBLEM, LR, 1.0, 1), rest * imitation)
-    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000), rest)  # it becomes the teacher
-    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000, done=1000), rest * (0.7 ** 2 + 0.3 ** 2))
-    np.testing.assert_allclose(student_variance(PROBLEM, LR, ALPHA, 2000, fresh=True), rest * (0.7 ** 2 + 0.3 ** 2))
+    np.testing.assert_allclose(stationary(PROBLEM, LR, 1.0, 1).student, rest * imitation)
+    np.testing.assert_allclose(stationary(PROBLEM, LR, ALPHA, 2000).student, rest)  # it becomes the teacher
+    np.testing.assert_allclose(stationary(PROBLEM, LR, ALPHA, 2000, fresh=True).student, rest * (0.7 ** 2 + 0.3 ** 2))
     far = rest * (0.7 ** 2 + 0.3 ** 2 * imitation)
     np.testing.assert_allclose(constant_lead_variance(PROBLEM, LR, ALPHA, 2000), far)
 
@@ -150,10 +137,10 @@ def test_limits():
 def test_online_kd_averages_noise_in_flat_directions_and_amplifies_it_in_sharp_ones():
     for curvature, sign in ((0.5, -1), (1.0, 0), (1.5, 1)):
         problem = Regression((curvature,))
-        change = student_variance(problem, 1.0, ALPHA, 1) - sgd_variance(problem, 1.0)
+        change = stationary(problem, 1.0, ALPHA, 1).student - sgd_variance(problem, 1.0)
         assert np.sign(change.round(12)) == sign
-        assert np.abs(student_variance(problem, 1.0, ALPHA, 4) - sgd_variance(problem, 1.0)) <= np.abs(change)
-        assert constant_lead_variance(problem, 1.0, ALPHA, 0) < student_variance(problem, 1.0, ALPHA, 1)
+        assert np.abs(stationary(problem, 1.0, ALPHA, 4).student - sgd_variance(problem, 1.0)) <= np.abs(change)
+        assert constant_lead_variance(problem, 1.0, ALPHA, 0) < stationary(problem, 1.0, ALPHA, 1).student
 
 
 def test_the_worst_constant_lead_is_half_the_teachers_memory():
@@ -172,8 +159,6 @@ def test_behind_the_student_varies_less_than_online_and_ahead_more():
                                                                                              dict(moving=True)))
         assert (behind < online).all() and (online < ahead).all() and (other[1] < behind).all()
         np.testing.assert_allclose(other[0], other[1])  # a teacher that shares no noise has no direction in time
-        np.testing.assert_allclose(behind / online, student_variance(small, 0.02, ALPHA, -block)
-                                   / student_variance(small, 0.02, ALPHA, 1))
         assert (moving[0] < behind).all()  # a whole block behind, not half a block in the mean
 
 
@@ -197,10 +182,7 @@ def test_excess_risk_is_the_mean_loss_above_the_optimum():
     (lambda: Regression(batch_size=0), "batches of 0"),
     (lambda: sgd_variance(PROBLEM, 0.5), "diverge"),
     (lambda: sgd_variance(PROBLEM, 0.0), "do not train"),
-    (lambda: student_variance(PROBLEM, LR, 1.1, 1), "alpha = 1.1"),
-    (lambda: student_variance(PROBLEM, LR, ALPHA, 0), "interval = 0"),
-    (lambda: student_variance(PROBLEM, LR, ALPHA, 3, done=4), "done = 4"),
-    (lambda: student_variance(PROBLEM, LR, ALPHA, -3, done=4), "done = 4"),
+    (lambda: stationary(PROBLEM, LR, 1.1, 1), "alpha = 1.1"),
     (lambda: stationary(PROBLEM, LR, ALPHA, 0), "interval = 0"),
     (lambda: moments(PROBLEM, [0.1, -0.1], ALPHA, 1), "do not train"),
     (lambda: moments(PROBLEM, [0.1], ALPHA, 0), "interval = 0"),

@@ -95,65 +95,29 @@ def sgd_variance(problem: Regression, lr: float) -> np.ndarray:
     return lr * problem.noise ** 2 / problem.batch_size / (2 - lr * problem.eigenvalues)
 
 
-def student_variance(problem: Regression, lr: float, alpha: float, interval: int, done: int | None = None,
-                     fresh: bool = False) -> np.ndarray:
-    """Stationary variance of the spaced student, [d].
-
-    Args:
-        lr: step size eta.
-        alpha: weight of the teacher's predictions, 1 - alpha that of the labels.
-        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is
-            behind, as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
-        done: batches of the replay that the student has learned, 0 to s; None: all, the end of an interval.
-        fresh: the replay shows other batches than the teacher's.
-
-    Raises:
-        InputError: alpha outside [0, 1], an interval of 0, `done` outside the interval, a step size at which SGD
-            diverges.
+def student_variance(problem: Regression, lr: float, alpha: float, interval: int, fresh: bool = False) -> np.ndarray:
+    """Stationary variance of the spaced student at the ends of intervals, [d]; see `stationary`.
 
     >>> problem = Regression(curvature=(1.0,), noise=1.0, batch_size=1)
     >>> (student_variance(problem, 0.001, 0.3, interval=1) / sgd_variance(problem, 0.001)).round(3)
     array([0.745])
     """
-    _check(problem, lr, alpha, interval)
-    length = abs(interval)
-    done = length if done is None else done
-    if not 0 <= done <= length:
-        raise InputError(f"done = {done} lies outside an interval of {length} batches: give 0 to {length}.")
-    step, rest = 1 - lr * problem.eigenvalues, sgd_variance(problem, lr)
-    whole, part = step ** length, step ** done
-    shared = 0.0 if fresh else 1.0  # whether label noise reaches the student twice, by the labels and by the teacher
-    if interval < 0:
-        return rest * _behind(alpha, shared, whole, part)
-    end = _mixture(alpha, shared / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
-    cross = (1 - alpha) * shared + alpha / (1 + whole)  # E[w theta] at the end of an interval
-    overlap = shared * (1 - part) * step ** (length - done) * (1 - part ** 2)
-    now = (1 - alpha) ** 2 * (1 - part ** 2) + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * (1 - part) ** 2
-    return rest * (part ** 2 * end + 2 * alpha * part * (1 - part) * whole * cross + now)
-
-
-def _behind(alpha: float, shared: float, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Return the student's variance over the teacher's, [d], where the teacher is behind.
-
-    Since the last block the teacher has learned it, and the student has learned a part of the next one.
-    """
-    end = _mixture(alpha, shared * whole / (1 + whole), (1 + whole ** 2) / (1 + whole) ** 2)
-    cross = (1 - alpha) * shared + alpha * whole / (1 + whole)  # E[w theta] at the end of an interval
-    new = (1 - alpha) ** 2 * (1 - part ** 2)
-    return part ** 2 * end + 2 * alpha * part * (1 - part) * cross + alpha ** 2 * (1 - part) ** 2 + new
+    return stationary(problem, lr, alpha, interval, fresh).student
 
 
 def constant_lead_variance(problem: Regression, lr: float, alpha: float, lead: int, fresh: bool = False) -> np.ndarray:
     """Stationary variance of a student whose teacher is always `lead` updates ahead, [d].
 
     lead 1 is online KD; lead 0 asks the teacher before its update (A7); below 0 it is behind. Other arguments and
-    errors as in `student_variance`.
+    errors as in `moments`.
     """
     _check(problem, lr, alpha)
     step = 1 - lr * problem.eigenvalues
     seen = lead * step ** (lead - 1) if lead > 0 else 0.0  # by the teacher, of the student's last batches
     overlap = 0.0 if fresh else (1 - step) * (seen + step ** (abs(lead) + 1) / (1 - step ** 2))
-    return sgd_variance(problem, lr) * _mixture(alpha, overlap, (1 + step ** 2) / (1 + step) ** 2)
+    copied = (1 + step ** 2) / (1 + step) ** 2  # of the teacher's variance, by a student without labels
+    return sgd_variance(problem, lr) * (
+        (1 - alpha) ** 2 + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * copied)
 
 
 def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int], moving: bool = False,
@@ -163,7 +127,7 @@ def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int
     Args:
         offsets: of the teacher in batches, [K]; negative where it is behind, 0 for online KD.
         moving: the teacher is always so far away; otherwise it rests while the student learns a block.
-        lr, alpha, fresh: as in `student_variance`.
+        lr, alpha, fresh: as in `stationary`.
 
     Raises:
         InputError: as `constant_lead_variance` if moving, else as `stationary`.
@@ -178,11 +142,6 @@ def lead_lag(problem: Regression, lr: float, alpha: float, offsets: Sequence[int
     return np.array(found) / sgd_variance(problem, lr)
 
 
-def _mixture(alpha: float, overlap, imitation) -> np.ndarray:
-    """Variance of (1 - alpha) a + alpha b, where a has 1, b has `imitation` and their covariance is `overlap`."""
-    return (1 - alpha) ** 2 + 2 * alpha * (1 - alpha) * overlap + alpha ** 2 * imitation
-
-
 # Interval by interval, any rates
 
 def moments(problem: Regression, rates: Sequence[float], alpha: float, interval: int, start: float = 0.0,
@@ -193,10 +152,13 @@ def moments(problem: Regression, rates: Sequence[float], alpha: float, interval:
         rates: step size of each batch, [T].
         start: standard deviation of the initial weights about the optimum; teacher's and student's are independent.
             With problem.noise = 0 the moments are what is left of the start (squared bias); with start = 0, variance.
-        alpha, interval, fresh: as in `student_variance`.
+        alpha: weight of the teacher's predictions, 1 - alpha that of the labels.
+        interval: s in batches; 1 is online KD, which asks its teacher after the update. Negative: the teacher is
+            behind, as in `schedule.spaced_schedule`; -1 is online KD that asks before the update (A7).
+        fresh: the replay shows other batches than the teacher's.
 
     Raises:
-        InputError: as in `student_variance`.
+        InputError: alpha outside [0, 1], an interval of 0, step sizes at which SGD diverges.
     """
     rates = np.asarray(rates, dtype=float)
     _check(problem, rates, alpha, interval)

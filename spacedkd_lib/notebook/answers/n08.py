@@ -9,7 +9,7 @@ _REPORTS, _STEP, _ALPHA = (2, -2, 4), 0.5, 0.5  # of exercise 08.4
 
 def _variance_ratio(step: float, s: int, alpha: float) -> float:
     problem = theory.Regression(curvature=(step,))
-    return float(theory.student_variance(problem, 1.0, alpha, s)[0] / theory.sgd_variance(problem, 1.0)[0])
+    return float(theory.stationary(problem, 1.0, alpha, s).student[0] / theory.sgd_variance(problem, 1.0)[0])
 
 
 def _of_long_blocks() -> str:
