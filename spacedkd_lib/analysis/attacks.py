@@ -1,4 +1,4 @@
-"""Adversarial images: FGSM, BIM and PGD."""
+"""Adversarial images: FGSM and PGD."""
 
 from __future__ import annotations
 
@@ -44,27 +44,6 @@ def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics,
     return _attacked(net, images, labels, statistics, batch_size, ascend)
 
 
-def bim(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
-        step: float | None = None, batch_size: int = 500) -> Tensor:
-    """Attack by the basic iterative method: steps along the gradient's sign, each cut back to the ball.
-
-    Args as `fgsm`, and:
-        steps: 10, what Kurakin et al. 2017 take at radius 8.
-        step: length in 1/255; None: radius / 8, theirs at radius 8.
-
-    Raises:
-        InputError: as `fgsm`, and steps that lead nowhere.
-    """
-    check_attack(radius, steps, step, batch_size=batch_size)
-
-    def ascend(clean, look):
-        x = clean
-        for _ in range(steps):
-            x = _step(x, clean, look(x).direction, radius / 8 if step is None else step, radius)
-        return x
-    return _attacked(net, images, labels, statistics, batch_size, ascend)
-
-
 def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
         step: float | None = None, restarts: int = 2, seed: int = 0, batch_size: int = 500) -> Tensor:
     """Projected gradient descent with restarts (Madry et al. 2018); each image's worst pixels seen count.
@@ -98,7 +77,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
     return _attacked(net, images, labels, statistics, batch_size, ascend)
 
 
-ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, bim, pgd)}
+ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, pgd)}
 
 
 class AttackState(NamedTuple):
