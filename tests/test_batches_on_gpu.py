@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fake_cuda import Counts, fake_cuda
-from test_batches import noise, operated, smooth
+from test_batches import augmented, noise, operated, smooth
 
 from spacedkd_lib.data import augment, operations, rand_augment
 from spacedkd_lib.data.batches import STATISTICS, Batches, generator, normalised
@@ -111,7 +111,7 @@ def test_every_strong_operation_is_the_cpus_bit_for_bit(shape, as_on_gpu):
 def test_whole_batches_are_the_cpus_bit_for_bit(augmentation, shape, size, as_on_gpu):
     draws = [rand_augment.draw(augmentation, 96, *shape[1:], generator(0, "many", k), size) for k in range(8)]
     images = torch.cat([noise(48, shape), smooth(48, shape)])
-    here = [rand_augment.augmented(images, drawn) for drawn in draws]
+    here = [augmented(images, drawn) for drawn in draws]
     as_on_gpu()
     for drawn, expected in zip(draws, here):
         made = rand_augment.ready(drawn, expected.shape[1:], CUDA)
@@ -135,4 +135,5 @@ def test_noise_goes_to_the_pixels_of_the_holes_in_their_order():
     expected = torch.zeros(64, 3, 12, 20)
     seeded = torch.Generator().manual_seed(drawn["noise"])
     expected[image, :, row, column] = torch.randn(len(image), 3, generator=seeded)
-    assert torch.equal(rand_augment.erased(torch.zeros(64, 3, 12, 20), drawn), expected)
+    made = rand_augment.ready(drawn, (3, 12, 20), torch.device("cpu"))
+    assert torch.equal(rand_augment.filled(torch.zeros(64, 3, 12, 20), made), expected)

@@ -8,7 +8,7 @@ import test_batches
 import torch
 from PIL import Image
 from scipy.stats import ks_2samp
-from test_batches import noise, one_by_one, smooth, to_pil
+from test_batches import augmented, noise, one_by_one, smooth, to_pil
 
 from spacedkd_lib.data import rand_augment
 from spacedkd_lib.data.batches import STATISTICS, Batches, generator
@@ -55,6 +55,10 @@ def seeded():
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         yield
     random.setstate(kept[0]), np.random.set_state(kept[1])
+
+
+def erased(x, drawn):
+    return rand_augment.filled(x, rand_augment.ready(drawn, x.shape[1:], x.device))
 
 
 def operated(name, images, values):
@@ -127,7 +131,7 @@ def test_a_resized_part_is_pils_to_the_bit(shape, size):
             assert steps == part.resize((size, size), bicubic)
         return steps
     for images in (noise(count, shape), 255 * (noise(count, shape) > 127).to(torch.uint8), smooth(count, shape)):
-        assert torch.equal(rand_augment.resized(images, box, (size, size)), one_by_one(images, theirs))
+        assert torch.equal(augmented(images, {"box": box, "size": (size, size)}), one_by_one(images, theirs))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (1, 3, 7), (3, 4, 30)], ids=str)
@@ -135,16 +139,16 @@ def test_a_resized_part_is_pils_to_the_bit(shape, size):
 def test_small_and_narrow_images(shape, size):
     images = noise(60, shape)
     drawn = rand_augment.draw("strong", 60, *shape[1:], generator(0), size)
-    got = rand_augment.augmented(images, drawn)
+    got = augmented(images, drawn)
     assert got.shape == (60, shape[0], *((size, size) if size else shape[1:])) and got.dtype == torch.uint8
-    assert torch.isfinite(rand_augment.erased(got.float(), drawn)).all()
+    assert torch.isfinite(erased(got.float(), drawn)).all()
 
 
 # Erasing
 
 def test_noise_fills_the_holes_and_nothing_else():
     drawn = rand_augment.draw("strong", 2000, 12, 20, generator(2))
-    x = rand_augment.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    x = erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
     inside = torch.zeros(2000, 12, 20, dtype=torch.bool)
     for b, (top, left, height, width) in enumerate(drawn["hole"].tolist()):
         inside[b, top:top + height, left:left + width] = True
@@ -152,15 +156,15 @@ def test_noise_fills_the_holes_and_nothing_else():
     assert (x.transpose(0, 1)[:, ~inside] == 9).all() and (values != 9).all()
     assert values.mean().abs() < 0.02 and values.std() == pytest.approx(1, abs=0.02)
     assert torch.corrcoef(values).triu(1).abs().max() < 0.03  # a number of its own for each channel
-    again = rand_augment.erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
+    again = erased(torch.full((2000, 3, 12, 20), 9.0), drawn)
     assert torch.equal(again, x)
 
 
 def test_noise_takes_the_type_of_the_images():
     drawn = rand_augment.draw("strong", 40, 8, 8, generator(2))
-    x = rand_augment.erased(torch.zeros(40, 1, 8, 8, dtype=torch.bfloat16), drawn)
+    x = erased(torch.zeros(40, 1, 8, 8, dtype=torch.bfloat16), drawn)
     assert x.dtype == torch.bfloat16
-    assert torch.equal(x, rand_augment.erased(torch.zeros(40, 1, 8, 8), drawn).bfloat16())
+    assert torch.equal(x, erased(torch.zeros(40, 1, 8, 8), drawn).bfloat16())
 
 
 # Draws
@@ -236,8 +240,8 @@ def test_levels_flips_and_the_upright_kind():
 def test_every_second_image_is_flipped_and_nothing_else():
     images = smooth(60, (3, 16, 16))
     drawn = rand_augment.draw("strong", 60, 16, 16, generator(1)) | {"applies": torch.zeros(60, 2, dtype=torch.bool)}
-    upright = rand_augment.resized(images, drawn["box"], (16, 16))
-    got, flip = rand_augment.augmented(images, drawn), drawn["flip"]
+    upright = augmented(images, {"box": drawn["box"], "size": (16, 16)})
+    got, flip = augmented(images, drawn), drawn["flip"]
     assert torch.equal(got[flip], upright[flip].flip(-1)) and torch.equal(got[~flip], upright[~flip])
 
 
@@ -260,14 +264,14 @@ def test_the_whole_pipeline_is_timms_in_distribution():
 def test_an_image_does_not_depend_on_its_neighbours():
     images, others = noise(90, (3, 16, 16)), noise(90, (3, 16, 16), seed=1)
     drawn = rand_augment.draw("strong", 90, 16, 16, generator(7), 24)
-    whole = rand_augment.augmented(images, drawn)
+    whole = augmented(images, drawn)
     for b in (0, 37, 89):
         others[b] = images[b]
         alone = {key: value[b:b + 1] if torch.is_tensor(value) else value for key, value in drawn.items()}
-        assert torch.equal(rand_augment.augmented(images[b:b + 1], alone)[0], whole[b])
-    again = rand_augment.augmented(others, drawn)
+        assert torch.equal(augmented(images[b:b + 1], alone)[0], whole[b])
+    again = augmented(others, drawn)
     for b in (0, 37, 89):
-        assert torch.equal(rand_augment.erased(again.float(), drawn)[b], rand_augment.erased(whole.float(), drawn)[b])
+        assert torch.equal(erased(again.float(), drawn)[b], erased(whole.float(), drawn)[b])
 
 
 @pytest.mark.parametrize("size", [0, 12, 40])

@@ -88,7 +88,7 @@ def padding(height: int) -> int:
 
 def draw(augment: str, count: int, height: int, width: int,
          generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw the random parameters of `count` images on the CPU, one row an image; `augmented` applies them.
+    """Draw the random parameters of `count` images on the CPU, one row an image; `ready` takes them.
 
     Returns:
         {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's) and flip bool
@@ -110,11 +110,6 @@ def draw(augment: str, count: int, height: int, width: int,
         drawn["centre"] = torch.stack([torch.randint(size, (count,), generator=generator)
                                        for size in (height, width)], dim=1)
     return drawn
-
-
-def augmented(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-    """Apply the parameters of `draw`: uint8 [B, C, H, W] -> uint8 [B, C, H, W]."""
-    return changed(images, to_device(ready(drawn, *images.shape[-2:]), images.device))
 
 
 def ready(drawn: dict[str, Tensor], height: int, width: int) -> dict:

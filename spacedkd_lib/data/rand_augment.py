@@ -28,7 +28,7 @@ CHUNK = 32  # images that a CPU resizes together; so the sums stay in a processo
 
 
 def draw(augment: str, count: int, height: int, width: int, generator: torch.Generator, size: int = 0) -> dict:
-    """Draw the random parameters of `count` images on the CPU, one row an image; `augmented` and `erased` apply them.
+    """Draw the random parameters of `count` images on the CPU, one row an image; `ready` takes them.
 
     Args:
         augment: one of `recipes.AUGMENTATIONS`.
@@ -58,20 +58,6 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
             "noise": int(torch.randint(2**32, (), generator=generator))}
 
 
-def augmented(images: Tensor, drawn: dict) -> Tensor:
-    """Apply the parameters of `draw`, but for the noise: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns]."""
-    shape = (images.shape[1], *drawn.get("size", images.shape[-2:]))
-    return changed(images, pixels.to_device(ready(drawn, shape, images.device), images.device))
-
-
-def erased(x: Tensor, drawn: dict) -> Tensor:
-    """Fill the holes of normalised images [B, C, H, W] with standard normal noise a pixel and channel.
-
-    The noise is drawn on the CPU, as many numbers as the holes have pixels and channels.
-    """
-    return filled(x, pixels.to_device(ready(drawn, x.shape[1:], x.device), x.device))
-
-
 def ready(drawn: dict, shape: tuple[int, int, int], device: torch.device) -> dict:
     """Compute, on the CPU, the inputs that `changed` and `filled` need to apply `drawn`; `to_device` moves them.
 
@@ -99,6 +85,7 @@ def changed(images: Tensor, made: dict) -> Tensor:
 
 
 def _ready_to_erase(hole: Tensor, seed: int, channels: int) -> dict:
+    """Draw standard normal noise on the CPU, as many numbers as the holes have pixels and channels."""
     area = hole[:, 2] * hole[:, 3]
     if not area.any():
         return {}
@@ -107,7 +94,7 @@ def _ready_to_erase(hole: Tensor, seed: int, channels: int) -> dict:
 
 
 def filled(x: Tensor, made: dict) -> Tensor:
-    """Fill the holes that `ready` made, on the device of both."""
+    """Fill the holes of normalised images [B, C, H, W] with the noise that `ready` made, on the device of both."""
     if "noise" not in made:
         return x
     top, left, height, width, first = made["hole"][:, :, None, None].unbind(1)
@@ -158,19 +145,6 @@ def _place(tall: Tensor, wide: Tensor, fits: Tensor, height: int, width: int,
 
 # Resizing
 
-def resized(images: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a part of each image, bicubic and antialiased: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns].
-
-    PIL's arithmetic to the bit: weights in whole numbers, sums in int32, columns first, 8 bits in between. Where a part
-    shrinks PIL 13 may take the rows first, which rounds differently; older ones do not.
-
-    Args:
-        box: int [B, 4], top, left, height and width of the parts, pixels.
-        size: rows and columns of the result.
-    """
-    return _resized(images, pixels.to_device(_ready_to_resize(box, size), images.device))
-
-
 def _ready_to_resize(box: Tensor, size: tuple[int, int]) -> dict:
     top, left, height, width = box.mT
     first_row, row_weights = _weights(top, height, size[0])
@@ -180,6 +154,11 @@ def _ready_to_resize(box: Tensor, size: tuple[int, int]) -> dict:
 
 
 def _resized(images: Tensor, made: dict) -> Tensor:
+    """Resize a part of each image, bicubic and antialiased: uint8 [B, C, H, W] -> uint8 [B, C, rows, columns].
+
+    PIL's arithmetic to the bit: weights in whole numbers, sums in int32, columns first, 8 bits in between. Where a part
+    shrinks PIL 13 may take the rows first, which rounds differently; older ones do not.
+    """
     names = ("first_column", "column_weights", "first_row", "row_weights")
     together = CHUNK if images.device.type == "cpu" else len(images)
     parts = []
