@@ -15,7 +15,7 @@ from PIL import Image
 
 from spacedkd_lib.data import augment, batches, operations, rand_augment
 from spacedkd_lib.data.batches import (
-    STATISTICS, Batches, channel_statistics, derive_seed, generator, normalised, seed_noise,
+    STATISTICS, Batches, channel_statistics, derive_seed, generator, seed_noise,
 )
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import AUGMENTATIONS
@@ -317,20 +317,12 @@ def test_batches_equal_torchvisions_pipeline_to_the_last_bit(augmentation):
     assert_same_pixels(data[3][0], theirs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_type_and_memory_format(shape, dtype):
-    data = Batches(noise(6, shape), torch.arange(6, dtype=torch.int32), 3, 0, "crop_flip_rotate", dtype=dtype)
+def test_type_and_memory_format(shape):
+    data = Batches(noise(6, shape), torch.arange(6, dtype=torch.int32), 3, 0, "crop_flip_rotate")
     x, y = data[1]
-    assert x.shape == (3, *shape) and x.dtype == dtype and y.dtype == torch.int64
+    assert x.shape == (3, *shape) and x.dtype == torch.float32 and y.dtype == torch.int64
     assert x.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_half_precision_is_rounded_once():
-    images, statistics = noise(4, (3, 8, 8)), STATISTICS["imagenet"]
-    exact = normalised(images, statistics)
-    assert torch.equal(normalised(images, statistics, torch.bfloat16), exact.bfloat16())
-    assert not torch.equal((images.bfloat16() / 255 - 0.485) / 0.229, exact.bfloat16())
 
 
 def test_own_statistics_are_the_default():
@@ -339,9 +331,9 @@ def test_own_statistics_are_the_default():
     mean, std = channel_statistics(images)
     assert mean == pytest.approx(scaled.mean((0, 2, 3)).tolist(), rel=1e-12)
     assert std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), rel=1e-12)
-    data = Batches(images, torch.arange(30), 30, 0, dtype=torch.float64)
+    data = Batches(images, torch.arange(30), 30, 0)
     assert data.statistics == (mean, std)
-    assert data[0][0].mean((0, 2, 3)).abs().max() < 1e-12
+    assert data[0][0].mean((0, 2, 3)).abs().max() < 1e-6
 
 
 def test_seeds_are_63_bits_and_distinct():

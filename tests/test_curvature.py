@@ -47,7 +47,7 @@ def test_against_the_full_hessian(pictures, relative):
     torch.testing.assert_close(operator @ torch.eye(len(full), dtype=torch.float64), full)
     torch.testing.assert_close(operator @ full[0], full @ full[0])
     eigenvalues = torch.linalg.eigvalsh(full).numpy()
-    np.testing.assert_allclose(curvature.top_eigenvalues(operator, 3, 1e-8), eigenvalues[:-4:-1], rtol=1e-6)
+    np.testing.assert_allclose(curvature.top_eigenvalues(operator, 1e-8), eigenvalues[-1:], rtol=1e-6)
     estimate = curvature.trace(full, 18, 40)
     assert abs(estimate.mean - eigenvalues.sum()) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.1 * eigenvalues.sum()
@@ -117,8 +117,6 @@ def test_a_rescaled_network_has_another_trace_and_the_same_relative_one(pictures
     (lambda net, x, y: curvature.trace(curvature.hessian(net, x, y), 31), "divisible by 3"),
     (lambda net, x, y: curvature.trace(curvature.hessian(net, x, y), 300), "below that of the parameters"),
     (lambda net, x, y: curvature.trace(curvature.hessian(net, x, y), 30, 1), "at least 2"),
-    (lambda net, x, y: curvature.top_eigenvalues(curvature.hessian(net, x, y), 53), "one below"),
-    (lambda net, x, y: curvature.top_eigenvalues(curvature.hessian(net, x, y), 0), "from 1"),
 ])
 def test_bad_input_is_one_clear_sentence(pictures, call, sentence):
     with pytest.raises(InputError, match=sentence) as error:

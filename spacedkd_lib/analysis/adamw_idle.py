@@ -27,7 +27,7 @@ BETAS = (0.9, 0.999)  # torch's defaults, which the released programs keep
 PARTS = ("all", "momentum", "decay")
 
 
-def coasting(idle: float = math.inf, betas: tuple[float, float] = BETAS) -> float:
+def coasting(idle: float = math.inf) -> float:
     """Compute how far momentum carries a weight in so many idle updates, in updates of the size of the last one.
 
     That is late in training, when the correction for the start is over.
@@ -35,7 +35,7 @@ def coasting(idle: float = math.inf, betas: tuple[float, float] = BETAS) -> floa
     >>> round(coasting(), 2), round(coasting(22) / coasting(), 2)
     (9.05, 0.9)
     """
-    r = betas[0] / math.sqrt(betas[1])
+    r = BETAS[0] / math.sqrt(BETAS[1])
     return r / (1 - r) * (1 - r**idle)
 
 
@@ -48,7 +48,7 @@ def shrunk(idle: int, lr: float, weight_decay: float) -> float:
     return 1 - (1 - lr * weight_decay) ** idle
 
 
-def update_sizes(turn: int, beta: float = BETAS[1]) -> list[float]:
+def update_sizes(turn: int) -> list[float]:
     """Compute the sizes of a turn's updates, relative to those of a network that is never idle.
 
     `turn` updates and as many idle ones take turns, and gradients stay as large as they are.
@@ -57,8 +57,8 @@ def update_sizes(turn: int, beta: float = BETAS[1]) -> list[float]:
     >>> round(sizes[0], 2), round(sizes[-1], 2), round(sum(sizes) / 585, 2)
     (1.67, 1.25, 1.41)
     """
-    q = beta**turn
-    return [(1 - beta**k / (1 + q)) ** -0.5 for k in range(1, turn + 1)]
+    beta = BETAS[1]
+    return [(1 - beta**k / (1 + beta**turn)) ** -0.5 for k in range(1, turn + 1)]
 
 
 def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
@@ -121,8 +121,9 @@ def resumed(recipe: Recipe, active: int, idle: int, after: int) -> pd.DataFrame:
                           "predicted": _second_moment(active, idle, k) ** -0.5} for k in range(1, after + 1)])
 
 
-def _second_moment(active: int, idle: int, after: int, beta: float = BETAS[1]) -> float:
+def _second_moment(active: int, idle: int, after: int) -> float:
     """Corrected, of gradients of size 1 that come `active` times, then not `idle` times, then `after` times."""
+    beta = BETAS[1]
     return (((1 - beta**active) * beta**(idle + after) + 1 - beta**after) / (1 - beta**(active + idle + after)))
 
 

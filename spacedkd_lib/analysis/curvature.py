@@ -127,26 +127,21 @@ def trace(operator, products: int = 30, repeats: int = 3, seed: int = 0) -> Esti
     return Estimate(float(np.mean(found)), float(np.std(found, ddof=1) / repeats ** 0.5))
 
 
-def top_eigenvalues(operator, count: int = 1, tolerance: float = 1e-2, seed: int = 0) -> np.ndarray:
-    """Compute the largest eigenvalues [count], largest first, by SciPy's Lanczos method.
+def top_eigenvalues(operator, tolerance: float = 1e-2) -> np.ndarray:
+    """Compute the largest eigenvalue, [1], by SciPy's Lanczos method.
 
     Args:
         tolerance: relative (ours: 1%).
 
     Raises:
-        InputError: fewer than one or not fewer than there are rows; a method that does not converge.
+        InputError: a method that does not converge.
     """
-    if not 1 <= count < operator.shape[1]:
-        raise InputError(f"{count} eigenvalues of {operator.shape[1]} cannot be computed: give a number from 1 to one "
-                         "below that.")
     dtype = np.float64 if operator.dtype == torch.float64 else np.float32
-    start = np.random.default_rng(derive_seed(seed, "eigenvalues")).standard_normal(operator.shape[1]).astype(dtype)
+    start = np.random.default_rng(derive_seed(0, "eigenvalues")).standard_normal(operator.shape[1]).astype(dtype)
     try:
         # ten vectors, not SciPy's twenty: the largest eigenvalues of such Hessians stand far apart
-        size = min(operator.shape[1], 2 * count + 8)
-        found = eigsh(operator.to_scipy(dtype), count, which="LA", v0=start, tol=tolerance, ncv=size,
-                      return_eigenvectors=False)
+        return eigsh(operator.to_scipy(dtype), 1, which="LA", v0=start, tol=tolerance, ncv=min(10, len(start)),
+                     return_eigenvectors=False)
     except ArpackNoConvergence:
-        raise InputError(f"The {count} largest eigenvalues did not converge to {tolerance:g}: ask for fewer, or for a "
-                         "larger tolerance.") from None
-    return np.sort(found)[::-1]
+        raise InputError(f"The largest eigenvalue did not converge to {tolerance:g}: give a larger "
+                         "tolerance.") from None

@@ -61,22 +61,19 @@ def statistics_of(normalise: str, images: Tensor) -> Statistics:
     return channel_statistics(images) if normalise == "own" else STATISTICS[normalise]
 
 
-def normalised(images: Tensor, statistics: Statistics, dtype: torch.dtype = torch.float32,
-               device=None) -> Tensor:
-    """Normalise to (images / 255 - mean) / std: uint8 [B, C, H, W] -> `dtype` [B, C, H, W], channels_last.
+def normalised(images: Tensor, statistics: Statistics, device=None) -> Tensor:
+    """Normalise to (images / 255 - mean) / std: uint8 [B, C, H, W] -> float32 [B, C, H, W], channels_last.
 
-    The computation is in float32 at least, and equals torchvision's ToTensor and Normalize bit for bit.
+    The computation equals torchvision's ToTensor and Normalize bit for bit.
 
     Raises:
         InputError: statistics of another number of channels than the images.
     """
-    exact = torch.promote_types(dtype, torch.float32)
     _check_statistics(statistics, images.shape[1])
-    x = images.to(device or images.device).to(exact)  # cross to the device as bytes
+    x = images.to(device or images.device).float()  # cross to the device as bytes
     white = (255.0,) * images.shape[1]  # a tensor: a GPU divides by a number through its rounded reciprocal
-    white, mean, std = constant((white, *map(tuple, statistics)), exact, x.device)[..., None, None]
-    x = x.div_(white).sub_(mean).div_(std)
-    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+    white, mean, std = constant((white, *map(tuple, statistics)), torch.float32, x.device)[..., None, None]
+    return x.div_(white).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
 def derive_seed(*parts) -> int:
@@ -159,8 +156,8 @@ class Batches(BatchSequence):
     __iter__ = None  # endless: without this a for loop would never stop
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: str = "none",
-                 statistics: Statistics | None = None, device="cpu", dtype: torch.dtype = torch.float32,
-                 drop_last: bool = False, size: int = 0):
+                 statistics: Statistics | None = None, device="cpu", drop_last: bool = False,
+                 size: int = 0):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
         _check_size(size)
@@ -169,7 +166,7 @@ class Batches(BatchSequence):
         self.statistics = statistics or channel_statistics(images)
         _check_statistics(self.statistics, images.shape[1])
         self.images, self.labels = images.to(device), labels.to(device, torch.int64)
-        self.batch_size, self.seed, self.augment, self.dtype = batch_size, seed, augment, dtype
+        self.batch_size, self.seed, self.augment = batch_size, seed, augment
         self.drop_last, self.size = drop_last, size
         self.streams = {"order": "order", "augment": "augment"}
         self.chosen = None  # int64: which images, of a part (`of`); None: all
@@ -222,7 +219,7 @@ class Batches(BatchSequence):
         if own:
             images = self._changed_by(own, images, i)
         x = changed(images, made)
-        return filled(normalised(x, self.statistics, self.dtype), made), self.labels.index_select(0, made["which"])
+        return filled(normalised(x, self.statistics), made), self.labels.index_select(0, made["which"])
 
     def _changed_by(self, own, images: Tensor, i: int) -> Tensor:
         """Apply a registered augmentation, which draws as the batch says."""

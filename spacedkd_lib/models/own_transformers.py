@@ -148,8 +148,9 @@ class Performer(nn.Module):
     Tokens [B, N, Di] -> [B, N, D] (Choromanski et al. 2021). The residual is on the value's path, because Di is not D.
     """
 
-    def __init__(self, inputs: int, dim: int = 64, features: int = 32):
+    def __init__(self, inputs: int):
         super().__init__()
+        dim, features = 64, 32
         self.norm1, self.kqv, self.proj = nn.LayerNorm(inputs), nn.Linear(inputs, 3 * dim), nn.Linear(dim, dim)
         self.norm2, self.mlp = nn.LayerNorm(dim), _mlp(dim, dim)
         self.register_buffer("directions", nn.init.orthogonal_(torch.empty(features, dim)) * features**0.5)  # fixed
@@ -193,8 +194,9 @@ class T2TViT7(TokenNet):
 
     multiple = 16
 
-    def __init__(self, classes: int, channels: int, size: int, drop_path: float, dim: int = 256, depth: int = 7):
+    def __init__(self, classes: int, channels: int, size: int, drop_path: float):
         super().__init__()
+        dim, depth = 256, 7
         self.performers = nn.ModuleList([Performer(49 * channels), Performer(9 * 64)])
         self.embed = nn.Linear(9 * 64, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))

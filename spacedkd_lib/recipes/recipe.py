@@ -273,9 +273,9 @@ def from_dict(values: dict, where: str = "this recipe") -> Recipe:
     return Recipe(**kept)
 
 
-def describe(recipe: Recipe | None = None) -> list[dict]:
-    """List the fields: name, value (default without a recipe), unit, allowed values, methods that read it, source."""
-    return [{"field": f.name, "value": getattr(recipe, f.name) if recipe else f.default, "unit": f.metadata["unit"],
+def describe() -> list[dict]:
+    """List the fields: name, value (the default), unit, allowed values, methods that read it, source."""
+    return [{"field": f.name, "value": f.default, "unit": f.metadata["unit"],
              "allowed": getattr(allowed := f.metadata["allowed"], "words", None) or ", ".join(map(str, allowed)),
              "methods": "all" if f.metadata["of"] == METHODS else ", ".join(f.metadata["of"]),
              "source": f.metadata["source"]} for f in dataclasses.fields(Recipe)]

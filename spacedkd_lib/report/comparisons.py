@@ -20,7 +20,7 @@ MEANS = {"ensemble_test_accuracy": "Ensemble (%)", "teacher_test_accuracy": "Tea
          "train_gmacs": "Training GMACs"}
 
 
-def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Make the table of results: one line an arm of a setting, in grid order, means over seeds.
 
     "Test accuracy" is that of the last epoch. "Best on val" is the test accuracy of the epoch with the best
@@ -29,19 +29,17 @@ def summary(frame: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     number of pairs.
 
     Args:
-        frame: from `runs`.
-        reference: arm that the others are compared with; all but this one are compared with "online KD" and
-            "self KD" too, where they exist.
+        frame: from `runs`. All arms but the baseline are compared with "online KD" and "self KD" too, where they exist.
     """
-    others = [name for name in DISTILLED if name != reference and name in set(frame["arm"])]
+    others = [name for name in DISTILLED if name in set(frame["arm"])]
     lines = []
     for (notebook, setting), part in frame.groupby(["notebook", "setting"], sort=False):
         for arm, of_arm in part.groupby("arm", sort=False):
             mean = mean_interval(of_arm["test_accuracy"])
             line = {"Notebook": notebook, "Setting": setting, "Arm": arm, "n": mean.n, ACCURACY: mean.mean,
                     SD: mean.sd}
-            for name in (reference, *others):
-                alone = arm in (name, reference)  # the others are compared with the reference already
+            for name in (REFERENCE, *others):
+                alone = arm in (name, REFERENCE)  # the others are compared with the baseline already
                 line |= _interval(f"vs {name}", mean_interval([]) if alone else paired_by_seed(part, arm, name))
             lines.append(line | {MEANS[name]: of_arm[name].mean() for name in MEANS if name in frame})
     table = pd.DataFrame(lines, columns=None if lines else ["Notebook", "Setting", "Arm", "n", ACCURACY, SD])
@@ -199,11 +197,11 @@ def _over_seeds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(there, found, 0).sum(axis=-1) / there.sum(axis=-1)
 
 
-def _with_interval(x: np.ndarray, y: np.ndarray, statistic, repeats: int = 1000) -> str:
+def _with_interval(x: np.ndarray, y: np.ndarray, statistic) -> str:
     """Format a statistic of [seeds, arms] with a bootstrap interval over seeds, where there are enough."""
     low = high = math.nan
     if len(x) >= MIN_BOOTSTRAP_N:
-        picked = np.random.default_rng(0).integers(len(x), size=(repeats, len(x)))
+        picked = np.random.default_rng(0).integers(len(x), size=(1000, len(x)))
         low, high = np.nanquantile(statistic(x[picked], y[picked]), [0.025, 0.975])
     return _said(Interval(float(statistic(x, y)), low, high, math.nan, len(x), math.nan)) if x.size else ""
 

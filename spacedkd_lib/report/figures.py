@@ -212,16 +212,15 @@ def _draw_signs(ax: plt.Axes) -> None:
 
 # Curves
 
-def learning_curves(frame: pd.DataFrame, names: Sequence[str], column: str = "test_accuracy") -> Figure:
-    """Draw a number of every epoch, mean over seeds with its 95% t interval as a band.
+def learning_curves(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Draw the test accuracy of every epoch, mean over seeds with its 95% t interval as a band.
 
     Args:
-        frame: from `tables.epochs`, of one notebook.
+        frame: from `tables.epochs`, of one notebook; epochs without a value are left out.
         names: arms to draw; those without records are left out.
-        column: of the frame; epochs without a value are left out.
     """
-    label = column.replace("_", " ") + " (%)" * ("accuracy" in column)
-    fig = curves(frame, [arm for arm in names if arm in set(frame["arm"])], "epoch", column, ("epoch", label))
+    fig = curves(frame, [arm for arm in names if arm in set(frame["arm"])], "epoch", "test_accuracy",
+                 ("epoch", "test accuracy (%)"))
     for ax in fig.axes:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return fig

@@ -33,42 +33,42 @@ def _logarithmic(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def planes(titled: Mapping[str, Values], highest: float = 4.0) -> Figure:
+HIGHEST, MOST = 4.0, 4.0  # losses above it, nats, and multiples above it or below its inverse, are cut
+
+
+def planes(titled: Mapping[str, Values]) -> Figure:
     """Draw filter-normalised planes side by side: above the surfaces, below their contours; one scale for all.
 
     Args:
         titled: title -> "steps" [n], "loss" [n, n] in nats.
-        highest: losses above it are drawn as it, nats.
     """
     apply_style()
     fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / max(len(titled), 1)), layout="constrained")
-    levels = np.linspace(0, highest, 17)
+    levels = np.linspace(0, HIGHEST, 17)
     for k, (title, values) in enumerate(titled.items()):
         a, b = np.meshgrid(values["steps"], values["steps"], indexing="ij")
-        loss = np.clip(values["loss"], None, highest)
+        loss = np.clip(values["loss"], None, HIGHEST)
         ax = fig.add_subplot(2, len(titled), k + 1, projection="3d")
-        ax.plot_surface(a, b, loss, cmap="viridis", vmin=0, vmax=highest, lw=0, rcount=41, ccount=41)
+        ax.plot_surface(a, b, loss, cmap="viridis", vmin=0, vmax=HIGHEST, lw=0, rcount=41, ccount=41)
         ends = [values["steps"][0], 0, values["steps"][-1]]
-        ax.set(title=title, zlim=(0, highest), xticks=ends, yticks=ends)
+        ax.set(title=title, zlim=(0, HIGHEST), xticks=ends, yticks=ends)
         flat = fig.add_subplot(2, len(titled), len(titled) + k + 1)
         drawn = flat.contourf(a, b, loss, levels, cmap="viridis")
         flat.contour(a, b, loss, levels[1:-1:2], colors="white", linewidths=0.4)
         flat.plot(0, 0, "+", color="red")
         flat.set(aspect="equal", xlabel="first direction", ylabel="second direction" if k == 0 else "")
     if titled:
-        fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {highest:g})", shrink=0.8)
+        fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {HIGHEST:g})", shrink=0.8)
     return fig
 
 
-def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str], reference: str = "baseline",
-              most: float = 4.0) -> Figure:
-    """Draw arms as multiples of a reference, paired by seed: a row for each measure, mean and 95% t interval.
+def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str]) -> Figure:
+    """Draw arms as multiples of the baseline, paired by seed: a row for each measure, mean and 95% t interval.
 
     Args:
         frame: from `tables.measured`, of one notebook; the measures are positive.
         arms: that are drawn, at most five; those without records are left out.
         columns: measure -> label.
-        most: multiples above it, or below its inverse, are cut.
     """
     settings, arms = settings_of(frame), [arm for arm in arms if arm in set(frame["arm"])]
     fig, axes = panels(settings, [0.4 + 0.45 * len(columns)] * len(settings))
@@ -76,7 +76,7 @@ def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, st
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
         part = part.assign(**{name: np.log(part[name]) for name in columns})
-        found = {(row, arm): paired_by_seed(part, arm, reference, name)
+        found = {(row, arm): paired_by_seed(part, arm, "baseline", name)
                  for row, name in enumerate(columns) for arm in arms}
         for (row, arm), i in found.items():
             mean, *around = np.exp(i[:3])
@@ -89,8 +89,8 @@ def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, st
         ax.set_yticklabels(columns.values())
         counts[ax] = [i.n for i in found.values()]
     for ax in axes:
-        reach = min(most, max(ends))
-        ax.set(xscale="log", xlim=(1 / reach, reach), xlabel=f"multiple of {reference}")
+        reach = min(MOST, max(ends))
+        ax.set(xscale="log", xlim=(1 / reach, reach), xlabel="multiple of baseline")
         _logarithmic(ax.xaxis)
     legend_below(fig, arms, say_n(counts))
     return fig
