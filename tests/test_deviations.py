@@ -113,7 +113,7 @@ def test_set_alone_it_changes_what_is_learnt(id, method):
     (lambda: set_deviation(ONLINE, "A1", "both"), "clean, released"),
     (lambda: set_deviation(ONLINE, "A3"), "belongs to self_kd and the method is online_kd"),
     (lambda: set_deviation(ONLINE, "A5"), "best_on_test"),
-    (lambda: set_deviation(OTHERS["ie_kd"], "I12"), "I12 .* see tables.runs"),
+    (lambda: set_deviation(OTHERS["ie_kd"], "I12"), "I12 .* tables.runs"),
     (lambda: set_deviation(OTHERS["ema"], "M7"), "M7 .* see a sentence"),
     (lambda: set_deviation(baseline(ONLINE), "A1"), "method is baseline"),
 ])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Iterable
 
 import pandas as pd
 
-from ..errors import InputError, nearest
 from ..lab import claims, grids, profiles
 from ..store import records
 from ..store.records import Record
@@ -26,17 +24,7 @@ def _keys(row: grids.Row) -> dict:
     return dict(zip(KEYS + OF_ARM, values))
 
 
-REPORTS = {  # what is called a run's test accuracy: name -> of its record (A5, A22)
-    "last": lambda record: record.summary["test_accuracy"],  # ours: the headline everywhere
-    "best_on_val": lambda record: record.summary["best_on_val_accuracy"],
-    "best_on_test": lambda record: record.summary["best_on_test_accuracy"],  # released online program
-    "last_ensemble": lambda record: record.summary["ensemble_test_accuracy"],
-    "best_ensemble_on_test": lambda record: max(row["ensemble_test_accuracy"] for row in record.epochs
-                                                if "ensemble_test_accuracy" in row),  # released self-KD program
-}
-
-
-def runs(rows: list[grids.Row], found: dict[str, Record], report: str = "last") -> pd.DataFrame:
+def runs(rows: list[grids.Row], found: dict[str, Record]) -> pd.DataFrame:
     """Return one line for each grid row whose record exists, in grid order.
 
     It has the row's keys, all summary numbers (see `train.summarise`), data set, device, threads and seconds from its
@@ -45,22 +33,11 @@ def runs(rows: list[grids.Row], found: dict[str, Record], report: str = "last") 
     Args:
         rows: of a grid.
         found: run id -> record.
-        report: one of `REPORTS`, which becomes the column test_accuracy that all comparisons read. Runs that do not
-            have it (no validation images, a single exit) are left out.
-
-    Raises:
-        InputError: an unknown report.
     """
-    if report not in REPORTS:
-        raise InputError(nearest("report", report, REPORTS))
     have = [(row, found[row.recipe.run_id]) for row in rows if row.recipe.run_id in found]
     numbers = list(dict.fromkeys(["test_accuracy", *(name for _, record in have for name in record.summary)]))
-    lines = []
-    for row, record in have:
-        with suppress(KeyError, ValueError):  # ValueError: the maximum of no epoch
-            reported = {"test_accuracy": REPORTS[report](record)}
-            lines.append(_keys(row) | record.summary | reported
-                         | {name: record.provenance.get(name) for name in PROVENANCE})
+    lines = [_keys(row) | record.summary | {name: record.provenance.get(name) for name in PROVENANCE}
+             for row, record in have]
     return pd.DataFrame(lines, columns=KEYS + numbers + PROVENANCE + OF_ARM)
 
 

@@ -48,7 +48,7 @@ ROWS = (
               elsewhere="both networks in every record, last epoch"),
     Deviation("I12", "high", "best epoch on the test set", "base.py 200-294", "Test accuracy.",
               "The best of all epochs, of the teacher's weights too.", "Optimistic; the teacher has seen the test set.",
-              elsewhere='tables.runs(..., report="best_on_test")'),
+              elsewhere="the column best_on_test_accuracy of tables.runs"),
     Deviation("I13", "high", "no seed", "base.py 30-36; main.py 44", "Repeatable runs.",
               "An option --seed that nothing reads.", "Single runs that nobody can repeat.",
               elsewhere="the field seed"),

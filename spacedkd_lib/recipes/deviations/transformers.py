@@ -54,7 +54,7 @@ ROWS = (
               "Drop path is active in it.", "Noisy targets, offline too.", _kd(teacher_mode="train")),
     Deviation("V8", "medium", "best epoch on the test set", "meters.py 261; checkpoint.py 115-120", "Test accuracy.",
               "The best of 300 epochs; the offline teacher is chosen so, too.", "Optimistic.",
-              elsewhere='tables.runs(..., report="best_on_test")'),
+              elsewhere="the column best_on_test_accuracy of tables.runs"),
     Deviation("V9", "medium", "the number of GPUs differs between the arms", "configs", "One protocol.",
               "1, 2, 4 or 8, and with it the order of V5.", "Arms differ in more than their name.",
               elsewhere="one process here, and batches that do not depend on processes"),
