@@ -39,22 +39,10 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1)
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
 
 
-class PadShortcut(nn.Module):
-    """He et al.'s option A: every second pixel, new channels filled with zeros, no parameters."""
-
-    def __init__(self, new_channels: int):
-        super().__init__()
-        self.new_channels = new_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = self.new_channels // 2
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, before, self.new_channels - before))
-
-
 class Block(nn.Module):
     """Residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels at its end."""
 
-    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, pad_shortcut: bool = False):
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool):
         super().__init__()
         outputs = width * (4 if bottleneck else 1)
         if bottleneck:
@@ -68,8 +56,6 @@ class Block(nn.Module):
                 conv(width, outputs, 3), nn.BatchNorm2d(outputs))
         if stride == 1 and inputs == outputs:
             self.shortcut = nn.Identity()
-        elif pad_shortcut:
-            self.shortcut = PadShortcut(outputs - inputs)
         else:
             self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
@@ -90,7 +76,7 @@ assert set(ARCHITECTURES) == set(RESNETS)
 class Trunk(nn.Module):
     """Stem and stages: x [B, C, H, W] -> one map a stage, each half as large and twice as wide as the one before."""
 
-    def __init__(self, name: str, channels: int, width: int, pad_shortcut: bool):
+    def __init__(self, name: str, channels: int, width: int):
         super().__init__()
         if name not in ARCHITECTURES:
             raise InputError(nearest("model", name, ARCHITECTURES))
@@ -102,7 +88,7 @@ class Trunk(nn.Module):
             layers = []
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Block(inputs, width << stage, stride, bottleneck, pad_shortcut))
+                layers.append(Block(inputs, width << stage, stride, bottleneck))
                 inputs = (width << stage) * (4 if bottleneck else 1)
             self.stages.append(nn.Sequential(*layers))
         self.dropouts = nn.ModuleList(Dropout() for _ in blocks)  # idle unless a recipe sets their rate
@@ -124,7 +110,6 @@ class ResNet(nn.Module):
         classes: K.
         channels: of the images, 1 or 3.
         width: channels of the first stage; 0 = the architecture's own.
-        pad_shortcut: parameter-free shortcuts (option A) in place of 1x1 convolutions (option B, released default).
 
     Raises:
         InputError: an unknown name.
@@ -133,9 +118,9 @@ class ResNet(nn.Module):
     torch.Size([2, 16])
     """
 
-    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, pad_shortcut: bool = False):
+    def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0):
         super().__init__()
-        self.trunk = Trunk(name, channels, width, pad_shortcut)
+        self.trunk = Trunk(name, channels, width)
         self.head = nn.Linear(self.trunk.out_channels, classes)
         self.feature_size = self.head.in_features  # D
 
@@ -210,7 +195,7 @@ class MultiExitResNet(nn.Module):
 
     def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, gate: str = "signed"):
         super().__init__()
-        self.trunk = Trunk(name, channels, width, pad_shortcut=False)
+        self.trunk = Trunk(name, channels, width)
         if len(self.trunk.stages) != 4:
             raise InputError(f'"{name}" has three stages and self KD needs the four of a multi-exit network: choose '
                              "resnet10, resnet18, resnet34, resnet50 or resnet101.")
