@@ -1,7 +1,6 @@
 """Several seeds at once: each is what it is alone, up to rounding; together they repeat bit for bit."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -48,8 +47,9 @@ def distance(one, other):
 @pytest.fixture
 def doubles(monkeypatch):
     """Networks and pictures in double precision, where rounding does not hide a mistake."""
-    monkeypatch.setattr(evaluation, "normalised", partial(batches.normalised, dtype=torch.float64))
-    monkeypatch.setattr(train, "Batches", partial(batches.Batches, dtype=torch.float64))
+    single = batches.normalised
+    for module in (evaluation, batches):
+        monkeypatch.setattr(module, "normalised", lambda *given: single(*given).double())
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
