@@ -13,8 +13,7 @@ Taught in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
-import random
-from itertools import chain, count as natural_numbers, repeat
+from itertools import chain, repeat
 from typing import Any, Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
@@ -56,7 +55,7 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
         InputError: a length that is no positive whole number.
     """
     length = max(length, 1)  # an interval of 0 is a block of one batch
-    end = batches_per_epoch % length if counter == "epoch_early" and rule != "expanding" else 0
+    end = batches_per_epoch % length if counter == "epoch_early" else 0
     if end:
         yield end
     for block in chain(LENGTHS[rule](length, total, seed), repeat(length)):
@@ -68,29 +67,7 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
 
 
 # Rules: (length of a fixed block, batches of the run, seed) -> lengths of the blocks, in batches
-
-def _fixed(length: int, total: int, seed: int) -> Iterator[int]:
-    return repeat(length)
-
-
-def _expanding(length: int, total: int, seed: int) -> Iterator[int]:
-    """Yield lengths that grow linearly; their mean is `length` over `total` batches."""
-    blocks, last = max(round(total / length), 1), 0
-    for k in natural_numbers(1):
-        end = length * k * (k + 1) // (blocks + 1)
-        if end > last:
-            yield end - last
-            last = end
-
-
-def _random(length: int, total: int, seed: int) -> Iterator[int]:
-    """Yield lengths uniform on 1 ... 2 * length - 1, so their mean is `length` too."""
-    draw = random.Random(seed)
-    while True:
-        yield draw.randint(1, 2 * length - 1)
-
-
-LENGTHS: dict[str, Any] = {"fixed": _fixed, "expanding": _expanding, "random": _random}  # and those that users register
+LENGTHS: dict[str, Any] = {"fixed": lambda length, total, seed: repeat(length)}  # and those that users register
 RULES = (*LENGTHS, "constant")  # ours; constant has no blocks
 
 
@@ -104,7 +81,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         batches_per_epoch: L.
         interval: s, in epochs; 0 for online distillation. A negative interval swaps the roles: the student learns a
             block, then the teacher; with "constant" the teacher always has int(L |s|) updates fewer.
-        rule: "fixed", "expanding" or "random" block lengths, see `block_ends`. "constant" has no blocks: the student
+        rule: "fixed" block lengths, or those of a registered rule. "constant" has no blocks: the student
             learns a batch once the teacher leads by int(L s) updates, or has finished (ours, a control for A6).
         tail: "replay" learns the last, partial block too (ours); "drop" loses it (released programs, A11).
         counter: "one", or "epoch_early" for the released self-KD program (A4).
@@ -113,7 +90,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             "forward b" takes its place: a pass without an update, which moves batch statistics.
         extra_step: one more "learn", of the next batch, follows a replay of whole epochs
             (released transformer programs, V10; blocks only).
-        seed: seed of the random rule.
+        seed: of a registered rule.
 
     Raises:
         InputError: an unknown rule, tail or counter, or a number out of range.

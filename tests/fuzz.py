@@ -117,7 +117,7 @@ def a_loop(draw: random.Random, folder: Path) -> None:
     length, epochs = draw.randrange(1, 9), draw.randrange(1, 5)
     loader = [f"batch {i}" for i in range(length)]
     interval = draw.choice((0.0, draw.uniform(0, epochs), -draw.uniform(0, epochs)))
-    rule = draw.choice(("fixed", "random", "expanding", "constant"))
+    rule = draw.choice(("fixed", "constant"))
     spaced = Spaced(loader, epochs, interval, rule=rule)
     seen = {kind: [] for kind in ("teach", "learn", "epoch")}
     stop = draw.randrange(1, 2 * length * epochs + 2)

@@ -194,7 +194,6 @@ def test_steps_of_the_average():
         got = counts(recipe_schedule(spaced(EMA, s), 5))
         assert (got.teach, got.learn) == (15, steps)
     assert counts(recipe_schedule(spaced(EMA, 0.4, tail="drop"), 5)).learn == 7
-    assert 1 < counts(recipe_schedule(spaced(EMA, 0.8, rule="random"), 5)).learn < 15
 
 
 def test_equal_horizon_and_what_is_left_of_the_initialisation():
@@ -262,7 +261,7 @@ def test_scored_by_the_statistics_of_each_test_batch(toy):
 # Alone, together, interrupted
 
 def test_averages_share_a_network_with_each_other_and_with_online_kd(toy):
-    some = [replace(EMA, ema_statistics="batch"), EMA, spaced(EMA, 0.4), spaced(EMA, 0.6, rule="random"),
+    some = [replace(EMA, ema_statistics="batch"), EMA, spaced(EMA, 0.4), spaced(EMA, 0.6),
             replace(EMA, ema_statistics="copy"), online_kd(BASE), replace(baseline(BASE), start="teacher")]
     together = sweep(some, toy)
     for recipe, got in zip(some, together):

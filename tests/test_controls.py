@@ -14,7 +14,7 @@ from spacedkd_lib.training.train import sweep, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
 CONTROLS = {
-    "random": dict(rule="random"), "expanding": dict(rule="expanding"), "constant lead": dict(rule="constant"),
+    "constant lead": dict(rule="constant"),
     "fresh augmentation": dict(replay="fresh_augmentation"), "fresh batch": dict(replay="fresh_batch"),
     "shuffled": dict(soft_loss="kl_shuffled")}
 

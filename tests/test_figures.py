@@ -166,7 +166,7 @@ def test_schedules_of_other_kinds_and_long_ones_are_legible():
     alone = [event for event in spaced_schedule(3, 8, 0) if event.kind != "teach"]
     released = spaced_schedule(3, 8, 1, teach_last=False, counter="epoch_early", tail="drop")
     check_legible(figures.schedules([("labels alone", alone), ("released self KD", released),
-                                     ("random", spaced_schedule(3, 8, 0.5, rule="random")), ("none", [])], 8))
+                                     ("moving", spaced_schedule(3, 8, 0.5, rule="constant")), ("none", [])], 8))
     check_legible(figures.schedule(spaced_schedule(80, 50, 1.5), 50))
 
 

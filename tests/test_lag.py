@@ -118,7 +118,6 @@ def test_label_smoothing_is_that_of_the_loss():
     (lambda: spaced(ONLINE, -1.0), ("distil_start = 0", "behind()")),
     (lambda: behind(ONLINE, 5.0), ("interval = -5",)),
     (lambda: behind(recipes.self_kd(replace(BASE, model="resnet10")), 1.0), ("self_kd",)),
-    (lambda: replace(behind(ONLINE, 1.0), rule="random"), ("random",)),
     (lambda: replace(baseline(BASE), distil_start=1.0), ("distil_start = 1", "baseline")),
     (lambda: replace(ONLINE, optimizer="sam"), ("sam", "online_kd")),
     (lambda: past_self(BASE, teacher_width=8), ("teacher_width",)),

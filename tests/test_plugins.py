@@ -19,6 +19,7 @@ from spacedkd_lib.data import datasets
 from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import baseline, education, ie_kd, online_kd, plugins, self_kd, spaced, teacher_of
 from spacedkd_lib.store import records, stopping
+from spacedkd_lib.training import stacked
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BASE = skd.Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05,
@@ -45,6 +46,15 @@ def test_examples_train_here_and_the_same_in_a_worker():
     for mine, theirs in zip(here, skd.run_all(recipes, workers=1)):
         assert mine.numbers() == theirs.numbers() and mine.provenance["plugins"] == theirs.provenance["plugins"]
         assert mine.summary["test_accuracy"] > 20 and skd.load_student(mine.recipe).classes
+
+
+@pytest.mark.parametrize("changes", [dict(interval=-1.0, distil_start=1.0), dict(replay="restart"),
+                                     dict(idle_update="zero_grad")])
+def test_a_rule_of_ones_own_is_refused_where_others_must_know_its_blocks(changes):
+    recipe = importlib.import_module("own_rule").RECIPE
+    assert stacked.fits([replace(recipe, rule="fixed")]) and not stacked.fits([recipe])
+    with pytest.raises(skd.InputError, match="rule"):
+        replace(recipe, **changes)
 
 
 def test_a_plugin_finds_its_helpers_in_a_job_that_starts_elsewhere(tmp_path, monkeypatch):

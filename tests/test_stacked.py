@@ -140,7 +140,7 @@ def test_a_checkpoint_of_other_seeds_is_not_continued(toy, tmp_path, monkeypatch
 
 def test_what_cannot_be_trained_together_is_refused(toy):
     for recipes in (of_seeds([ONLINE]) + [replace(ONLINE, seed=3, alpha=0.5)], of_seeds(SWEEP)[:-1],
-                    of_seeds([spaced(ONLINE, 1.0, rule="random")]), of_seeds([replace(ONLINE, dataset="glyphs")])):
+                    of_seeds([replace(ONLINE, dataset="glyphs")])):
         with pytest.raises(InputError, match="cannot be trained together"):
             train.sweep(recipes, toy)
 

@@ -375,7 +375,7 @@ def test_mutual_learning_of_transformers(toy):
     (lambda: self_kd(BASE), "self_kd needs the stages of a CIFAR ResNet"),
     (lambda: education(BASE, (1, 2)), "education needs the stages of a CIFAR ResNet"),
     (lambda: replace(BASE, warmup_epochs=3), "warmup_epochs = 3 leaves nothing of 3 epochs"),
-    (lambda: replace(SPACED, replay="restart", rule="random"), 'set rule = "fixed"'),
+    (lambda: replace(SPACED, replay="restart", rule="constant"), 'set rule = "fixed"'),
     (lambda: replace(SPACED, extra_step=True), 'set replay = "restart"'),
     (lambda: replace(ONLINE, dist_token="always", alpha=0.0), "learns from the soft loss"),
     (lambda: replace(BASE, drop_path=1.0), "drop_path = 1.0 is out of range"),

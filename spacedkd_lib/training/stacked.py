@@ -50,7 +50,7 @@ def fits(recipes: Iterable[Recipe]) -> bool:
 def _fits(recipe: Recipe) -> bool:
     teacher = teacher_shape(recipe)
     return (method_class(recipe).stackable and not stochastic(recipe) and
-            recipe.rule in ("fixed", "expanding", "constant") and
+            recipe.rule in ("fixed", "constant") and
             recipe.idle_update == "skip" and recipe.optimizer != "sam" and not recipe.clip_norm and
             recipe.batch_norm_parts == distributed.processes() == 1 and
             _small(recipe.model, recipe.width) and _small(teacher["model"], teacher["width"]))
