@@ -383,6 +383,6 @@ def test_a_batch_that_is_read_in_turn_is_made_once(monkeypatch):
     monkeypatch.setattr(Batches, "pictures", lambda self, which, i: made.append(i) or make(self, which, i))
     images, labels = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8), torch.arange(6)
     batches = Batches(images, labels, batch_size=2, seed=0)
-    first, again, other = batches[0], batches[0], batches.fresh("fresh_batch")[0]
+    first, again, other = batches[0], batches[0], batches.fresh()[0]
     assert first is again and made == [0, 0] and not torch.equal(first[1], other[1])
     assert torch.equal(batches[3][1], batches[3][1]) and torch.equal(batches[0][0], first[0]) and made == [0, 0, 3, 0]

@@ -49,7 +49,7 @@ def test_other_draws_and_parts_take_one_copy_too(augmentation):
     with fake_cuda():
         data = made_on_fake_gpu(augmentation)
         data[0]
-        for other in (data.fresh("fresh_batch"), data.of(torch.arange(200), "part")):
+        for other in (data.fresh(), data.of(torch.arange(200), "part")):
             with Counts() as counts:
                 other[0]
             assert_one_copy(counts)

@@ -266,7 +266,7 @@ def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, mo
     early = online_kd(SMOKE.base, interval=1.5, zero_target="pre_update")
     step, = steps(early, replace(early, seed=1, epochs=9, interval=4.0), offline_kd(replace(early, epochs=3)))
     assert step.zero_target == "post_update"  # a spaced teacher is asked anew, and that costs a pass
-    assert steps(replace(early, replay="fresh_augmentation")) == [replace(step, replay="fresh_augmentation")]
+    assert steps(replace(early, replay="fresh_batch")) == [replace(step, replay="fresh_batch")]
     assert steps(replace(early, interval=0.0)) == [replace(step, interval=0.0, zero_target="pre_update")]
     step, = steps(ie_kd(SMOKE.base, interval=1.5, distil_start=1.0, ramp_epochs=0.5))
     assert (step.distil_start, step.ramp_epochs) == (0, 0)  # all losses act

@@ -154,7 +154,7 @@ def test_released_counts_of_batches_and_updates(toy):
     (run,), batches, _ = train.assemble([BASE], toy, torch.device("cpu"))
     assert len(batches) == 4 and {len(batches[i][1]) for i in range(4)} == {8}  # 36 pictures: 4 are left out
     seen = torch.cat([batches.indices(i) for i in range(4)])
-    assert len(seen.unique()) == 32 and len(batches.fresh("restart")) == 4
+    assert len(seen.unique()) == 32 and len(batches.fresh()) == 4
 
 
 def test_a_second_loader_starts_anew_with_each_block(toy):
@@ -168,7 +168,7 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
     last = [e for e in build.recipe_schedule(replace(RELEASED[1.0], epochs=4), 4) if e.kind == "learn" and e.block == 0]
     assert [batch_of(RELEASED[1.0], e, 4) for e in last] == [0, 1, 2, 3, 4]  # V10: one of the next order
     batches = train.assemble([SPACED], toy, torch.device("cpu"))[1]
-    assert not torch.equal(batches.fresh("restart").indices(0), batches.indices(0))
+    assert not torch.equal(batches.fresh().indices(0), batches.indices(0))
     assert train.train(RELEASED[1.0], toy)[1]["student_updates"] == 3 * 5
 
 
@@ -176,7 +176,7 @@ def test_a_second_loader_starts_anew_with_each_block(toy):
 def test_a_walk_teaches_from_the_second_loader(toy, s):
     recipe, learnt, wanted = RELEASED[s], [], []
     (run,), batches, evaluate = train.assemble([recipe], toy, torch.device("cpu"))
-    second, learn = batches.fresh("restart"), run.method.learn
+    second, learn = batches.fresh(), run.method.learn
     run.method.learn = lambda x, y: learnt.append((x, y)) or learn(x, y)
     for event, *_ in loop.walk([run], batches, evaluate):
         if event.kind == "learn":

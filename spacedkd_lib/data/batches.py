@@ -112,8 +112,8 @@ class BatchSequence:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def fresh(self, what: str) -> BatchSequence:
-        """Return batches of the same images with draws of their own, for a `recipe.replay` of this name."""
+    def fresh(self) -> BatchSequence:
+        """Return batches of the same images in another order and with draws of their own: controls for A6 and V5."""
         raise NotImplementedError
 
     def course(self, recipe: Recipe) -> int:
@@ -123,7 +123,7 @@ class BatchSequence:
     def learned(self, recipe: Recipe) -> BatchSequence:
         """Return the student's batches of the same images; a restarting loader reads along if there are no blocks."""
         along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
-        return self if along else self.fresh(recipe.replay)
+        return self if along else self.fresh()
 
     def sizes(self, i: int) -> None:
         """Return None, as these batches have no groups."""
@@ -233,13 +233,8 @@ class Batches(BatchSequence):
                              f"of what it was given, {images.dtype} {list(images.shape)}.")
         return made
 
-    def fresh(self, what: str) -> Batches:
-        """Return batches of the same images with draws of their own: controls for A6 and V5.
-
-        "fresh_augmentation" keeps the order; "fresh_batch" and "restart" have another one too.
-        """
-        order = "order" if what == "fresh_augmentation" else "replay order"
-        return self._copy({"order": order, "augment": "replay augment"})
+    def fresh(self) -> Batches:
+        return self._copy({"order": "replay order", "augment": "replay augment"})
 
     def of(self, chosen: Tensor, name: str) -> Batches:
         """Return batches of a subset of the images, in an order and with an augmentation of their own.

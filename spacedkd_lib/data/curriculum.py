@@ -54,8 +54,8 @@ class Interleaved:
     def count(self) -> int:
         return sum(part.count for part in self.parts)
 
-    def fresh(self, what: str) -> Interleaved:
-        dealt = Interleaved([part.fresh(what) for part in self.parts])
+    def fresh(self) -> Interleaved:
+        dealt = Interleaved([part.fresh() for part in self.parts])
         dealt.places = self.places
         return dealt
 
@@ -133,7 +133,7 @@ class ClassGroups:
 
     def learned(self, recipe: Recipe) -> CurriculumBatches:
         """Return the batches of a recipe's student."""
-        parts = [part if recipe.replay == "same" else part.fresh(recipe.replay) for part in self._parts(recipe)]
+        parts = [part if recipe.replay == "same" else part.fresh() for part in self._parts(recipe)]
         course = Course(tuple(zip(grade_lengths(recipe), map(len, parts))))
         return CurriculumBatches(parts, course, self.count)
 

@@ -148,7 +148,7 @@ class Recipe:
     rule: str = _field("fixed", "lengths of the blocks; constant: no blocks, a lead of exactly s (A6)", "paper", RULES,
                        _BLOCKS)
     replay: str = _field("same", "what the student learns in a replay: the teacher's pixels, or not (A6, V5)", "paper",
-                         ("same", "fresh_augmentation", "fresh_batch", "restart"), (*_TEACHER, "self_kd"))
+                         ("same", "fresh_batch", "restart"), (*_TEACHER, "self_kd"))
     extra_step: bool = _online(False, "one more update after a replay of whole epochs (V10)", "ours")
     tail: str = _field("replay", "the last, partial interval (A11)", "ours", TAILS, _BLOCKS)
     counter: str = _self("one", "where the count of batches starts (A4)", "ours", COUNTERS)

@@ -57,7 +57,7 @@ ROWS = (
               "falls from s to one update, s / 2 on average.",
               "Spacing is mixed with targets on pictures that the teacher has just learnt. The paper's schedule, so "
               "both presets keep it.",
-              elsewhere='the fields rule and replay: their other values are controls in 05_spaced_kd'),
+              elsewhere='rule = "constant" and replay = "fresh_batch", which are arms of 05_spaced_kd'),
     Deviation("A7", "high", "s = 0 is not the limit of small s", "TS 106-110",
               "Online KD is spaced KD without a space.",
               "At s = 0 the targets come from before the teacher's update on the batch, at s > 0 from after it.",
