@@ -93,7 +93,7 @@ def draw(augment: str, count: int, height: int, width: int,
     Returns:
         {} for "none"; else shift int [B, 2] (rows, columns; the crop's corner relative to the image's) and flip bool
         [B]. "crop_flip_rotate" adds angle float64 [B], degrees. AutoAugment with cutout adds policy int [B], chance
-        float [B, 2], sign int [B, 2] (+1 or -1), centre int [B, 2] (row, column), and the names of signed operations.
+        float [B, 2], sign int [B, 2] (+1 or -1) and centre int [B, 2] (row, column).
     """
     if augment == "none":
         return {}
@@ -102,8 +102,7 @@ def draw(augment: str, count: int, height: int, width: int,
              "flip": torch.rand(count, generator=generator) < (0 if augment == "crop" else 0.5)}
     if augment == "crop_flip_rotate":
         drawn["angle"] = MAX_ANGLE * (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1)
-    if augment.startswith("autoaugment"):
-        drawn["signed"] = SIGNED + ("rotate",) * (augment == "autoaugment_two_sided_cutout")
+    if augment == "autoaugment_cutout":
         drawn["policy"] = torch.randint(len(POLICY), (count,), generator=generator)
         drawn["chance"] = torch.rand(count, 2, generator=generator)
         drawn["sign"] = 2 * torch.randint(2, (count, 2), generator=generator) - 1
@@ -186,7 +185,7 @@ def chosen(drawn: dict) -> list[list[tuple[str, float]]]:
         slots.append([])
         for row, chance, sign in zip(rows, chances, signs):
             name, probability, level = row[slot]
-            value = magnitude(name, level) * (sign[slot] if name in drawn["signed"] else 1)
+            value = magnitude(name, level) * (sign[slot] if name in SIGNED else 1)
             slots[-1].append((name, value) if chance[slot] < probability else ("", 0.0))
     return slots
 

@@ -36,19 +36,19 @@ def draw(augment: str, count: int, height: int, width: int, generator: torch.Gen
         size: side of the result, pixels; 0: the images' own.
 
     Returns:
-        For other augmentations the result of `augment.draw`. For strong ones flip bool [B]; operation int [B, 2] (place
+        For other augmentations the result of `augment.draw`. For "strong" flip bool [B]; operation int [B, 2] (place
         in `NAMES`), applies bool [B, 2], level float64 [B, 2], sign int [B, 2] (+1 or -1); hole int [B, 4]
         (top, left, height, width; all 0 without one) and noise, the seed of its filling. Where images are
         resized, also box int [B, 4], the part kept, and size, its new (rows, columns).
     """
     rows, columns = out = (size, size) if size else (height, width)
-    if not augment.startswith("strong"):
+    if augment != "strong":
         drawn = pixels.draw(augment, count, rows, columns, generator)
         whole = torch.tensor([[0, 0, height, width]]).expand(count, -1)
         return drawn if out == (height, width) else drawn | {"box": whole, "size": out}
     shape, uniform = (count, 2), torch.rand(count, 2, generator=generator)
     return {"box": _draw_box(count, height, width, generator), "size": out,
-            "flip": uniform[:, 0] < (0 if augment == "strong_upright" else 0.5),
+            "flip": uniform[:, 0] < 0.5,
             "operation": torch.randint(len(NAMES), shape, generator=generator),
             "applies": torch.rand(shape, generator=generator) < APPLIED,
             "level": (LEVEL + LEVEL_DEVIATION * torch.randn(shape, generator=generator, dtype=torch.float64)

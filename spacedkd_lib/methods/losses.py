@@ -67,11 +67,6 @@ def l2_per_sample(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.linalg.vector_norm(student - teacher.detach(), dim=1).mean()
 
 
-def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the mean squared error over batch and features."""
-    return F.mse_loss(student, teacher.detach())
-
-
 def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the norm of the whole [B, D] block (released, A2): it grows with sqrt(B D), its gradient has norm 1."""
     return torch.linalg.vector_norm(student - teacher.detach())
@@ -79,7 +74,7 @@ def batch_frobenius(student: Tensor, teacher: Tensor) -> Tensor:
 
 SOFT = {"kl": kl, "soft_cross_entropy": soft_cross_entropy, "probability_kl": probability_kl,
         "kl_per_class": kl_per_class, "kl_shuffled": kl_shuffled}
-FEATURE = {"l2_per_sample": l2_per_sample, "mse": mse, "batch_frobenius": batch_frobenius}
+FEATURE = {"l2_per_sample": l2_per_sample, "batch_frobenius": batch_frobenius}
 
 
 def soft_loss(recipe: Recipe) -> Callable[[Tensor, Tensor, float], Tensor]:

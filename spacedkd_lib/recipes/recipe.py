@@ -24,8 +24,7 @@ from . import plugins
 VERSION = 2
 
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema", "past_self")
-AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout",
-                 "autoaugment_two_sided_cutout", "strong", "strong_upright")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout", "strong")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
            "resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 DEIT = "timm/deit_"  # of which there are distilled ones, with a token more (timm's deit3 have none)
@@ -165,7 +164,7 @@ class Recipe:
     student_forwards: int = _field(1, "2: the soft loss takes a second pass of the student, with its own noise (V6)",
                                    "ours", (1, 2), ("online_kd", "offline_kd"))
     teacher_weight: float = _online(1.0, "of the teacher's labels (V11)", "ours", _POSITIVE)
-    feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "mse", "batch_frobenius"), _SOFT)
+    feature_loss: str = _field("l2_per_sample", "name (A2)", "ours", ("l2_per_sample", "batch_frobenius"), _SOFT)
     feature_exits: tuple = _self((1, 2, 3), "exits with a feature loss, 1 = shallowest (A17)", "ours")
     teacher_mode: str = _field("batch", "how a teacher that learns is asked: by the statistics of the batch, which "
                                "moves nothing; eval: by running statistics; train: with all noise, and statistics "

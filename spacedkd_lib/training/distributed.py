@@ -60,7 +60,7 @@ def check(recipe: Recipe, images: int) -> None:
     last = images % recipe.batch_size or recipe.batch_size
     if recipe.feature_loss == "batch_frobenius" and recipe.beta:
         raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '
-                         f'{processes()} processes: use "l2_per_sample" or "mse", or one process.')
+                         f'{processes()} processes: use "l2_per_sample", or one process.')
     if last < processes():
         raise InputError(f"The last batch of an epoch holds {last} of {images} images, too few for {processes()} "
                          "processes: choose another batch_size, or fewer processes.")
