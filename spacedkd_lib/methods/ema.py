@@ -26,8 +26,7 @@ class Average(OnlineKD):
     """Teacher: cross-entropy. Student: student + share (teacher - student), see `dropout_ema.average_step`.
 
     The student starts as a copy of the initial network. Its running statistics: "recalibrate" computes them before
-    scoring, "copy" takes the network's at each step, "average" averages them like weights, "stale" keeps the first
-    ones, "batch" needs none: each test batch's own statistics score both networks.
+    scoring, "stale" keeps the first ones, "batch" needs none: each test batch's own statistics score both networks.
     """
 
     stackable = False
@@ -51,10 +50,6 @@ class Average(OnlineKD):
         """Step the average; the batch is not used."""
         share = average_step(self.recipe.ema_decay, self.recipe.ema_debias, self.block + 1)
         torch._foreach_lerp_(self.own, self.followed, share)
-        if self.recipe.ema_statistics in ("copy", "average"):
-            for own, new in zip(self.student.buffers(), self.teacher.buffers()):
-                own.lerp_(new, share) if self.recipe.ema_statistics == "average" and own.is_floating_point() else \
-                    own.copy_(new)
 
     def adopt(self, first: OnlineKD) -> None:
         super().adopt(first)

@@ -216,7 +216,7 @@ class Recipe:
                               ("ema", "past_self"))
     ema_debias: bool = _field(True, "without the weights it started from (M4)", "ours", of=("ema",))
     ema_statistics: str = _field("recalibrate", "running statistics of the average: from 20 training batches, or not "
-                                 "(M1, M2)", "ours", ("recalibrate", "copy", "average", "stale", "batch"), ("ema",))
+                                 "(M1, M2)", "ours", ("recalibrate", "stale", "batch"), ("ema",))
 
     def __post_init__(self):
         from .checks import check
