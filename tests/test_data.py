@@ -161,8 +161,8 @@ def test_cifar10_joins_its_five_batches(tmp_path):
     assert np.array_equal(loaded.train_images[6].permute(1, 2, 0), pixels(False, 1, 2))
 
 
-@pytest.mark.parametrize("name", ["tiny-imagenet", "tiny-imagenet-40"])
-def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
+def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch):
+    name = "tiny-imagenet"
     monkeypatch.setitem(known.KNOWN, name, replace(known.KNOWN[name], pixels=8))
     wnids = ["n3", "n1", "n2"]  # the order of wnids.txt counts, not the alphabet
     files, notes = {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n1\tant"}, []
@@ -175,12 +175,9 @@ def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
             notes += [f"val_{3 * i + k}.JPEG\t{wnid}\t0\t0\t8\t8"] if i >= 4 else []
     files["val/val_annotations.txt"] = "\n".join(notes).encode()
     top = known.KNOWN[name].folder
-    if name == "tiny-imagenet":
-        with zipfile.ZipFile(tmp_path / known.KNOWN[name].archive, "w") as archive:
-            for path, content in files.items():
-                archive.writestr(f"{top}/{path}", content)
-    else:
-        write_tar(tmp_path / known.KNOWN[name].archive, files, top)
+    with zipfile.ZipFile(tmp_path / known.KNOWN[name].archive, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(f"{top}/{path}", content)
     write_folder(tmp_path / "unpacked" / top, files)
     loaded = datasets.load(name, tmp_path)
     assert loaded.name == name and loaded.classes == tuple(wnids) and loaded.channels == 3
@@ -195,7 +192,6 @@ def test_tiny_imagenet_labels_follow_wnids(tmp_path, monkeypatch, name):
 
 def test_missing_data_says_which_file_to_put_where(tmp_path):
     refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python.tar.gz", tmp_path)
-    refusal(lambda: datasets.load("tiny-imagenet-40", tmp_path), "tiny-imagenet-40.tar.gz", tmp_path)
 
 
 def test_unknown_names_are_refused_with_the_nearest():

@@ -24,7 +24,7 @@ def test_a_student_scores_as_its_record_says(recipe, tmp_path, monkeypatch):
     record, digits = skd.run(recipe), datasets.load("digits")
     monkeypatch.setattr(datasets, "load", None)
     student = skd.load_student(recipe)
-    assert student.names(digits.test_images) == [student.classes[k] for k in record.predicted()]
+    assert student(digits.test_images).argmax(1).tolist() == [*record.predicted()] and len(student.classes) == 10
     few = digits.test_images[:4]
     assert torch.allclose(student(few / 255), student(few))
     exported = torch.export.export(student, (few,)).module()

@@ -26,7 +26,7 @@ def md5_of(path: Path) -> str:
 def download(name: str, root: Path) -> Path:
     known, reasons = KNOWN[name], []
     target = root / known.archive
-    mirrors = os.environ.get("SPACEDKD_MIRRORS", "").split(",") if known.md5 else []
+    mirrors = os.environ.get("SPACEDKD_MIRRORS", "").split(",")
     for base in filter(None, [*map(str.strip, mirrors), known.address]):
         try:
             with _alone(target):
@@ -36,8 +36,8 @@ def download(name: str, root: Path) -> Path:
         except (OSError, http.client.HTTPException, ValueError) as error:
             reasons.append(f"{base}: {error}")
     tried = f", and no mirror served it ({'; '.join(reasons)})" if reasons else ""
-    raise InputError(f"{name} is not in {root}{tried}: put {known.archive} there, packed or unpacked" +
-                     (", or name a mirror in SPACEDKD_MIRRORS." if known.md5 else "."))
+    raise InputError(f"{name} is not in {root}{tried}: put {known.archive} there, packed or unpacked, or "
+                     "name a mirror in SPACEDKD_MIRRORS.")
 
 
 @contextmanager

@@ -15,8 +15,8 @@ class Known:
     pixels: int  # height and width
     archive: str  # the official file
     folder: str  # what it unpacks to
-    address: str = ""  # of the folder that holds the official file
-    md5: str = ""  # of the official file
+    address: str  # of the folder that holds the official file
+    md5: str  # of the official file
 
 
 KNOWN = {
@@ -26,8 +26,6 @@ KNOWN = {
                       "https://www.cs.toronto.edu/~kriz", "eb9058c3a382ffc7106e4002c42a8d85"),
     "tiny-imagenet": Known(200, 500, 50, 64, "tiny-imagenet-200.zip", "tiny-imagenet-200",
                            "http://cs231n.stanford.edu", "90528d7ca1a48142e341f4ef8d21d0de"),
-    # The first 40 classes of it: for tests and short runs; a number measured on it is never "Tiny-ImageNet".
-    "tiny-imagenet-40": Known(40, 500, 50, 64, "tiny-imagenet-40.tar.gz", "tiny-imagenet-40"),
 }
 
 EMBEDDED = ("digits", "glyphs")

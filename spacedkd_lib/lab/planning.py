@@ -70,11 +70,6 @@ def plan(rows: list[Row], workers: int | str = 0) -> Plan:
                 max((cost.first for cost in costs.values()), default=0.0))
 
 
-def seconds(recipe: Recipe) -> float:
-    """Estimate the seconds of a run alone on this machine."""
-    return _seconds(recipe, _measure(short_form(recipe)))
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Set torch to one thread within this context, as the worker processes have it."""

@@ -28,11 +28,6 @@ class Student(nn.Module):
         x = x / 255 if x.dtype == torch.uint8 else x
         return headline(self.net((x - self.mean) / self.std))
 
-    @torch.no_grad()
-    def names(self, x: Tensor) -> list[str]:
-        """Return the most likely class of each picture."""
-        return [self.classes[k] for k in self(x).argmax(dim=1)]
-
 
 def load_student(recipe: Recipe) -> Student:
     """Return the student of a finished run, in eval mode; its data are not read.
