@@ -81,8 +81,6 @@ ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, pgd)}
 
 
 class AttackState(NamedTuple):
-    """The state of an attack on a batch."""
-
     x: Tensor  # pixels [B, C, H, W]
     wrong: Tensor  # bool [B]
     loss: Tensor  # cross-entropy [B]
@@ -134,7 +132,6 @@ def standardised(x: Tensor, statistics: Statistics) -> Tensor:
 
 
 def _device_of(net: nn.Module) -> torch.device:
-    """Return the device of a network's parameters."""
     return next(net.parameters()).device
 
 

@@ -32,7 +32,6 @@ class Trained:
 
     @cached_property
     def student(self) -> nn.Module:
-        """Return the student at the end of the run."""
         return self._network("student")
 
     @cached_property

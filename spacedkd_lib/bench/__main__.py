@@ -26,7 +26,6 @@ from .work import FULL, QUICK
 
 
 def provenance() -> dict:
-    """Describe the machine and the code for a benchmark's record."""
     return software.describe() | {"device": "cpu", "device_name": torch.backends.cpu.get_cpu_capability(),
                                     "threads": torch.get_num_threads(), "load": os.getloadavg(),
                                     "finished": records.now()}
@@ -55,7 +54,6 @@ NOTES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and write down."""
     parts = {"speed": speed, "memory": memory, "analysis": analysis}
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")

@@ -103,7 +103,6 @@ def gpu_is_here() -> bool:
 
 
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench.gpu", description=__doc__.splitlines()[0],
                                      epilog=__doc__.split("\n", 1)[1], formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(LIMITS))

@@ -40,13 +40,11 @@ NEAR = 1e-3  # relative distance of CPU and GPU after two batches: rounding make
 
 
 def _size_on(device: str) -> Size:
-    """Return the size of the checks on a device; tiny on a CPU."""
     return TINY if device == "cpu" else SMALL
 
 
 @cache
 def _pictures_on(device: str) -> Dataset:
-    """Make random pictures for the checks on a device."""
     return pictures(_size_on(device).pictures, 16 if device == "cpu" else 32)
 
 
@@ -117,7 +115,6 @@ def graph_is_eager(recipe: Recipe, device: str) -> str:
 
 
 def _sweep_is_alone(size: Size, device: str) -> None:
-    """Check that each run of a sweep has the bits of a run alone."""
     online = online_kd(size.recipe(size.batch, 2))
     recipes = [online, replace(online, zero_target="pre_update"), replace(online, teacher_mode="eval"),
                spaced(online, 1.0), offline_kd(online)]

@@ -41,14 +41,12 @@ class Case:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """Measure the processor time of a piece of work, in seconds."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def gpu_seconds(work: Callable[[], object]) -> float:
-    """Measure the time of a piece of work by a GPU's clock, in seconds."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()

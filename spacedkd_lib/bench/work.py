@@ -39,7 +39,6 @@ class Size:
     folder: str = "bench"
 
     def recipe(self, batch: int, epochs: int, precision: str = "fp32") -> Recipe:
-        """Make a baseline recipe of this size."""
         return Recipe(dataset="random pictures", model=self.model, width=self.width, batch_size=batch, epochs=epochs,
                       lr_schedule="constant", normalise="cifar100", eval_every=epochs, precision=precision)
 
@@ -98,7 +97,6 @@ class Place:
 
     @property
     def dry(self) -> bool:
-        """Return whether this is a rehearsal on the CPU."""
         return self.device == "cpu"
 
     def say(self, line: str) -> None:

@@ -185,7 +185,6 @@ class _Forgiving(io.TextIOBase):
         self.file = file
 
     def write(self, text: str) -> int:
-        """Write the text, if the file takes it."""
         with suppress(OSError):
             os.write(self.file.fileno(), text.encode())
         return len(text)

@@ -107,11 +107,9 @@ class ClassGroups:
         return self.batches.images
 
     def __len__(self) -> int:
-        """Return the teachers' batches of an epoch."""
         return len(self.lessons)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Return the teachers' batch i."""
         return self.lessons[i]
 
     def indices(self, i: int) -> Tensor:
@@ -132,7 +130,6 @@ class ClassGroups:
         return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self.lessons))
 
     def learned(self, recipe: Recipe) -> CurriculumBatches:
-        """Return the batches of a recipe's student."""
         parts = [part if recipe.replay == "same" else part.fresh() for part in self._parts(recipe)]
         course = Course(tuple(zip(grade_lengths(recipe), map(len, parts))))
         return CurriculumBatches(parts, course, self.count)

@@ -129,7 +129,6 @@ def register_dataset(made=None, *, name: str = ""):
 
 
 def _own(name: str, own) -> Dataset:
-    """Return a registered data set."""
     if isinstance(own, Dataset):
         return own
     *arrays, classes = own()

@@ -35,7 +35,6 @@ CLASSES: dict[str, Any] = {
 
 
 def method_class(recipe: Recipe) -> Any:
-    """Return the class of a recipe's method."""
     return plugins.made("method", recipe.method) or CLASSES[recipe.method]
 
 

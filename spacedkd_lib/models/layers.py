@@ -18,7 +18,6 @@ class Outputs(NamedTuple):
     distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
     def detach(self) -> Outputs:
-        """Return the same outputs without gradients."""
         return Outputs(*(value if value is None else value.detach() for value in self))
 
 
@@ -80,7 +79,6 @@ class Dropout(nn.Module):
 
 
 def dropouts(net: nn.Module) -> list[Dropout]:
-    """List the dropout layers of a network."""
     return [module for module in net.modules() if isinstance(module, Dropout)]
 
 

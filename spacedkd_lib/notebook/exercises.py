@@ -98,7 +98,6 @@ def number(value: float, tolerance: float = 1e-2) -> Callable[[object], str]:
 
 
 def exactly(value) -> Callable[[object], str]:
-    """Test for one value."""
     return lambda answer: "" if answer == value else f"{answer!r} is not it"
 
 

@@ -122,7 +122,6 @@ class Session:
 
     @property
     def rows(self) -> list[grids.Row]:
-        """Return the session's grid."""
         return grids.grid(self.profile, self.name, self.seeds)
 
     @property

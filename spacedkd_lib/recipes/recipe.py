@@ -281,7 +281,6 @@ def describe() -> list[dict]:
 
 
 def defaults(names) -> dict:
-    """Return the default values of fields by name."""
     return {f.name: f.default for f in dataclasses.fields(Recipe) if f.name in names}
 
 

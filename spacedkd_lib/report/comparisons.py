@@ -49,7 +49,6 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(label: str, i: Interval) -> dict:
-    """Return the columns of a paired difference."""
     return {f"{label} (points)": i.mean, f"{label}: low": i.low, f"{label}: high": i.high, f"{label}: pairs": i.n}
 
 

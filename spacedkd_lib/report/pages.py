@@ -66,7 +66,6 @@ def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Pa
 
 
 def page_of(root: Path, name: str) -> str:
-    """Name the page of a file or folder."""
     if (root / name).is_dir():
         return f"{name}/index.html"
     return str(Path(name).with_suffix(".html")) if Path(name).suffix in (".md", ".ipynb") else name

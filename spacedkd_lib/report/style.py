@@ -131,7 +131,6 @@ def panels(titles: Sequence[str], heights: Sequence[float], columns: int = 0, wi
 
 
 def settings_of(frame: pd.DataFrame) -> list[str]:
-    """List the settings of a frame, in order."""
     return list(dict.fromkeys(frame["setting"]))
 
 

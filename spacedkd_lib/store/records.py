@@ -62,7 +62,6 @@ class Record:
 
     @property
     def run_id(self) -> str:
-        """Return the recipe's run id."""
         return self.recipe.run_id
 
     def numbers(self) -> list[dict]:

@@ -30,7 +30,6 @@ def request(*_) -> None:
 
 
 def requested() -> bool:
-    """Return whether a stop was asked for."""
     return _asked
 
 

@@ -20,7 +20,6 @@ from ..recipes import Recipe, stochastic
 
 
 def processes() -> int:
-    """Return the number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

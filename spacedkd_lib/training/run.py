@@ -107,7 +107,6 @@ class Run:
         optimizer.step()
 
     def autocast(self, device_type: str) -> torch.autocast:
-        """Return the autocast context of the recipe's precision."""
         return torch.autocast(device_type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def _step_from_uphill(self, kind: str, x: Tensor, y: Tensor) -> None:
@@ -136,7 +135,6 @@ class Run:
         optimizer.step()
 
     def set_dropout(self, modules: Iterable[torch.nn.Module], t: int) -> None:
-        """Set the rate of dropout in modules at batch t."""
         rate = dropout_ema.dropout_rate(self.recipe, t, self.lengths[0])
         for module in modules:
             for place in dropouts(module):
