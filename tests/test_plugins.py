@@ -4,6 +4,7 @@ import importlib
 import linecache
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -189,11 +191,11 @@ def test_an_augmentation_is_a_function_of_the_batch_and_changes_no_picture():
     kept = (x == plain[3][0]) | (x == 0)
     assert kept.all() and (x != plain[3][0]).any() and torch.equal(images, before)
     assert torch.equal(batches("erase_a_square")[3][0], x)
-    @skd.register_augmentation
-    def torchs_own(images, generator):
-        return images + torch.randint(0, 9, images.shape).to(torch.uint8)
-    state, (x, _) = torch.get_rng_state(), batches("torchs_own")[3]
-    assert torch.equal(batches("torchs_own")[3][0], x) and torch.equal(torch.get_rng_state(), state)
+    for draw in (lambda: torch.randint(0, 99, ()), lambda: random.randrange(99), lambda: np.random.randint(99)):
+        skd.register_augmentation(lambda images, generator: images + torch.tensor(int(draw())).to(torch.uint8), name="drawn")
+        state, (x, _) = (torch.get_rng_state(), random.getstate(), np.random.get_state()), batches("drawn")[3]
+        assert str((torch.get_rng_state(), random.getstate(), np.random.get_state())) == str(state)
+        assert torch.equal(batches("drawn")[3][0], x)
     big = skd.Batches(images, labels, 20, seed=0, augment="erase_a_square", size=16)
     assert big[0][0].shape == (20, 1, 16, 16)
     skd.register_augmentation(lambda images, generator: erase(images, generator).float(), name="floats")
@@ -229,6 +231,16 @@ def test_what_cannot_be_is_refused_in_one_sentence(refused, words):
     skd.register_rule(bad_rule)
     with pytest.raises(skd.InputError, match=words):
         refused()
+
+
+def test_a_network_that_numpy_or_python_draws_follows_the_seed():
+    @skd.register_network
+    def drawn(classes, channels, size):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * size**2, classes))
+        net[1].bias.data.fill_(random.random() + np.random.rand())
+        return net
+    bias = [skd.make(replace(BASE, model="drawn", width=0, seed=seed), 1, 10, 8).student.net[1].bias[0].item() for seed in (0, 0, 1)]
+    assert bias[0] == bias[1] != bias[2]
 
 
 def test_a_function_that_raises_costs_no_run():

@@ -11,8 +11,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import random
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,6 +96,21 @@ def derive_seed(*parts) -> int:
 def generator(*parts) -> torch.Generator:
     """Return a CPU generator seeded by `derive_seed(*parts)`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+@contextmanager
+def seeded_draws(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Seed the generators of torch, Python and NumPy, from which a user's code may draw, within this context."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
 
 def seed_noise(device: torch.device, *parts) -> None:
@@ -224,8 +243,7 @@ class Batches(BatchSequence):
     def _changed_by(self, own, images: Tensor, i: int) -> Tensor:
         """Apply a registered augmentation, which draws as the batch says."""
         seed = derive_seed(self.seed, self.streams["augment"], i)
-        with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-            torch.manual_seed(seed)  # torchvision's transforms draw from torch's own generator
+        with seeded_draws(seed, [images.device] if images.device.type == "cuda" else []):
             made = own(images, torch.Generator().manual_seed(seed))
         if not isinstance(made, Tensor) or (made.dtype, made.shape) != (images.dtype, images.shape):
             given = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__

@@ -8,7 +8,7 @@ from typing import Any, Iterator
 
 import torch
 
-from ..data.batches import derive_seed
+from ..data.batches import derive_seed, seeded_draws
 from ..errors import InputError
 from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
@@ -73,8 +73,7 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         given: whether the weights that a recipe gives are loaded. A finished run needs none, as it has its own.
     """
     def seeded(role, build):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(recipe.seed, role))
+        with seeded_draws(derive_seed(recipe.seed, role)):
             net = initialise(build(), recipe.init)
         split_batch_norm(net, recipe.batch_norm_parts)
         for place in dropouts(net):

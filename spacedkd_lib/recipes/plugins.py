@@ -97,8 +97,8 @@ def register_augmentation(made=None, *, name: str = ""):
     """Register an augmentation: f(images, generator), named by the field `augment`.
 
     It takes and returns a batch of one shape, uint8 [B, C, H, W], before it is resized to `image_size`. Its random
-    numbers come from the generator, on the CPU, or from torch's own, as torchvision's transforms draw them. Both are
-    seeded by the batch, so a student replays the teacher's pixels.
+    numbers come from the generator, on the CPU, or from torch's, Python's or NumPy's own, as others' transforms draw
+    them. All are seeded by the batch, so a student replays the teacher's pixels.
     """
     return register("augmentation", made, name)
 
