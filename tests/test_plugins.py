@@ -1,13 +1,13 @@
 """What users register (losses, rules, networks, methods, augmentations, data): in workers, in identities, in refusals."""
 
 import importlib
-import linecache
 import os
 import pickle
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 import spacedkd_lib as skd
 from spacedkd_lib.data import datasets
 from spacedkd_lib.lab import running
-from spacedkd_lib.recipes import baseline, education, ie_kd, online_kd, plugins, self_kd, spaced, teacher_of
+from spacedkd_lib.recipes import baseline, education, ie_kd, online_kd, own_code, plugins, self_kd, spaced, teacher_of
 from spacedkd_lib.store import records, stopping
 from spacedkd_lib.training import stacked
 
@@ -36,8 +36,8 @@ def own(monkeypatch, tmp_path):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for path in EXAMPLES.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    for name in ("helping", "mine", "own", *(path.stem for path in EXAMPLES.glob("*.py"))):
+        sys.modules.pop(name, None)
 
 
 def test_examples_train_here_and_the_same_in_a_worker():
@@ -105,37 +105,75 @@ def test_a_changed_source_is_trained_anew_and_an_equal_one_answers(capsys):
     assert again.provenance["plugins"] != first.provenance["plugins"]
 
 
-SOURCE = """
-import functools, torch
-FACTOR = [2]
+HELPING = """
+import functools
+SCALE = 3.0
+def scaled(x):
+    return SCALE * x
+def late(x):
+    return x + 1
+def twice(f):
+    @functools.wraps(f)
+    def wrapper(*arguments):
+        return 2 * f(*arguments)
+    return wrapper
+"""
+OWN = """
+import argparse, enum, functools, torch, helping
+from torch.nn.functional import mse_loss as distance
+PAIR = (1, 2.5)
+PAIRS = PAIR, PAIR
+FACTOR, NAMES, WEIGHTS = [2], {"a", "b", "c"}, {name: 1 for name in {"d", "e", "f"}}
+ARGUMENTS, TENSOR = argparse.Namespace(weight=1.0), torch.ones(3)
 def helper(x, power=1):
     return x ** power
+@functools.lru_cache
+def other(x):
+    return helper(x) - 5
+class Focal(torch.nn.Module):
+    BIAS = 7 * len(NAMES)
+    def __init__(self, gamma):
+        super().__init__()
+        self.gamma = gamma
+    @property
+    def weight(self):
+        return +self.gamma
+    def forward(self, s, t):
+        return self.weight * (s - t).mean() + self.BIAS
+CRITERION, TABLE = Focal(1.0), {"f": helper, torch.float32: lambda x: 6 * x, helper: enum.Enum("Kind", "ONE")}
+@helping.twice
 def loss(s, t, T):
-    return FACTOR[0] * helper(torch.relu(s - t)).sum()
-class Net(torch.nn.Module):
-    WIDTH = 3
-    def forward(self, x):
-        return helper(x)
+    from helping import late
+    used = PAIRS, FACTOR, NAMES, WEIGHTS, ARGUMENTS.weight, TENSOR, TABLE, other, late, distance, T in {"p", "q", "r"}
+    return helping.scaled(CRITERION(s, t))
 """
+CHANGES = ("SCALE = 3", "SCALE = 4"), ("x + 1", "x - 1"), ("2 * f(", "3 * f("), ("[2]", "[3]"), ('"b"', '"z"'), ('"e"', '"y"'), (
+    "weight=1.0", "weight=2.0"), ("ones(3)", "zeros(3)"), ("power=1", "power=2"), ("** power", "** -power"), ("- 5", "- 4"), (
+    "7 * len", "8 * len"), ("Focal(1.0)", "Focal(2.0)"), ("+self", "-self"), ("s - t", "t - s"), ('"f": helper', '"f": other'), (
+    "6 * x", "5 * x"), ('"ONE"', '"TWO"'), ("mse_loss", "l1_loss"), ("import late", "import scaled as late"), ('"q"', '"u"')
 
 
-def test_a_source_counts_all_that_it_names_of_its_own(tmp_path, monkeypatch):
-    """A module's function, and a class as a notebook has it, whose module has no file."""
-    def hash_of(old, new, name, module):
-        path = tmp_path / f"{module}.py"
-        path.write_text(SOURCE.replace(old, new))
-        space = types.ModuleType(module)
-        space.__file__ = str(path) if module == "own" else None
-        monkeypatch.setitem(sys.modules, module, space)
-        exec(compile(path.read_text(), str(path), "exec"), space.__dict__)
-        linecache.checkcache()
-        return plugins._sha256(getattr(space, name))
-    for name, module in (("loss", "own"), ("Net", "own"), ("Net", "cell")):
-        same = {hash_of("import functools", "import  functools", name, module), hash_of("", "", name, module)}
-        others = [hash_of("** power", "** -power", name, module), hash_of("power=1", "power=2", name, module),
-                  hash_of("FACTOR = [2]", "FACTOR = [3]", name, module) if name == "loss" else
-                  hash_of("WIDTH = 3", "WIDTH = 4", name, module)]
-        assert len(same) == 1 and len(same | set(others)) == 4, (name, module)
+def hash_of(old="", new="", name="loss"):
+    for module, text in (("helping", HELPING), ("own", OWN)):
+        space = sys.modules[module] = types.ModuleType(module)
+        exec(compile(text.replace(old, new) if old else text, f"/a/{module}.py", "exec"), space.__dict__)
+    return own_code.sha256(getattr(space, name))
+
+
+def test_a_hash_follows_all_that_a_plugin_names_of_its_own():
+    hashes = [hash_of(*change) for change in (("", ""), *CHANGES)]
+    assert len(set(hashes)) == len(hashes)
+    for equal in ("import argparse", "# a remark\nimport argparse"), ("PAIRS = PAIR,", "PAIRS = tuple([*PAIR]),"):
+        assert hash_of(*equal) == hashes[0]
+    ours = {hash_of(name="CRITERION"), hash_of("(1.0)", "(2.0)", name="CRITERION"), hash_of("+self", "-self", name="Focal")}
+    assert len(ours | {hash_of(name="Focal")}) == 4
+
+
+def test_a_hash_is_the_same_in_every_process():
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_plugins import *; print(hash_of())"
+    found = {subprocess.check_output([sys.executable, "-c", program], env=os.environ | {
+        "PYTHONPATH": str(EXAMPLES.parent), "PYTHONHASHSEED": seed}) for seed in "12"}
+    assert found == {f"{hash_of()}\n".encode()}
 
 
 def test_a_constant_that_changes_after_registration_counts(monkeypatch):
@@ -175,7 +213,7 @@ def test_data_are_compared_with_the_record():
     skd.run(recipe)
     shapes = datasets.load("shapes")
     skd.register_dataset(replace(shapes, sha256="f" * 64), name="shapes")
-    assert plugins.hashes(recipe) == {"shapes": "f" * 64}
+    assert plugins.hashes(recipe) == {"data set shapes": "f" * 64}
     skd.run(recipe)
     assert records.load(recipe).provenance["data_sha256"] == "f" * 64  # trained anew
 
@@ -211,8 +249,13 @@ def bad_rule(length, total, seed):
     yield 0
 
 
+LOCK = threading.Lock()
+
+
 @pytest.mark.parametrize("refused, words", [
-    (lambda: skd.register_loss(torch.nn.functional.mse_loss.__class__.__call__, name="x"), "source"),
+    (lambda: skd.register_loss(lambda *_: LOCK, name="x"), "LOCK is a lock"),
+    (lambda: skd.register_loss(5, name="x"), "5 is no loss"),
+    (lambda: skd.register_dataset("/a/folder", name="x"), "path of a folder as"),
     (lambda: skd.register_loss(bad_rule, name="kl"), "none of ours"),
     (lambda: skd.register_network(flat, name="res net"), "letters"),
     (lambda: skd.register_network(flat, name="resnet8"), "none of ours"),

@@ -1,26 +1,20 @@
 """What users register under names of their own: losses, rules, networks, methods, augmentations, data. No torch here.
 
 A recipe names a plugin in a field, as it names ours. Worker processes get plugins by value (cloudpickle), so they may
-stand in a script or a notebook. The hash of its source is part of what made a record, see store/identity.py.
+stand in a script or a notebook. A plugin's hash (own_code.py) is part of what made a record, see store/identity.py.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
-import inspect
-import linecache
 import os
 import sys
-import sysconfig
 import types
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 from .. import schedule
 from ..errors import InputError, nearest
+from .own_code import is_own, sha256
 
 # Kind -> the recipe's fields that may name one, and how it is registered
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
@@ -32,18 +26,17 @@ LOSSES = {"logits": "loss", "features": "feature loss"}
 
 
 class Plugin(NamedTuple):
-    """made: the function, class or data set. sha256: of its source, or of the pictures. here: registered here."""
+    """made: the function, class or data set. sha256: of its code, or of the pictures. here: registered here."""
 
     made: Any
     sha256: str
     here: bool = True
 
     def hash_now(self) -> str:
-        """Return the hash as it is now: a constant that the source names may have changed since."""
-        return _sha256(self.made) if self.here else self.sha256
+        """Return the hash as it is now: a value that the code names may have changed since."""
+        return sha256(self.made) if self.here else self.sha256
 
 
-INSTALLED = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 _registered: dict[tuple[str, str], Plugin] = {}
 
 
@@ -54,7 +47,7 @@ def register_loss(made=None, *, name: str = "", of: str = "logits"):
     f(student [B, D], teacher [B, D]), named by `feature_loss`. It returns a scalar; the teacher has no gradient.
 
     Raises:
-        InputError: a name of ours, or a source that cannot be found.
+        InputError: a name of ours, or what cannot be called, or cannot be hashed.
     """
     if of not in LOSSES:
         raise InputError(nearest("input of a loss", of, LOSSES))
@@ -116,14 +109,16 @@ def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
     if not name.isidentifier() or name in ours:
         raise InputError(f'"{name}" cannot be the name of a {kind} of yours: give name="..." of letters, digits and '
                          f"underscores, and none of ours ({', '.join(ours)}).")
-    _add(kind, name, Plugin(made, _sha256(made)))
+    if not callable(made) and not hasattr(made, "sha256"):
+        raise InputError(f"{made!r} is no {kind}: register a function or a class" + (
+            ", or give the path of a folder as a recipe's dataset." if kind == "data set" else "."))
+    _add_all({(kind, name): Plugin(made, sha256(made))})
     return made
 
 
-def _add(kind: str, name: str, plugin: Plugin) -> None:
-    _registered[kind, name] = plugin
-    if kind == "rule":
-        schedule.LENGTHS[name] = plugin.made
+def _add_all(plugins: dict[tuple[str, str], Plugin]) -> None:
+    _registered.update(plugins)
+    schedule.LENGTHS.update({name: plugin.made for (kind, name), plugin in plugins.items() if kind == "rule"})
 
 
 def names(field: str) -> tuple[str, ...]:
@@ -153,8 +148,8 @@ def _used(recipe) -> dict[tuple[str, str], Plugin]:
 
 
 def hashes(recipe) -> dict[str, str]:
-    """Return name -> SHA-256 of the plugins that a recipe names."""
-    return {name: plugin.hash_now() for (_, name), plugin in _used(recipe).items()}
+    """Return "kind name" -> SHA-256 of the plugins that a recipe names."""
+    return {f"{kind} {name}": plugin.hash_now() for (kind, name), plugin in _used(recipe).items()}
 
 
 def may_draw(recipe) -> bool:
@@ -192,16 +187,6 @@ def _own_module(made) -> types.ModuleType | None:
     return module if module and module is not sys.modules["__main__"] and is_own(made) else None
 
 
-def is_own(made) -> bool:
-    """Whether a function or class is the user's: of no installed module, and not of ours."""
-    module = getattr(made, "__module__", None) or ""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if module == "__main__" or not file:
-        return module not in sys.builtin_module_names
-    return not Path(file).is_relative_to(Path(__file__).parents[1]) and not any(
-        Path(file).is_relative_to(place) for place in INSTALLED)
-
-
 def carried(function: Callable, arguments: tuple) -> tuple[Callable, tuple]:
     """Return a call for another process that brings all plugins; the same call if there are none."""
     plugins = shipped()
@@ -212,8 +197,7 @@ def call(plugins: bytes, places: list[str], function: Callable, *arguments, **na
     """Call a function in a process that has these plugins from then on, and finds what they import in these places."""
     import cloudpickle
     _look_in(places)
-    for (kind, name), plugin in cloudpickle.loads(plugins).items():
-        _add(kind, name, plugin)
+    _add_all(cloudpickle.loads(plugins))
     return function(*arguments, **named)
 
 
@@ -245,77 +229,3 @@ def _places() -> list[str]:
 
 def _look_in(places: list[str]) -> None:
     sys.path += [place for place in places if place not in sys.path]
-
-
-# Identity
-
-def _sha256(made) -> str:
-    """Hash a source; of a data set, its pictures, labels and names."""
-    if hasattr(made, "sha256"):
-        return made.sha256
-    return hashlib.sha256("\n".join(_sources("", made, set())).encode()).hexdigest()
-
-
-def _sources(name: str, value: Any, seen: set[int]) -> Iterator[str]:
-    """Yield the source of a function or class, then of what it names, where that is the user's or a plain constant."""
-    if id(value) in seen:
-        return
-    if isinstance(value, functools.partial):
-        yield from _sources(name, value.func, seen)
-        named: Iterable = [*enumerate(value.args), *sorted(value.keywords.items())]
-    elif not seen or inspect.isfunction(value) or inspect.isclass(value):
-        if seen and not is_own(value):
-            return
-        seen.add(id(value))
-        yield _text(value)
-        named = _named(value)
-    else:
-        value = value.tolist() if hasattr(value, "tolist") else value  # an array
-        if isinstance(value, (int, float, str, bytes, tuple, list, dict, type(None))):
-            yield f"{name} = {value!r}"
-        return
-    for key, part in named:
-        yield from _sources(str(key), part, seen)
-
-
-def _text(made) -> str:
-    """Return the source of a function or class.
-
-    Raises:
-        InputError: it cannot be found.
-    """
-    with suppress(OSError, TypeError):
-        return inspect.getsource(made)
-    for function in _functions(made):  # a class of a notebook: its methods know the cell
-        cell = "".join(linecache.getlines(function.__code__.co_filename))
-        for node in ast.walk(ast.parse(cell)):
-            if isinstance(node, ast.ClassDef) and node.name == made.__name__:
-                return ast.get_source_segment(cell, node) or ""
-    raise InputError(f"The source of {made!r} cannot be found, and it is part of a run's identity: define it with def "
-                     "or class, in a file or in a notebook's cell.")
-
-
-def _named(made) -> Iterator[tuple[Any, Any]]:
-    """Yield the bases of a class, and the globals, closed-over values and defaults of functions, with their names."""
-    yield from ((base.__name__, base) for base in getattr(made, "__bases__", ()))
-    for function in _functions(made):
-        names = {name for code in _codes(function.__code__) for name in code.co_names}
-        found = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
-        found |= inspect.getclosurevars(function).nonlocals
-        yield from sorted(found.items())
-        yield from enumerate((function.__defaults__, function.__kwdefaults__))
-
-
-def _functions(made) -> list[types.FunctionType]:
-    """List a function itself, without decorators that say what they wrap; or those of a class."""
-    held = vars(made).values() if inspect.isclass(made) else [made]
-    plain = (getattr(value, "__func__", getattr(value, "fget", value)) for value in held)  # of methods and properties
-    return [inspect.unwrap(value) for value in plain if inspect.isfunction(value)]
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield code, and the code within it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
