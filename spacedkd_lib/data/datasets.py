@@ -119,26 +119,44 @@ def sha256_at_hand(name: str, seed: int = 0) -> str:
 def register_dataset(made=None, *, name: str = ""):
     """Register a data set, named by a recipe's field `dataset`: a function without arguments, or a `Dataset`.
 
-    The function returns train_images, train_labels, test_images, test_labels as arrays, uint8 [N, C, H, W] and integer
-    [N], and the names of the classes.
+    The function returns train_images, train_labels, test_images, test_labels as arrays, whole numbers from 0 to 255
+    [N, C, H, W] and from 0 [N], and the names of the classes.
 
     Raises:
-        InputError: a name of ours, or a source that cannot be found.
+        InputError: a name of ours, or what cannot be called, or cannot be hashed.
     """
     return plugins.register("data set", made, name, NAMES)
 
 
 def _own(name: str, own) -> Dataset:
-    if isinstance(own, Dataset):
-        return own
-    *arrays, classes = own()
+    """Return a registered data set.
+
+    Raises:
+        InputError: it is not as `register_dataset` wants it.
+    """
+    whole = isinstance(own, Dataset)
+    made = [*(getattr(own, key) for key in ARRAYS), own.classes] if whole else own()
+    if not isinstance(made, (tuple, list)) or len(made) != 5:
+        given = f"{len(made)} values" if isinstance(made, (tuple, list)) else f"a {type(made).__name__}"
+        raise InputError(f"{name}() returned {given}: return the five {', '.join(ARRAYS)} and names of the classes.")
+    arrays, classes = [np.asarray(array) for array in made[:4]], tuple(map(str, made[4]))
+    for part, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
+        if images.ndim != 4 or labels.shape != (len(images),) or not len(labels):
+            raise InputError(f"{name}() made {part} images of shape {images.shape} with labels of shape "
+                             f"{labels.shape}: give [N, C, H, W], and [N] labels.")
+        _check_range(name, f"{part} images", images, 255)
+        _check_range(name, f"{part} labels", labels, len(classes) - 1)
+    if arrays[0].shape[1:] != arrays[2].shape[1:]:
+        raise InputError(f"{name}() made training images of shape {arrays[0].shape[1:]} and test images of shape "
+                         f"{arrays[2].shape[1:]}: give all images one shape.")
     kinds = (np.uint8, np.int64, np.uint8, np.int64)
-    dataset = _dataset(name, tuple(map(str, classes)), [np.array(array, kind) for array, kind in zip(arrays, kinds)])
-    for images, labels in ((dataset.train_images, dataset.train_labels), (dataset.test_images, dataset.test_labels)):
-        if images.ndim != 4 or len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(classes):
-            raise InputError(f"{name}() made images of shape {tuple(images.shape)} with {len(labels)} labels for "
-                             f"{len(classes)} classes: give [N, C, H, W], N labels from 0, and all names of classes.")
-    return dataset
+    return own if whole else _dataset(name, classes, [np.array(array, kind) for array, kind in zip(arrays, kinds)])
+
+
+def _check_range(name: str, what: str, array: np.ndarray, most: int) -> None:
+    if array.dtype.kind not in "iu" or not 0 <= array.min() <= array.max() <= most:
+        raise InputError(f"{name}() made {what} of type {array.dtype} from {array.min()} to {array.max()}: give whole "
+                         f"numbers from 0 to {most}.")
 
 
 def fold(name: str, seed: int) -> int:
