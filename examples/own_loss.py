@@ -15,4 +15,4 @@ def focal_kl(student, teacher, temperature):
 
 
 if __name__ == "__main__":
-    print(skd.judge("focal_kl", against="online KD", seeds=3).T)
+    print(skd.judge(focal_kl, against="online KD", seeds=3).T)

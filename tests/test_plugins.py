@@ -75,13 +75,22 @@ def test_a_plugin_finds_its_helpers_in_a_job_that_starts_elsewhere(tmp_path, mon
 
 
 def test_a_loss_is_judged(monkeypatch):
-    importlib.import_module("own_loss")
+    own = importlib.import_module("own_loss")
     quick = skd.PROFILES["quick"]
-    monkeypatch.setitem(skd.PROFILES, "quick", replace(quick, settings=(replace(quick.settings[0], base=BASE),)))
-    line = skd.judge("focal_kl", "online KD", seeds=2, workers=1).iloc[0]
+    base = replace(BASE, dataset="glyphs", train_images=100)
+    monkeypatch.setitem(skd.PROFILES, "quick", replace(quick, settings=(replace(quick.settings[0], base=base),)))
+    digits = datasets.load("digits")
+    few = replace(digits, train_images=digits.train_images[:64], train_labels=digits.train_labels[:64])
+    skd.register_dataset(few, name="few")
+    line = skd.judge(own.focal_kl, "online KD", seeds=2, workers=1, data="few").iloc[0]
     assert line["n"] == 2 and line["low"] <= line["Difference (points)"] <= line["high"]
-    assert line["Updates, mine"] == line["Updates, against"]
-    for wrong in (dict(mine="nosuch"), dict(against="online"), dict(seeds=1)):
+    assert line["Updates, mine"] == line["Updates, against"] == 2 * 64 / 16
+    assert line["Result"] == skd.claims.result(line["low"], line["high"])
+    kd = online_kd(BASE)
+    for wrong in (dict(mine="nosuch"), dict(mine=print), dict(mine=5), dict(against="online"), dict(against=["online KD"]),
+                  dict(seeds=1), dict(seeds="3"), dict(data="nosuch"), dict(mine=kd, against=kd),
+                  *(dict(mine=kd, against=replace(kd, **change)) for change in (
+                      dict(dataset="glyphs"), dict(train_images=70), dict(seed=1)))):
         with pytest.raises(skd.InputError):
             skd.judge(**dict(mine="focal_kl") | wrong)
 
