@@ -112,6 +112,9 @@ def test_a_changed_source_is_trained_anew_and_an_equal_one_answers(capsys):
     again = skd.run(recipe)
     assert again.numbers() != first.numbers() and "trained anew" in capsys.readouterr().out
     assert again.provenance["plugins"] != first.provenance["plugins"]
+    skd.register_loss(lambda s, t, T: 1 / 0, name="own_kl")
+    with pytest.raises(skd.InputError, match="loss own_kl raised"):
+        skd.run(recipe)
 
 
 HELPING = """
@@ -285,6 +288,53 @@ def test_what_cannot_be_is_refused_in_one_sentence(refused, words):
         refused()
 
 
+class NoLoss(skd.OnlineKD):
+    like = "online_kd"
+
+    def learn(self, x, y):
+        return {}
+
+
+def lopsided(classes, channels, size):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * size**2, classes + 1))
+
+
+def narrow(classes, channels, size):
+    return torch.nn.Sequential(torch.nn.Linear(5, classes))
+
+
+@pytest.mark.parametrize("register, made, field, words", [
+    (skd.register_loss, lambda s, t, T: 1 / 0, "soft_loss", r"loss x raised ZeroDivisionError.*test_plugins.py, line"),
+    (skd.register_loss, lambda s: s.mean(), "soft_loss", "the loss x raised TypeError"),
+    (skd.register_loss, lambda s, t, T: (s - t).mean(1), "soft_loss", r"x returned a tensor of shape \[8\]: .*scalar"),
+    (skd.register_loss, lambda s, t, T: None, "soft_loss", "x returned None"),
+    (skd.register_loss, lambda s, t, T: random.random() * s.mean(), "soft_loss", "Two trials of the loss x"),
+    (skd.register_method, NoLoss, "method", 'learn of the method x returned no "loss"'),
+    (skd.register_network, lopsided, "model", r"x returned a tensor of shape \[1, 11\] for 1 pictures of 10 classes"),
+    (skd.register_network, lopsided, "teacher_model", "10 classes"),
+    (skd.register_network, narrow, "model", "the network x raised RuntimeError"),
+    (skd.register_rule, lambda length, total, seed: iter("abc"), "rule", "rule x made a block of 'a'"),
+    (skd.register_augmentation, lambda images: images, "augment", "the augmentation x raised TypeError"),
+    (skd.register_augmentation, lambda images, _: images + torch.Generator().seed() % 9, "augment", "augmentation x"),
+    (skd.register_dataset, lambda: 1 / 0, "dataset", "the data set x raised ZeroDivisionError"),
+])
+def test_a_bad_plugin_is_refused_before_training(register, made, field, words):
+    register(made, name="x")
+    recipe = replace(online_kd(BASE, interval=1.0), width=0 if field == "model" else 4)
+    with pytest.raises(skd.InputError, match=words):
+        running.check_inputs([replace(recipe, **{field: "x"})])
+
+
+def test_a_trial_leaves_all_as_it_was():
+    """What a plugin holds, and what it draws from; of recipes that differ in values it makes one."""
+    calls = []
+    skd.register_loss(lambda s, t, T: calls.append(1) or (s - t).square().mean() * torch.rand(()), name="counted")
+    recipe = online_kd(BASE, soft_loss="counted")
+    before = str((torch.get_rng_state(), random.getstate(), np.random.get_state()))
+    running.check_inputs([recipe, replace(recipe, lr=0.1)])
+    assert not calls and str((torch.get_rng_state(), random.getstate(), np.random.get_state())) == before
+
+
 def test_a_network_that_numpy_or_python_draws_follows_the_seed():
     @skd.register_network
     def drawn(classes, channels, size):
@@ -293,6 +343,14 @@ def test_a_network_that_numpy_or_python_draws_follows_the_seed():
         return net
     bias = [skd.make(replace(BASE, model="drawn", width=0, seed=seed), 1, 10, 8).student.net[1].bias[0].item() for seed in (0, 0, 1)]
     assert bias[0] == bias[1] != bias[2]
+
+
+def test_a_loss_that_diverges_is_told_of_as_ours_are():
+    skd.register_loss(lambda s, t, T: 1e9 * (s - t).square().mean(), name="huge")
+    recipe = online_kd(BASE, soft_loss="huge")
+    running.check_inputs([recipe])
+    with pytest.raises(skd.InputError, match="lower lr"):
+        skd.run(recipe)
 
 
 PICTURES, LABELS = np.arange(8 * 16).reshape(8, 1, 4, 4), np.arange(8) % 2

@@ -263,28 +263,31 @@ def holds_today(record: records.Record) -> bool:
     from ..data import datasets
     from ..training.fingerprint import fingerprint
     recipe = record.recipe
-    return identity.same_numbers(record, fingerprint(recipe, datasets.load(recipe.dataset, seed=recipe.seed)))
+    with plugins.blamed(recipe):
+        return identity.same_numbers(record, fingerprint(recipe, datasets.load(recipe.dataset, seed=recipe.seed)))
 
 
 def check_inputs(missing: list[Recipe]) -> None:
-    """Find bad input before any long work: data, batch sizes, networks and a writable folder.
+    """Find bad input before any long work: data, batch sizes, networks, plugins and a writable folder.
 
     Raises:
         InputError: what is bad, and how to mend it.
     """
-    from ..data import datasets
-    from ..data.batches import STATISTICS
-    from ..methods import build
-    from ..training.train import batches_of
     records.check_writable(records.runs_folder())
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
-        dataset = datasets.load(recipe.dataset, seed=recipe.seed)
-        training, _ = datasets.split(dataset, recipe.train_images, recipe.val_fraction, recipe.seed)
-        batches = batches_of(recipe, dataset.train_images[training], dataset.train_labels[training],
-                             STATISTICS.get(recipe.normalise))
-        batches = build.method_class(recipe).batches(recipe, batches, dataset.num_classes)
-        build.recipe_schedule(recipe, batches.course(recipe))
-        within_memory(build.make, recipe, dataset.channels, dataset.num_classes, dataset.image_size, batches)
+        with plugins.blamed(recipe):
+            within_memory(_check, recipe)
+
+
+def _check(recipe: Recipe) -> None:
+    from ..data import datasets
+    from ..training.fingerprint import trial
+    from ..training.train import assemble
+    dataset = datasets.load(recipe.dataset, seed=recipe.seed)
+    if plugins.in_updates(recipe):
+        trial(recipe, dataset)
+    (run,), batches, _ = assemble([recipe], dataset, "cpu")
+    run.events(batches)
 
 
 def _train_side_by_side(planned: list[Sweep], task: Callable, executor: Executor, say: Callable[[str], None],

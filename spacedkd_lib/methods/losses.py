@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ..recipes import Recipe, plugins
 
 
@@ -80,14 +81,23 @@ FEATURE = {"l2_per_sample": l2_per_sample, "batch_frobenius": batch_frobenius}
 def soft_loss(recipe: Recipe) -> Callable[[Tensor, Tensor, float], Tensor]:
     """Return the soft loss that a recipe names, ours or a registered one."""
     own = plugins.made("loss", recipe.soft_loss)
-    return (lambda student, teacher, temperature: own(student, teacher.detach(), temperature)) if own else SOFT[
-        recipe.soft_loss]
+    return _own(recipe.soft_loss, own) if own else SOFT[recipe.soft_loss]
 
 
 def feature_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the feature loss that a recipe names, ours or a registered one."""
     own = plugins.made("feature loss", recipe.feature_loss)
-    return (lambda student, teacher: own(student, teacher.detach())) if own else FEATURE[recipe.feature_loss]
+    return _own(recipe.feature_loss, own) if own else FEATURE[recipe.feature_loss]
+
+
+def _own(name: str, loss: Callable) -> Callable:
+    def checked(student: Tensor, teacher: Tensor, *temperature: float) -> Tensor:
+        value = loss(student, teacher.detach(), *temperature)
+        if not isinstance(value, Tensor) or value.dim():
+            given = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise InputError(f"The loss {name} returned {given}: return a scalar tensor, such as a mean.")
+        return value
+    return checked
 
 
 # Factor transfer, inheritance and exploration (IE-KD): maps or factors of equal shape, one vector a sample

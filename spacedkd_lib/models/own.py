@@ -16,11 +16,12 @@ class OwnNetwork(nn.Module):
     A module that returns `Outputs` is left as it is; its `feature_size` is D.
 
     Raises:
-        InputError: it is no module, or has no linear layer.
+        InputError: it is no module, has no linear layer, or returns logits of another shape.
     """
 
     def __init__(self, name: str, make: Callable, classes: int, channels: int, size: int):
         super().__init__()
+        self.name, self.classes = name, classes
         self.net = make(classes, channels, size)
         if not isinstance(self.net, nn.Module):
             raise InputError(f"{name}({classes}, {channels}, {size}) made a {type(self.net).__name__}: return an "
@@ -38,6 +39,9 @@ class OwnNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         out = self.net(x)
-        if isinstance(out, Outputs):
-            return out
-        return Outputs(to_float32(out), to_float32(self._features.flatten(1)))
+        logits = out.logits if isinstance(out, Outputs) else out
+        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
+            given = f"a tensor of shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"{self.name} returned {given} for {len(x)} pictures of {self.classes} classes: return "
+                             f"logits of shape {[len(x), self.classes]}.")
+        return out if isinstance(out, Outputs) else Outputs(to_float32(out), to_float32(self._features.flatten(1)))

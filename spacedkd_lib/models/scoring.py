@@ -47,7 +47,7 @@ def _sums(logits: Tensor, labels: Tensor, bins: int) -> Tensor:
     """Return [3]: share of hits, mean NLL, and the summed gap of the bins' confidences, in pictures."""
     confidence = F.softmax(logits, dim=1).amax(dim=1)
     correct = (logits.argmax(dim=1) == labels).to(confidence.dtype)
-    which = (confidence * bins).long().clamp(max=bins - 1)
+    which = (confidence * bins).long().clamp(0, bins - 1)  # 0 where they diverged to NaN
     gap = torch.zeros(bins, dtype=confidence.dtype, device=logits.device).index_add(0, which, correct - confidence)
     return torch.stack([correct.mean(), F.cross_entropy(logits, labels), gap.abs().sum()])
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 import types
-from typing import Any, Callable, Iterable, NamedTuple
+from contextlib import contextmanager
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
 from ..errors import InputError, nearest
-from .own_code import is_own, sha256
+from .own_code import is_own, own_file, sha256
 
 # Kind -> the recipe's fields that may name one, and how it is registered
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
@@ -152,9 +154,49 @@ def hashes(recipe) -> dict[str, str]:
     return {f"{kind} {name}": plugin.hash_now() for (kind, name), plugin in _used(recipe).items()}
 
 
+def in_words(recipe) -> str:
+    """Name the plugins of a recipe for a sentence; empty if there are none."""
+    return " and ".join(f"the {kind} {name}" for kind, name in _used(recipe))
+
+
+@contextmanager
+def blamed(recipe) -> Iterator[None]:
+    """Turn what a recipe's plugins raise within this context into a sentence that names them.
+
+    Raises:
+        InputError: instead of any error, if the recipe has plugins.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not _used(recipe):
+            raise
+        own = [place for place in traceback.extract_tb(error.__traceback__) if own_file(place.filename)]
+        where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+        raise InputError(f"A trial of {in_words(recipe)} raised {error!r}{where}: mend it.") from error
+
+
 def may_draw(recipe) -> bool:
     """Return whether a recipe's updates hold code of a user's, which may draw random numbers."""
     return any(kind not in ("rule", "augmentation", "data set") for kind, _ in _used(recipe))
+
+
+def in_updates(recipe) -> bool:
+    """Return whether plugins other than data have a part in a recipe's updates."""
+    return any(kind != "data set" for kind, _ in _used(recipe))
+
+
+@contextmanager
+def copied(recipe) -> Iterator[None]:
+    """Put copies of a recipe's plugins in their place within this context, so that what they hold stays as it was."""
+    import cloudpickle
+    used = {key: plugin for key, plugin in _used(recipe).items() if key[0] != "data set"}
+    copies = cloudpickle.loads(by_value(used, [plugin.made for plugin in used.values()]))
+    try:
+        _add_all(copies)
+        yield
+    finally:
+        _add_all(used)
 
 
 # In other processes

@@ -9,7 +9,8 @@ import torch
 
 from ..data import datasets
 from ..data.batches import channel_statistics
-from ..recipes import Recipe
+from ..errors import InputError
+from ..recipes import Recipe, plugins, short_form
 from ..schedule import Event
 from ..store import exact
 from .evaluation import evaluator
@@ -17,6 +18,26 @@ from .run import Run
 from .train import assemble
 
 UPDATES, PICTURES, BATCH = 2, 32, 8  # ours: updates of a kind, the second shows the optimizer; test pictures; a batch
+
+_tried: set[tuple] = set()  # what a `trial` has passed in this process
+
+
+def trial(recipe: Recipe, dataset: datasets.Dataset) -> None:
+    """Take the fingerprint of a recipe twice with copies of its plugins; once for all recipes of one short form.
+
+    Raises:
+        InputError: the two differ.
+    """
+    if (tried := (short_form(recipe), *sorted(plugins.hashes(recipe).items()))) in _tried:
+        return
+    found = []
+    for _ in range(2):
+        with plugins.copied(recipe):
+            found.append(fingerprint(recipe, dataset))
+    if str(found[0]) != str(found[1]):
+        raise InputError(f"Two trials of {plugins.in_words(recipe)} gave other numbers, so no run could be repeated: "
+                         "draw from torch's own generator, or the one that is given, which the seed of a run sets.")
+    _tried.add(tried)
 
 
 def fingerprint(recipe: Recipe, dataset: datasets.Dataset) -> dict:

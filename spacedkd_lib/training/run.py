@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import seed_noise
+from ..errors import InputError
 from ..methods import dropout_ema
 from ..methods.base import Method
 from ..methods.build import recipe_schedule
@@ -90,6 +91,9 @@ class Run:
             terms = getattr(self.method, kind)(x, y)
         if terms is None:
             return None
+        if "loss" not in terms:
+            raise InputError(f'{kind} of the method {self.recipe.method} returned no "loss" among {list(terms)}: name '
+                             "so the scalar to be minimised.")
         optimizer = self.optimizer[kind]
         optimizer.zero_grad()
         (terms["loss"] * weight if weight != 1 else terms["loss"]).backward()
