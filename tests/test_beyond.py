@@ -19,11 +19,10 @@ from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import batch_statistics
 from spacedkd_lib.models.layers import Dropout, dropouts
 from spacedkd_lib.models.resnet import ResNet
-from spacedkd_lib.recipes import Recipe, baseline, deviations_of, ema, offline_kd, online_kd, set_deviation, spaced
+from spacedkd_lib.recipes import Recipe, baseline, deviations_of, ema, online_kd, set_deviation, spaced
 from spacedkd_lib.schedule import counts
-from spacedkd_lib.store import stopping
 from spacedkd_lib.training.loop import walk
-from spacedkd_lib.training.train import assemble, sweep, train
+from spacedkd_lib.training.train import assemble, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="none")  # 5 batches
 DROP = replace(BASE, dropout=0.5)
@@ -254,45 +253,10 @@ def test_scored_by_the_statistics_of_each_test_batch(toy):
     assert rows[0]["test_nll"] != rows[1]["test_nll"]
 
 
-# Alone, together, interrupted
-
-def test_averages_share_a_network_with_each_other_and_with_online_kd(toy):
-    some = [replace(EMA, ema_statistics="batch"), EMA, spaced(EMA, 0.4), spaced(EMA, 0.6),
-            online_kd(BASE), replace(baseline(BASE), start="teacher")]
-    together = sweep(some, toy)
-    for recipe, got in zip(some, together):
-        assert same(got, train(recipe, toy)), recipe
-    network = together[-1][1]["test_accuracy"]
-    assert {got[1]["teacher_test_accuracy"] for got in together[1:-1]} == {network}
-    assert together[1][1]["train_gmacs"] == together[-1][1]["train_gmacs"]
-
-
-@pytest.mark.parametrize("base", [replace(SINE, dropout_period=0.6), replace(DROP, dropout_rule="random")])
-def test_students_under_dropout_are_the_same_together_and_alone(base, toy):
-    some = [online_kd(base), spaced(online_kd(base), 0.4), offline_kd(base), ema(base)]
-    for recipe, got in zip(some, sweep(some, toy)):
-        assert same(got, train(recipe, toy)), recipe
-
-
-@pytest.mark.parametrize("recipe", [replace(SINE, dropout_at_test="on_counted"), replace(DROP, dropout_rule="random"),
-                                    spaced(EMA, 0.6), spaced(online_kd(SINE), 0.6),
-                                    spaced(online_kd(SINE, teacher_mode="train"), 0.6)])
-def test_interrupted_equals_uninterrupted(recipe, tmp_path, monkeypatch):
-    toy, events = toy_dataset(), []
-
-    def stops():
-        events.append(None)
-        return len(events) % 7 == 0
-    monkeypatch.setattr(stopping, "requested", stops)
-    for _ in range(30):
-        torch.rand(1)  # another process has another generator
-        try:
-            outcome, = sweep([recipe], toy, folder=tmp_path)
-            break
-        except stopping.Stopped:
-            continue
-    monkeypatch.setattr(stopping, "requested", lambda: False)
-    assert len(events) > 14 and same(outcome, train(recipe, toy))
+def test_an_average_costs_and_scores_the_network_that_it_follows(toy):
+    follower, network = train(EMA, toy)[1], train(recipes.teacher_of(EMA), toy)[1]
+    assert follower["teacher_test_accuracy"] == network["test_accuracy"]
+    assert follower["train_gmacs"] == network["train_gmacs"]
 
 
 # Switches and refusals

@@ -27,7 +27,7 @@ from spacedkd_lib.recipes import (
 from spacedkd_lib.recipes.released import RELEASED
 from spacedkd_lib.training.optimizers import optimizers
 from spacedkd_lib.training.rates import Clock, learning_rate
-from spacedkd_lib.training.train import sweep, train
+from spacedkd_lib.training.train import train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05)
 ONLINE = online_kd(BASE, interval=1.5)
@@ -204,15 +204,6 @@ def test_a13_batch_statistics_without_a_trace():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(layer.momentum == 0.1 for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
     torch.testing.assert_close(logits, net(x).logits)
-
-
-@pytest.mark.parametrize("changes", [dict(teacher_mode="batch"), dict(batch_norm_parts=2, teacher_mode="train"),
-                                     dict(student_clock="teacher")])
-def test_in_a_sweep_as_alone(changes, toy):
-    recipes = [replace(ONLINE, **changes), replace(ONLINE, interval=1.0, **changes)]
-    for recipe, (rows, summary, _, weights, _) in zip(recipes, sweep(recipes, toy)):
-        alone = train(recipe, toy)
-        assert summary == alone[1] and all(torch.equal(value, alone[3][name]) for name, value in weights.items())
 
 
 def test_a19_rotations_go_to_one_side():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.models import heads, layers
-from spacedkd_lib.recipes import Recipe, baseline, education, ie_kd, mutual, offline, online_kd, spaced, teacher_of
+from spacedkd_lib.recipes import Recipe, baseline, education, ie_kd, mutual, online_kd, spaced, teacher_of
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
 from spacedkd_lib.training.train import assemble, sweep, train
@@ -137,15 +137,6 @@ def test_every_interval_has_the_same_teacher_and_paraphraser_and_as_many_updates
         assert same_weights(outcomes[0], other, "teacher.") and same_weights(outcomes[0], other, "paraphraser.")
         assert other[1]["student_updates"] == other[1]["teacher_updates"] == outcomes[0][1]["teacher_updates"]
     assert not same_weights(outcomes[0], outcomes[1], "student.")
-
-
-def test_a_student_is_what_it_is_alone(toy):
-    recipes = [spaced(IE, 0.5), offline(IE), replace(IE, split="random", explore_metric="cka"), spaced(WHOLE, 1.0),
-               replace(IE, alpha=0.3)]
-    assert len({teacher_of(recipe) for recipe in recipes}) == 1
-    for recipe, together in zip(recipes, sweep(recipes, toy), strict=True):
-        one = train(recipe, toy)
-        assert same_weights(together, one, "") and numbers(together[0]) == numbers(one[0]) and together[1] == one[1]
 
 
 def test_the_ramp_follows_the_students_data(toy):

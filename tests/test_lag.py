@@ -12,10 +12,10 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build
 from spacedkd_lib.methods.online_kd import ask
 from spacedkd_lib.models.resnet import ResNet
-from spacedkd_lib.recipes import Recipe, baseline, behind, online_kd, past_self, spaced, teacher_of
+from spacedkd_lib.recipes import Recipe, baseline, behind, online_kd, past_self, spaced
 from spacedkd_lib.schedule import interval_batches, lockstep, snapshots, spaced_schedule
 from spacedkd_lib.training.run import Run
-from spacedkd_lib.training.train import sweep, train
+from spacedkd_lib.training.train import train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=4, batch_size=8, lr=0.05, augment="none")
 ONLINE = online_kd(BASE)
@@ -45,15 +45,6 @@ def test_all_offsets_share_one_teacher():
     merged = list(lockstep(schedules))
     assert [e.index for e, who in merged if e.kind == "teach"] == list(range(8))
     assert all(len(who) == 4 for e, who in merged if e.kind in ("teach", "epoch"))
-
-
-def test_behind_ahead_and_labels_first_train_together_as_alone(toy):
-    arms = [behind(ONLINE, 1.0), behind(ONLINE, 1.5, rule="constant"), spaced(ONLINE, 1.0, distil_start=1.0), ONLINE]
-    assert len({teacher_of(arm).run_id for arm in arms}) == 1
-    for arm, (rows, summary, _, weights, *_) in zip(arms, sweep(arms, toy)):
-        assert (summary["teacher_updates"], summary["student_updates"]) == (20, 20)
-        alone = train(arm, toy)[3]
-        assert all(torch.equal(value, alone[name]) for name, value in weights.items())
 
 
 def test_before_distil_start_the_student_learns_from_labels_alone(toy):

@@ -8,7 +8,10 @@ import torch
 
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, running, sweeps
-from spacedkd_lib.recipes import Recipe, baseline, ie_kd, offline_kd, online_kd, preset, self_kd, teacher_of
+from spacedkd_lib.recipes import (
+    Recipe, baseline, behind, education, ema, ie_kd, offline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+    transformer,
+)
 from spacedkd_lib.schedule import lockstep, spaced_schedule
 from spacedkd_lib.store import records
 from spacedkd_lib.training.loop import walk
@@ -17,6 +20,40 @@ from spacedkd_lib.training.train import assemble, sweep, train
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
 INTERVALS = (0.0, 0.4, 1.0, 1.5, 3.0)  # of 4 batches an epoch: 1, 1, 4, 6 and 12
+ONLINE, EMA = online_kd(BASE), ema(BASE, ema_decay=0.8)
+SPACED = spaced(ONLINE, 1.5)
+CONTROLS = [replace(SPACED, **changes) for changes in (
+    dict(rule="constant"), dict(replay="fresh_batch"), dict(soft_loss="kl_shuffled"))]
+IE = ie_kd(BASE, inherit_weight=10.0, explore_weight=10.0)
+SCHOOL = education(replace(BASE, val_fraction=0.0, train_images=27, batch_size=4), (1, 2))
+VIT = online_kd(transformer(BASE, image_size=0, patch_size=4, width=8, depth=2, heads=2, epochs=3, batch_size=8, lr=1e-2,
+                            warmup_epochs=1, augment="crop_flip", normalise="own", drop_path=0.4, head_init="timm"))
+
+
+def of_one_teacher(name):
+    students = [replace(preset(spaced(ONLINE, s), name), augment="crop_flip") for s in INTERVALS]
+    return [*students, offline_kd(students[0]), replace(students[3], alpha=0.9, beta=0.0), teacher_of(students[0]),
+            replace(students[0], precision="fp32", soft_loss="soft_cross_entropy")]
+
+
+def under_dropout(**changes):
+    online = online_kd(replace(BASE, dropout=0.5, **changes))
+    return [online, spaced(online, 0.4), offline(online), ema(online)]
+
+
+SWEEPS = {
+    "clean": of_one_teacher("clean"), "released": of_one_teacher("released"), "controls": [SPACED, *CONTROLS],
+    "behind": [behind(ONLINE, 1.0), behind(ONLINE, 1.5, rule="constant"), spaced(ONLINE, 1.0, distil_start=1.0)],
+    "averages": [replace(EMA, ema_statistics="batch"), EMA, spaced(EMA, 0.4), spaced(EMA, 0.6), ONLINE, teacher_of(ONLINE)],
+    "sine dropout": under_dropout(dropout_rule="sine", dropout_period=0.6),
+    "random dropout": under_dropout(dropout_rule="random"),
+    "factors": [spaced(IE, 0.5), offline(IE), replace(IE, split="random", explore_metric="cka"),
+                spaced(replace(IE, split="whole", explore_weight=0.0), 1.0), replace(IE, alpha=0.3)],
+    "schools": [spaced(SCHOOL, 0.5), offline(replace(SCHOOL, growth="none")), replace(SCHOOL, alpha=0.0)],
+    "transformers": [VIT, spaced(VIT, 1.5), replace(offline(VIT), teacher_mode="train")],
+    "parts": [replace(spaced(ONLINE, s), batch_norm_parts=2, teacher_mode="train") for s in (0.0, 1.0)],
+    "teacher's clock": [replace(spaced(ONLINE, s), student_clock="teacher") for s in (0.0, 1.0)],
+}
 
 
 def numbers(rows):
@@ -28,14 +65,18 @@ def same(one, other):
             and numbers(one[0]) == numbers(other[0]) and one[1] == other[1] and one[4] == other[4])
 
 
-@pytest.mark.parametrize("name", ["clean", "released"])
+@pytest.mark.parametrize("name", SWEEPS)
 def test_each_student_is_what_it_is_alone(toy, name):
-    students = [replace(preset(online_kd(BASE, interval=s), name), augment="crop_flip") for s in INTERVALS]
-    recipes = [*students, offline_kd(students[0]), replace(students[3], alpha=0.9, beta=0.0), teacher_of(students[0]),
-               replace(students[0], precision="fp32", soft_loss="soft_cross_entropy")]
+    recipes, teacher = SWEEPS[name], {}
     assert len({teacher_of(recipe).run_id for recipe in recipes}) == 1
-    for recipe, together in zip(recipes, sweep(recipes, toy), strict=True):
+    outcomes = sweep(recipes, toy)
+    for recipe, together in zip(recipes, outcomes, strict=True):
         assert same(together, train(recipe, toy)), recipe.in_words()
+        for key, value in together[3].items():
+            assert not key.startswith("teacher") or "weight" not in key or torch.equal(teacher.setdefault(key, value), value)
+    if name in ("controls", "behind"):  # what tells the students apart changes them, and not how many updates they make
+        assert len({str(weights["student.head.weight"].tolist()) for *_, weights, _ in outcomes}) == len(recipes)
+        assert {(summary["teacher_updates"], summary["student_updates"]) for _, summary, *_ in outcomes} == {(12, 12)}
 
 
 def test_the_teacher_is_trained_once(toy):
