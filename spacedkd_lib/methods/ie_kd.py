@@ -89,7 +89,7 @@ class MapLoss(nn.Module):
         return terms
 
     def weighted(self, last: Tensor, factor: Tensor, epoch: float) -> tuple[dict[str, Tensor], Tensor | float]:
-        """The terms, and their weighted sum after `epoch` epochs of the student's data (ramp)."""
+        """Return the terms, and their weighted sum after `epoch` epochs of the student's data (ramp)."""
         r = self.recipe
         past = epoch - r.distil_start
         ramp = min(max(past / r.ramp_epochs, 0.0), 1.0) if r.ramp_epochs else past >= 0

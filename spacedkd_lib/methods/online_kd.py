@@ -77,8 +77,10 @@ class OnlineKD(Method):
 
     def student_loss(self, outputs: Outputs, target: Outputs | None, y: Tensor, second: Outputs | None = None
                      ) -> dict[str, Tensor]:
-        """The student's terms, from its outputs and the teacher's; a distillation token's head has the soft loss, and
-        `second` outputs have it in place of the first."""
+        """Compute the student's terms, from its outputs and the teacher's.
+
+        A distillation token's head has the soft loss, and `second` outputs have it in place of the first.
+        """
         r = self.recipe
         terms = {"hard": F.cross_entropy(outputs.logits, y, label_smoothing=r.label_smoothing)}
         if target:
@@ -125,7 +127,7 @@ class OnlineKD(Method):
 
 
 def ask(net: nn.Module, x: Tensor, mode: str) -> Outputs:
-    """The outputs of a network that teaches, by `recipe.teacher_mode`; its mode afterwards is not defined."""
+    """Return the outputs of a network that teaches, by `recipe.teacher_mode`; its mode afterwards is not defined."""
     if mode != "batch":
         return in_mode(net, mode == "train")(x)
     with batch_statistics(in_mode(net, False)):

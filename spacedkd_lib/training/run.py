@@ -131,8 +131,10 @@ class Run:
         self._step(optimizer)
 
     def idle(self, kind: str, rate: float) -> None:
-        """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (released
-        transformer programs, V1): momentum goes on, weights decay, the second moment shrinks."""
+        """Update the network that did not learn with gradients of zero, as one AdamW over both networks does (V1).
+
+        Momentum goes on, weights decay, the second moment shrinks.
+        """
         optimizer = self.optimizer["learn" if kind == "teach" else "teach"]
         set_rate(optimizer, rate)
         zero_gradients(optimizer)
@@ -160,7 +162,8 @@ class Run:
     def grow(self, scored: dict[str, float] | None = None) -> None:
         """Enter the next grade: its parameters join the optimizer, those of the old head leave it.
 
-        scored: at the end of the old grade; kept for the next row."""
+        scored: at the end of the old grade; kept for the next row.
+        """
         self.pending |= {f"grade{self.grade}_{key}": value for key, value in (scored or {}).items()}
         self.method.grow()
         self.grade, old = self.grade + 1, self.optimizer["learn"]
