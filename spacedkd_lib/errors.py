@@ -1,8 +1,12 @@
-"""Errors for bad input, each told in one sentence."""
+"""What ends in one sentence and without a traceback: bad input, files that cannot be read, a stop."""
 
 from __future__ import annotations
 
 import difflib
+import math
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Iterator
 
 
 class InputError(ValueError):
@@ -11,6 +15,43 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Show the sentence in a notebook, in place of a traceback."""
         return [f"InputError: {self}"]
+
+
+class Stopped(Exception):
+    """Training was asked to stop; what was done is in a checkpoint."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Show the sentence in a notebook, in place of a traceback."""
+        return [str(self)]
+
+
+@contextmanager
+def reading(what: object, mend: str) -> Iterator[None]:
+    """Turn whatever the reading of a damaged, foreign or locked file raises into one sentence.
+
+    Raises:
+        InputError: `what` cannot be read, or is larger than the memory.
+    """
+    try:
+        yield
+    except (InputError, Stopped):
+        raise
+    except MemoryError as error:
+        raise InputError(f"{what} does not fit into memory ({str(error) or 'no more is free'}): give less of it, or "
+                         "use a machine with more.") from None
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".removeprefix("ValueError: ").split())[:300]
+        raise InputError(f"{what} is damaged or not readable ({why}): {mend}.") from None
+
+
+def memory() -> float:
+    """Return the bytes of memory that a process may take, as far as system and container tell."""
+    found = [math.inf]
+    with suppress(OSError, IndexError):
+        found.append(1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]))
+    with suppress(OSError, ValueError):  # "max" where the container sets no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
 
 
 def nearest(kind: str, given: object, allowed) -> str:

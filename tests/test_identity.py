@@ -86,6 +86,14 @@ def test_published_runs_are_verified(other_code, tmp_path, monkeypatch, capsys):
     assert f"Other today: run {KD.run_id}" in capsys.readouterr().out
 
 
+def test_what_stands_in_the_place_of_a_note_is_told(other_code, tmp_path):
+    (tmp_path / KD.run_id / "verified.txt").write_bytes(b"\xff")
+    assert running.run(KD) == other_code[1]
+    (tmp_path / ".superseded").touch()
+    with pytest.raises(InputError, match=".superseded.* cannot be written"):
+        running.run(KD, force=True)
+
+
 def test_force_trains_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
     first, again = running.run(KD), running.run(KD, force=True)
@@ -115,3 +123,5 @@ def test_numbers_of_another_machine_agree_within_a_tolerance():
                          ({"numbers": [1.00001, 1e-5], "made_on": ["AVX512"]}, True), ({"data": "x"}, False),
                          ({"numbers": [1.001, 0.0], "made_on": ["AVX512"]}, False), ({"numbers": [1.0]}, False)):
         assert identity.same_numbers(record, mark | change) is same, change
+    for foreign in (None, 7, {}, mark | {"numbers": "10"}):
+        assert not identity.same_numbers(records.Record(KD, [], {}, {"fingerprint": foreign}), mark)

@@ -1,5 +1,7 @@
 """Records: complete or absent, refused when altered, published only on purpose."""
 
+import errno
+import gzip
 import json
 from dataclasses import replace
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spacedkd_lib.errors import InputError
+from spacedkd_lib.errors import InputError, reading
 from spacedkd_lib.recipes import Recipe
 from spacedkd_lib.store import records, stopping
 
@@ -77,7 +79,7 @@ def test_altered_or_foreign_records_are_refused(tmp_path):
     with pytest.raises(InputError, match="version 99 of the recipe"):
         records.load(RECIPE, tmp_path)
     path.write_text("{half")
-    with pytest.raises(InputError, match="not a complete record"):
+    with pytest.raises(InputError, match="result.json is damaged or not readable"):
         records.load(RECIPE, tmp_path)
 
 
@@ -104,6 +106,25 @@ def test_any_flipped_byte_is_noticed(tmp_path):
     assert records.load(RECIPE, tmp_path).summary == {"test_accuracy": 10.0}
 
 
+@pytest.mark.parametrize("damage", [b"null", b"5", 100_000 * b"[", b"\0" * 99, b"\xff", 5000 * b"1", None])
+def test_a_file_that_holds_no_record_is_named(tmp_path, damage):
+    """None: a folder is in its place, which cannot be read even by root."""
+    saved(RECIPE, tmp_path)
+    for name, read in (("weights.safetensors", records.load_weights), ("result.json", records.load)):
+        path = tmp_path / RECIPE.run_id / name
+        path.unlink()
+        path.write_bytes(damage) if damage else path.mkdir()
+        with pytest.raises(InputError, match=f"{name} is damaged or not readable .*delete"):
+            read(RECIPE, tmp_path)
+
+
+def test_a_stop_is_no_damage():
+    with pytest.raises(stopping.Stopped), reading("a file", "mend it"):
+        raise stopping.Stopped("SIGTERM")
+    with pytest.raises(InputError, match="a file does not fit into memory"), reading("a file", "mend it"):
+        raise MemoryError
+
+
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be written"):
@@ -116,6 +137,42 @@ def test_who_is_asked_to_stop_while_waiting_says_for_what(tmp_path, monkeypatch)
     with records.locked([RECIPE]), pytest.raises(stopping.Stopped, match=f"waiting for run {RECIPE.run_id}"):
         with records.locked([RECIPE]):
             pass
+
+
+@pytest.mark.parametrize("why", ["a file for the folder", "a folder for the file", "no locks"])
+def test_a_lock_that_cannot_be_taken_is_told(tmp_path, monkeypatch, why):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    if why == "a file for the folder":
+        (tmp_path / ".locks").touch()
+    elif why == "a folder for the file":
+        (tmp_path / ".locks" / RECIPE.run_id).mkdir(parents=True)
+    else:
+        monkeypatch.setattr("fcntl.flock", raising(OSError(errno.ENOLCK, "No locks available")))
+    with pytest.raises(InputError, match="cannot be written"), records.locked([RECIPE]):
+        pass
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+    return fail
+
+
+def test_a_run_of_another_user_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.stat", raising(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(InputError, match="result.json is damaged or not readable .*Permission denied"):
+        records.load(RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["plain", "cut", "flipped", "empty", "another line"])
+def test_a_damaged_published_file_is_named(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    path = records.publish([saved(RECIPE, tmp_path / "runs")], "quick")
+    content = path.read_bytes()
+    path.write_bytes({"plain": gzip.decompress(content), "cut": content[:-20], "empty": b"",
+                      "flipped": content[:60] + b"\xff\xff" + content[62:]}.get(damage, content + gzip.compress(b"5")))
+    with pytest.raises(InputError, match="records.jsonl.gz.* is damaged .*restore it"):
+        records.read_published("quick")
 
 
 def test_publish_and_read_back(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Iterable
 
 from ..recipes import Recipe, plugins
-from .records import PUBLISHED, Record, runs_folder, write_atomically
+from .records import PUBLISHED, Record, runs_folder, write_atomically, writing
 
 ENGINE = ("recipes", "data", "models", "methods", "training")
 TOLERANCE = 1e-4  # ours: relative, between numbers of two processors or versions; a few updates round by less
@@ -52,15 +52,15 @@ def same_numbers(record: Record, today: dict) -> bool:
     """Whether a record's fingerprint is today's: bit for bit where both were made alike, else within `TOLERANCE`.
 
     Args:
-        today: from `fingerprint.fingerprint`; a record from before there were any agrees with none.
+        today: from `fingerprint.fingerprint`; a record without one, or with a foreign one, agrees with none.
     """
     kept = record.provenance.get("fingerprint")
-    if not kept or (kept["events"], kept["data"], len(kept["numbers"])) != (
-            today["events"], today["data"], len(today["numbers"])):
-        return False
-    tolerance = 0.0 if kept["made_on"] == today["made_on"] else TOLERANCE
-    return all(math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
-               for was, now in zip(kept["numbers"], today["numbers"]))
+    with suppress(KeyError, TypeError, ValueError):
+        tolerance = 0.0 if kept["made_on"] == today["made_on"] else TOLERANCE
+        return (kept["events"], kept["data"]) == (today["events"], today["data"]) and all(
+            math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+            for was, now in zip(kept["numbers"], today["numbers"], strict=True))
+    return False
 
 
 def remember_verified(recipe: Recipe) -> None:
@@ -72,8 +72,8 @@ def supersede(recipe: Recipe) -> Path:
     """Move a run aside, so that it is trained anew; return where it is now."""
     folder = runs_folder() / recipe.run_id
     aside = runs_folder() / ".superseded" / f"{recipe.run_id}-{time.time_ns()}"
-    aside.parent.mkdir(exist_ok=True)
-    with suppress(FileNotFoundError):  # another process was first
+    with writing(aside), suppress(FileNotFoundError):  # another process was first
+        aside.parent.mkdir(exist_ok=True)
         folder.rename(aside)
     return aside
 
@@ -83,5 +83,6 @@ def _note(recipe: Recipe) -> Path:
 
 
 def _verified(recipe: Recipe) -> list[str]:
-    path = _note(recipe)
-    return path.read_text().split() if path.exists() else []
+    with suppress(OSError):
+        return _note(recipe).read_text(errors="replace").split()
+    return []

@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 import zlib
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,12 +25,14 @@ from typing import Iterable, Iterator
 import numpy as np
 from platformdirs import user_data_path
 
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..recipes import Recipe, from_dict
 from . import stopping
 from .software import PACKAGE
 
 PUBLISHED = "published"  # marks a run that was not trained here
+MEND = "make it readable, or delete it and run again"
+RESTORE = "restore it from the repository, or publish the profile again"
 
 # In a checkout everything lies beside the package. A wheel carries notebooks and published records in itself, and what
 # it makes goes to the user's own folder, never beside the installed package.
@@ -102,20 +104,18 @@ def _checksum(values: dict) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def from_json(text: str | bytes, where: str) -> Record:
+def from_json(text: str | bytes, where: str, mend: str = MEND) -> Record:
     """Read the text of `Record.to_json`.
 
     Raises:
         InputError: not a record, a record of another recipe version, or one that was altered or damaged.
     """
-    try:
+    with reading(where, mend):
         values = json.loads(text)
         if values.pop("sha256") != _checksum(values):
-            raise InputError(f"{where} was altered or damaged (its checksum does not hold): delete it and run again.")
+            raise InputError(f"{where} was altered or damaged (its checksum does not hold): {mend}.")
         return Record(from_dict(values["recipe"], where), values["epochs"], values["summary"], values["provenance"],
                       values.get("predictions", ""))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{where} is not a complete record ({error!r}): delete it and run again.") from None
 
 
 def check_writable(folder: Path) -> None:
@@ -129,46 +129,58 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one sentence.
+
+    Raises:
+        InputError: `path` cannot be written or locked, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): " + (
+            "free some space and give the same command again; what is finished is kept." if full else
+            "make its folder writable and its place free, or set SPACEDKD_RUNS (runs), SPACEDKD_DATA (data) or "
+            "SPACEDKD_ROOT (results, figures) to another folder.")) from None
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write the whole content under `path`, or nothing; it is on the disk when this returns.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; what was under `path` is still there.
     """
-    temporary = None
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with open(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
+        try:
+            with open(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
             Path(temporary).unlink(missing_ok=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise InputError(f"{path} cannot be written ({error.strerror}): " + (
-            "free some space and give the same command again; what is finished is kept." if full else
-            "make its folder writable, or set SPACEDKD_RUNS (runs) or SPACEDKD_ROOT (results, figures) to one that is."
-        )) from None
-    if hasattr(os, "O_DIRECTORY"):  # the name too must survive a loss of power; Windows opens no folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        if hasattr(os, "O_DIRECTORY"):  # the name too must survive a loss of power; Windows opens no folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
 
 
 def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
     """Return the finished local record of a recipe, or None.
 
     Raises:
-        InputError: it was altered or damaged, or is another run's.
+        InputError: it was altered or damaged, cannot be read, or is another run's.
     """
     path = (runs or runs_folder()) / recipe.run_id / "result.json"
-    if not path.exists():
-        return None
-    found = from_json(path.read_bytes(), str(path))
+    with reading(path, MEND):
+        if not path.exists():
+            return None
+        found = from_json(path.read_bytes(), str(path))
     if found.run_id != recipe.run_id:
         raise InputError(f"{path} is the record of run {found.run_id} ({found.recipe.in_words()}): move its folder to "
                          "that name, or delete it and run again.")
@@ -177,8 +189,9 @@ def load(recipe: Recipe, runs: Path | None = None) -> Record | None:
 
 def diverged(recipe: Recipe) -> str:
     """Return why this machine gave up a run of the recipe; empty if it did not."""
-    path = _note(recipe)
-    return path.read_text() if path.exists() else ""
+    with suppress(OSError):
+        return _note(recipe).read_text(errors="replace")
+    return ""
 
 
 def note_divergence(recipe: Recipe, why: str) -> None:
@@ -216,20 +229,22 @@ def locked(recipes: Iterable[Recipe]) -> Iterator[None]:
 
     Raises:
         Stopped: asked to stop while waiting.
+        InputError: a lock cannot be taken.
     """
     reported = []
-    folder = runs_folder() / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
-            file = held.enter_context(open(folder / name, "w"))
-            while not _taken(file):
-                if file not in reported:
-                    print(f"Run {name} is being trained by another process: waiting for it.")
-                    reported.append(file)
-                if stopping.requested():
-                    raise stopping.Stopped(f"on request, while waiting for run {name}")
-                time.sleep(0.5)
+            path = runs_folder() / ".locks" / name
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(open(path, "w"))
+                while not _taken(file):
+                    if file not in reported:
+                        print(f"Run {name} is being trained by another process: waiting for it.")
+                        reported.append(file)
+                    if stopping.requested():
+                        raise stopping.Stopped(f"on request, while waiting for run {name}")
+                    time.sleep(0.5)
         yield
 
 
@@ -253,11 +268,11 @@ def load_weights(recipe: Recipe, runs: Path | None = None) -> dict:
     record = load(recipe, runs)
     if record is None or not path.exists():
         raise InputError(f"The weights of run {recipe.run_id} are not on this machine ({path}): run its recipe first.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != record.provenance.get("weights_sha256"):
-        raise InputError(f"{path} was altered or damaged (its checksum does not hold): delete {path.parent} and run "
-                         "again.")
-    return from_bytes(content)
+    with reading(path, f"make it readable, or delete {path.parent} and run again"):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != record.provenance.get("weights_sha256"):
+            raise ValueError("its checksum does not hold")
+        return from_bytes(content)
 
 
 def built(folder: str) -> Path:
@@ -274,10 +289,12 @@ def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
 def read_published(profile: str) -> dict[str, Record]:
     """Run id -> published record of a profile; empty if there are none."""
     path = published_file(profile)
-    if not path.exists():
-        return {}
-    lines = gzip.decompress(path.read_bytes()).splitlines()
-    records = [from_json(line, f"{path.name} of results/{profile}, line {i + 1}") for i, line in enumerate(lines)]
+    with reading(path, RESTORE):
+        if not path.exists():
+            return {}
+        if not (lines := gzip.decompress(path.read_bytes()).splitlines()):
+            raise ValueError("it is empty")
+    records = [from_json(line, f"{path}, line {i + 1}", RESTORE) for i, line in enumerate(lines)]
     named = {record.run_id: record for record in records}
     if len(named) < len(records):
         raise InputError(f"{path} holds a run twice: publish the profile again.")
@@ -300,7 +317,7 @@ def restore(published: Iterable[Record]) -> None:
     """Lay published records, without their weights, into the runs folder where they are missing."""
     for record in published:
         folder = runs_folder() / record.run_id
-        if not (folder / "result.json").exists():
+        if not os.path.exists(folder / "result.json"):  # nor if it cannot be seen, which the writing then tells
             write_atomically(folder / "recipe.json", record.recipe.to_json())
             write_atomically(folder / PUBLISHED, "")
             write_atomically(folder / "result.json", record.to_json())

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import signal
 
-from ..errors import InputError
+from ..errors import InputError, Stopped as Stopped
 
 STATUS = 75  # exit status of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h
 
 _asked = False
-
-
-class Stopped(Exception):
-    """Training was asked to stop; what was done is in a checkpoint."""
-
-    def _render_traceback_(self) -> list[str]:
-        """Show the sentence in a notebook, in place of a traceback."""
-        return [str(self)]
 
 
 def request(*_) -> None:
@@ -54,6 +46,6 @@ def seconds(text: str) -> float:
         value = float(number) * units[unit]
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise InputError(f'"{text}" is not a time limit: give a number with s, m, h or d, such as 25m or 1.5h.')
+    if not 0 < value <= 10_000 * units["d"]:
+        raise InputError(f'"{text}" is not a time limit: give a number with s, m, h or d, from 0.1s to 10000d.')
     return value
