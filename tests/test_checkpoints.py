@@ -111,9 +111,14 @@ def damaged(path, how):
         path.with_suffix(".sha256").unlink()
     elif how == "empty":
         path.write_bytes(b"")
+    elif how == "binary checksum":
+        path.with_suffix(".sha256").write_bytes(b"\xff\x80")
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
 
 
-@pytest.mark.parametrize("how", ["flipped byte", "truncated", "no checksum", "empty"])
+@pytest.mark.parametrize("how", ["flipped byte", "truncated", "no checksum", "empty", "binary checksum", "folder"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch, capfd, updates, how, count):
     whole = comparable(sweep(TRIO[:1], toy))
@@ -125,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch, capfd, 
     updates.clear()
     assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == whole
     assert len(updates) == needed - (6 if count == 1 else 0)  # the older one was written after six events
-    assert capfd.readouterr().err.count("is damaged or incomplete") == count
+    assert capfd.readouterr().err.count("is damaged or not readable") == count
 
 
 def test_a_new_checkpoint_outlives_damaged_ones(toy, tmp_path, monkeypatch):
@@ -135,6 +140,14 @@ def test_a_new_checkpoint_outlives_damaged_ones(toy, tmp_path, monkeypatch):
         damaged(path, "truncated")
     assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     assert int(checkpoints.latest(tmp_path)[0].stem) == 3
+
+
+def test_a_conflicted_copy_is_no_checkpoint(toy, tmp_path, monkeypatch):
+    assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
+    for path in list(tmp_path.iterdir()):
+        shutil.copy(path, path.with_stem(f"{path.stem} (conflicted copy)"))
+    assert comparable(sweep(TRIO[:1], toy, folder=tmp_path)) == comparable(sweep(TRIO[:1], toy))
+    sweeps.forget(tmp_path)
 
 
 def test_a_diverged_run_stays_out_of_a_resumed_sweep(toy, tmp_path, monkeypatch, updates):
@@ -328,7 +341,7 @@ def test_a_time_limit_is_a_clean_stop(monkeypatch, capsys):
 
 def test_time_limits():
     assert stopping.seconds("25m") == 1500 and stopping.seconds("0.5") == 0.5
-    for wrong in ("", "m", "25 minutes", "-3s", "nan", "infh"):
+    for wrong in ("", "m", "25 minutes", "-3s", "nan", "infh", "1e12"):
         with pytest.raises(InputError, match="is not a time limit: give a number"):
             stopping.seconds(wrong)
 

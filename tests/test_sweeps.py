@@ -192,8 +192,12 @@ def test_a_sweep_that_was_begun_goes_on_as_it_was(runs_folder):
     formed = sweeps.sweeps(glyphs, workers=1)
     assert begun in formed
     assert sorted(r.run_id for s in formed for r in s.recipes) == sorted(r.run_id for r in glyphs)
-    (begun.folder / "members.json").write_text("{damaged")
-    assert begun not in sweeps.sweeps(glyphs, workers=1)
+    for damage in ("{damaged", "[5]", '{"a": {}}', 100_000 * "["):
+        (begun.folder / "members.json").write_text(damage)
+        assert begun not in sweeps.sweeps(glyphs, workers=1) and begun.folder.exists()
+    (begun.folder / "a folder").mkdir()
+    sweeps.forget(begun.folder)
+    assert not begun.folder.exists()
 
 
 def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):

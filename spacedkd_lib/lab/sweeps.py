@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterable
 
+from ..errors import InputError, reading
 from ..recipes import Recipe, forward_passes, from_dict, teacher_of
 from ..store import records
 
@@ -50,7 +52,7 @@ def sweeps(missing: list[Recipe], workers: int = 1) -> list[Sweep]:
         listed = _members(path)
         members = [recipe for recipe in listed if records.load(recipe) is None]
         ids = {recipe.run_id for recipe in members}
-        if not ids:  # killed after its last record
+        if listed and not ids:  # killed after its last record
             forget(path.parent)
         broken = len({recipe.seed for recipe in members}) > 1 and len(members) < len(listed)
         if ids & {recipe.run_id for recipe in missing} and not ids & taken and not broken:
@@ -92,14 +94,14 @@ def sweep_of(recipes: Iterable[Recipe]) -> Sweep:
 
 
 def _members(path: Path) -> list[Recipe]:
-    try:
+    with suppress(InputError), reading(path, ""):  # damaged, of another version, or just removed by another process
         return [from_dict(values) for values in json.loads(path.read_bytes())]
-    except (OSError, ValueError, TypeError):  # damaged, of another version, or just removed by another process
-        return []
+    return []
 
 
 def forget(folder: Path) -> None:
     """Remove a finished sweep's checkpoints and log; the list of members last, so that what a kill leaves is found."""
     for path in sorted(folder.glob("*"), key=lambda path: path.name == "members.json"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder, which goes with the rest
+            path.unlink()
     shutil.rmtree(folder, ignore_errors=True)

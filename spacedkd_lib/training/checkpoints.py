@@ -12,17 +12,19 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..store import stopping
 from ..store.records import runs_folder, write_atomically
 from . import distributed
 
 FORMAT = 2  # raised when the content's meaning changes; checkpoints of another format are not read
+NAMES = 9 * "[0-9]" + ".safetensors"  # no conflicted copies of a synchroniser
 KEPT = 2
 TOGETHER = 20  # events after which several processes agree whether to stop: each time costs a message
 
@@ -44,9 +46,10 @@ def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) ->
     path = folder / f"{progress:09d}.safetensors"
     write_atomically(path, content)
     write_atomically(path.with_suffix(".sha256"), hashlib.sha256(content).hexdigest())
-    for old in sorted(folder.glob("*.safetensors"))[:-KEPT]:
-        old.with_suffix(".sha256").unlink(missing_ok=True)  # first: what is left is then no checkpoint
-        old.unlink()
+    for old in sorted(folder.glob(NAMES))[:-KEPT]:
+        with suppress(OSError):
+            old.with_suffix(".sha256").unlink(missing_ok=True)  # first: what is left is then no checkpoint
+            old.unlink()
     return path
 
 
@@ -56,18 +59,19 @@ def latest(folder: Path) -> tuple[Path, dict[str, Tensor], dict] | None:
     A damaged one, or one of another format, is passed over with a line on stderr.
     """
     from safetensors.torch import load as from_bytes
-    for path in sorted(folder.glob("*.safetensors"), reverse=True):
-        content, checksum = path.read_bytes(), path.with_suffix(".sha256")
-        if not checksum.exists() or checksum.read_text() != hashlib.sha256(content).hexdigest():
-            print(f"Checkpoint {path} is damaged or incomplete: using an older one, if there is one.", file=sys.stderr)
-            continue
-        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-        meta = json.loads(header["__metadata__"]["spacedkd"])
-        if meta["format"] != FORMAT:
-            print(f"Checkpoint {path} has format {meta['format']} and this package reads {FORMAT}: not used.",
-                  file=sys.stderr)
-            continue
-        return path, from_bytes(content), meta
+    for path in sorted(folder.glob(NAMES), reverse=True):
+        try:
+            with reading(f"Checkpoint {path}", "it is passed over for an older one, if there is one"):
+                content = path.read_bytes()
+                if path.with_suffix(".sha256").read_bytes() != hashlib.sha256(content).hexdigest().encode():
+                    raise ValueError("its checksum does not hold")
+                header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+                meta = json.loads(header["__metadata__"]["spacedkd"])
+                if meta["format"] != FORMAT:
+                    raise ValueError(f"it has format {meta['format']}, and this package reads {FORMAT}")
+                return path, from_bytes(content), meta
+        except InputError as error:
+            print(error, file=sys.stderr)
     return None
 
 
@@ -148,7 +152,7 @@ class Checkpointer:
             print(f"No checkpoint: {error}", file=sys.stderr)
 
     def _restore(self, folder: Path) -> None:
-        self.number = max((int(path.stem) for path in folder.glob("*.safetensors")), default=0)
+        self.number = max((int(path.stem) for path in folder.glob(NAMES)), default=0)
         found = latest(folder)
         if found is None:
             return
