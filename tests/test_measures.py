@@ -76,6 +76,22 @@ def test_computed_once_and_again_only_if_settings_weights_or_code_changed(traine
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("damage", ["empty", "junk", "another archive", "array", "cut"])
+def test_a_damaged_measure_is_computed_again_and_a_published_one_named(trained, monkeypatch, damage):
+    recipe, calls = trained[1][0], count(monkeypatch, "noise")
+    measures.measure(recipe, "noise")
+    measures.publish([recipe], "smoke")
+    for path in (trained[0] / recipe.run_id / "noise.npz", records.published_file("smoke", measures.PUBLISHED)):
+        content = path.read_bytes()
+        path.write_bytes({"empty": b"", "junk": b"junk", "another archive": b"PK\3\4"}.get(damage, content[:-30]))
+        if damage == "array":
+            np.save(path.open("wb"), np.zeros(3))
+    measures.measure(recipe, "noise")
+    assert len(calls) == 2
+    with pytest.raises(InputError, match="measures.npz is damaged.*publish"):
+        measures.read_published("smoke")
+
+
 def test_a_miniature_measures_fewer_arms():
     def asked(seeds):
         arms = {row.recipe: row.arm for row in grids.grid("study", None, seeds) if row.notebook in profiles.MEASURING}

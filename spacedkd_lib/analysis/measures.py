@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
@@ -21,7 +21,7 @@ import torch
 
 from ..cluster.executors import LocalProcesses, within_memory
 from ..data import datasets
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, reading
 from ..lab import grids, planning, profiles, running
 from ..methods import build
 from ..models.scoring import eval_mode
@@ -113,14 +113,15 @@ def _pass_seconds(recipe: Recipe, pictures: int) -> float:
 # Stored values
 
 def stored(recipe: Recipe, name: str) -> Values | None:
-    """Return a run's stored measure if today's code and settings made it from the run's weights; else None."""
-    path, record = _file(recipe, name), records.load(recipe)
-    if record is None or not path.exists():
+    """Return a run's stored measure if it is whole, and today's code and settings made it from the run's weights."""
+    if (record := records.load(recipe)) is None:
         return None
-    with np.load(path) as file:
+    with suppress(InputError), reading(name, ""), np.load(_file(recipe, name)) as file:
         values = {key: file[key] for key in file.files}
-    meta = json.loads(str(values.pop("meta")))
-    return values if all(meta.get(key, today) == today for key, today in _made_from(name, record).items()) else None
+        meta = json.loads(str(values.pop("meta")))
+        if all(meta.get(key, today) == today for key, today in _made_from(name, record).items()):
+            return values
+    return None
 
 
 def _made_from(name: str, record: records.Record) -> dict:
@@ -240,8 +241,9 @@ def restore(profile: str, published: dict[str, records.Record]) -> None:
 def read_published(profile: str) -> dict[tuple[str, str], Values]:
     """(run id, measure) -> values of a profile's published measures; empty if there are none."""
     found: dict[tuple[str, str], Values] = {}
-    if records.published_file(profile, PUBLISHED).exists():
-        with np.load(records.published_file(profile, PUBLISHED)) as file:
+    path = records.published_file(profile, PUBLISHED)
+    if path.exists():
+        with reading(path, records.RESTORE), np.load(path) as file:
             for key in (key for key in file.files if "/" in key and not key.endswith("/run_id")):
                 name, k, value = key.split("/")
                 for run_id, values in zip(file[f"{name}/{k}/run_id"].tolist(), file[key]):
