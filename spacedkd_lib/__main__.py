@@ -9,11 +9,10 @@ import signal
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 from . import __version__
 from .cluster import slurm
-from .errors import InputError, nearest
+from .errors import InputError, nearest, reading
 from .lab import arms, claims, grids, planning, profiles, running, tuning
 from .notebook.runner import NotebookError, refresh as refresh_notebook
 from .notebook.series import NOTEBOOKS, Series
@@ -278,13 +277,10 @@ def train(options) -> None:
     import torch
 
     from .training import distributed
-    try:
-        recipe = from_dict({"version": VERSION} | json.loads(Path(options.recipe).read_bytes()), options.recipe)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{options.recipe} is no recipe ({error}): give a JSON file of fields, such as "
-                         '{"method": "online_kd", "interval": 1.5}.') from None
+    example = '{"method": "online_kd", "interval": 1.5}'
+    with reading(f"{options.recipe} is no recipe, or", f"give a JSON file of fields, such as {example}"):
+        with open(options.recipe, "rb") as file:  # a device may have no end
+            recipe = from_dict({"version": VERSION} | json.loads(file.read(1 << 20)), options.recipe)
     stopping.listen(signal.SIGTERM, signal.SIGINT)  # it trains in this process: to be stopped between two updates
     if "TORCHELASTIC_RUN_ID" in os.environ:
         device = distributed.start()

@@ -51,7 +51,9 @@ def test_unknown_names_and_numbers_start_nothing(refusal):
 @pytest.mark.parametrize("recipe, words", [
     ("[" * 100_000, "is no recipe"), ("[]", "is no recipe"), ("\0", "is no recipe"), ('{"epochs": 1e400}', "epochs = inf"),
     ('{"nosuch": 1}', "is not a recipe field"), ('{"dataset": "\\u0000"}', "is not a data set"),
+    (2**20 * " " + "{}", "is no recipe"),
     ('{"dataset": "digits", "model": "resnet8", "width": 1000000, "augment": "none"}', "memory is too small"),
+    ('{"dataset": "digits", "model": "resnet8", "width": 1000000000000000000, "augment": "none"}', "memory is too small"),
 ])
 def test_a_file_that_is_no_recipe_starts_nothing(refusal, tmp_path, recipe, words):
     (tmp_path / "recipe.json").write_text(recipe)
@@ -60,7 +62,7 @@ def test_a_file_that_is_no_recipe_starts_nothing(refusal, tmp_path, recipe, word
 
 
 def test_missing_data_without_a_network_starts_nothing(refusal, tmp_path, monkeypatch):
-    for name, value in (("SPACEDKD_DATA", str(tmp_path / "nothing")), ("SPACEDKD_MIRRORS", ""),
+    for name, value in (("SPACEDKD_DATA", str(tmp_path)), ("SPACEDKD_MIRRORS", ""),
                         ("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9")):
         monkeypatch.setenv(name, value)
     assert "cifar-100-python.tar.gz" in refusal("reproduce", "--profile", "core", "--seeds", "1")
@@ -215,6 +217,7 @@ def test_reproduce_ends_beside_the_published_numbers(place, monkeypatch, capsys)
     monkeypatch.setattr(series.runner, "execute", lambda _, target, *__, **___: records.write_atomically(target, ""))
     monkeypatch.setattr(measures, "measure_all", lambda *_: {})
     monkeypatch.setattr(running, "retire_stale", lambda *_: None)  # the records are made up
+    monkeypatch.setenv("SPACEDKD_DATA", str(place))  # where nothing is decoded, whose hash would be another
     options = SimpleNamespace(profile="smoke", seeds=0, workers=0, slurm="", rerun=False)
     cli.reproduce(options)
     assert "Nothing is published for profile smoke" in capsys.readouterr().out

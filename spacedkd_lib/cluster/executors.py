@@ -168,7 +168,7 @@ def within_memory(function: Callable, *arguments):
         return function(*arguments)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not re.search(
-                "out of memory|ALLOC_FAILED|can't allocate memory", str(error)):
+                "out of memory|ALLOC_FAILED|can't allocate memory|size calculation overflowed", str(error)):
             raise
     finally:  # by now the error, whose traceback holds the tensors, is forgotten
         if torch.cuda.is_initialized():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..store.records import runs_folder, write_atomically
 
 
@@ -33,15 +33,11 @@ def keep_weights(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
-    try:
+    with reading(f"{path} is no file of weights, or", "give a safetensors file, or a state dict of torch.save"):
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        if all(isinstance(value, Tensor) for value in state.values()):
-            return state
-        reason = "it holds more than tensors"
-    except Exception as error:  # a damaged file makes the readers raise almost anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    raise InputError(f"{path} is no file of weights ({reason}): give a safetensors file, or a state dict that "
-                     "torch.save wrote.")
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("it holds more than tensors")
+        return state
 
 
 def load_kept(net: nn.Module, sha256: str, role: str) -> None:
@@ -54,10 +50,11 @@ def load_kept(net: nn.Module, sha256: str, role: str) -> None:
     path = _path(sha256)
     if not path.exists():
         raise InputError(f"The {role}'s weights {sha256} are not in {path.parent}: give them to keep_weights first.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"{path} was altered or damaged: delete it, and give the weights to keep_weights again.")
-    state = load(content)
+    with reading(path, "delete it, and give the weights to keep_weights again"):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("its checksum does not hold")
+        state = load(content)
     inner = getattr(net, "net", net)
     try:
         (net if state.keys() == net.state_dict().keys() else inner).load_state_dict(state)
