@@ -6,10 +6,13 @@ import io
 import os
 import pickle
 import shutil
+import struct
 import tarfile
 import threading
 import unicodedata
+import warnings
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spacedkd_lib.data import datasets, download, embedded, known
+from spacedkd_lib.data import datasets, download, embedded, known, sources
 from spacedkd_lib.errors import InputError
 
 CLASSES = ("ant", "bee", "cat")
@@ -197,6 +200,8 @@ def test_missing_data_says_which_file_to_put_where(tmp_path):
 def test_unknown_names_are_refused_with_the_nearest():
     refusal(lambda: datasets.load("glyfs"), 'did you mean "glyphs"')
     refusal(lambda: datasets.load("no/such/folder"), "no/such/folder is not a folder")
+    for name, words in (("~nobody-of-this-name/set", "is not a folder"), ("a/\0", "null byte"), ("a/" + 5000 * "b", "too long")):
+        refusal(lambda name=name: datasets.load(name), words)
 
 
 @pytest.mark.parametrize("lost", ["train/ant/ant_s_000001.png", "test/cat/cat_s_000000.png"])
@@ -242,6 +247,49 @@ def test_an_altered_official_archive_is_refused(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "cifar-100-python.tar.gz", cifar100_files(), "cifar-100-python")
     monkeypatch.setitem(known.KNOWN, "cifar100", replace(known.KNOWN["cifar100"], md5="0" * 32))
     refusal(lambda: datasets.load("cifar100", tmp_path), archive, "altered")
+
+
+def test_an_altered_file_of_an_unpacked_set_is_refused(tmp_path, monkeypatch):
+    files = cifar100_files()
+    unpacked = tuple(hashlib.md5(files[name]).hexdigest() for name in ("train", "test", "meta"))
+    monkeypatch.setitem(known.KNOWN, "cifar100", replace(known.KNOWN["cifar100"], md5="0" * 32, unpacked=unpacked))
+    write_folder(tmp_path / "good/cifar-100-python", files)
+    assert datasets.load("cifar100", tmp_path / "good").num_classes == 3
+    write_folder(tmp_path / "bad/cifar-100-python", cifar100_files(shuffle=1))
+    refusal(lambda: datasets.load("cifar100", tmp_path / "bad"), "MD5 of train")
+
+
+def test_forms_in_which_people_have_an_official_archive(tmp_path):
+    """Unpacked into a folder of its own name, or a folder called like the archive: read. Other archives: named."""
+    for place in ("a/cifar-100-python/cifar-100-python", "b/cifar-100-python.tar.gz"):
+        write_folder(tmp_path / place, cifar100_files())
+    assert datasets.load("cifar100", tmp_path / "a").sha256 == datasets.load("cifar100", tmp_path / "b").sha256
+    for name in ("cifar-100-python.tar", "cifar-100-python.zip", "cifar-100-python (1).tar.gz"):
+        write_folder(tmp_path / name, {name: b"x"})
+        refusal(lambda name=name: datasets.load("cifar100", tmp_path / name), name, "unpack it")
+
+
+def test_a_data_folder_that_is_named_is_never_made(tmp_path, monkeypatch):
+    for name in ("digits", "cifar100"):
+        refusal(lambda name=name: datasets.load(name, tmp_path / "misspelt"), "misspelt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPACEDKD_DATA", "~/no-such-folder")
+    refusal(lambda: datasets.load("digits"), os.path.expanduser("~/no-such-folder"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
+def test_pictures_beyond_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch, suffix):
+    files = picture_files(size=64)
+    folder = write_folder(tmp_path / "set", files)
+    monkeypatch.setattr(sources, "memory", lambda: 1000)
+    refusal(lambda: datasets.load(folder), folder, "does not fit into memory")
+    path = tmp_path / f"cifar100.{suffix}"
+    if suffix == "zip":
+        shutil.make_archive(str(path.with_suffix("")), "zip", tmp_path, "set")
+    else:
+        write_tar(path, files, "set")
+    refusal(lambda: sources._files(path), path, "does not fit into memory")
 
 
 # The cache
@@ -307,6 +355,14 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="no space left"):
         _, cache = cached(tmp_path)
     assert not list(cache.parent.iterdir())
+
+
+def test_many_write_one_cache_under_names_that_nobody_can_guess(tmp_path):
+    first, cache = cached(tmp_path)
+    (guessed := cache.with_name(f"{cache.name}.{os.getpid()}.tmp")).symlink_to(tmp_path / "precious")
+    with warnings.catch_warnings(action="error"), ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: datasets._write_cache(cache, first), range(30)))
+    assert set(cache.parent.iterdir()) == {cache, guessed} and not (tmp_path / "precious").exists()
 
 
 def test_a_root_that_cannot_be_written_is_no_obstacle_for_embedded_sets(tmp_path, recwarn):
@@ -472,6 +528,33 @@ def break_depth(folder):
     Image.fromarray(np.zeros((6, 6), np.uint16)).save(folder / "train/ant/odd.png")
 
 
+def break_depth_of_colours(folder):
+    """Pillow reads a PNG of 16 bits a colour as one of 8, and writes none."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header, rows = struct.pack(">IIBBBBB", 6, 6, 16, 2, 0, 0, 0), 6 * (b"\0" + 18 * b"\1\2")
+    (folder / "train/ant/odd.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(
+        b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def break_frames(folder):
+    frames = [Image.fromarray(pixels(i, size=6)) for i in range(3)]
+    frames[0].save(folder / "train/bee/odd.gif", save_all=True, append_images=frames[1:])
+
+
+def break_accents(folder):
+    for form in ("NFC", "NFD"):
+        for part in ("train", "test"):
+            shutil.copytree(folder / part / "ant", folder / part / unicodedata.normalize(form, "\u00e4nt"))
+
+
+def break_links(folder):
+    for i in range(24):
+        (folder / f"train/d{i}").mkdir()
+        for name in ("x", "y"):
+            (folder / f"train/d{i}" / name).symlink_to(folder / f"train/d{i + 1}")
+
+
 def break_empty(folder):
     (folder / "train/dog").mkdir()
     (folder / "train/dog/.hidden").touch()
@@ -515,9 +598,31 @@ def break_format(folder):
     (folder / "train-00000.parquet").touch()
 
 
+def break_doubled(folder):
+    shutil.copytree(folder / "train", folder / "train/train")
+
+
+def break_names(folder):
+    (folder / "test").rename(folder / "Testing")
+
+
+def break_flat(folder):
+    (folder / "train/1.png").write_bytes(b"")
+
+
+def break_undivided(folder):
+    shutil.rmtree(folder / "test")
+    for path in list((folder / "train").iterdir()):
+        path.rename(folder / path.name)
+    (folder / "train").rmdir()
+
+
 @pytest.mark.parametrize("damage, words", [
     (break_transparent, ["train/bee/odd.png", "transparent"]), (break_pipe, ["train/bee/odd.png", "no file"]),
-    (break_cycle, ["train/bee/odd", "link"]), (break_nesting, ["pictures/train", "give that folder"]),
+    (break_cycle, ["train/bee/odd", "link"]), (break_links, ["train/d", "links"]),
+    (break_depth_of_colours, ["train/ant/odd.png", "8 bits"]), (break_frames, ["train/bee/odd.gif", "one frame"]),
+    (break_accents, ["\u00e4nt", "twice"]), (break_doubled, ["unpacked into itself"]), (break_flat, ["Kaggle"]),
+    (break_names, ["Testing/", "called train or test"]), (break_undivided, ["not divided"]), (break_nesting, ["pictures/train", "give that folder"]),
     (break_format, [".parquet", "saved as pictures"]),
     (break_size, ["train/bee/odd.png", "7 x 7", "6 x 6"]), (break_picture, ["test/cat/odd.png", "readable"]),
     (break_pixels, ["test/cat/odd.png", "readable"]), (break_depth, ["train/ant/odd.png", "8 bits"]),
@@ -527,6 +632,24 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, words):
     folder = write_folder(tmp_path / "set", picture_files(size=6))
     damage(folder)
     refusal(lambda: datasets.load(folder), folder, *words)
+
+
+def test_a_class_that_another_user_keeps_is_not_left_out(tmp_path, monkeypatch):
+    folder, scandir = write_folder(tmp_path / "set", picture_files(size=6)), os.scandir
+
+    def of_another_user(path):
+        if str(path).endswith("bee"):
+            raise PermissionError("Permission denied")
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", of_another_user)
+    refusal(lambda: datasets.load(folder), folder, "Permission denied")
+
+
+def test_the_preview_in_a_photograph_is_no_second_frame(tmp_path):
+    folder = write_folder(tmp_path / "set", picture_files(size=6))
+    photograph = Image.fromarray(pixels(0, size=6))
+    photograph.save(folder / "train/ant/photograph.jpg", "MPO", save_all=True, append_images=[photograph])
+    assert len(datasets.load(folder).train_images) == 13
 
 
 # Download, from a server on this machine
@@ -568,6 +691,7 @@ def mirror(tmp_path, monkeypatch):
 
 def test_a_cut_download_resumes_past_a_dead_mirror(tmp_path, mirror):
     mirror.cuts = 1
+    (tmp_path / "root").mkdir()
     assert datasets.load("cifar100", tmp_path / "root").num_classes == 3
     assert mirror.ranges == [None, f"bytes={len(mirror.content) // 2}-"]
     assert (tmp_path / "root/cifar-100-python.tar.gz").read_bytes() == mirror.content

@@ -26,7 +26,7 @@ SMOKE = profiles.profile("smoke").settings[0]
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("SPACEDKD_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SPACEDKD_DATA", str(tmp_path))
     return tmp_path / "runs"
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import string
+import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,12 +27,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, reading
 from ..recipes import plugins
 from ..store import records
 from . import embedded
 from .known import EMBEDDED, KNOWN, NAMES
-from .sources import Damaged, read_folder, read_known
+from .sources import read_folder, read_known
 
 FORMAT = "1"  # of the cache file; another one is rebuilt
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -69,7 +70,7 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     Args:
         name: one of `NAMES`, decoded once; or a folder `<dir>/{train,test}/<class>/<picture>`, decoded at
             every call ("val" serves as "test"; the images are grey, C = 1, if all pictures are).
-        root: the data folder; default `$SPACEDKD_DATA`, else `data/` in a checkout or the user's own folder.
+        root: the data folder, never made; else `$SPACEDKD_DATA`, `data/` in a checkout or the user's own folder.
         seed: the recipe's seed, see `fold`.
 
     Raises:
@@ -80,26 +81,36 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
     if own := plugins.made("data set", name):
         return _own(name, own)
     if name not in NAMES and (os.sep in name or os.path.isdir(name)):
-        folder = Path(name).expanduser()
-        return _dataset(f"folder {folder.resolve().name}", *read_folder(folder))
+        with reading(name, "give a folder that holds train/<class>/ and test/<class>/"):
+            folder = Path(os.path.expanduser(name))
+            return _dataset(f"folder {folder.resolve().name}", *read_folder(folder))
     if name not in NAMES:
         raise InputError(nearest("data set", name, [*NAMES, *plugins.names("dataset"),
                                                     "the path of a folder of train/<class>/"]))
-    root = Path(root or os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
+    root = _data_folder(root)
     cache, damage = _cache_file(name, root, seed), ""
     if os.path.isfile(cache):
         try:
             return _read_cache(cache, name)
-        except Damaged as error:
-            damage = f"{cache} is damaged ({error})"
+        except InputError as error:
+            damage = str(error)
     try:
         dataset = _dataset(name, *(_read_embedded(name, seed) if name in EMBEDDED else read_known(name, root)))
     except InputError as error:
-        raise InputError(f"{damage}, and it cannot be rebuilt: {error}" if damage else str(error)) from None
+        raise InputError(f"{damage} {error}".strip()) from None
     if damage:
-        warnings.warn(f"{damage}: it has been built again from its source.", stacklevel=2)
+        warnings.warn(damage, stacklevel=2)
     _write_cache(cache, dataset)
     return dataset
+
+
+def _data_folder(given: Path | str | None = None) -> Path:
+    """Return the data folder; one that is named is never made, as its name may be misspelt."""
+    given = given or os.environ.get("SPACEDKD_DATA")
+    folder = Path(os.path.expanduser(given or records.HOME / "data"))
+    if given and not os.path.exists(folder):
+        raise InputError(f"The data folder {folder} is not there: make it, or correct its name.")
+    return folder
 
 
 def _cache_file(name: str, root: Path, seed: int) -> Path:
@@ -110,8 +121,8 @@ def sha256_at_hand(name: str, seed: int = 0) -> str:
     """Return the SHA-256 of a data set that can be read now; "" of a known one that was not decoded here yet."""
     if name not in NAMES:
         return load(name).sha256
-    root = Path(os.environ.get("SPACEDKD_DATA") or records.HOME / "data")
-    with suppress(SafetensorError, OSError), safe_open(_cache_file(name, root, seed), framework="pt") as file:
+    cache = _cache_file(name, _data_folder(), seed)
+    with suppress(SafetensorError, OSError), safe_open(cache, framework="pt") as file:
         return (file.metadata() or {}).get("sha256", "")
     return ""
 
@@ -244,35 +255,31 @@ def _metadata(dataset: Dataset) -> dict[str, str]:
 
 
 def _read_cache(path: Path, name: str) -> Dataset:
-    try:
+    with reading(path, "it has to be built again from its source"):
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
             arrays = [file.get_tensor(key).numpy() for key in ARRAYS]
         dataset = _dataset(name, json.loads(found["classes"]), arrays)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{type(error).__name__}: {error}") from None
-    wrong = sorted(key for key in found.keys() | _metadata(dataset).keys()
-                   if found.get(key) != _metadata(dataset).get(key))
-    if wrong:
-        raise Damaged(f"its {' and '.join(wrong)} differ from what it holds")
-    return dataset
+        wrong = sorted(key for key in found.keys() | _metadata(dataset).keys()
+                       if found.get(key) != _metadata(dataset).get(key))
+        if wrong:
+            raise ValueError(f"its {' and '.join(wrong)} differ from what it holds")
+        return dataset
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # other processes may build it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: getattr(dataset, key).contiguous() for key in ARRAYS}, temporary, _metadata(dataset))
-        os.chmod(temporary, 0o644)  # safetensors makes it private; several people may share a data folder
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:  # others may build it too
+            temporary = Path(folder, path.name)
+            save_file({key: getattr(dataset, key).contiguous() for key in ARRAYS}, temporary, _metadata(dataset))
+            os.chmod(temporary, 0o644)  # safetensors makes it private; several people may share a data folder
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except (OSError, SafetensorError, MemoryError) as error:
         if dataset.name not in EMBEDDED:  # those take two seconds; the others are worth a word
             warnings.warn(f"{path} cannot be written ({error}): each load decodes it again.", stacklevel=3)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 # Readers: each returns the class names and the four arrays. First the embedded sets.

@@ -26,6 +26,10 @@ def md5_of(path: Path) -> str:
 def download(name: str, root: Path) -> Path:
     known, reasons = KNOWN[name], []
     target = root / known.archive
+    alike = sorted(path for path in root.glob(f"{known.archive.split('.')[0]}*") if path.suffix != ".part")
+    if alike and alike[0] != target:  # else another process has just had it
+        raise InputError(f"{alike[0]} is not the official {known.archive}: unpack it to {root / known.folder}, or "
+                         "remove it.")
     mirrors = os.environ.get("SPACEDKD_MIRRORS", "").split(",")
     for base in filter(None, [*map(str.strip, mirrors), known.address]):
         try:

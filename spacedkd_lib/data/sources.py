@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import pickle
+import re
 import tarfile
 import unicodedata
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
+from typing import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import InputError
+from ..errors import InputError, memory, reading
 from .download import download, md5_of
 from .known import KNOWN, NAMES
 
-# The cache: one file a data set, replaced as a whole or not at all.
-
-
-class Damaged(Exception):
-    pass
-
+LINKS = 3  # of folders in a path (ours): a part, a class and a folder in it may be links
 
 # Public sets: find the source, read its files, list the pictures, check the counts, decode
 
@@ -32,14 +29,14 @@ class Damaged(Exception):
 def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
     known = KNOWN[name]
     paths = _source(name, root) or [download(name, root)]
-    if known.md5 and paths[0].name == known.archive and md5_of(paths[0]) != known.md5:
+    if known.md5 and paths[0].name == known.archive and paths[0].is_file() and md5_of(paths[0]) != known.md5:
         raise InputError(f"{paths[0]} is truncated or altered (its MD5 is not {known.md5}): delete it, or "
                          "put the official file in its place.")
     where = str(paths[0]) if len(paths) == 1 else f"{root / name}-*.tar.gz"
-    files = {inner: content for path in paths for inner, content in _files(path).items()}
+    files = _named((item for path in paths for item in _files(path).items()), where)
     official = paths[0].name in (known.archive, known.folder)
     if official and name in _CIFAR:
-        classes, arrays = _cifar(name, files, where)
+        classes, arrays = _cifar(name, files, where, known.unpacked if known.md5 and paths[0].is_dir() else ())
         _check_counts(name, classes, arrays[1], arrays[3], where)
         return classes, arrays
     classes, listing = (_wnid_folders if official else _class_folders)(files, where)
@@ -50,7 +47,8 @@ def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
 
 def _source(name: str, root: Path) -> list[Path]:
     """Find the first source: the official archive, its folder, class folders, archives of class folders."""
-    for path in (root / KNOWN[name].archive, root / KNOWN[name].folder, root / name):
+    folder = KNOWN[name].folder
+    for path in (root / KNOWN[name].archive, root / folder / folder, root / folder, root / name):
         if path.exists():
             return [path]
     return [*sorted(root.glob(f"{name}-train*.tar.gz")), *sorted(root.glob(f"{name}-test*.tar.gz"))]
@@ -58,24 +56,51 @@ def _source(name: str, root: Path) -> list[Path]:
 
 def _files(path: Path) -> dict[str, bytes | Path]:
     """Map paths inside the top folder to files, or to contents of an archive, which is never unpacked to disk."""
-    try:
+    with reading(path, "make it readable, or fetch it again"):
         if path.is_dir():
             return _walk(path)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                return {_inside(m.filename): archive.read(m) for m in archive.infolist()
-                        if not m.is_dir() and _shown(m.filename)}
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            members = ((m.name, archive.extractfile(m)) for m in archive if m.isfile() and _shown(m.name))
-            files: dict[str, bytes | Path] = {_inside(name): file.read() for name, file in members if file}
-            stream.read()  # to the very end, where gzip keeps the checksum
+                members = [member for member in archive.infolist() if not member.is_dir() and _shown(member.filename)]
+                _check_memory(sum(member.file_size for member in members), memory())
+                return _named(((_inside(member.filename), archive.read(member)) for member in members), path)
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            files = _named(_contents(tar), path)
+            while stream.read(1 << 20):  # to the very end, where gzip keeps the checksum
+                pass
             return files
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{path} is truncated or damaged ({error}): fetch it again.") from None
+
+
+def _contents(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    needed, room = 0, memory()
+    for member in archive:
+        if member.isfile() and _shown(member.name) and (file := archive.extractfile(member)):
+            _check_memory(needed := needed + member.size, room)
+            yield _inside(member.name), file.read()
+
+
+def _check_memory(needed: int, room: float) -> None:
+    if needed > room:
+        raise MemoryError(f"it takes {needed / 1e9:.1f} GB or more, and {room / 1e9:.1f} GB are free")
+
+
+def _named(files: Iterable[tuple[str, bytes | Path]], where: object) -> dict[str, bytes | Path]:
+    """Map names to files; a name is NFC, as systems write an accent in two ways.
+
+    Raises:
+        InputError: two files of one name.
+    """
+    found: dict[str, bytes | Path] = {}
+    for name, file in files:
+        name = unicodedata.normalize("NFC", name)
+        if name in found:
+            raise InputError(f"{name} is twice in {where}, perhaps with its accents written in two ways: rename one.")
+        found[name] = file
+    return found
 
 
 def _inside(member: str) -> str:
-    return unicodedata.normalize("NFC", "/".join(PurePosixPath(member).parts[1:]))
+    return "/".join(PurePosixPath(member).parts[1:])
 
 
 def _shown(path: str) -> bool:
@@ -89,20 +114,24 @@ def _shown(path: str) -> bool:
 
 
 def _walk(folder: Path) -> dict[str, bytes | Path]:
-    """Map each file's path inside the folder, as NFC, to the file; links are followed."""
-    found: dict[str, bytes | Path] = {}
-    for directory, folders, names in os.walk(folder, followlinks=True):
+    """Map each file's path inside the folder to the file; links are followed, but not for ever."""
+    found: list[tuple[str, bytes | Path]] = []
+    for directory, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:], names = filter(_shown, folders), list(filter(_shown, names))
-        above = Path(directory).parent.resolve()
-        if directory != os.fspath(folder) and Path(directory).resolve() in (above, *above.parents):
-            raise InputError(f"{directory} is a link to a folder that holds it: remove the link.")
+        inside = Path(directory).relative_to(folder)
+        if sum(folder.joinpath(part).is_symlink() for part in [inside, *inside.parents][:-1]) > LINKS:
+            raise InputError(f"{directory} lies behind more than {LINKS} links: remove those that lead round.")
         if not folders and not names:
             raise InputError(f"{directory} is an empty folder: put pictures into it, or remove it.")
         for path in (Path(directory, name) for name in names):
             if not path.is_file():
                 raise InputError(f"{path} is no file that can be read (a broken link, a pipe or a device): remove it.")
-            found[unicodedata.normalize("NFC", path.relative_to(folder).as_posix())] = path
-    return found
+            found.append((path.relative_to(folder).as_posix(), path))
+    return _named(found, folder)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _check_counts(name: str, classes, train_labels, test_labels, where: str) -> None:
@@ -125,7 +154,7 @@ def read_folder(folder: Path) -> tuple[list[str], list[np.ndarray]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one that holds train/<class>/ and test/<class>/, "
                          f"or one of {', '.join(NAMES)}.")
-    where, files = str(folder), _walk(folder)
+    where, files = str(folder), _files(folder)
     classes, listing = _class_folders(files, where)
     first = _picture(files, listing[0][0][0], where)
     modes = (_picture(files, path, where).mode for rows in listing for path, _ in rows)
@@ -143,9 +172,9 @@ def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
         if not paths:
             raise InputError(f"{where} holds no pictures under {part}/{_another_layout(files)}: add "
                              f"{part}/<class>/<picture>.")
-        if odd := [path for path in paths if len(path) != 3]:
-            raise InputError(f"{'/'.join(odd[0])} in {where} is not at {part}/<class>/<picture>: move it "
-                             "there, or remove it.")
+        if odd := ["/".join(path) for path in paths if len(path) != 3]:
+            raise InputError(f"{odd[0]} in {where} is not at {part}/<class>/<picture>"
+                             f"{_another_layout(odd[:1]).replace(odd[0], 'it')}: move it there, or remove it.")
     named = {part: {path[1] for path in paths} for part, paths in parts.items()}
     if odd := sorted(named["train"] ^ named[test]):
         present, absent = ("train", test) if odd[0] in named["train"] else (test, "train")
@@ -155,17 +184,25 @@ def _class_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
     return classes, [[("/".join(path), classes.index(path[1])) for path in paths] for paths in parts.values()]
 
 
-def _another_layout(files: dict) -> str:
-    """Name the layout that a folder has in place of ours."""
-    tables = {PurePosixPath(path).suffix for path in files} & {".parquet", ".arrow"}
-    second = {path.split("/")[1] for path in files if "/" in path}
-    return (f" but {min(tables)} tables, which have to be saved as pictures" if tables else
-            f' but {min(files).split("/")[0]}/train/, so give that folder' if "train" in second else "")
+LAYOUTS = {  # how people have pictures in place of ours: a path, as a pattern, and what it shows
+    r".+\.(parquet|arrow)": "tables, which have to be saved as pictures",
+    r"(train/train|test/test|val/val)/.+": "a part that was unpacked into itself",
+    r"[^/]+/train/.+": "a folder that holds train/, so give that folder",
+    r"(?!(train|test|val)/)(?i:train(ing)?|test(ing)?|val(id|idation)?)/.+": "a part to be called train or test",
+    r"(train|test|val)/[^/]+": "pictures without folders of classes, as Kaggle has them",
+    r"[^/]+/[^/]+": "folders of classes that are not divided into train/ and test/",
+}
+
+
+def _another_layout(files: Iterable[str]) -> str:
+    """Name the layout that a folder has in place of ours, with a file that shows it."""
+    found = ((path, what) for shape, what in LAYOUTS.items() for path in files if re.fullmatch(shape, path))
+    return next((f"; {path} looks like {what}" for path, what in found), "")
 
 
 def _wnid_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
     """Read the layout of Tiny-ImageNet; the label is the position in wnids.txt, and `val` is the test set."""
-    try:
+    with reading(where, "fetch it again"):
         classes = _content(files["wnids.txt"]).decode().split()
         label = {wnid: k for k, wnid in enumerate(classes)}
         images = [path for path in files if path.startswith("train/") and "/images/" in path]
@@ -174,9 +211,6 @@ def _wnid_folders(files: dict, where: str) -> tuple[list[str], list[list]]:
         notes = dict(line.split("\t")[:2] for line in lines)  # picture -> wnid
         images = [path for path in files if path.startswith("val/images/")]
         test = [(path, label[notes[path.split("/")[2]]]) for path in images]
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{where} is truncated or altered ({type(error).__name__}: {error}): fetch it "
-                         "again.") from None
     return classes, [sorted(rows, key=lambda row: row[::-1]) for rows in (train, test)]
 
 
@@ -187,9 +221,11 @@ def _content(file: bytes | Path) -> bytes:
 def _pictures(files: dict, listing: list[list], where: str, size: tuple[int, int],
               mode: str) -> list[np.ndarray]:
     """Decode to grey (mode "L") or colour ("RGB"), uint8 [N, C, H, W]; `size` is width and height."""
-    arrays = []
-    for rows in listing:
-        images = np.empty((len(rows), {"L": 1, "RGB": 3}[mode], size[1], size[0]), dtype=np.uint8)
+    arrays, channels = [], {"L": 1, "RGB": 3}[mode]
+    with reading(where, "give fewer or smaller pictures"):
+        _check_memory(sum(map(len, listing)) * channels * size[0] * size[1], memory())
+        parts = [np.empty((len(rows), channels, size[1], size[0]), dtype=np.uint8) for rows in listing]
+    for rows, images in zip(listing, parts):
         for i, (path, _) in enumerate(rows):
             picture = _picture(files, path, where, mode)
             if picture.size != size:
@@ -202,16 +238,16 @@ def _pictures(files: dict, listing: list[list], where: str, size: tuple[int, int
 
 def _picture(files: dict, path: str, where: str, mode: str = "") -> Image.Image:
     """Open one picture, turned upright; with a mode, decode it too."""
-    try:
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(_content(files[path]))))
-        if picture.mode[0] in "IF":
+    with reading(f"{path} in {where}", "replace it, or remove it"):
+        opened = Image.open(io.BytesIO(_content(files[path])))
+        if opened.mode[0] in "IF" or re.search(r";16[BLN]", str(opened.tile)):  # which Pillow would cut to 8 silently
             raise ValueError("more than 8 bits a channel")
+        if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":  # a camera's JPEG with a preview
+            raise ValueError("more than one frame")
+        picture = ImageOps.exif_transpose(opened)
         if mode and picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
             raise ValueError("it has transparent pixels, and no background is known")
         return picture.convert(mode) if mode else picture
-    except Exception as error:  # a broken file makes Pillow raise almost anything
-        raise InputError(f"{path} in {where} is not a readable image ({error}): replace it, or remove "
-                         "it.") from None
 
 
 # The official CIFAR files are pickles, and a pickle may name any function to call: only arrays pass.
@@ -240,16 +276,17 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file does")
 
 
-def _cifar(name: str, files: dict, where: str) -> tuple[list[str], list[np.ndarray]]:
+def _cifar(name: str, files: dict, where: str, known: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
+    """Read the official files; where their MD5s are `known`, these are compared first."""
     train, test, meta, labels_key, names_key = _CIFAR[name]
-    try:
+    with reading(where, "fetch it again"):
+        for file, md5 in zip((*train, *test, meta), known):
+            if hashlib.md5(_content(files[file])).hexdigest() != md5:
+                raise ValueError(f"the MD5 of {file} is not {md5}")
         batches = {file: _ArraysOnly(io.BytesIO(_content(files[file])), encoding="latin1").load()
                    for file in (*train, *test, meta)}
         arrays = [_cifar_part([batches[file] for file in part], labels_key) for part in (train, test)]
         return list(batches[meta][names_key]), [*arrays[0], *arrays[1]]
-    except Exception as error:  # a damaged pickle makes the reader raise almost anything
-        raise InputError(f"{where} is not the official file ({type(error).__name__}: {error}): fetch it "
-                         "again.") from None
 
 
 def _cifar_part(batches: list[dict], labels_key: str) -> tuple[np.ndarray, np.ndarray]:
