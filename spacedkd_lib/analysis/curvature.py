@@ -143,5 +143,4 @@ def top_eigenvalues(operator, tolerance: float = 1e-2) -> np.ndarray:
         return eigsh(operator.to_scipy(dtype), 1, which="LA", v0=start, tol=tolerance, ncv=min(10, len(start)),
                      return_eigenvectors=False)
     except ArpackNoConvergence:
-        raise InputError(f"The largest eigenvalue did not converge to {tolerance:g}: give a larger "
-                         "tolerance.") from None
+        raise InputError(f"The largest eigenvalue did not converge to {tolerance:g}: give a larger one.") from None

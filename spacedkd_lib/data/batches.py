@@ -175,8 +175,7 @@ class Batches(BatchSequence):
     __iter__ = None  # endless: without this a for loop would never stop
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int, augment: str = "none",
-                 statistics: Statistics | None = None, device="cpu", drop_last: bool = False,
-                 size: int = 0):
+                 statistics: Statistics | None = None, device="cpu", drop_last: bool = False, size: int = 0):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
         _check_size(size)

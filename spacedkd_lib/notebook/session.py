@@ -48,18 +48,19 @@ def say(sentences: str) -> None:
     display(Markdown(sentences))
 
 
-def slider(draw: Callable[..., Figure], **ranges: tuple[float, float, float, float]) -> None:
+def slider(draw: Callable[..., Figure], caption: str, **ranges: tuple[float, float, float, float]) -> None:
     """Let a reader move the numbers of a figure; without a reader, show the figure for the first value of each.
 
     Args:
         draw: makes the figure from the numbers, given by name.
+        caption: what it shows, whatever the numbers.
         ranges: name -> (value at first, lowest, highest, step).
     """
     if not watched():
-        display_figure(draw(**{name: first for name, (first, *_) in ranges.items()}))
+        display_figure(draw(**{name: first for name, (first, *_) in ranges.items()}), caption)
         return
     from ipywidgets import FloatSlider, interact
-    interact(lambda **values: display_figure(draw(**values)),
+    interact(lambda **values: display_figure(draw(**values), caption),
              **{name: FloatSlider(value=first, min=low, max=high, step=step, continuous_update=False)
                 for name, (first, low, high, step) in ranges.items()})
 
@@ -203,6 +204,8 @@ class Session:
             elif of:
                 kind = "just run" if name == self.profile else "published"
                 print(f"Profile {name}, {kind}: {len(of)} runs. {text.hardware_and_versions(of)}.")
+                if name == "quick":
+                    print("These runs are short, few and not tuned: they show that all works, and cannot rank methods.")
 
     def figure(self, fig: Figure, name: str, caption: str, shown: Results | None = None) -> None:
         """Show a figure with its caption, and keep it in build/<profile>/figures/ with the ids of the records it shows.
