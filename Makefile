@@ -15,40 +15,61 @@
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones
 ## PY=python3.12    an interpreter of your own that has the packages
-## ARGS="..."       further options for JupyterLab (--no-browser), the GPU (--dry) or tuning
-##                  (--data digits --families labels)
+## ARGS="..."       further words for lab (--no-browser), gpu (--dry), tune (--data cifar100-slice), bench, gauntlet
 
-# These are given on the command line only: an exported variable of the same name means something else.
-GIVEN := PROFILE SEEDS WORKERS TIME_LIMIT SLURM RERUN DATA PY INSTALL ARGS MINUTES SEED
+# Variable -> the commands that read it; another name, or one given to another command, is refused. An exported variable
+# of such a name means something else and is left out. A value reaches programs by the environment, never as shell text.
+COMPUTING := lab plan reproduce tune verify test bench gpu soak fuzz gauntlet report
+READ.PROFILE := plan reproduce publish verify report
+READ.SEEDS := plan reproduce
+READ.WORKERS := plan reproduce tune
+READ.TIME_LIMIT := plan reproduce tune
+READ.SLURM := reproduce
+READ.RERUN := reproduce
+READ.SLOW := test
+READ.MINUTES := fuzz
+READ.SEED := fuzz
+READ.ARGS := lab tune bench gpu gauntlet
+READ.DATA := $(COMPUTING)
+READ.EXACT := $(filter-out bench,$(COMPUTING))
+READ.PY := $(COMPUTING) env publish course reset wheel
+READ.INSTALL := $(READ.PY)
+GIVEN := $(patsubst READ.%,%,$(filter READ.%,$(.VARIABLES)))
+GOALS := $(or $(MAKECMDGOALS),help)
 $(foreach name,$(GIVEN),$(if $(filter environment%,$(origin $(name))),$(eval override $(name) :=)))
-$(foreach name,$(foreach given,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(given)))),\
-    $(if $(filter command%,$(origin $(name))),$(if $(filter $(GIVEN) SLOW EXACT,$(name)),,\
-    $(error There is no variable $(name): make help lists them))))
-unexport PIP_USER PIP_TARGET PIP_PREFIX   # .venv alone is written to
+$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),\
+    $(if $(filter $(READ.$(name)),$(GOALS)),,$(error make $(GOALS) reads no variable $(name): make help lists them))\
+    $(if $(findstring $$,$(value $(name))),$(error $(name) holds a dollar sign, which make reads: give none))))
+$(foreach name,RERUN INSTALL SLOW,$(if $(filter-out 1,$($(name))),$(error Give $(name)=1, or leave $(name) out)))
+$(if $(filter-out 0 1,$(EXACT)),$(error Give EXACT=0, or leave EXACT out))
+# Where packages come from is the machine's matter; where they go, and how Python reads them, is not.
+unexport $(filter-out UV_INDEX_% %INDEX %INDEX_URL %LINKS %CERT %CERTS %TLS %PROXY %HOST %TIMEOUT %RETRIES %PROVIDER,\
+    $(filter PIP_% UV_%,$(.VARIABLES))) PYTHONHOME PYTHONOPTIMIZE
 
-OPTIONS = --profile "$(or $(PROFILE),quick)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(WORKERS),--workers "$(WORKERS)") \
-    $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)")
+OPTIONS = --profile "$${PROFILE:-quick}" $(if $(SEEDS),--seeds "$$SEEDS") $(if $(WORKERS),--workers "$$WORKERS") \
+    $(if $(TIME_LIMIT),--time-limit "$$TIME_LIMIT")
 ifneq ($(DATA),)
-export SPACEDKD_DATA := $(shell cd "$(patsubst ~/%,$(HOME)/%,$(DATA))" 2> /dev/null && pwd)
-$(if $(SPACEDKD_DATA),,$(error DATA=$(DATA) is no folder that can be read: make it, or give another))
+export SPACEDKD_DATA := $(DATA)
 endif
-export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONPATH := $(CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 unexport MPLBACKEND   # a backend from outside would drop the notebooks' figures without a word
 
 # A changed lock, or a checkout that moved, gives another stamp and so a fresh installation.
 STAMP := .venv/ready-$(shell (pwd; cat requirements.lock pyproject.toml) | cksum | cut -d ' ' -f 1)
 READY := check
 ifeq ($(PY),)
-ifneq ($(and $(CONDA_PREFIX),$(filter-out base,$(CONDA_DEFAULT_ENV))),)
-PY := $(CONDA_PREFIX)/bin/python
+ifneq ($(and $(value CONDA_PREFIX),$(filter-out base,$(value CONDA_DEFAULT_ENV))),)
+override PY := $(value CONDA_PREFIX)/bin/python
 else
-PY := .venv/bin/python
+override PY := .venv/bin/python
 READY := $(STAMP)
 endif
 endif
-SPACEDKD = "$(PY)" -m spacedkd_lib
-PYTEST = "$(PY)" -m pytest -n 2
-IN_NOTEBOOK = "$(PY)" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
+export PY
+lab tune bench gpu gauntlet: private .SHELLFLAGS := -fc   # ARGS is cut into words, and no word is a pattern of files
+SPACEDKD = "$$PY" -m spacedkd_lib
+PYTEST = "$$PY" -m pytest -n 2
+IN_NOTEBOOK = "$$PY" -m spacedkd_lib.notebook.runner#  runs a command in the environment that our notebooks get
 
 .PHONY: help env check lab plan reproduce tune publish verify test bench gpu soak fuzz gauntlet report course reset \
     lock wheel clean distclean
@@ -61,20 +82,20 @@ help: ## this list
 	@sed -n 's/^## /  /p' Makefile
 
 env: $(READY) ## set up the Python environment; every other command does it too
-	@"$(PY)" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
+	@"$$PY" -c 'import sys; print("Ready: Python", sys.version.split()[0], "at", sys.executable)'
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.store.exact "$(PY)" -m jupyterlab \
-	    --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+	JUPYTER_PREFER_ENV_PATH=1 OMP_NUM_THREADS=1 "$$PY" -m spacedkd_lib.store.exact "$$PY" -m jupyterlab \
+	    --ServerApp.root_dir="$$PWD" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $$ARGS
 
 plan: $(READY) ## print what would run, what is done, and an estimate of time and disk
 	@$(SPACEDKD) plan $(OPTIONS)
 
 reproduce: $(READY) ## train what is not trained yet; then tables, figures and executed notebooks
-	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$(SLURM)") $(if $(RERUN),--rerun)
+	@$(SPACEDKD) reproduce $(OPTIONS) $(if $(SLURM),--slurm "$$SLURM") $(if $(RERUN),--rerun)
 
 tune: $(READY) ## choose the values of each family of arms on validation pictures; hours
-	@$(SPACEDKD) tune $(if $(WORKERS),--workers "$(WORKERS)") $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)") $(ARGS)
+	@$(SPACEDKD) tune $(if $(WORKERS),--workers "$$WORKERS") $(if $(TIME_LIMIT),--time-limit "$$TIME_LIMIT") $$ARGS
 
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish $(OPTIONS)
@@ -91,19 +112,19 @@ else
 endif
 
 bench: $(READY) ## measure speed and memory against the plain way; tables in results/bench/
-	EXACT=0 OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench $(ARGS)
+	EXACT=0 OMP_NUM_THREADS=1 "$$PY" -m spacedkd_lib.bench $$ARGS
 
 gpu: $(READY) ## a quarter of an hour on a GPU: checks, speed, records of CIFAR-100; into build/gpu/
-	OMP_NUM_THREADS=1 "$(PY)" -m spacedkd_lib.bench.gpu $(ARGS)
+	OMP_NUM_THREADS=1 "$$PY" -m spacedkd_lib.bench.gpu $$ARGS
 
 soak: $(READY) ## kill training 200 times at random moments; not one number may differ
-	OMP_NUM_THREADS=1 "$(PY)" tests/soak.py 200 1
+	OMP_NUM_THREADS=1 "$$PY" tests/soak.py 200 1
 
 fuzz: $(READY) ## random recipes, stops, damaged files and folders for MINUTES=10: numbers or one sentence
-	OMP_NUM_THREADS=1 "$(PY)" tests/fuzz.py $(or $(MINUTES),10) $(or $(SEED),0)
+	OMP_NUM_THREADS=1 "$$PY" tests/fuzz.py "$${MINUTES:-10}" "$${SEED:-0}"
 
 gauntlet: $(READY) ## plant faults in the engine one at a time; each must be caught by a test
-	"$(PY)" tests/gauntlet.py $(ARGS)
+	"$$PY" tests/gauntlet.py $$ARGS
 
 report: $(READY) ## write a site of this profile's executed notebooks, READMEs and a reference to report/
 	@$(SPACEDKD) report $(OPTIONS)
@@ -120,7 +141,7 @@ lock: $(STAMP) ## pin the newest versions that pyproject.toml allows (for mainta
 	    --upgrade --quiet --output-file requirements.lock
 
 wheel: $(READY) ## build the package with its notebooks and records into build/dist/
-	"$(PY)" -m hatchling build -t wheel -d build/dist
+	"$$PY" -m hatchling build -t wheel -d build/dist
 
 clean: ## remove caches, build/ and report/; trained runs stay
 	rm -rf build report .pytest_cache
@@ -132,10 +153,10 @@ distclean: clean ## remove also .venv, decoded data in data/cache and ALL TRAINE
 
 # An environment that is not ours: look, and install only when asked.
 check:
-	@command -v "$(PY)" > /dev/null \
-	    || { echo "$(PY) cannot be run: give Python 3.11 or 3.12 as PY=..." >&2; exit 1; }
-	$(if $(INSTALL),"$(PY)" -m pip install --require-hashes -r requirements.lock)
-	@"$(PY)" .ci/environment.py
+	@command -v "$$PY" > /dev/null \
+	    || { echo "$$PY cannot be run: give Python 3.11 or 3.12 as PY=..." >&2; exit 1; }
+	$(if $(INSTALL),"$$PY" -m pip install --require-hashes -r requirements.lock)
+	@"$$PY" .ci/environment.py
 
 SUITABLE = 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 

@@ -6,6 +6,7 @@ A case that ends otherwise is printed with its seed, and the program goes on; it
 tests/fuzz.py 0 SEED` runs one case again.
 """
 
+import argparse
 import math
 import os
 import random
@@ -167,4 +168,7 @@ def main(minutes: float, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), int(sys.argv[2])))
+    parser = argparse.ArgumentParser(description="Random cases; each ends in numbers or in one sentence.")
+    parser.add_argument("minutes", type=float)
+    parser.add_argument("seed", type=int)
+    sys.exit(main(**vars(parser.parse_args())))

@@ -7,7 +7,7 @@
 # Installs slurm-wlm and munge if they are missing; nothing else outside the temporary folder is touched. PYTHON=...
 # names the interpreter, by default that of .venv.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd -- "$(dirname -- "$0")/.."
 PYTHON=${PYTHON:-$PWD/.venv/bin/python}
 [ "$(id -u)" = 0 ] || { echo "This starts Slurm's daemons: run it as root." >&2; exit 2; }
 command -v slurmctld > /dev/null && command -v munged > /dev/null || {

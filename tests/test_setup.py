@@ -86,24 +86,63 @@ def test_make_alone_lists_every_command():
     ([], {}, ".venv/bin/python"),
 ])
 def test_the_interpreter_is_given_or_conda_or_our_own(given, environment, python):
-    dry = make("--dry-run", "plan", "PROFILE=smoke", "SEEDS=3", *given, **environment).stdout
-    assert f'"{python}" -m spacedkd_lib plan --profile "smoke" --seeds "3"' in dry
+    dry = make("-f", "Makefile", "-f", "/dev/stdin", "--dry-run", "plan", "SEEDS=3", *given, **environment,
+               input="$(info $(PY))").stdout
+    assert dry.startswith(f"{python}\n")
+    assert '"$PY" -m spacedkd_lib plan --profile "${PROFILE:-quick}" --seeds "$SEEDS"' in dry
     ours = python == ".venv/bin/python"
     assert (".ci/environment.py" in dry) == (not ours)
     assert ours or "install" not in dry  # an environment of the reader's own is looked at, never written to
 
 
-def test_variables_come_from_the_command_line_and_mean_one_thing(tmp_path):
-    dry = make("--dry-run", "plan", PROFILE="study", SEEDS="3", WORKERS="9", PY="/bin/false", INSTALL="1", DATA="/nowhere")
-    assert '"quick"' in dry.stdout and not re.search(r"study|--seeds|--workers|/bin/false", dry.stdout), dry.stderr
-    assert "PROFIL" in make("plan", "PROFIL=smoke").stderr
-    assert "/nowhere" in make("plan", "DATA=/nowhere").stderr and not Path("/nowhere").exists()
-    place = tmp_path / "my data"
-    place.mkdir()
-    asked = "include Makefile\nasked:\n\t@echo $$SPACEDKD_DATA,$$PIP_TARGET,\n"
-    for given in (place, "~/my data"):
-        told = make("-f", "/dev/stdin", "asked", f"DATA={given}", HOME=str(tmp_path), PIP_TARGET="/away", input=asked)
-        assert told.stdout == f"{place},,\n", told.stderr
+@pytest.fixture
+def program(tmp_path):
+    """In place of Python: prints its words, a line each, and the environment."""
+    path = tmp_path / "my python"
+    path.write_text('#!/bin/sh\nprintf "<%s>\\n" "$@"\nenv\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_variables_come_from_the_command_line_alone(program):
+    given = dict.fromkeys(("PROFILE", "SEEDS", "WORKERS", "SLURM", "RERUN", "SLOW", "EXACT", "INSTALL", "DATA"), "1")
+    told = make("reproduce", f"PY={program}", **given, PY="/bin/false").stdout
+    assert "<reproduce>\n<--profile>\n<quick>\n" in told and told.count("<--") == 1 and "install" not in told
+    assert not re.search("^(SLOW|EXACT|SPACEDKD_DATA)=.", told, re.M)
+    assert make("-f", "Makefile", "-f", "/dev/stdin", "-n", "help", PY="/bin/false",
+                input="$(info $(PY))").stdout.startswith(".venv/")
+
+
+def test_the_environment_says_where_packages_come_from_and_not_where_they_go(program):
+    away = ("PIP_USER", "PIP_TARGET", "PIP_ROOT", "PIP_PREFIX", "PIP_CONFIG_FILE", "UV_CACHE_DIR", "UV_TARGET", "UV_PYTHON",
+            "PYTHONOPTIMIZE", "PYTHONHOME", "MPLBACKEND")
+    kept = ("PIP_INDEX_URL", "PIP_CERT", "UV_DEFAULT_INDEX", "HTTPS_PROXY")
+    told = make("env", f"PY={program}", **dict.fromkeys(away + kept, "given")).stdout
+    assert set(re.findall("^([A-Z_]+)=given$", told, re.M)) == set(kept)
+
+
+@pytest.mark.parametrize("command, name", [
+    *(("plan", name) for name in ("PROFILE", "SEEDS", "WORKERS", "TIME_LIMIT", "DATA")), ("reproduce", "SLURM"),
+    ("tune", "ARGS"), ("fuzz", "MINUTES"), ("fuzz", "SEED"), ("plan", "PY")])
+def test_values_never_reach_a_shell(program, tmp_path, command, name):
+    """A harmful value arrives as it is, as a word or as a folder's name; of PY there is no such program."""
+    harm = f"3`touch {tmp_path}/P`;touch {tmp_path}/P;'\"|touch {tmp_path}/P\ntouch {tmp_path}/P * "
+    told = make(command, f"PY={program}", f"{name}={harm}").stdout
+    words = "".join(f"<{word}>\n" for word in harm.split()) if name == "ARGS" else f"<{harm}>\n"
+    assert (words in told or f"SPACEDKD_DATA={harm}\n" in told) == (name != "PY")
+    for value in ("$(shell touch P)", "$$(touch P)", "a$x"):
+        assert "dollar sign" in make(command, f"PY={program}", f"{name}={value.replace('P', f'{tmp_path}/P')}").stderr
+    make("plan", "--dry-run", CONDA_PREFIX=f"$(shell touch {tmp_path}/P)", CONDA_DEFAULT_ENV="mine")
+    assert not (tmp_path / "P").exists()
+
+
+@pytest.mark.parametrize("command, given", [
+    ("test", "PROFILE=study"), ("lab", "SEEDS=3"), ("gpu", "PROFILE=core"), ("tune", "SEEDS=9"), ("plan", "SLURM=x"),
+    ("clean", "DATA=x"), ("plan", "PROFIL=smoke"), ("plan", "PROFIL:=smoke"), ("plan", "READY="), ("plan", "SHELL=x"),
+    ("reproduce", "RERUN=0"), ("env", "INSTALL=no"), ("test", "EXACT=yes")])
+def test_a_variable_that_a_command_does_not_read_is_refused(command, given):
+    done = make("--dry-run", command, given)
+    assert done.returncode and re.split("[:=]", given)[0] in done.stderr and not done.stdout
 
 
 @pytest.mark.parametrize("command", ["report", "publish"])
