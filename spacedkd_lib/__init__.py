@@ -8,7 +8,7 @@ Names below are imported when they are first used, so that code that only reads 
 
 import importlib
 
-from .store import exact
+from .store import exact, places
 
 __version__ = "0.1.0"
 
@@ -81,3 +81,5 @@ def __dir__() -> list[str]:
 
 
 exact.cap()
+for _folder in places.FOLDERS:
+    places.named(_folder)

@@ -18,13 +18,14 @@ from .notebook.runner import NotebookError, refresh as refresh_notebook
 from .notebook.series import NOTEBOOKS, Series
 from .recipes import VERSION, from_dict
 from .report import frames, readme, two_machines
-from .store import records, stopping
+from .store import places, records, stopping
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; bad input ends with one sentence and status 2."""
     options = _parser().parse_args(arguments)
     try:
+        places.settings()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
                 signal.signal(number, _stop)
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
-        command = commands.add_parser(name, help=function.__doc__.splitlines()[0])
+        command = commands.add_parser(name, help=(function.__doc__ or name).splitlines()[0])
         for option in USES.get(name, ()):
             command.add_argument(option, **OPTIONS[option])
         command.set_defaults(function=function)

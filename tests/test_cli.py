@@ -48,6 +48,51 @@ def test_unknown_names_and_numbers_start_nothing(refusal):
     assert refusal("plan", "--seeds", "-2").startswith("error: seeds = -2 is out of range")
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("SPACEDKD_RUN", "x", 'did you mean "SPACEDKD_RUNS"'), ("SPACEDKD_RUNS", "~no-such-user/x", "home"),
+    ("SPACEDKD_CHECKPOINT", "abc", "seconds")])
+def test_a_variable_that_means_nothing_starts_nothing(refusal, monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    assert words in refusal("plan", "--profile", "smoke")
+    with pytest.raises(InputError, match=words):
+        running.check_inputs([])
+
+
+def test_a_file_in_a_runs_place_starts_nothing(refusal, tmp_path):
+    recipe = SMOKE[0].recipe
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    (tmp_path / "runs").mkdir()
+    for link in (False, True):
+        place = tmp_path / "runs" / recipe.run_id
+        place.unlink(missing_ok=True)
+        place.symlink_to("nowhere") if link else place.touch()
+        assert recipe.run_id in refusal("train", str(tmp_path / "recipe.json"))
+
+
+SCRIPT = """
+import os, tempfile
+os.environ["SPACEDKD_RUNS"] = tempfile.mkdtemp(dir=".")
+from spacedkd_lib.cluster.executors import LocalProcesses
+from spacedkd_lib.store import records
+if __name__ == "__main__":
+    with LocalProcesses(1) as workers:
+        print(workers.submit(records.runs_folder).result(), records.runs_folder(), sep=";")
+"""
+
+
+def test_a_worker_trains_where_the_script_that_started_it_looks(tmp_path):
+    """The worker runs the script's top again, which names another folder."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    here, there = done.stdout.strip().split(";")
+    assert here == there and Path(here).parent == tmp_path, done.stderr
+
+
+def test_commands_are_listed_where_python_drops_docstrings():
+    assert not subprocess.run([sys.executable, "-OO", "-m", "spacedkd_lib", "--version"], cwd=ROOT).returncode
+
+
 @pytest.mark.parametrize("recipe, words", [
     ("[" * 100_000, "is no recipe"), ("[]", "is no recipe"), ("\0", "is no recipe"), ('{"epochs": 1e400}', "epochs = inf"),
     ('{"nosuch": 1}', "is not a recipe field"), ('{"dataset": "\\u0000"}', "is not a data set"),

@@ -3,7 +3,11 @@
 import errno
 import gzip
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from spacedkd_lib.recipes import Recipe
 from spacedkd_lib.store import records, stopping
 
 RECIPE = Recipe(seed=3)
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def fake_training(recipe):
@@ -187,6 +192,17 @@ def test_publish_and_read_back(tmp_path, monkeypatch):
     records.publish(made + made[:1], "quick")
     with pytest.raises(InputError, match="twice"):
         records.read_published("quick")
+
+
+def test_folders_are_absolute_once_for_this_process_and_its_children(tmp_path):
+    """For a kernel, which works elsewhere; also behind `make lab`, which reads no records."""
+    show = "import os; os.chdir('/'); print(*(os.environ[f'SPACEDKD_{name}'] for name in ('RUNS', 'DATA', 'ROOT')), sep=';')"
+    for module in ("store.exact", "notebook.runner"):
+        done = subprocess.run([sys.executable, "-m", f"spacedkd_lib.{module}", sys.executable, "-c", show], text=True,
+                              cwd=tmp_path, capture_output=True, env={
+            **os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path / "me"), "SPACEDKD_RUNS": "my runs",
+            "SPACEDKD_DATA": "~/data", "SPACEDKD_ROOT": "../" + tmp_path.name})
+        assert done.stdout.strip() == f"{tmp_path}/my runs;{tmp_path}/me/data;{tmp_path}", done.stderr
 
 
 def test_numbers_leave_out_the_clock():

@@ -55,7 +55,7 @@ NOTES = {
 
 def main(arguments: list[str] | None = None) -> int:
     parts = {"speed": speed, "memory": memory, "analysis": analysis}
-    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description="Speed and memory, as tables.")
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
     parser.add_argument("--only", choices=list(parts), help="one table")
     options = parser.parse_args(arguments)

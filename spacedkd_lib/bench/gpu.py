@@ -103,8 +103,9 @@ def gpu_is_here() -> bool:
 
 
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench.gpu", description=__doc__.splitlines()[0],
-                                     epilog=__doc__.split("\n", 1)[1], formatter_class=argparse.RawTextHelpFormatter)
+    first, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench.gpu", description=first, epilog=rest,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(LIMITS))
     parser.add_argument("--out", type=Path, default=records.built("gpu"), help="folder; build/gpu unless given")
     parser.add_argument("--science", type=float, default=LIMITS["science"], metavar="SECONDS", help="its limit")

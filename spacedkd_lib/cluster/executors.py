@@ -27,7 +27,7 @@ from typing import Callable, Iterator
 
 from ..errors import InputError
 from ..recipes import plugins
-from ..store import stopping
+from ..store import places, records, stopping
 
 
 class LocalProcesses(Executor):
@@ -86,7 +86,8 @@ class LocalProcesses(Executor):
             self.card.close()
 
     def _pool_of_one(self) -> ProcessPoolExecutor:
-        environment = self.card.environment if self.card else {}
+        environment = places.settings() | {"SPACEDKD_RUNS": str(records.runs_folder())} | (
+            self.card.environment if self.card else {})
         return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, (environment,))
 
 
@@ -108,7 +109,7 @@ def _names_cuda(error: BaseException) -> bool:
 
 
 def _start_worker(environment: dict[str, str]) -> None:
-    """Prepare a worker process for stops.
+    """Prepare a worker process for stops, and for its parent's folders: its script may have named others by now.
 
     Ctrl-C in a terminal reaches every process: the parent alone answers it, by asking the workers to stop. A worker
     whose parent is gone, even by kill -9, ends too.

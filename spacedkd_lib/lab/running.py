@@ -273,7 +273,9 @@ def check_inputs(missing: list[Recipe]) -> None:
     Raises:
         InputError: what is bad, and how to mend it.
     """
-    records.check_writable(records.runs_folder())
+    begun = filter(os.path.lexists, (records.runs_folder() / recipe.run_id for recipe in missing))
+    for folder in (records.runs_folder(), *begun):
+        records.check_writable(folder)
     for recipe in {replace(recipe, seed=0).run_id: recipe for recipe in missing}.values():
         with plugins.blamed(recipe):
             within_memory(_check, recipe)

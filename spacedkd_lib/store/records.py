@@ -27,7 +27,7 @@ from platformdirs import user_data_path
 
 from ..errors import InputError, reading
 from ..recipes import Recipe, from_dict
-from . import stopping
+from . import places, stopping
 from .software import PACKAGE
 
 PUBLISHED = "published"  # marks a run that was not trained here
@@ -44,7 +44,7 @@ ROOT = Path(os.environ.get("SPACEDKD_ROOT") or HOME).resolve()
 
 def runs_folder() -> Path:
     """Return the folder of local runs: $SPACEDKD_RUNS, or runs/ beside the package."""
-    return Path(os.environ.get("SPACEDKD_RUNS") or ROOT / "runs").resolve()
+    return places.named("SPACEDKD_RUNS") or ROOT / "runs"
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,14 @@ def from_json(text: str | bytes, where: str, mend: str = MEND) -> Record:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that a folder can be written to.
+    """Check that a folder can be written to, and that the environment names folders as it should.
 
     Raises:
-        InputError: nothing can be written into `folder`.
+        InputError: nothing can be written into `folder`, or see `places.settings`.
     """
+    places.settings()
+    if os.path.isfile(folder):
+        raise InputError(f"{folder} is a file where a folder belongs: move it away.")
     probe = folder / ".writable"
     write_atomically(probe, "")
     probe.unlink()
