@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from spacedkd_lib.data.known import NAMES
 from spacedkd_lib.errors import InputError, reading
 from spacedkd_lib.recipes import Recipe
+from spacedkd_lib.recipes.recipe import DATA_SETS
 from spacedkd_lib.store import records, stopping
 
 RECIPE = Recipe(seed=3)
@@ -203,6 +205,17 @@ def test_folders_are_absolute_once_for_this_process_and_its_children(tmp_path):
             **os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path / "me"), "SPACEDKD_RUNS": "my runs",
             "SPACEDKD_DATA": "~/data", "SPACEDKD_ROOT": "../" + tmp_path.name})
         assert done.stdout.strip() == f"{tmp_path}/my runs;{tmp_path}/me/data;{tmp_path}", done.stderr
+
+
+def test_a_folder_of_pictures_has_one_run_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("pics", "digits"):
+        (tmp_path / name).mkdir()
+    spelt = ("~/pics", "./pics", "pics/", "pics", str(tmp_path / "pics"), str(tmp_path / "pics/../pics"))
+    assert {Recipe(dataset=name).dataset for name in spelt} == {str(tmp_path / "pics")}
+    assert Recipe(dataset="digits").dataset == "digits" and Recipe(dataset="./digits").dataset != "digits"
+    assert set(DATA_SETS) == set(NAMES)
 
 
 def test_numbers_leave_out_the_clock():

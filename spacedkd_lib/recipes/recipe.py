@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from . import plugins
 # Raise it when the meaning or the default of a field changes: old records are then refused by name, never misread.
 VERSION = 2
 
+DATA_SETS = ("digits", "glyphs", "cifar10", "cifar100", "tiny-imagenet", "tiny-imagenet-40")
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema", "past_self")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout", "strong")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
@@ -222,6 +224,9 @@ class Recipe:
         from .checks import check
         for name in ("feature_exits", "grade_epochs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.dataset, str) and self.dataset not in DATA_SETS + plugins.names("dataset") and (
+                self.dataset[:1] == "~" or os.sep in self.dataset or os.path.isdir(self.dataset)):
+            object.__setattr__(self, "dataset", os.path.abspath(os.path.expanduser(self.dataset)))
         schools = tuple(tuple(group) if isinstance(group, (list, tuple)) else group for group in self.schools)
         object.__setattr__(self, "schools", schools)
         for f in dataclasses.fields(self):
