@@ -153,9 +153,9 @@ def publish(options) -> None:
 
     An arm is published whole, with all its seeds, or not at all.
     """
-    if not records.CHECKOUT:
-        raise InputError("Records are published in a checkout of the repository, and this package is installed: clone "
-                         "it, and give the command there.")
+    if not (records.ROOT / "README.md").exists():
+        raise InputError("Records are published in a checkout, whose README shows them: clone the repository, and give "
+                         "the command there, without SPACEDKD_ROOT.")
     rows = grids.tuned_grid(profiles.profile(options.profile).name)
     untuned = sorted(set(arms.ARMS) - {row.notebook for row in rows})
     found = frames.local_records(rows)
@@ -268,7 +268,7 @@ def tune(options) -> None:
     task = profiles.TUNED[options.data]
     names = list(task.families) if options.families in (None, ["all"]) else options.families
     tuning.tune(options.data, task, names, running.run_all, options.workers, partial(print, flush=True))
-    if records.CHECKOUT:
+    if (records.ROOT / "README.md").exists():
         readme.update_readme(records.ROOT / "results" / "README.md", readme.results_block)
     print(f"Every trial and every choice: results/tuning/{options.data}/.")
 

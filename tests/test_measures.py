@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
 def place(trained, monkeypatch, tmp_path):
     monkeypatch.setenv("SPACEDKD_RUNS", str(trained[0]))
     monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path)
     for name, settings in SMALL.items():
         monkeypatch.setitem(measures.MEASURES, name, measures.MEASURES[name]._replace(settings=settings))
     for path in trained[0].glob("*/*.npz"):

@@ -174,6 +174,7 @@ def test_a_run_of_another_user_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ["plain", "cut", "flipped", "empty", "another line"])
 def test_a_damaged_published_file_is_named(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path)
     path = records.publish([saved(RECIPE, tmp_path / "runs")], "quick")
     content = path.read_bytes()
     path.write_bytes({"plain": gzip.decompress(content), "cut": content[:-20], "empty": b"",
@@ -184,16 +185,33 @@ def test_a_damaged_published_file_is_named(tmp_path, monkeypatch, damage):
 
 def test_publish_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path)
     made = [saved(replace(RECIPE, seed=s), tmp_path / "runs") for s in (1, 2)]
     assert records.read_published("quick") == {}
     path = records.publish(made, "quick")
     assert records.read_published("quick") == {r.run_id: r for r in made}
     before = path.read_bytes()
-    records.publish(reversed(made), "quick")
+    records.publish([*reversed(made), made[0]], "quick")
     assert path.read_bytes() == before
-    records.publish(made + made[:1], "quick")
+    other = replace(made[0], epochs=[{"epoch": 1, "test_accuracy": 99.0}])
+    for wanted in ([made[1], other], [made[0], made[1], other]):
+        with pytest.raises(InputError, match="other numbers"):
+            records.publish(wanted, "quick")
+    assert path.read_bytes() == before
+    path.unlink()
+    records.publish([other], "quick")  # on purpose
+    assert records.read_published("quick") == {other.run_id: other}
+    lines = gzip.decompress(before)
+    path.write_bytes(gzip.compress(lines + lines))
     with pytest.raises(InputError, match="twice"):
         records.read_published("quick")
+
+
+def test_published_records_belong_to_the_code_wherever_outputs_go(tmp_path, monkeypatch):
+    shipped = records.read_published("quick")
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    assert records.read_published("quick") == shipped and len(shipped) > 100
+    assert records.publish(shipped.values(), "quick").is_relative_to(tmp_path)
 
 
 def test_folders_are_absolute_once_for_this_process_and_its_children(tmp_path):

@@ -367,6 +367,7 @@ def test_the_page_of_a_comparison():
 def test_local_and_published_profiles(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path)
     record = SPACED_RECORDS[SPACED[0].recipe.run_id]
     records.write_atomically(tmp_path / "runs" / record.run_id / "result.json", record.to_json())
     assert frames.local_records(SPACED) == {record.run_id: record}
@@ -393,6 +394,7 @@ def publish(profile, *arms, seeds=3, notebooks=("04_self_kd", "05_spaced_kd")):
 def place(tmp_path, monkeypatch):
     """A place of its own for results and READMEs."""
     monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path)
     return tmp_path
 
 

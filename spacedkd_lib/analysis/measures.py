@@ -226,7 +226,7 @@ def publish(recipes: Iterable[Recipe], profile: str) -> int:
     settings = {name: measure.settings for name, measure in MEASURES.items()}
     np.savez_compressed(content, settings=np.array(json.dumps(settings)), **found)
     if alike:
-        records.write_atomically(records.published_file(profile, PUBLISHED), content.getvalue())
+        records.write_atomically(records.ROOT / "results" / profile / PUBLISHED, content.getvalue())
     return sum(map(len, alike.values()))
 
 

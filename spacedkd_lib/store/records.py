@@ -285,8 +285,8 @@ def built(folder: str) -> Path:
 
 def published_file(profile: str, name: str = "records.jsonl.gz") -> Path:
     """Return the path of a profile's published records, or of another published file: published here, or shipped."""
-    here = ROOT / "results" / profile / name
-    return here if CHECKOUT or here.exists() else SHIPPED / "results" / profile / name
+    place = Path("results", profile)
+    return (ROOT if (ROOT / place).exists() else SHIPPED) / place / name
 
 
 def read_published(profile: str) -> dict[str, Record]:
@@ -300,7 +300,7 @@ def read_published(profile: str) -> dict[str, Record]:
     records = [from_json(line, f"{path}, line {i + 1}", RESTORE) for i, line in enumerate(lines)]
     named = {record.run_id: record for record in records}
     if len(named) < len(records):
-        raise InputError(f"{path} holds a run twice: publish the profile again.")
+        raise InputError(f"{path} holds a run twice: delete it and publish the profile again.")
     return named
 
 
@@ -308,10 +308,18 @@ def publish(records: Iterable[Record], profile: str) -> Path:
     """Write the records as the published ones of a profile, one JSON line each, compressed.
 
     They are ordered by run id, and equal records give equal bytes.
+
+    Raises:
+        InputError: a run is published with other numbers. Who means to replace them deletes the published file first.
     """
-    ordered = sorted(records, key=lambda record: record.run_id)
-    path = published_file(profile)
-    lines = "".join(record.to_json() + "\n" for record in ordered)
+    known, found = read_published(profile), {}
+    for record in records:
+        if known.setdefault(record.run_id, record).numbers() != record.numbers():
+            raise InputError(f"Run {record.run_id} ({record.recipe.in_words()}) is published with other numbers: find "
+                             f"out why. To replace all of them, delete {published_file(profile)} and publish again.")
+        found.setdefault(record.run_id, record)
+    lines = "".join(found[run_id].to_json() + "\n" for run_id in sorted(found))
+    path = ROOT / "results" / profile / "records.jsonl.gz"
     write_atomically(path, gzip.compress(lines.encode(), mtime=0))
     return path
 
