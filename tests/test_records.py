@@ -17,7 +17,7 @@ from spacedkd_lib.data.known import NAMES
 from spacedkd_lib.errors import InputError, reading
 from spacedkd_lib.recipes import Recipe
 from spacedkd_lib.recipes.recipe import DATA_SETS
-from spacedkd_lib.store import records, stopping
+from spacedkd_lib.store import records, software, stopping
 
 RECIPE = Recipe(seed=3)
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -234,6 +234,34 @@ def test_a_folder_of_pictures_has_one_run_id(tmp_path, monkeypatch):
     assert {Recipe(dataset=name).dataset for name in spelt} == {str(tmp_path / "pics")}
     assert Recipe(dataset="digits").dataset == "digits" and Recipe(dataset="./digits").dataset != "digits"
     assert set(DATA_SETS) == set(NAMES)
+
+
+@pytest.mark.parametrize("hidden", ["", "status.showUntrackedFiles", "core.excludesFile", "assume-unchanged", "skip-worktree"])
+def test_code_that_git_overlooks_is_not_clean(tmp_path, monkeypatch, hidden):
+    package = tmp_path / "é" / "spacedkd_lib"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("1\n")
+    monkeypatch.setattr(software, "PACKAGE", package)
+
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], cwd=package, check=True)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        git(*words)
+    assert software.describe.__wrapped__()["git_dirty"] is False
+    if "-" in hidden:
+        git("update-index", f"--{hidden}", "__init__.py")
+        (package / "__init__.py").write_text("2\n")
+    else:
+        (tmp_path / "ignore").write_text("*.py")
+        if hidden:
+            git("config", hidden, "no" if "status" in hidden else str(tmp_path / "ignore"))
+        Path(os.fsdecode(os.fsencode(package) + b"/new\xff.py")).touch()
+    told = software.describe.__wrapped__()
+    assert told["git_dirty"] is True and len(told["git_commit"]) == 40
+
+
+def test_an_answer_may_hold_any_bytes():
+    assert software.answer(["printf", "\\377"]) == "\udcff"
 
 
 def test_numbers_leave_out_the_clock():
