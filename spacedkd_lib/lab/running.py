@@ -42,8 +42,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
         on_epoch: called with the numbers of each epoch, for a logger; it may raise Stopped to leave the run there.
 
     Raises:
-        InputError: its loss diverged, or the pictures of a data folder are not those of the record; or `on_epoch`
-            raised, and the run is finished and saved all the same.
+        InputError: its loss diverged; other pictures than the record's; or `on_epoch` raised, and the run is saved.
     """
     if force:
         set_aside([recipe])

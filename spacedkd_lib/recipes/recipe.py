@@ -24,7 +24,7 @@ from . import plugins
 # Raise it when the meaning or the default of a field changes: old records are then refused by name, never misread.
 VERSION = 2
 
-DATA_SETS = ("digits", "glyphs", "cifar10", "cifar100", "tiny-imagenet", "tiny-imagenet-40")
+DATA_SETS = ("digits", "glyphs", "cifar10", "cifar100", "tiny-imagenet")
 METHODS = ("baseline", "online_kd", "offline_kd", "self_kd", "ie_kd", "mutual", "education", "ema", "past_self")
 AUGMENTATIONS = ("none", "crop", "crop_flip", "crop_flip_rotate", "autoaugment_cutout", "strong")
 RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet110",
