@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
-from ..errors import InputError, nearest
+from ..errors import InputError, Stopped, nearest
 from .own_code import is_own, own_file, sha256
 
 # Kind -> the recipe's fields that may name one, and how it is registered
@@ -169,7 +169,7 @@ def blamed(recipe) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, InputError) or not _used(recipe):
+        if isinstance(error, (InputError, Stopped)) or not _used(recipe):
             raise
         own = [place for place in traceback.extract_tb(error.__traceback__) if own_file(place.filename)]
         where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
