@@ -1,6 +1,7 @@
 """What users register (losses, rules, networks, methods, augmentations, data): in workers, in identities, in refusals."""
 
-import importlib
+import importlib.machinery
+import importlib.util
 import os
 import pickle
 import random
@@ -8,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def own(monkeypatch, tmp_path):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("helping", "mine", "own", *(path.stem for path in EXAMPLES.glob("*.py"))):
+    for name in ("helping", "lazy", "mine", "own", *(path.stem for path in EXAMPLES.glob("*.py"))):
         sys.modules.pop(name, None)
 
 
@@ -87,11 +87,13 @@ def test_a_loss_is_judged(monkeypatch):
     assert line["Updates, mine"] == line["Updates, against"] == 2 * 64 / 16
     assert line["Result"] == skd.claims.result(line["low"], line["high"])
     kd = online_kd(BASE)
-    for wrong in (dict(mine="nosuch"), dict(mine=print), dict(mine=5), dict(against="online"), dict(against=["online KD"]),
-                  dict(seeds=1), dict(seeds="3"), dict(data="nosuch"), dict(mine=kd, against=kd),
-                  *(dict(mine=kd, against=replace(kd, **change)) for change in (
-                      dict(dataset="glyphs"), dict(train_images=70), dict(seed=1)))):
-        with pytest.raises(skd.InputError):
+    for words, wrong in (
+            ("registered loss", dict(mine="nosuch")), ("registered loss", dict(mine=print)), ("registered loss", dict(mine=5)),
+            ("an arm", dict(against="online")), ("an arm", dict(against=["online KD"])), ("data set", dict(data="nosuch")),
+            ("at least 2", dict(seeds=1)), ("at least 2", dict(seeds="3")), ("equal in every field", dict(mine=kd, against=kd)),
+            *((f"paired: {name}", dict(mine=kd, against=replace(kd, **{name: value}))) for name, value in (
+                ("dataset", "glyphs"), ("train_images", 70), ("val_fraction", 0.1), ("seed", 1)))):
+        with pytest.raises(skd.InputError, match=words):
             skd.judge(**dict(mine="focal_kl") | wrong)
 
 
@@ -122,13 +124,15 @@ import functools
 SCALE = 3.0
 def scaled(x):
     return SCALE * x
-def late(x):
-    return x + 1
 def twice(f):
     @functools.wraps(f)
     def wrapper(*arguments):
         return 2 * f(*arguments)
     return wrapper
+"""
+LAZY = """
+def late(x):
+    return x + 1
 """
 OWN = """
 import argparse, enum, functools, torch, helping
@@ -153,21 +157,23 @@ class Focal(torch.nn.Module):
     def forward(self, s, t):
         return self.weight * (s - t).mean() + self.BIAS
 CRITERION, TABLE = Focal(1.0), {"f": helper, torch.float32: lambda x: 6 * x, helper: enum.Enum("Kind", "ONE")}
+zs = [helper, other]
 @helping.twice
 def loss(s, t, T):
-    from helping import late
-    used = PAIRS, FACTOR, NAMES, WEIGHTS, ARGUMENTS.weight, TENSOR, TABLE, other, late, distance, T in {"p", "q", "r"}
+    from lazy import late
+    used = zs, PAIRS, FACTOR, NAMES, WEIGHTS, ARGUMENTS.weight, TENSOR, TABLE, other, late, distance, T in {"p", "q", "r"}
     return helping.scaled(CRITERION(s, t))
 """
 CHANGES = ("SCALE = 3", "SCALE = 4"), ("x + 1", "x - 1"), ("2 * f(", "3 * f("), ("[2]", "[3]"), ('"b"', '"z"'), ('"e"', '"y"'), (
     "weight=1.0", "weight=2.0"), ("ones(3)", "zeros(3)"), ("power=1", "power=2"), ("** power", "** -power"), ("- 5", "- 4"), (
     "7 * len", "8 * len"), ("Focal(1.0)", "Focal(2.0)"), ("+self", "-self"), ("s - t", "t - s"), ('"f": helper', '"f": other'), (
-    "6 * x", "5 * x"), ('"ONE"', '"TWO"'), ("mse_loss", "l1_loss"), ("import late", "import scaled as late"), ('"q"', '"u"')
+    "6 * x", "5 * x"), ('"ONE"', '"TWO"'), ("mse_loss", "l1_loss"), ("[helper, other]", "[other, helper]"), ('"q"', '"u"')
 
 
 def hash_of(old="", new="", name="loss"):
-    for module, text in (("helping", HELPING), ("own", OWN)):
-        space = sys.modules[module] = types.ModuleType(module)
+    for module, text in (("helping", HELPING), ("lazy", LAZY), ("own", OWN)):
+        spec = importlib.machinery.ModuleSpec(module, None)
+        space = sys.modules[module] = importlib.util.module_from_spec(spec)
         exec(compile(text.replace(old, new) if old else text, f"/a/{module}.py", "exec"), space.__dict__)
     return own_code.sha256(getattr(space, name))
 
