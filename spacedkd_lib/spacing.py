@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from .errors import InputError, nearest
+from .errors import InputError, memory, nearest
 from .schedule import interval_batches, spaced_schedule
 
 Losses = dict[str, list[float]]
@@ -156,12 +155,9 @@ class Spaced:
 
     def _check_room(self, batch: Any) -> None:
         needed = _bytes(batch) * self._longest
+        place, room = "the memory here has free", memory()
         if self.spill is not None:
             place, room = "the disk of spill still has", shutil.disk_usage(self.spill).free
-        elif hasattr(os, "sysconf"):
-            place, room = "the memory here has", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        else:
-            return
         if needed > room:
             raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and {place} "
                              f"{room / 1e9:.1f} GB: give a smaller interval, or spill = a folder on a disk with room.")

@@ -278,7 +278,7 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     assert len(list(tmp_path.glob("spaced-*/*"))) == 2
     assert [step.batch.tolist() for step in steps if step.kind == "learn"] == [[0.0] * 4, [1.0] * 4]
     assert not list(tmp_path.glob("spaced-*/*"))
-    monkeypatch.setattr(module.os, "sysconf", lambda name: 4)  # a machine of 16 bytes
+    monkeypatch.setattr(module, "memory", lambda: 16)  # bytes
     with pytest.raises(InputError, match="A block of 2 batches takes .* give a smaller interval, or spill"):
         next(iter(Spaced([np.zeros(4)] * 2, 1, 1)))
     steps = iter(Spaced([np.zeros(2)] * 3, 1, lambda losses, answers=iter((1 / 3, 1)): next(answers)))

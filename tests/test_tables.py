@@ -464,7 +464,7 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
     assert re.findall(r"\*\*(\S+) \S+ \S+\*\* at (its own|its rival's)", said) == [
         (f"{2 * gain:+.2f}", "its own"), (f"{2.2 * gain:+.2f}", "its rival's")]
     said = next(part for part in readme.answers(frame) if part.startswith("Does it come from the first epochs"))
-    assert re.findall(r"gains \*\*(\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
+    assert re.findall(r"\*\*([+-]\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
     said = next(part for part in readme.answers(frame) if part.startswith("How the teacher is asked"))
     assert re.findall(r"\*\*([+-]\S+) ", said) == ["-29.00", f"{26 + 2 * gain:+.2f}"]
 

@@ -9,7 +9,8 @@ keep its level. A claim is
 - otherwise refuted, if its interval lies below `MIN_EFFECT`: whatever gain there is, it is smaller;
 - otherwise inconclusive, also with fewer than two seeds.
 
-Everything else in this package is exploration: intervals of 95%, not corrected; only `judging.judge` calls one.
+Everything else in this package is exploration: intervals of 95%, not corrected. `judging.judge` names its
+result by the same rule, and corrects nothing.
 
 **The lead-lag law**: pairs of arms with the sign that each theory predicts. Not judged one by one: the page counts how
 many signs each theory has right, and how many its intervals contradict.

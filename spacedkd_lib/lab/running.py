@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Callable, Iterable
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
@@ -35,7 +35,7 @@ def check_workers(workers: int | str) -> int:
 def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | None = None) -> records.Record:
     """Return the record of one recipe: loaded, or trained here and now.
 
-    A bar shows its epochs, or a line now and then. If the recipe belongs to an interrupted sweep, that sweep goes on.
+    A bar shows its epochs, or a line now and then. An interrupted sweep goes on as a whole.
 
     Args:
         force: a finished run is set aside and trained anew.
@@ -64,7 +64,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
             raise InputError("\n".join(failed))
         if told.failure:
             raise InputError(f"{told.in_words()} Run {recipe.run_id} is finished and saved.") from told.failure
-    return _same_pictures(records.load(recipe))
+    return _same_pictures([records.load(recipe)])[0]
 
 
 def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
@@ -146,14 +146,15 @@ def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
     return [*failed, told.in_words()] if told.failure else failed
 
 
-def _same_pictures(record: records.Record) -> records.Record:
-    """Return the record, if the data set it names still holds the pictures that it was made from."""
+def _same_pictures(found: list[records.Record]) -> list[records.Record]:
+    """Return records, if the data sets they name still hold the pictures that they were made from."""
     from ..data import datasets
-    name, made_from = record.recipe.dataset, record.provenance.get("data_sha256")
-    if made_from and datasets.sha256_at_hand(name, record.recipe.seed) not in ("", made_from):
-        raise InputError(f"The pictures of {name} are not those of run {record.run_id}: restore them, or delete "
-                         f"{records.runs_folder() / record.run_id} to run again.")
-    return record
+    at_hand = cache(datasets.sha256_at_hand)  # a folder is decoded for it
+    for record in found:
+        name, made_from = record.recipe.dataset, record.provenance.get("data_sha256")
+        if made_from and at_hand(name, datasets.fold(name, record.recipe.seed)) not in ("", made_from):
+            raise InputError(f"Run {record.run_id} has other pictures of {name}: restore them, or delete its folder.")
+    return found
 
 
 def _has_gpu() -> bool:
@@ -224,13 +225,12 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
             planned = of_several_seeds(planned)
         task = partial(work, on_epoch=plugins.packed(on_epoch)) if on_epoch else work
         _train_side_by_side(planned, task, executor or LocalProcesses(workers), say, on_sweep)
-    return [_same_pictures(records.load(recipe)) for recipe in wanted]
+    return _same_pictures([records.load(recipe) for recipe in wanted])
 
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
     """Return the finished runs that another engine made, and that have not been compared with today's yet."""
-    found = (records.load(recipe) for recipe in wanted)
-    return [record for record in found if record and not identity.made_by_this_code(record)]
+    return [record for record in map(records.load, wanted) if record and not identity.made_by_this_code(record)]
 
 
 def set_aside(wanted: Iterable[Recipe]) -> int:

@@ -57,13 +57,13 @@ VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
             "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
 AT_ONE_SET = ("Does the gain come from spacing, or from tuning? With one set of tuned values on both sides, spaced KD "
               "gains {}. This comparison is exploration.\n")
-LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Online KD whose student "
-              "learns from labels alone until epoch 1.5 gains {} over online KD. Spaced KD gains {} over it. All stand "
-              "at spaced KD's values.\n")
+LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Let its student learn "
+              "from labels alone until epoch 1.5. That late start is worth {}, and spaced KD gains {} over it, all at "
+              "spaced KD's values. Predicted was that the late start makes at least half of the gain.\n")
 ASKING = {"harm": ("online KD, eval mode", claims.NO_SPACE[1]),
           "gain": ("spaced KD, eval mode", "online KD, eval mode")}
-ASKED = ("How the teacher is asked matters more. Right after an update its running statistics lag. Asked by them, "
-         "online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
+ASKED = ("How the teacher is asked matters more at these values. Right after an update its running statistics lag. "
+         "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "

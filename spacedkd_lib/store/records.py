@@ -32,7 +32,7 @@ from .software import PACKAGE
 
 PUBLISHED = "published"  # marks a run that was not trained here
 MEND = "make it readable, or delete it and run again"
-RESTORE = "restore it from the repository, or publish the profile again"
+RESTORE = "restore it from the repository, or delete it and publish the profile again"
 
 # In a checkout everything lies beside the package. A wheel carries notebooks and published records in itself, and what
 # it makes goes to the user's own folder, never beside the installed package.
