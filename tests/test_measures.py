@@ -12,7 +12,7 @@ from spacedkd_lib import recipes
 from spacedkd_lib.analysis import measures, trained as finished
 from spacedkd_lib.data import batches, datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import grids, profiles
+from spacedkd_lib.lab import profiles
 from spacedkd_lib.store import records
 from spacedkd_lib.training import evaluation, train
 
@@ -91,15 +91,6 @@ def test_a_damaged_measure_is_computed_again_and_a_published_one_named(trained, 
     assert len(calls) == 2
     with pytest.raises(InputError, match="measures.npz is damaged.*publish"):
         measures.read_published("smoke")
-
-
-def test_a_miniature_measures_fewer_arms():
-    def asked(seeds):
-        arms = {row.recipe: row.arm for row in grids.grid("study", None, seeds) if row.notebook in profiles.MEASURING}
-        return {(name, arms[recipe], recipe.seed) for recipe, name in measures.wanted(grids.grid("study", None, seeds))}
-    few, many = asked(3), asked(4)
-    assert {arm for _, arm, _ in few} == set(measures.MINIATURE_ARMS) and {name for name, *_ in many} == set(measures.MEASURES)
-    assert {arm for _, arm, _ in many} > set(measures.MINIATURE_ARMS) and few < many
 
 
 def test_published_and_read(trained, monkeypatch):

@@ -41,9 +41,6 @@ class Measure(NamedTuple):
     settings: dict
 
 
-MINIATURE_ARMS = ("baseline", "SAM", "online KD", "spaced KD s=1.5", "offline KD")  # arms that a miniature measures
-
-
 # One of each takes so many seconds on a core, for quick's network: noise 0.5, curvature 4.5, robustness 5.
 MEASURES = {
     "noise": Measure(noise, dict(images=128, sigmas=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3], draws=5)),
@@ -70,14 +67,9 @@ PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: 
 
 
 def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
-    """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for.
-
-    Rows of at most three seeds are a miniature: only the arms in `MINIATURE_ARMS`.
-    """
-    rows = [row for row in rows if row.notebook in profiles.MEASURING]
-    small = len({row.seed for row in rows}) <= 3
-    return list(dict.fromkeys((row.recipe, name) for row in rows for name in MEASURES
-                              if not small or row.arm in MINIATURE_ARMS))
+    """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for."""
+    return list(dict.fromkeys((row.recipe, name) for row in rows if row.notebook in profiles.MEASURING
+                              for name in MEASURES))
 
 
 def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:

@@ -211,12 +211,13 @@ def lag_name(family: str, offset: float) -> str:
 
 
 def measured_arms(setting: Setting) -> list[Arm]:
-    """Make the arms of 06_loss_landscape and 07_robustness: the runs that the question of flatness compares.
+    """Make the arms of 06_loss_landscape and 07_robustness: what the question of flatness compares.
 
-    SAM, which is known to flatten, is the positive control; no other arm is new.
+    SAM, which is known to flatten, is the positive control. Of the intervals, the one nearest the controls' counts.
     """
-    arms, others = dict.fromkeys(baseline_arms(setting) + spaced_arms(setting)), crossed_arms(setting)
-    return [arm for arm in arms if arm.name not in CONTROLS and arm not in others]
+    interval = min(setting.intervals, key=lambda s: abs(s - CONTROL_INTERVAL))
+    return [*_families(setting, "baseline", "SAM", "online KD"),
+            _at("spaced KD", spaced(_of_family(setting, "spaced KD"), interval)), *_families(setting, "offline KD")]
 
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
