@@ -90,7 +90,7 @@ def test_two_stages_choose_and_publish(monkeypatch, place):
     """The best is inside but for T = 3, which is an edge of its grid: one probe."""
     run_all = Synthetic(monkeypatch, lr=0.2, weight_decay=1e-3, alpha=0.1, temperature=3.0)
     tune(run_all)
-    assert [len(wanted) for wanted in run_all.calls] == [2 * 9 * 3, 2 * 10 * 3, 3]
+    assert [len(wanted) for wanted in run_all.calls] == [2 * 9 * 3, 20 * 3 - 3 * 1, 3]  # one trial stood in stage 1
     assert {recipe.seed for wanted in run_all.calls for recipe in wanted} == set(tuning.SEEDS)
     chosen, trials = published(place)
     assert chosen["KD"]["values"] == {"lr": 0.2, "weight_decay": 1e-3, "alpha": 0.1, "temperature": 3.0}
@@ -121,29 +121,35 @@ def test_a_best_on_the_edge_widens_the_grid(monkeypatch, place, best, diverges, 
         assert sorted(outside) == sorted(further)
 
 
-@pytest.mark.parametrize("kill", [1, 19, 30])
-def test_a_killed_stage_goes_on(monkeypatch, place, kill):
-    """The process ends between the runs and one of the 39 answers to Optuna, then before a run, then goes on."""
+def test_another_machine_trains_no_published_trial(monkeypatch, place):
+    """The first stops in stage 2 with two trials of it whole; it publishes them and chooses nothing."""
     best = dict(lr=0.2, weight_decay=1e-3, alpha=0.1, temperature=3.0)
     tune(Synthetic(monkeypatch, **best))
-    whole = (place / "trials.csv").read_text()
-    monkeypatch.setenv("SPACEDKD_RUNS", str(place / "other"))
-    tell, left, run_all = tuning.Stage.tell, iter(range(1, 1000)), Synthetic(monkeypatch, **best)
+    whole, chosen = ((place / name).read_text() for name in ("trials.csv", "chosen.json"))
+    (place / "trials.csv").unlink(), (place / "chosen.json").unlink()
+    first = Synthetic(monkeypatch, **best)
 
-    def killed(*arguments):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(tuning.Stage, "tell", lambda *a: killed() if next(left) == kill else tell(*a))
-        tune(run_all)
-    with pytest.raises(KeyboardInterrupt):
-        tune(killed)
-    run_all.calls.clear()
-    tune(run_all)
-    assert (place / "trials.csv").read_text() == whole
-    assert sum(map(len, run_all.calls)) == 3 * (39 - kill + 1)
+    def stopping(wanted, workers, say):
+        first(wanted[:7] if first.calls else wanted, workers, say)
+        if len(first.calls) == 2:
+            raise KeyboardInterrupt
+    for folder in "first", "again":
+        monkeypatch.setenv("SPACEDKD_RUNS", str(place / folder))
+        with pytest.raises(KeyboardInterrupt):
+            tune(stopping if folder == "first" else interrupted)
+        trials = pandas.read_csv(place / "trials.csv")
+        assert not (place / "chosen.json").exists() and len(trials) == 18 + 2 + 1  # one of them stood in stage 1
+    monkeypatch.setenv("SPACEDKD_RUNS", str(place / "second"))
+    second = Synthetic(monkeypatch, **best)
+    tune(second)
+    assert [len(wanted) for wanted in second.calls] == [57 - 6, 3]
+    assert json.loads((place / "chosen.json").read_text())["families"] == json.loads(chosen)["families"]
+    assert sorted((place / "trials.csv").read_text().splitlines()) == sorted(whole.splitlines())
     with pytest.raises(AssertionError):
-        run_all.made.popitem()[1].summary["test_accuracy"]  # the guard works
+        second.made.popitem()[1].summary["test_accuracy"]  # the guard works
 
 
 def test_a_divergence_fails_a_trial_and_another_failure_ends_the_stage(monkeypatch, place):
@@ -226,8 +232,7 @@ def test_real_runs_are_trained_once_and_given_up_once(monkeypatch, toy, place):
     best = replace(online_kd(BASE), **chosen["KD"]["values"], seed=100)
     assert records.load(best).epochs[-1]["val_accuracy"] in set(trials["val_accuracy_100"])
     assert len(trained) == len({recipe.run_id for recipe in trained})
-    for path in (records.runs_folder() / "tuning").iterdir():
-        path.unlink()
     trained.clear()
-    tune(run_all, ["KD"], task)  # without Optuna's journal the records still answer
+    (place / "trials.csv").unlink()
+    tune(run_all, ["KD"], task)  # without published trials the records still answer
     assert not trained and published(place)[1].equals(trials)

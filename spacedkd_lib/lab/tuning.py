@@ -10,13 +10,12 @@ at their best, until the best is inside or at a bound. Probes come on top of the
 A trial is a recipe of the seeds 100 to 102, which no result uses. Its value is the mean validation accuracy of the last
 epoch. A trial of which a run diverged fails, and the stage goes on. Nothing here reads a test score.
 
-Optuna's grid sampler asks the trials; its journal in runs/tuning/ makes a stage resumable. A trial whose records are
-in runs/ trains nothing. No torch here; optuna is imported where it is needed.
+Optuna's grid sampler asks the trials. A trial whose records are in runs/ trains nothing, nor does one that trials.csv
+holds: the same command goes on after a stop, on another machine too. No torch here; optuna is imported where needed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from contextlib import suppress
@@ -144,15 +143,14 @@ class Stage:
     """A grid of recipes as an Optuna study.
 
     start: the recipe whose fields the trials change. space: field -> values. earlier: trials of stage 1, which count
-    among those tried. Another design is another study, so that no trial is taken for another's.
+    among those tried.
     """
 
-    def __init__(self, storage, name: str, start: Recipe, space: dict[str, tuple], earlier: tuple = ()):
+    def __init__(self, start: Recipe, space: dict[str, tuple], earlier: tuple = ()):
         import optuna
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.start, self.space, self.earlier = start, space, earlier
-        design = hashlib.sha256(f"{start.run_id} {json.dumps(space)}".encode()).hexdigest()[:12]
-        self.study = optuna.create_study(storage=storage, sampler=optuna.samplers.GridSampler(space, seed=0),
-                                         study_name=f"{name}, {design}", direction="maximize", load_if_exists=True)
+        self.study = optuna.create_study(sampler=optuna.samplers.GridSampler(space, seed=0), direction="maximize")
 
     def done(self) -> list[Done]:
         """List the finished trials, failed ones with a value of -inf."""
@@ -166,16 +164,13 @@ class Stage:
         return best if best.scores else None
 
     def pending(self) -> list:
-        """Optuna's trials that are to be trained: those a killed process left, and the grid's, or the next probe."""
-        import optuna
+        """Ask Optuna for the trials that are to be trained: the grid's, or the next probe."""
         size = math.prod(map(len, self.space.values()))
         if len(self.done()) == max(size, len(self.study.trials)) and self.best():
             for further in self.beyond_edges()[:1]:
                 values = {name: getattr(self.best().recipe, name) for name in self.space}
                 self.study.enqueue_trial(values | further, user_attrs={"probe": True})
-        begun = [t for t in self.study.trials if t.state.name != "WAITING"]
-        left = [optuna.Trial(self.study, t._trial_id) for t in begun if not t.state.is_finished()]
-        left += [self.study.ask() for _ in range(max(size, len(self.study.trials)) - len(begun))]
+        left = [self.study.ask() for _ in range(max(size, len(self.study.trials)) - len(self.done()))]
         for trial in left:
             for name in self.space:
                 trial.suggest_float(name, 0.0, 1e3)  # the value itself comes from the grid or the probe
@@ -191,12 +186,11 @@ class Stage:
                     found.append({name: next_value(name, edge, up)})
         return found
 
-    def tell(self, trial, found: list[records.Record | None]) -> None:
-        """Give a trial the mean score of its records; it fails if one is missing."""
+    def tell(self, trial, scores: list[float]) -> None:
+        """Give a trial its scores; without any it fails."""
         import optuna
         value, state = None, optuna.trial.TrialState.FAIL
-        if None not in found:
-            scores = [validation_accuracy(record) for record in found]
+        if scores:
             trial.set_user_attr("val_accuracy", scores)
             value, state = round(sum(scores) / len(scores), 4), None  # scores carry float32 noise, which breaks no tie
         with suppress(RuntimeError):  # the sampler ends a loop that ask-and-tell does not have; the value is stored
@@ -219,7 +213,7 @@ def next_value(name: str, value: float, up: bool) -> float | None:
 
 def tune(label: str, task: Task, names: list[str], run_all: Callable, workers: int | str = 0,
          say: Callable[[str], None] = print) -> None:
-    """Tune families by their names and publish in results/tuning/<label>/, after each stage.
+    """Tune families by their names and publish in results/tuning/<label>/: trials by stages, at the end the choice.
 
     Args:
         run_all: `running.run_all`. It gets all trials of a stage at once, so that they share teachers.
@@ -233,27 +227,24 @@ def tune(label: str, task: Task, names: list[str], run_all: Callable, workers: i
             raise InputError(nearest("family", name, task.families))
         if not task.families[name].recipe.val_fraction:
             raise InputError(f'The recipe of "{name}" holds out no validation pictures: give val_fraction above 0.')
-    storage = _storage()
-    stages = {name: [Stage(storage, f"{label}, {name}, 1", task.families[name].recipe, task.rates)] for name in names}
-    _train_stage([first for first, in stages.values()], run_all, workers, say)
-    _publish(label, task, stages)
+    stages = {name: [Stage(task.families[name].recipe, task.rates)] for name in names}
+
+    def train_stage(number: int) -> None:
+        try:
+            _train_stage([found[number] for found in stages.values() if len(found) > number],
+                         _published_trials(label), run_all, workers, say)
+        finally:
+            _publish(label, task, stages, finished=False)
+
+    train_stage(0)
     for name, found in stages.items():
         if best := found[0].best():
             space = task.families[name].space or _finer(best.recipe)
-            found.append(Stage(storage, f"{label}, {name}, 2", best.recipe, space, found[0].done()))
+            found.append(Stage(best.recipe, space, found[0].done()))
         else:
             say(f'Every trial of "{name}" diverged in stage 1: lower its rates.')
-    _train_stage([found[1] for found in stages.values() if len(found) == 2], run_all, workers, say)
-    _publish(label, task, stages)
-
-
-def _storage():
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = records.runs_folder() / "tuning"
-    records.check_writable(folder)
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    train_stage(1)
+    _publish(label, task, stages, finished=True)
 
 
 def _finer(best: Recipe) -> dict[str, tuple]:
@@ -261,42 +252,71 @@ def _finer(best: Recipe) -> dict[str, tuple]:
             for name, factors in FINER.items()}
 
 
-def _train_stage(searches: list[Stage], run_all: Callable, workers: int | str, say: Callable[[str], None]) -> None:
+def _train_stage(searches: list[Stage], known: dict[str, list[float]], run_all: Callable, workers: int | str,
+                 say: Callable[[str], None]) -> None:
     """Train one stage of all families together; then a probe of each family that needs one, until none does.
 
-    A run that diverges is given up, and whatever else fails is an error.
+    A run that diverges is given up, and whatever else fails is an error. A stop keeps the trials that are whole.
+    known: scores of published trials by their first run id.
     """
     while asked := [(search, trial) for search in searches for trial in search.pending()]:
-        recipes = [[replace(search.start, **trial.params, seed=seed) for seed in SEEDS] for search, trial in asked]
-        wanted = [recipe for each in recipes for recipe in each if not records.diverged(recipe)]
-        say(f"{len(asked)} trials of {len(searches)} families.")
+        left = []
+        for search, trial in asked:
+            recipes = [replace(search.start, **trial.params, seed=seed) for seed in SEEDS]
+            if (first := recipes[0].run_id) in known:
+                search.tell(trial, known[first])
+            else:
+                left.append((search, trial, recipes))
+        wanted = [recipe for *_, recipes in left for recipe in recipes if not records.diverged(recipe)]
+        say(f"{len(asked)} trials of {len(searches)} families, {len(asked) - len(left)} of them published.")
         try:
-            run_all(wanted, workers, say)
+            if wanted:
+                run_all(wanted, workers, say)
         except InputError:
             if any(records.load(recipe) is None and not records.diverged(recipe) for recipe in wanted):
                 raise
-        for (search, trial), each in zip(asked, recipes):
-            search.tell(trial, [records.load(recipe) for recipe in each])
+        finally:
+            for search, trial, recipes in left:
+                found = [records.load(recipe) for recipe in recipes]
+                if None not in found or any(map(records.diverged, recipes)):
+                    search.tell(trial, [] if None in found else [validation_accuracy(record) for record in found])
+
+
+def _published_trials(label: str) -> dict[str, list[float]]:
+    """Return the scores of published trials by the run id of their first seed; of a diverged one, none."""
+    import pandas
+    file = PUBLISHED / label / "trials.csv"
+    rows = pandas.read_csv(file).to_dict("records") if file.exists() else []
+    return {row["run_id"]: [row[f"val_accuracy_{seed}"] for seed in SEEDS] if row["state"] == "done" else []
+            for row in rows}
 
 
 # Publishing
 
-def _publish(label: str, task: Task, stages: dict[str, list[Stage]]) -> None:
-    """Write trials.csv and chosen.json. Families that were not asked for stay, if they have the same base."""
+def _publish(label: str, task: Task, stages: dict[str, list[Stage]], finished: bool) -> None:
+    """Write trials.csv; when finished, chosen.json too. Then families not asked for stay, if they have the same base.
+
+    Before, every trial stays that was published: another machine goes on from them.
+    """
     import pandas
     folder = records.ROOT / "results" / "tuning" / label
-    base, chosen = json.loads(task.base.to_json()), {}
-    table = pandas.DataFrame([row for name, found in stages.items() for row in _rows(name, task, found)])
+    before = {"base": json.loads(task.base.to_json()), "families": {}}
     if (folder / "chosen.json").exists():
         before = json.loads((folder / "chosen.json").read_bytes())
-        if from_dict(before["base"], "chosen.json") == task.base:  # whatever fields its commit had besides
-            kept = pandas.read_csv(folder / "trials.csv", dtype=str)
-            table = pandas.concat([kept[~kept["family"].isin(stages)], table])
-            chosen = {name: choice for name, choice in before["families"].items() if name not in stages}
-    chosen |= {name: _chosen(name, task, found) for name, found in stages.items() if len(found) == 2}
+    same = from_dict(before["base"], "chosen.json") == task.base  # whatever fields its commit had besides
+    table = pandas.DataFrame([row for name, found in stages.items() for row in _rows(name, task, found)])
+    if not len(table):
+        return
+    if (folder / "trials.csv").exists():
+        kept = pandas.read_csv(folder / "trials.csv", dtype=str)
+        again = kept["family"].isin(stages) | (not same) if finished else kept["run_id"].isin(table["run_id"])
+        table = pandas.concat([kept[~again], table])
     records.write_atomically(folder / "trials.csv", table.to_csv(index=False))
-    records.write_atomically(folder / "chosen.json", json.dumps(
-        {"seeds": SEEDS, "base": base, "families": chosen}, indent=1) + "\n")
+    if finished:
+        chosen = {name: choice for name, choice in before["families"].items() if same and name not in stages}
+        chosen |= {name: _chosen(name, task, found) for name, found in stages.items() if len(found) == 2}
+        records.write_atomically(folder / "chosen.json", json.dumps(
+            {"seeds": SEEDS, "base": json.loads(task.base.to_json()), "families": chosen}, indent=1) + "\n")
 
 
 def _rows(name: str, task: Task, found: list[Stage]) -> list[dict]:
@@ -304,6 +324,7 @@ def _rows(name: str, task: Task, found: list[Stage]) -> list[dict]:
     own = task.fields(name)
     fields = list(dict.fromkeys(field for family in task.families for field in task.fields(family)))
     return [{"family": name, "stage": number, "number": trial.number,
+             "run_id": replace(trial.recipe, seed=SEEDS[0]).run_id,
              **{field: getattr(trial.recipe, field) if field in own else None for field in fields},
              "probe": trial.probe,
              **{f"val_accuracy_{seed}": score for seed, score in zip(SEEDS, trial.scores or [None] * len(SEEDS))},
