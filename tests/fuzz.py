@@ -1,4 +1,4 @@
-"""Random recipes, stops, damaged files and folders: each ends in numbers or in one sentence. `make fuzz MINUTES=10`.
+"""Random recipes, stops, damaged files, odd environments and folders: each ends in numbers or in one sentence. `make fuzz MINUTES=10`.
 
     python tests/fuzz.py MINUTES SEED
 
@@ -11,16 +11,19 @@ import math
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from unittest import mock
 
 from spacedkd_lib.data import datasets  # before torch, whose kernels it caps
+from spacedkd_lib.analysis import measures
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import running
 from spacedkd_lib.recipes import METHODS, Recipe, foreign, preset
@@ -67,28 +70,76 @@ def a_recipe(draw: random.Random, folder: Path) -> None:
     whole = running.run(recipe)
     assert all(math.isfinite(v) for row in whole.numbers() for v in row.values()), "a number is not finite"
     shutil.rmtree(records.runs_folder())
-    with mock.patch.object(stopping, "requested", iter([False] * draw.randrange(20) + [True] * 10**6).__next__):
-        try:
-            running.run(recipe)
-        except stopping.Stopped:
-            pass
+    interrupted(recipe, draw.randrange(20))
     again = running.run(recipe)
     assert again.numbers() == whole.numbers(), "a stop changed a number"
 
 
-def a_file(draw: random.Random, folder: Path) -> None:
-    """A byte of a run's files is flipped, cut or doubled: refused, or nothing changed."""
-    recipe = replace(SMALL, epochs=1)
-    made = running.run(recipe)
-    path = draw.choice([path for path in records.runs_folder().rglob("*") if path.is_file()])
+def damage(draw: random.Random, folder: Path) -> None:
+    """Damage one file of a folder as disks, hands and synchronisers do."""
+    path = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
     content = bytearray(path.read_bytes())
-    at = draw.randrange(len(content) or 1)
-    damage = draw.choice(("flip", "cut", "double", "empty"))
-    if damage == "flip" and content:
+    at, how = draw.randrange(len(content) or 1), draw.choice(
+        ("flip", "flip", "cut", "double", "empty", "another's", "copy", "remove", "folder"))
+    if how == "flip" and content:
         content[at] ^= 1 << draw.randrange(8)
-    path.write_bytes({"cut": content[:at], "double": content[:at] * 2, "empty": b""}.get(damage, content))
-    assert running.run(recipe) == made, "a damaged record answered"
+    if how in ("remove", "folder"):
+        path.unlink()
+        path.mkdir() if how == "folder" else None
+    elif how == "copy":
+        path.with_stem(f"{path.stem} (conflicted copy)").write_bytes(content)
+    else:
+        another = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file())).read_bytes()
+        path.write_bytes({"cut": content[:at], "double": content[:at] * 2, "empty": b"",
+                          "another's": another}.get(how, content))
+
+
+def interrupted(recipe: Recipe, after: int) -> None:
+    """Train until a stop is asked for at the update of this number, or to the end."""
+    asked = mock.patch.object(stopping, "requested", iter([False] * after + [True] * 10**6).__next__)
+    with asked, suppress(stopping.Stopped):
+        running.run(recipe)
+
+
+def a_file(draw: random.Random, folder: Path) -> None:
+    """A file of a finished or a stopped run is damaged: refused, or no number changes."""
+    recipe = replace(SMALL, epochs=draw.choice((1, 2)), method=draw.choice(("baseline", "online_kd")))
+    made = running.run(recipe)
+    if draw.random() < 0.6:
+        shutil.rmtree(records.runs_folder())
+        interrupted(recipe, draw.randrange(2, 12))
+    damage(draw, records.runs_folder())
+    assert running.run(recipe).numbers() == made.numbers(), "a damaged file answered"
     records.load_weights(recipe)
+
+
+def a_publication(draw: random.Random, folder: Path) -> None:
+    """A file of the published results is damaged: told, or no number changes."""
+    shipped = records.ROOT / "results" / "quick"
+    shutil.copytree(shipped, folder / "results" / "quick")
+    damage(draw, folder / "results")
+    with mock.patch.object(records, "ROOT", folder), mock.patch.object(records, "SHIPPED", folder):
+        found = records.read_published("quick")
+        measures.read_published("quick")
+    assert not found or found == records.read_published("quick"), "a damaged publication answered"
+
+
+def a_machine(draw: random.Random, folder: Path) -> None:
+    """A command in an odd environment: it ends well, or in one sentence, and nothing is created beside its own places."""
+    odd = ("", "~/x", "relative", "/proc/nowhere", "/dev/null", "a b'$x", "\u00e9", "x" * 300, str(folder))
+    names = ("SPACEDKD_RUNS", "SPACEDKD_DATA", "SPACEDKD_ROOT", "SPACEDKD_RUN", "SPACEDKD_ENGINE", "SPACEDKD_CHECKPOINT",
+             "HOME", "PYTHONOPTIMIZE", "GIT_DIR", "LANG", "PATH", "XDG_DATA_HOME")
+    environment = os.environ | {"SPACEDKD_ROOT": str(folder)} | {name: draw.choice(odd) for name in draw.sample(names, 2)}
+    command = draw.choice((
+        ("plan", "--profile", draw.choice(("smoke", "nosuch")), "--seeds", draw.choice(("1", "0", "-1", "x", "9" * 30))),
+        ("plan", "--profile", "smoke", "--time-limit", draw.choice(("1m", "1e12", "-3h", ""))),
+        ("report", "--profile", "smoke"), ("nosuch",)))
+    ended = subprocess.run([sys.executable, "-m", "spacedkd_lib", *command], cwd=folder, env=environment,
+                           capture_output=True, text=True, errors="replace", timeout=300)
+    assert "Traceback" not in ended.stderr, f"{command} {environment}\n{ended.stderr}"
+    assert not list(folder.glob("~*")), "a folder named ~ was made"
+    if ended.returncode:
+        raise InputError(f"{ended.stderr.strip().splitlines()[-1]}.")
 
 
 def a_folder(draw: random.Random, folder: Path) -> None:
@@ -133,7 +184,7 @@ def a_loop(draw: random.Random, folder: Path) -> None:
     assert seen["teach"] == seen["learn"] == loader * epochs, (length, epochs, interval, rule, stop)
 
 
-CASES = (a_recipe, a_file, a_folder, a_loop)
+CASES = (a_recipe, a_file, a_publication, a_machine, a_folder, a_loop)
 
 
 def run_case(seed: int) -> str:
