@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was done is saved, and the same command continues", file=sys.stderr)
         return 130
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # or it kills the interpreter on its way out
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -337,6 +338,9 @@ def test_a_time_limit_is_a_clean_stop(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, "plan", plan)
     assert cli.main(["plan", "--time-limit", "0.1s"]) == stopping.STATUS
     assert "stopped (time limit)" in capsys.readouterr().err
+    monkeypatch.setitem(cli.COMMANDS, "plan", lambda options: None)
+    assert cli.main(["plan", "--time-limit", "1h"]) == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)  # nothing is left that kills a finished command
 
 
 def test_time_limits():
