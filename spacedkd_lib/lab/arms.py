@@ -211,10 +211,7 @@ def lag_name(family: str, offset: float) -> str:
 
 
 def measured_arms(setting: Setting) -> list[Arm]:
-    """Make the arms of 06_loss_landscape and 07_robustness: what the question of flatness compares.
-
-    SAM, which is known to flatten, is the positive control. Of the intervals, the one nearest the controls' counts.
-    """
+    """Make the arms of 06_loss_landscape and 07_robustness; SAM, known to flatten, is the positive control."""
     interval = min(setting.intervals, key=lambda s: abs(s - CONTROL_INTERVAL))
     return [*_families(setting, "baseline", "SAM", "online KD"),
             _at("spaced KD", spaced(_of_family(setting, "spaced KD"), interval)), *_families(setting, "offline KD")]
@@ -278,10 +275,11 @@ def education_arms(setting: Setting) -> list[Arm]:
 
     A student that grows sees fewer pictures in its lower grades, so it makes fewer updates.
     """
-    ed = _labels(setting, setting.schools)
+    labels = _labels(setting, setting.schools)
+    ed = replace(labels, **tuned(setting.tuned, "online ED")) if setting.tuned else labels
     s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
-    as_many = replace(baseline(ed), epochs=round(_studied(ed)))
-    return [*_named({"baseline": baseline(ed), "baseline, images of ED": as_many, "online ED": ed}),
+    as_many = replace(baseline(labels), epochs=round(_studied(ed)))
+    return [*_named({"baseline": baseline(labels), "baseline, images of ED": as_many, "online ED": ed}),
             _at("spaced ED", spaced(ed, s)),
             *_named({"offline ED": offline(ed), "growth without KD": replace(ed, alpha=0.0), "online schools": whole}),
             _at("spaced schools", spaced(whole, s))]

@@ -41,6 +41,7 @@ GLYPHS = Recipe(dataset="glyphs", train_images=2232, val_fraction=0.1, model="re
                 batch_size=64, lr=0.1, augment="none", eval_every=10)
 SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=40,
                batch_size=64, lr=0.1, eval_every=20)
+GROUPS = (10, 26, 26)  # of Education Distillation: digits, capitals and small letters
 _MINIATURE, _SHORTER = replace(GLYPHS, epochs=7), replace(GLYPHS, epochs=6)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
 _CIFAR_BF16 = replace(_CIFAR, precision="bf16")  # ours, to be fast; on a GPU "fp32" would be TF32 in convolutions
@@ -78,10 +79,10 @@ def _small_transformer(base: Recipe, **changes) -> Recipe:
 
 
 def _on_glyphs(label: str, base: Recipe, others: Recipe, **changes) -> Setting:
-    """With all other methods, too: digits, capitals and small letters are the groups of Education Distillation."""
+    """With all other methods, too."""
     return Setting(label, base, **dict(
         tuned="glyphs", exits="resnet10", self_intervals=(2.0,), factors=_factors(others), dropout=_DROPOUT,
-        schools=education(others, (10, 26, 26)), transformer=_small_transformer(others)) | changes)
+        schools=education(others, GROUPS), transformer=_small_transformer(others)) | changes)
 
 
 _TINY_DIGITS = _digits(2, 200, 4)
@@ -117,17 +118,19 @@ PROFILES = {p.name: p for p in (
 
 
 # What `make tune` tunes, by the label of results/tuning
-def _task(base: Recipe, exits: str = "") -> tuning.Task:
-    """All families of a base; those of self KD have exits."""
+def _task(base: Recipe, exits: str = "", schools: Recipe | None = None) -> tuning.Task:
+    """All families of a base; those of self KD have exits, and Education Distillation has a recipe of its own."""
     soft = ("online KD", "online KD, asked before", "spaced KD", "offline KD", "self KD")
     spaces = {"label smoothing": tuning.SMOOTHING, "SAM": tuning.SAM, **dict.fromkeys(soft, tuning.SOFT)}
     with_exits = replace(base, model=exits) if exits else None
     bases = {name: with_exits if name in ("exits, labels only", "self KD") else base for name in FAMILIES}
-    return tuning.Task(base, {name: tuning.Family(make(bases[name]), spaces.get(name, {}))
-                              for name, make in FAMILIES.items() if bases[name]})
+    families = {name: make(bases[name]) for name, make in FAMILIES.items() if bases[name]}
+    if schools:
+        families["online ED"], spaces["online ED"] = schools, tuning.SOFT
+    return tuning.Task(base, {name: tuning.Family(recipe, spaces.get(name, {})) for name, recipe in families.items()})
 
 
-TUNED = {"glyphs": _task(GLYPHS, "resnet10"), "cifar100-slice": _task(SLICE)}
+TUNED = {"glyphs": _task(GLYPHS, "resnet10", education(GLYPHS, GROUPS)), "cifar100-slice": _task(SLICE)}
 
 
 def profile(name: str) -> Profile:
