@@ -5,6 +5,7 @@ from functools import cache
 import spacedkd_lib as skd  # before torch, whose kernels it caps
 
 import torch
+import torch.nn.functional as F
 
 RECIPE = skd.spaced(skd.online_kd(skd.Recipe(
     dataset="digits", train_images=320, model="resnet8", width=4, epochs=3, batch_size=32, lr=0.05,
@@ -34,15 +35,19 @@ def start():
     return run.method.teacher, run.method.student, run.optimizer["teach"], run.optimizer["learn"], Loader(batches)
 
 
-def spaced(loader):
-    """Walk the loader as the recipe says."""
-    return skd.Spaced(loader, RECIPE.epochs, RECIPE.interval)
-
-
 def ask(teacher, x):
     """Return the teacher's logits by the statistics of the batch, without a gradient."""
     with torch.no_grad(), skd.batch_statistics(teacher.eval()):
         return teacher(x).logits
+
+
+def loss(step, teacher, student):
+    """Return the teacher's loss, or the student's with distillation: what your loop has before it is spaced."""
+    x, y = step.batch
+    if step.kind == "teach":
+        return F.cross_entropy(teacher.train()(x).logits, y)
+    target, z = ask(teacher, x), student.train()(x).logits
+    return (1 - ALPHA) * F.cross_entropy(z, y) + ALPHA * T**2 * skd.losses.kl(z, target, T)
 
 
 @cache

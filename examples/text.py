@@ -11,6 +11,22 @@ import spacedkd_lib as skd
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def train(nets, optimizers, loader, epochs, interval):
+    """Make each update that the walk asks for; batches are dicts."""
+    for step in skd.Spaced(loader, epochs, interval):
+        if step.kind == "epoch":
+            continue
+        z = nets[step.kind](step.batch["ids"])
+        loss = F.cross_entropy(z, step.batch["labels"])
+        if step.kind == "learn":
+            with torch.no_grad():
+                target = nets["teach"](step.batch["ids"])
+            loss = 0.7 * loss + 0.3 * 9 * skd.losses.kl(z, target, 3.0)
+        optimizers[step.kind].zero_grad()
+        loss.backward()
+        optimizers[step.kind].step()
+
+
 def lines(pattern, label):
     """Return the longer lines of some files as (line, label)."""
     text = "\n".join(path.read_text() for path in sorted(ROOT.glob(pattern)))
@@ -37,7 +53,7 @@ class Classifier(torch.nn.Module):
         return self.head(F.relu(self.convolve(self.embed(ids).mT)).mean(dim=2))
 
 
-def train(interval=1.5, epochs=4):
+def score(interval=1.5, epochs=4):
     """Train on half of the lines; on the others, return the student's accuracy and the larger class's share (%)."""
     torch.manual_seed(0)
     data = lines("spacedkd_lib/schedule.py", 0) + lines("spacedkd_lib/data/*.py", 0)[:300] + lines("*/*.md", 1)
@@ -45,22 +61,11 @@ def train(interval=1.5, epochs=4):
     nets = {"teach": Classifier(64), "learn": Classifier(16)}
     optimizers = {kind: torch.optim.Adam(net.parameters(), lr=1e-2) for kind, net in nets.items()}
     loader = DataLoader(train_part, batch_size=32, shuffle=True, collate_fn=collate)
-    for step in skd.Spaced(loader, epochs, interval):
-        if step.kind == "epoch":
-            continue
-        z = nets[step.kind](step.batch["ids"])
-        loss = F.cross_entropy(z, step.batch["labels"])
-        if step.kind == "learn":
-            with torch.no_grad():
-                target = nets["teach"](step.batch["ids"])
-            loss = 0.7 * loss + 0.3 * 9 * skd.losses.kl(z, target, 3.0)
-        optimizers[step.kind].zero_grad()
-        loss.backward()
-        optimizers[step.kind].step()
+    train(nets, optimizers, loader, epochs, interval)
     labels = test_part["labels"]
     accuracy = 100 * (nets["learn"](test_part["ids"]).argmax(1) == labels).float().mean().item()
     return accuracy, 100 * labels.bincount().max().item() / len(labels)
 
 
 if __name__ == "__main__":
-    print("Accuracy of the student {:.1f}%, share of the larger class {:.1f}%".format(*train()))
+    print("Accuracy of the student {:.1f}%, share of the larger class {:.1f}%".format(*score()))

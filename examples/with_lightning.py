@@ -2,7 +2,6 @@
 
 import digits
 import lightning
-import torch.nn.functional as F
 
 import spacedkd_lib as skd
 
@@ -12,39 +11,30 @@ class SpacedKD(lightning.LightningModule):
 
     automatic_optimization = False
 
-    def __init__(self):
+    def __init__(self, teacher, student, *optimizers):
         super().__init__()
-        self.teacher, self.student, self.teach, self.learn, self.loader = digits.start()
+        self.teacher, self.student, self.both = teacher, student, optimizers
 
     def configure_optimizers(self):
         """Return the teacher's optimizer and the student's."""
-        return self.teach, self.learn
+        return self.both
 
     def training_step(self, step, _):
         """Make the update that the walk asks for."""
-        if step.kind == "epoch":
-            return
-        x, y = step.batch
-        if step.kind == "teach":
-            optimizer, loss = self.optimizers()[0], F.cross_entropy(self.teacher.train()(x).logits, y)
-        else:
-            target, z = digits.ask(self.teacher, x), self.student.train()(x).logits
-            soft = skd.losses.kl(z, target, digits.T)
-            optimizer = self.optimizers()[1]
-            loss = (1 - digits.ALPHA) * F.cross_entropy(z, y) + digits.ALPHA * digits.T**2 * soft
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        if step.kind != "epoch":
+            optimizer = self.optimizers()[step.kind == "learn"]
+            optimizer.zero_grad()
+            self.manual_backward(digits.loss(step, self.teacher, self.student))
+            optimizer.step()
 
 
-def train():
-    """Train the student; return it."""
-    module = SpacedKD()
+def train(*parts):
+    """Walk once, since the walk counts the epochs; return the student."""
     trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                                 enable_progress_bar=False, enable_model_summary=False)
-    trainer.fit(module, digits.spaced(module.loader))
-    return module.student
+    trainer.fit(SpacedKD(*parts[:-1]), skd.Spaced(parts[-1], epochs=3, interval=1.5))
+    return parts[1]
 
 
 if __name__ == "__main__":
-    print("The package's own weights, bit for bit:", digits.as_ours(train()))
+    print("The package's own weights, bit for bit:", digits.as_ours(train(*digits.start())))
