@@ -10,7 +10,7 @@
 ## TIME_LIMIT=25m   stop cleanly after this time; the same command continues
 ## SLURM="..."      train as jobs of a Slurm cluster, e.g. "partition=gpu gpus_per_node=1 timeout_min=240"
 ## RERUN=1          reproduce: set finished runs aside and train them anew; to go on after a stop, leave it out
-## SLOW=1           test: also the dry run of make gpu, and ten kills at random moments; two minutes
+## SLOW=1           test: also the dry run of make gpu, ten kills at random moments, and smoke from the wheel; minutes
 ## MINUTES=10 SEED=0  fuzz: how long, and from which case on
 ## DATA=folder      where the data sets lie; left out: data
 ## EXACT=0          every kernel as fast as this processor allows; bits then differ from the published ones

@@ -8,6 +8,7 @@ Names below are imported when they are first used, so that code that only reads 
 
 import importlib
 
+from .errors import not_installed
 from .store import exact, places
 
 __version__ = "0.1.0"
@@ -69,10 +70,7 @@ def __getattr__(name: str):
     try:
         module = importlib.import_module(f".{_MODULES.get(name) or _NAMES[name]}", __name__)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith(__name__):
-            raise
-        raise ModuleNotFoundError(f"{name} needs {error.name}, which is not installed: pip install "
-                                  '"spacedkd[lab,notebooks]".', name=error.name) from None
+        raise ModuleNotFoundError(not_installed(name, error), name=error.name) from None
     return module if name in _MODULES else getattr(module, name)
 
 

@@ -11,20 +11,31 @@ import time
 from functools import partial
 
 from . import __version__
-from .cluster import slurm
-from .errors import InputError, nearest, reading
-from .lab import arms, claims, grids, planning, profiles, running, tuning
-from .notebook.runner import NotebookError, refresh as refresh_notebook
-from .notebook.series import NOTEBOOKS, Series
-from .recipes import VERSION, from_dict
-from .report import frames, readme, two_machines
-from .store import places, records, stopping
+from .errors import InputError, nearest, not_installed, reading
+from .store import places, stopping
+
+MISSING = None
+try:
+    from .cluster import slurm
+    from .lab import arms, claims, grids, planning, profiles, running, tuning
+    from .notebook.runner import NotebookError, refresh as refresh_notebook
+    from .notebook.series import NOTEBOOKS, Series
+    from .recipes import VERSION, from_dict
+    from .report import frames, readme, two_machines
+    from .store import records
+except ModuleNotFoundError as error:
+    MISSING = error
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; bad input ends with one sentence and status 2."""
-    options = _parser().parse_args(arguments)
+    """Run one command; bad input, or a package that is not installed, ends with one sentence and status 2."""
+    version = argparse.ArgumentParser(add_help=False)
+    version.add_argument("--version", action="version", version=__version__)
+    version.parse_known_args(arguments)
     try:
+        if MISSING:
+            raise MISSING
+        options = _parser(version).parse_args(arguments)
         places.settings()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
@@ -32,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, "time_limit", ""):
             signal.setitimer(signal.ITIMER_REAL, stopping.seconds(options.time_limit))
         return options.function(options) or 0
+    except ModuleNotFoundError as error:
+        print(f"error: {not_installed('This command', error)}", file=sys.stderr)
+        return 2
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,16 +62,31 @@ def main(arguments: list[str] | None = None) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)  # or it kills the interpreter on its way out
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def _parser(version: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m spacedkd_lib", description="Spaced KD: plan, run, publish.",
+                                     parents=[version])
+    commands, known = parser.add_subparsers(dest="command", required=True), _options()
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=(function.__doc__ or name).splitlines()[0])
         for option in USES.get(name, ()):
-            command.add_argument(option, **OPTIONS[option])
+            command.add_argument(option, **known[option])
         command.set_defaults(function=function)
     return parser
+
+
+def _options() -> dict[str, dict]:
+    return {
+        "recipe": dict(help="a JSON file of the recipe's fields; what is left out has its default"),
+        "--data": dict(default="glyphs", help="one of " + ", ".join(profiles.TUNED)),
+        "--families": dict(action="append", help="a family of arms; may be repeated; left out: all"),
+        "--profile": dict(default="quick", help="one of " + ", ".join(profiles.PROFILES)),
+        "--seeds": dict(type=int, default=0, help="0: the profile's own number"),
+        "--workers": dict(type=count_or_auto, default=0, help="runs side by side; 0: as many as suit the machine; auto: "
+                          "on a GPU also several seeds at once"),
+        "--time-limit": dict(default="", help="stop cleanly after this time, such as 25m"),
+        "--slurm": dict(default="", help="train as jobs of a Slurm cluster, with these parameters of submitit: "
+                        '"partition=gpu timeout_min=240"'),
+        "--rerun": dict(action="store_true", help="set finished runs aside and train them anew")}
 
 
 def count_or_auto(text: str) -> int | str:
@@ -297,19 +326,6 @@ def train(options) -> None:
 
 COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "verify": verify, "report": report,
             "refresh": refresh, "train": train, "tune": tune, "course": course, "reset": reset}
-OPTIONS: dict[str, dict] = {
-    "recipe": dict(help="a JSON file of the recipe's fields; what is left out has its default"),
-    "--data": dict(default="glyphs", help="one of " + ", ".join(profiles.TUNED)),
-    "--families": dict(action="append", help="a family of arms; may be repeated; left out: all"),
-    "--profile": dict(default="quick", help="one of " + ", ".join(profiles.PROFILES)),
-    "--seeds": dict(type=int, default=0, help="0: the profile's own number"),
-    "--workers": dict(type=count_or_auto, default=0, help="runs side by side; 0: as many as suit the machine; auto: on "
-                      "a GPU also several seeds at once"),
-    "--time-limit": dict(default="", help="stop cleanly after this time, such as 25m"),
-    "--slurm": dict(default="", help="train as jobs of a Slurm cluster, with these parameters of submitit: "
-                    '"partition=gpu timeout_min=240"'),
-    "--rerun": dict(action="store_true", help="set finished runs aside and train them anew"),
-}
 _GRID = ("--profile", "--seeds", "--workers", "--time-limit")
 USES = {"plan": _GRID, "reproduce": (*_GRID, "--slurm", "--rerun"), "publish": ("--profile",),
         "verify": ("--profile",), "report": ("--profile",), "train": ("recipe",),

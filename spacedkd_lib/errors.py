@@ -44,6 +44,17 @@ def reading(what: object, mend: str) -> Iterator[None]:
         raise InputError(f"{what} is damaged or not readable ({why}): {mend}.") from None
 
 
+def not_installed(what: str, error: ModuleNotFoundError) -> str:
+    """Return a sentence that names a missing package and the extras that bring it; a missing file of ours is raised.
+
+    >>> not_installed("show", ModuleNotFoundError(name="pandas"))
+    'show needs pandas, which is not installed: pip install "spacedkd[lab,notebooks]".'
+    """
+    if (error.name or "").startswith(__package__):
+        raise error
+    return f'{what} needs {error.name}, which is not installed: pip install "spacedkd[lab,notebooks]".'
+
+
 def memory() -> float:
     """Return the bytes of memory that a process may take, as far as system and container tell."""
     found = [math.inf]

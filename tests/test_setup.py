@@ -6,8 +6,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -197,40 +197,69 @@ def test_continuous_integration_runs_make_test():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A program that runs Python elsewhere with our wheel, and with all else that is installed here."""
+    """Runs a command of an environment elsewhere that holds our wheel alone; unless told, with all that is here behind it."""
     place = tmp_path_factory.mktemp("elsewhere")
-    built = subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)], cwd=ROOT,
-                           capture_output=True, text=True)
+    for command in (["hatchling", "build", "-t", "wheel", "-d", str(place)], ["venv", "--without-pip", str(place / "env")]):
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True)
     wheel, = place.glob("*.whl")
-    assert not built.returncode, built.stderr
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(place / "site")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(place / "site"),
-                   "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(place / "env/bin/python"), "install", "--no-deps",
+                    "--no-index", str(wheel)], check=True, capture_output=True)
+    site, = place.glob("env/lib/python*/site-packages")
 
-    def python(*arguments):
-        return subprocess.run([sys.executable, *arguments], cwd=place, env=environment, capture_output=True, text=True)
-    python.place = place
-    return python
+    def run(command, *arguments, lent=True):
+        path = f"{site}:{sysconfig.get_path('purelib')}" if lent else ""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run([place / "env/bin" / command, *arguments], cwd=place, env=environment, capture_output=True,
+                              text=True)
+    run.place, run.site = place, site
+    return run
 
 
 def test_the_wheel_brings_notebooks_and_records_and_writes_beside_neither(installed):
-    shipped = installed.place / "site" / "spacedkd_lib" / "shipped"
+    shipped = installed.site / "spacedkd_lib" / "shipped"
     assert {path.name for path in (ROOT / "notebooks").glob("*.*")} <= {
         path.name for path in (shipped / "notebooks").iterdir()}
     assert (shipped / "README.md").exists()  # where the site begins
-    before = sorted((installed.place / "site").rglob("*"))
-    done = installed("-c", "from spacedkd_lib.store import records, software; from spacedkd_lib.data import datasets; "
-                     "print(len(records.read_published('quick')), datasets.load('digits').num_classes, "
+    before = sorted(installed.site.rglob("*"))
+    done = installed("python", "-c", "from spacedkd_lib.store import records, software; from spacedkd_lib.data import "
+                     "datasets; print(len(records.read_published('quick')), datasets.load('digits').num_classes, "
                      "software.describe()['git_commit'], records.runs_folder())")
     assert done.stdout.split()[:3] == [str(len(records.read_published("quick"))), "10", "None"], done.stderr
     assert Path(done.stdout.split()[3]).is_relative_to(installed.place)
-    assert sorted((installed.place / "site").rglob("*")) == before
-    assert installed("-m", "spacedkd_lib", "publish", "--profile", "quick").stderr.startswith("error: ")
+    assert sorted(installed.site.rglob("*")) == before
+    assert installed("spacedkd", "publish", "--profile", "quick").stderr.startswith("error: Records are published in")
 
 
-def test_the_iterator_needs_the_standard_library_alone(installed):
-    done = installed("-S", "-c", "import spacedkd_lib as skd\nprint([step.kind for step in skd.Spaced([1, 2], 1, 1.0)])"
-                     "\ntry: skd.train\nexcept ImportError as error: print(error)")
+def test_the_iterator_and_the_version_need_the_standard_library_alone(installed):
+    done = installed("python", "-c", "import spacedkd_lib as skd\nprint([step.kind for step in skd.Spaced([1, 2], 1, 1.0)])"
+                     "\ntry: skd.train\nexcept ImportError as error: print(error)", lent=False)
     assert done.stdout.startswith("['teach', 'teach', 'learn', 'learn', 'epoch']\n"), done.stderr
     assert "spacedkd[lab" in done.stdout
+    assert installed("spacedkd", "--version", lent=False).stdout == f"{__version__}\n"
+    for arguments in (["plan"], ["reproduce", "--profile", "smoke"], ["train", "recipe.json"], ["--help"]):
+        done = installed("spacedkd", *arguments, lent=False)
+        assert done.returncode == 2 and re.fullmatch(r"error: .* needs \w+, .*spacedkd\[lab,notebooks\]\".\n", done.stderr)
+
+
+@pytest.mark.parametrize("command, missing", (("reproduce", "papermill"), ("report", "papermill"), ("verify", "torch")))
+def test_a_package_that_a_command_lacks_is_named_before_any_work(command, missing, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    monkeypatch.setattr(cli.running, "run_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(cli, "draw_published", cli.Series)
+    for name in list(sys.modules):
+        if name.partition(".")[0] == missing or name.startswith("spacedkd_lib.training"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert cli.main([command, "--profile", "quick"]) == 2
+    assert f"needs {missing}, which is not installed: pip install" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.environ.get("SLOW"), reason="trains and executes the series, three minutes: make test SLOW=1")
+def test_the_series_is_reproduced_from_the_wheel(installed):
+    before = sorted(installed.site.rglob("*"))
+    done = installed("spacedkd", "reproduce", "--profile", "smoke")
+    assert not done.returncode and "Done in" in done.stdout, done.stderr
+    made, = installed.place.rglob("build/smoke/runs.csv")
+    assert made.is_relative_to(installed.place / ".local") and len(list(made.parent.glob("notebooks/*.ipynb"))) == len(
+        list((ROOT / "notebooks").glob("[01]*.ipynb")))
+    assert sorted(installed.site.rglob("*")) == before

@@ -30,6 +30,7 @@ class Series:
 
     def __init__(self, profile: str, seeds: int = 0, workers: int | str = 0,
                  say: Callable[[str], None] = lambda line: None):
+        import papermill  # noqa: F401  who lacks it is told before hours of training
         self.parameters = {"profile": profile} | ({"seeds": seeds} if seeds else {}) | (
             {"workers": workers} if workers else {})
         self.built, self.say = records.built(grids.folder(profile, seeds)), say
