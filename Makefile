@@ -21,7 +21,7 @@
 # of such a name means something else and is left out. A value reaches programs by the environment, never as shell text.
 COMPUTING := lab plan reproduce tune verify test bench gpu soak fuzz gauntlet report
 READ.PROFILE := plan reproduce publish verify report
-READ.SEEDS := plan reproduce
+READ.SEEDS := plan reproduce verify
 READ.WORKERS := plan reproduce tune
 READ.TIME_LIMIT := plan reproduce tune
 READ.SLURM := reproduce
@@ -100,7 +100,7 @@ tune: $(READY) ## choose the values of each family of arms on validation picture
 publish: $(READY) ## copy this profile's finished records from runs/ to results/
 	@$(SPACEDKD) publish $(OPTIONS)
 
-verify: $(READY) ## make a few updates of each published run again and compare
+verify: $(READY) ## make a few updates of each published run again and compare; SEEDS=1: a sample
 	@$(SPACEDKD) verify $(OPTIONS)
 
 test: $(READY) ## run the tests, then every notebook, and compare its outputs

@@ -81,8 +81,8 @@ def _options() -> dict[str, dict]:
         "--families": dict(action="append", help="a family of arms; may be repeated; left out: all"),
         "--profile": dict(default="quick", help="one of " + ", ".join(profiles.PROFILES)),
         "--seeds": dict(type=int, default=0, help="0: the profile's own number"),
-        "--workers": dict(type=count_or_auto, default=0, help="runs side by side; 0: as many as suit the machine; auto: "
-                          "on a GPU also several seeds at once"),
+        "--workers": dict(type=count_or_auto, default=0, help="runs side by side; 0: as many as suit the machine; "
+                          "auto: on a GPU also several seeds at once"),
         "--time-limit": dict(default="", help="stop cleanly after this time, such as 25m"),
         "--slurm": dict(default="", help="train as jobs of a Slurm cluster, with these parameters of submitit: "
                         '"partition=gpu timeout_min=240"'),
@@ -223,8 +223,11 @@ def publish_drawn(profile: str, rows: list[grids.Row], found: dict[str, records.
 
 def verify(options) -> int:
     """Make a few updates of each published run again, and name those that today's code or data would make otherwise."""
-    published = records.read_published(profiles.profile(options.profile).name).values()
-    marked = [record for record in published if record.provenance.get("fingerprint")]
+    published = records.read_published(profiles.profile(options.profile).name)
+    if options.seeds:
+        published = {row.recipe.run_id: published[row.recipe.run_id]
+                     for row in grids.grid(options.profile, None, options.seeds) if row.recipe.run_id in published}
+    marked = [record for record in published.values() if record.provenance.get("fingerprint")]
     other = [record for record in marked if not running.holds_today(record)]
     print(f"{len(marked) - len(other)} of {len(published)} published runs of {options.profile} hold today."
           + f" {len(published) - len(marked)} keep no updates to compare with." * (len(marked) < len(published)))
@@ -328,7 +331,7 @@ COMMANDS = {"plan": plan, "reproduce": reproduce, "publish": publish, "verify": 
             "refresh": refresh, "train": train, "tune": tune, "course": course, "reset": reset}
 _GRID = ("--profile", "--seeds", "--workers", "--time-limit")
 USES = {"plan": _GRID, "reproduce": (*_GRID, "--slurm", "--rerun"), "publish": ("--profile",),
-        "verify": ("--profile",), "report": ("--profile",), "train": ("recipe",),
+        "verify": ("--profile", "--seeds"), "report": ("--profile",), "train": ("recipe",),
         "tune": ("--data", "--families", "--workers", "--time-limit")}
 
 if __name__ == "__main__":

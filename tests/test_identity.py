@@ -10,6 +10,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import grids, running
 from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, education, online_kd
+from spacedkd_lib.report import two_machines
 from spacedkd_lib.store import identity, records
 from spacedkd_lib.training.fingerprint import fingerprint
 
@@ -81,9 +82,22 @@ def test_published_runs_are_verified(other_code, tmp_path, monkeypatch, capsys):
     records.publish([plain, other_code[1]], "smoke")
     assert cli.main(["verify", "--profile", "smoke"]) == 0
     assert "1 of 2 published runs of smoke hold today. 1 keep no updates" in capsys.readouterr().out
+    sample = [grids.Row("", "", "", 0, KD)]
+    monkeypatch.setattr(grids, "grid", lambda profile, notebook, seeds: sample * seeds)
+    assert cli.main(["verify", "--profile", "smoke", "--seeds", "1"]) == 0
+    assert "1 of 1 published runs" in capsys.readouterr().out
     monkeypatch.setitem(losses.SOFT, "kl", lambda *arguments: 1.0 * losses.soft_cross_entropy(*arguments))
     assert cli.main(["verify", "--profile", "smoke"]) == 1
     assert f"Other today: run {KD.run_id}" in capsys.readouterr().out
+
+
+def test_plan_and_certificate_count_what_other_code_made(other_code):
+    rows = [grids.Row("", "", "", 0, record.recipe) for record in other_code]
+    assert "Made by other code: 2." in cli.plan_lines(rows, 1)
+    found = {record.run_id: record for record in other_code}
+    here = {run: replace(record, provenance=record.provenance | {"code_sha256": "another"}) for run, record in found.items()}
+    for published, count in ((found, 2), (here, 0), ({KD.run_id: found[KD.run_id]}, 1)):
+        assert f"other code than today's: {count} of" in two_machines.certificate(here, published)
 
 
 def test_what_stands_in_the_place_of_a_note_is_told(other_code, tmp_path):

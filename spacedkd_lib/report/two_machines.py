@@ -12,6 +12,7 @@ import pandas as pd
 from ..lab import grids
 from ..recipes import Recipe
 from ..statistics import Interval, mean_interval
+from ..store.identity import code_of
 from ..store.records import Record
 from .comparisons import REFERENCE
 from .text import hardware_and_versions, markdown
@@ -46,8 +47,10 @@ def certificate(local: dict[str, Record], published: dict[str, Record]) -> str:
     hashes = [{run: _bits(found[run]) for run in both} for found in (local, published)]
     equal = [run for run in both if hashes[0][run] == hashes[1][run]]
     digest = hashlib.sha256("".join(hashes[0][run] for run in both).encode()).hexdigest()
+    other = sum(record.provenance.get("code_sha256") != code_of([record.recipe]) for record in published.values())
     said = (f"{len(equal)} of {len(published)} records equal the published ones, hash by hash: the numbers of every "
-            f"epoch and the final weights. SHA-256 of the hashes here: {digest}.")
+            f"epoch and the final weights. SHA-256 of the hashes here: {digest}. Made by other code than today's: "
+            f"{other} of the published.")
     if len(equal) == len(both):
         return said
     torches = [{found[run].provenance["torch"] for run in both} for found in (local, published)]
