@@ -14,6 +14,7 @@ Taught in notebooks/05_spaced_kd.ipynb.
 from __future__ import annotations
 
 from itertools import chain, repeat
+from operator import index as whole_number
 from typing import Any, Iterable, Iterator, NamedTuple
 
 from .errors import InputError, nearest
@@ -52,17 +53,22 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fix
     below zero, as the released self-KD program does (A4).
 
     Raises:
-        InputError: a length that is no positive whole number.
+        InputError: a rule that cannot be called so, or a length that is no positive whole number.
     """
     length = max(length, 1)  # an interval of 0 is a block of one batch
     end = batches_per_epoch % length if counter == "epoch_early" else 0
     if end:
         yield end
-    for block in chain(LENGTHS[rule](length, total, seed), repeat(length)):
-        if type(block) is not int or block < 1:
+    try:
+        lengths = iter(LENGTHS[rule](length, total, seed))
+    except TypeError as error:
+        raise InputError(f"The rule {rule} made no blocks ({error}): give a function of length, total and seed that "
+                         "yields their lengths.") from error
+    for block in chain(lengths, repeat(length)):
+        if not hasattr(block, "__index__") or block < 1:
             raise InputError(f"The rule {rule} made a block of {block!r} batches: each must be a whole number of at "
                              "least 1.")
-        end += block
+        end += whole_number(block)
         yield end
 
 

@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections import UserDict
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import count as natural_numbers, islice
@@ -25,7 +26,7 @@ from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from .errors import InputError, memory, nearest
+from .errors import InputError, memory, nearest, reading
 from .schedule import interval_batches, spaced_schedule
 
 Losses = dict[str, list[float]]
@@ -76,6 +77,8 @@ class Spaced:
     def __init__(self, loader: Iterable, epochs: int, interval: float | Callable[[Losses], float], *,
                  rule: str = "fixed", tail: str = "replay", seed: int = 0, batches_per_epoch: int | None = None,
                  device: Any = None, spill: str | Path | None = None):
+        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+            raise InputError(f"loader = {loader!r} gives no batches: give what a for loop can walk.")
         self.loader, self.epochs, self.device, self.spill = loader, _whole("epochs", epochs), device, spill
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
@@ -114,6 +117,8 @@ class Spaced:
         self._open = None  # an error closes both: the next call tries the same step again
         kind, index, block = next(events)
         epoch, batch = (index - 1, None) if kind == "epoch" else (index // self.length, self._batch(index, batches))
+        if kind == "epoch" and index == self.epochs:
+            next(batches, None)  # so that a loader with more batches is told of in the last epoch too
         self._open = events, batches
         self._done += 1
         return Step(kind, batch, index, epoch, block)
@@ -125,9 +130,10 @@ class Spaced:
             del self._held[index]
             return batch
         own = next(batches)
+        held = _copied(own)
         if not self._held:
             self._check_room(own)
-        held, batch = _copied(own), _moved(own, self.device)
+        batch = _moved(own, self.device)
         self._held[index] = held
         self._drawn = index + 1
         return batch
@@ -173,13 +179,14 @@ class Spaced:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
-        if (plan := state.get("plan")) != self._plan:
-            raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
-        self._open, self._held = None, _store(self.spill)
-        self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
-        self.losses = {kind: list(of) for kind, of in state["losses"].items()}
-        for index, batch in state["held"].items():
-            self._held[index] = _copied(batch)
+        with reading("The state", "give one that state_dict returned"):
+            if (plan := state.get("plan")) != self._plan:
+                raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
+            held = {int(index): _copied(batch) for index, batch in state["held"].items()}  # JSON makes keys strings
+            losses = {kind: list(of) for kind, of in state["losses"].items()}
+            self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
+        self._open, self._held, self.losses = None, _store(self.spill), losses
+        self._held.update(held)
 
 
 class _Spilled(UserDict):
@@ -189,8 +196,8 @@ class _Spilled(UserDict):
         super().__init__()
         try:
             self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=folder)
-        except OSError as error:
-            raise InputError(f"spill = {folder} cannot be written ({error.strerror}): give a folder that can be."
+        except (OSError, TypeError) as error:
+            raise InputError(f"spill = {folder} cannot be written ({error}): give a folder that can be."
                              ) from None
 
     def __setitem__(self, index: int, batch: Any) -> None:
@@ -247,7 +254,7 @@ def _length(loader: Iterable, given: int | None) -> int:
     if given is None:
         try:
             given = len(loader)  # type: ignore[arg-type]
-        except TypeError:
+        except (TypeError, NotImplementedError):
             raise InputError("The loader has no length: give batches_per_epoch, its number of batches.") from None
     return _whole("batches_per_epoch", given)
 
@@ -255,7 +262,7 @@ def _length(loader: Iterable, given: int | None) -> int:
 def _check_interval(interval: float, length: int) -> None:
     try:
         finite = math.isfinite(interval)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         finite = False
     if not finite:
         raise InputError(f"interval = {interval!r} is not a finite number: give the epochs between two replays.")
@@ -276,7 +283,11 @@ def _mapped(function: Callable[[Any], Any], batch: Any, method: str = "clone") -
         return function(batch)
     if isinstance(batch, Mapping):
         return type(batch)({key: _mapped(function, value, method) for key, value in batch.items()})  # type: ignore
-    if isinstance(batch, (tuple, list)):
+    if isinstance(batch, list):
+        new = copy.copy(batch)
+        new[:] = [_mapped(function, value, method) for value in batch]
+        return new
+    if isinstance(batch, tuple):
         make: Any = getattr(batch, "_make", type(batch))
         return make([_mapped(function, value, method) for value in batch])
     if is_dataclass(batch) and not isinstance(batch, type):
@@ -299,10 +310,19 @@ def _copied(batch: Any) -> Any:
 def _moved(batch: Any, device: Any) -> Any:
     if device is None:
         return batch
-    return _mapped(lambda value: value.to(device) if hasattr(value, "to") else value, batch, "to")
+    try:
+        return _mapped(lambda value: value.to(device) if hasattr(value, "to") else value, batch, "to")
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"A batch cannot be moved to device = {device!r} ({error}): give one that is here, or leave "
+                         "it out.") from error
 
 
 def _bytes(batch: Any) -> int:
     sizes: list[int] = []
-    _mapped(lambda value: sizes.append(getattr(value, "nbytes", 0)), batch, "nbytes")
+
+    def measure(value: Any) -> Any:
+        with suppress(AttributeError, RuntimeError):  # a sparse tensor does not tell
+            sizes.append(value.nbytes)
+        return value
+    _mapped(measure, batch)
     return sum(sizes)

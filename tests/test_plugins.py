@@ -259,6 +259,41 @@ def test_an_augmentation_is_a_function_of_the_batch_and_changes_no_picture():
         batches("floats")[0]
 
 
+def test_what_a_loss_changes_in_place_reaches_nobody_else():
+    def numbers(loss, name):
+        skd.register_loss(loss, name=name)
+        return skd.run(online_kd(BASE, soft_loss=name)).numbers()
+    plain = numbers(lambda s, t, T: skd.losses.kl(2 * s, 3 * t, T), "plain")
+    assert numbers(lambda s, t, T: skd.losses.kl(s.mul_(2), t.mul_(3), T), "in_place") == plain
+
+
+def test_tied_weights_are_kept(tmp_path):
+    @skd.register_network
+    class Tied(torch.nn.Module):
+        def __init__(self, classes, channels, size):
+            super().__init__()
+            self.one, self.two = (torch.nn.Linear(size**2, size**2) for _ in "ab")
+            self.two.weight = self.one.weight
+            self.head = torch.nn.Linear(size**2, classes)
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x.flatten(1))))
+    recipe = replace(BASE, model="Tied", width=0)
+    skd.run(recipe)
+    net = skd.load_student(recipe).net.net
+    assert net.one.weight is net.two.weight
+    assert skd.run(replace(recipe, epochs=1, student_weights=skd.keep_weights(net))).summary["test_accuracy"] > 10
+
+
+def test_a_rule_may_count_in_numpy_and_in_any_loop():
+    skd.register_rule(lambda length, total, seed: np.array([2, 1]), name="pairs")
+    kinds = "".join(step.kind[0] for step in skd.Spaced("abcd", 1, 1, rule="pairs"))
+    assert kinds == "ttlltltel"  # where its lengths end, a block is as long as the interval
+    skd.register_rule(lambda: [2], name="no_arguments")
+    with pytest.raises(skd.InputError, match="no_arguments made no blocks"):
+        list(skd.Spaced("abcd", 1, 1, rule="no_arguments"))
+
+
 def flat(classes, channels, size):
     return torch.nn.Flatten()
 
@@ -280,6 +315,16 @@ LOCK = threading.Lock()
     (lambda: skd.register_dataset(flat, name="cifar100"), "none of ours"),
     (lambda: skd.register_loss(flat, of="feature"), 'did you mean "features"'),
     (lambda: skd.register_method(skd.OnlineKD, name="mine"), "like"),
+    (lambda: skd.register_method(5, name="mine"), "5 does not say"),
+    (lambda: skd.register_augmentation(flat, name="crop"), "name of an augmentation"),
+    (lambda: skd.run("online_kd"), "'online_kd' is no recipe"),
+    (lambda: skd.run_all([{"method": "online_kd"}]), "is no recipe"),
+    (lambda: skd.run(BASE, on_epoch="print"), "on_epoch = 'print' cannot be called"),
+    (lambda: skd.run(BASE, on_epoch=lambda: None), "of 1 arg"),
+    (lambda: skd.run_all([BASE], on_epoch=lambda row: None), "of 2 arg"),
+    (lambda: skd.keep_weights({"a": 3}), "A dict is no file of weights"),
+    (lambda: skd.keep_weights({1: torch.ones(1)}), "named tensors"),
+    (lambda: skd.keep_weights(None), "NoneType is no file"),
     (lambda: online_kd(BASE, soft_loss="nosuch"), "One of your own: skd.register_loss"),
     (lambda: skd.run(replace(BASE, model="flat", width=0)), "linear layer"),
     (lambda: replace(BASE, model="flat"), "width = 4 does not reach flat"),
@@ -292,6 +337,30 @@ def test_what_cannot_be_is_refused_in_one_sentence(refused, words):
     skd.register_rule(bad_rule)
     with pytest.raises(skd.InputError, match=words):
         refused()
+
+
+class Spare(torch.nn.Module):
+    def __init__(self, classes, channels, size):
+        super().__init__()
+        self.head, self.spare = torch.nn.Linear(size**2, classes), torch.nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+ONE = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+class Stranger(skd.SelfKD):
+    like = "online_kd"
+
+
+class Lost(skd.OnlineKD):
+    like = "online_kd"
+
+    @classmethod
+    def events(cls, recipe, course):
+        yield skd.Event("lern", 0, 0)
 
 
 class NoLoss(skd.OnlineKD):
@@ -315,6 +384,13 @@ def narrow(classes, channels, size):
     (skd.register_loss, lambda s, t, T: (s - t).mean(1), "soft_loss", r"x returned a tensor of shape \[8\]: .*scalar"),
     (skd.register_loss, lambda s, t, T: None, "soft_loss", "x returned None"),
     (skd.register_loss, lambda s, t, T: random.random() * s.mean(), "soft_loss", "Two trials of the loss x"),
+    (skd.register_loss, lambda s, t, T: (s - t).mean().detach(), "soft_loss", "x has no gradient"),
+    (skd.register_network, Spare, "model", "does not use its last linear layer"),
+    (skd.register_network, lambda *_: ONE, "model", "returned one module twice"),
+    (skd.register_method, Stranger, "method", "extend OnlineKD"),
+    (skd.register_method, Lost, "method", "method x raised .*lern"),
+    (skd.register_dataset, lambda: (np.random.randint(0, 255, (20, 1, 4, 4)), np.arange(20) % 2, PICTURES, LABELS, "ab"),
+     "dataset", "Two calls of the data set x"),
     (skd.register_method, NoLoss, "method", 'learn of the method x returned no "loss"'),
     (skd.register_network, lopsided, "model", r"x returned a tensor of shape \[1, 11\] for 1 pictures of 10 classes"),
     (skd.register_network, lopsided, "teacher_model", "10 classes"),

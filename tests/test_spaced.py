@@ -3,6 +3,7 @@
 import array
 import copy
 import itertools
+import json
 import subprocess
 import sys
 import types
@@ -145,6 +146,8 @@ def test_loaders_of_torch_with_workers_samplers_and_without_a_length():
             walk(stream, 2, 1, batches_per_epoch=wrong)
     with pytest.raises(InputError, match="ended after 0 of 3 batches in epoch 2"):
         walk(iter("abc"), 2, 1, batches_per_epoch=3)
+    with pytest.raises(InputError, match="more than 3 batches in epoch 1"):
+        walk("abcd", 1, 1, batches_per_epoch=3)
 
 
 @pytest.mark.parametrize("interval", (0, 1.5, -1, lambda losses: 0.5 + len(losses["learn"]) % 2))
@@ -164,6 +167,17 @@ def test_a_walk_goes_on_in_the_middle_of_a_block(interval, tmp_path):
         again = Spaced(data, 4, interval)
         again.load_state_dict(state)
         assert before + list(steps(again)) == whole, stop
+
+
+def test_a_state_that_was_json_goes_on_with_the_held_batches():
+    first, again = Spaced([1, 2], 2, 1), Spaced([1, 2], 2, 1)
+    begun = [plain_text(step) for step in itertools.islice(first, 1)]
+    again.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert begun + list(map(plain_text, again)) == list(map(plain_text, Spaced([1, 2], 2, 1)))
+
+
+def plain_text(step):
+    return step.kind, step.index, step.batch
 
 
 class Counted:
@@ -253,8 +267,9 @@ def test_a_state_of_another_walk_is_refused():
                   Spaced("abcd", 2, 1, rule="constant"), Spaced("abcd", 2, 1, tail="drop")):
         with pytest.raises(InputError, match="another walk"):
             walk.load_state_dict(other.state_dict())
-    with pytest.raises(InputError, match="another walk"):
-        walk.load_state_dict({})
+    for state, told in (({}, "another walk"), (None, "The state"), ({"plan": walk.state_dict()["plan"]}, "The state")):
+        with pytest.raises(InputError, match=told):
+            walk.load_state_dict(state)
     assert len(list(walk)) == 18
 
 
@@ -293,12 +308,36 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
         next(iter(Spaced([lambda: 1], 1, 1, spill=tmp_path)))
     with pytest.raises(InputError, match="cannot be copied"):
         next(iter(Spaced([sys], 1, 1)))
-    with pytest.raises(InputError, match="spill = .* cannot be written"):
-        Spaced("ab", 1, 1, spill=tmp_path / "nowhere")
+    for folder in (tmp_path / "nowhere", 5):
+        with pytest.raises(InputError, match="spill = .* cannot be written"):
+            Spaced("ab", 1, 1, spill=folder)
+
+
+class Unsized(list):
+    def __len__(self):
+        raise NotImplementedError
+
+
+class Sized(list):
+    def __init__(self, parts, size):
+        super().__init__(parts)
+        self.size = size
+
+
+def test_batches_of_rare_kinds_are_walked():
+    sparse, sized = torch.eye(2).to_sparse(), Sized([torch.ones(1)], 3)
+    for batch in ((sparse, torch.Size([2])), sized):
+        taught, learnt, _ = (step.batch for step in Spaced([batch], 1, 1))
+        assert type(learnt) is type(batch) and str(learnt) == str(taught) == str(batch)
+    assert taught.size == learnt.size == 3 and learnt[0] is not sized[0]
+    with pytest.raises(InputError, match="device = 'gpu'"):
+        next(Spaced([torch.ones(1)], 1, 1, device="gpu"))
 
 
 @pytest.mark.parametrize("arguments, options, told", (
-    ((iter("ab"), 1, 1), {}, "no length"), (("", 1, 1), {}, "at least one"), (("ab", 1, 2), {}, "interval = 2"),
+    ((iter("ab"), 1, 1), {}, "no length"), ((Unsized("ab"), 1, 1), {}, "no length"), ((5, 1, 1), {}, "loader = 5"),
+    ((lambda: "ab", 1, 1), {"batches_per_epoch": 2}, "loader = "), (("ab", 1, 10**400), {}, "interval = 1"),
+    (("", 1, 1), {}, "at least one"), (("ab", 1, 2), {}, "interval = 2"),
     (("ab", 1, 0.4), {}, "interval = 0.4 is less than one batch"), (("ab", 1, -0.4), {}, "interval = -0.4"),
     (("ab", 1, float("nan")), {}, "nan"), (("ab", 1, 1), {"rule": "fixd"}, "fixed"),
     (("ab", 1, lambda losses: 1), {"rule": "constant"}, "leave them out"),

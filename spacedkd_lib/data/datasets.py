@@ -127,6 +127,12 @@ def sha256_at_hand(name: str, seed: int = 0) -> str:
     return ""
 
 
+def check_again(name: str, dataset: Dataset) -> None:
+    """Refuse a registered function whose second call gives other pictures than its first did."""
+    if plugins.made("data set", name) and load(name).sha256 != dataset.sha256:
+        raise InputError(f"Two calls of the data set {name} gave other pictures: seed what it draws.")
+
+
 def register_dataset(made=None, *, name: str = ""):
     """Register a data set, named by a recipe's field `dataset`: a function without arguments, or a `Dataset`.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable
 
 from ..errors import InputError, nearest
-from ..recipes import Recipe
+from ..recipes import Recipe, distinct
 from . import tuning
 from .arms import ARMS, MAIN, Setting, arms_of
 from .profiles import NOTEBOOKS, Profile, profile
@@ -66,7 +66,7 @@ def seeds_of(chosen: Profile, setting: Setting, notebook: str, seeds: int = 0) -
 
 def unique(rows: Iterable[Row]) -> list[Recipe]:
     """Return the recipes of a grid, each once, in order."""
-    return list({row.recipe.run_id: row.recipe for row in rows}.values())
+    return distinct(row.recipe for row in rows)
 
 
 def folder(profile_name: str, seeds: int = 0) -> str:

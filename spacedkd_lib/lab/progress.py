@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Callable
 
+from ..errors import InputError
 from ..recipes import Recipe
 from ..store.stopping import Stopped
 from .sweeps import Sweep
@@ -86,6 +88,18 @@ def watched() -> bool:
 
 
 # Words of a run in this process
+
+def check_call(function: Callable | None, *arguments) -> None:
+    """Refuse a user's function that cannot be called with so many arguments, before any training."""
+    try:
+        if function is not None:
+            inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise InputError(f"on_epoch = {function!r} cannot be called ({error}): give a function of {len(arguments)} "
+                         "arguments.") from None
+    except ValueError:  # a builtin does not tell its parameters
+        pass
+
 
 class Told:
     """Calls a user's function until it raises, which must cost no training; unless it asks to stop, by Stopped."""

@@ -14,9 +14,9 @@ from typing import Callable, Iterable
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
 from ..errors import InputError
-from ..recipes import Recipe, plugins, short_form
+from ..recipes import Recipe, distinct, plugins, short_form
 from ..store import identity, records
-from .progress import Progress, Told, epoch_in_words, now_and_then, watched
+from .progress import Progress, Told, check_call, epoch_in_words, now_and_then, watched
 from .sweeps import Sweep, forget, of_several_seeds, sweep_of, sweeps
 
 
@@ -44,6 +44,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
     Raises:
         InputError: its loss diverged; other pictures than the record's; or `on_epoch` raised, and the run is saved.
     """
+    check_call(on_epoch, {})
     if force:
         set_aside([recipe])
     retire_stale([recipe])
@@ -127,12 +128,9 @@ def run_together(recipe: Recipe, device: str) -> None:
 
 
 def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
-    """Run `train_sweep` in a worker process, and print into the sweep's log.
+    """Run `train_sweep` in a worker process, and print into the sweep's log; `on_epoch` comes from `plugins.packed`.
 
     It runs on one thread, as independent runs side by side use the cores best.
-
-    Args:
-        on_epoch: of `run_all`, from `plugins.packed`.
     """
     import torch
     torch.set_num_threads(1)
@@ -169,8 +167,7 @@ SHARE = 4e9  # bytes of a GPU's memory for each process (ours)
 def default_workers(wanted: Iterable[Recipe]) -> int:
     """Return the number of processes that suit the machine: one a core without a GPU.
 
-    With a GPU, no more of them than have `SHARE` of its memory each and together do `BUSY` arithmetic in the updates of
-    the costliest recipe, but one.
+    With a GPU as many as have `SHARE` of its memory each and together do `BUSY` arithmetic in the costliest updates.
     """
     import torch
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -212,7 +209,8 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise InputError("Worker processes read a script again before they work: put its call of run_all under "
                          'if __name__ == "__main__":.')
-    wanted = list({recipe.run_id: recipe for recipe in wanted}.values())
+    wanted = distinct(wanted)
+    check_call(on_epoch, Recipe, {})
     retire_stale(wanted, say)
     missing = [recipe for recipe in wanted if records.load(recipe) is None]
     if missing:
@@ -230,12 +228,13 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
     """Return the finished runs that another engine made, and that have not been compared with today's yet."""
-    return [record for record in map(records.load, wanted) if record and not identity.made_by_this_code(record)]
+    found = filter(None, map(records.load, distinct(wanted)))
+    return [record for record in found if not identity.made_by_this_code(record)]
 
 
 def set_aside(wanted: Iterable[Recipe]) -> int:
     """Move the finished runs among these aside, so that they are trained anew; return how many there were."""
-    finished = [recipe for recipe in {recipe.run_id: recipe for recipe in wanted}.values() if records.load(recipe)]
+    finished = [recipe for recipe in distinct(wanted) if records.load(recipe)]
     for recipe in finished:
         identity.supersede(recipe)
     return len(finished)
@@ -285,6 +284,7 @@ def _check(recipe: Recipe) -> None:
     from ..training.fingerprint import trial
     from ..training.train import assemble
     dataset = datasets.load(recipe.dataset, seed=recipe.seed)
+    datasets.check_again(recipe.dataset, dataset)
     if plugins.in_updates(recipe):
         trial(recipe, dataset)
     (run,), batches, _ = assemble([recipe], dataset, "cpu")

@@ -35,7 +35,11 @@ CLASSES: dict[str, Any] = {
 
 
 def method_class(recipe: Recipe) -> Any:
-    return plugins.made("method", recipe.method) or CLASSES[recipe.method]
+    own, ours = plugins.made("method", recipe.method), CLASSES[recipe.like]
+    if own and not (isinstance(own, type) and issubclass(own, ours)):
+        raise InputError(f'The method {recipe.method} is like "{recipe.like}" and extends another class: extend '
+                         f"{ours.__name__}.")
+    return own or ours
 
 
 def course_of(recipe: Recipe, batches_per_epoch: int | Course) -> Course:

@@ -92,10 +92,12 @@ def feature_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _own(name: str, loss: Callable) -> Callable:
     def checked(student: Tensor, teacher: Tensor, *temperature: float) -> Tensor:
-        value = loss(student, teacher.detach(), *temperature)
+        value = loss(student.clone(), teacher.detach().clone(), *temperature)  # what it changes reaches nobody else
         if not isinstance(value, Tensor) or value.dim():
             given = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise InputError(f"The loss {name} returned {given}: return a scalar tensor, such as a mean.")
+        if student.requires_grad and not value.requires_grad:
+            raise InputError(f"The loss {name} has no gradient: compute it from the student's tensor, undetached.")
         return value
     return checked
 

@@ -16,7 +16,7 @@ class OwnNetwork(nn.Module):
     A module that returns `Outputs` is left as it is; its `feature_size` is D.
 
     Raises:
-        InputError: it is no module, has no linear layer, or returns logits of another shape.
+        InputError: it is no module or no new one, uses no linear layer, or returns logits of another shape.
     """
 
     def __init__(self, name: str, make: Callable, classes: int, channels: int, size: int):
@@ -26,6 +26,9 @@ class OwnNetwork(nn.Module):
         if not isinstance(self.net, nn.Module):
             raise InputError(f"{name}({classes}, {channels}, {size}) made a {type(self.net).__name__}: return an "
                              "nn.Module.")
+        if hasattr(self.net, "taken_by"):
+            raise InputError(f"{name} returned one module twice: make a new one in each call.")
+        self.net.taken_by = name
         linear = [layer for layer in self.net.modules() if isinstance(layer, nn.Linear)]
         self.feature_size = getattr(self.net, "feature_size", linear[-1].in_features if linear else 0)
         if not self.feature_size:
@@ -44,4 +47,7 @@ class OwnNetwork(nn.Module):
             given = f"a tensor of shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"{self.name} returned {given} for {len(x)} pictures of {self.classes} classes: return "
                              f"logits of shape {[len(x), self.classes]}.")
+        if not isinstance(out, Outputs) and not hasattr(self, "_features"):
+            raise InputError(f"{self.name} does not use its last linear layer, whose input would be its features: "
+                             "leave it out, or return Outputs and set feature_size.")
         return out if isinstance(out, Outputs) else Outputs(to_float32(out), to_float32(self._features.flatten(1)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..errors import InputError, reading
-from ..store.records import runs_folder, write_atomically
+from ..store.records import runs_folder, tensor_bytes, write_atomically
 
 
 def keep_weights(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
@@ -21,10 +21,14 @@ def keep_weights(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
     Raises:
         InputError: the file is not there, or holds something else.
     """
-    from safetensors.torch import save
-    state = source.state_dict() if isinstance(source, nn.Module) else source if isinstance(source, dict) else _read(
-        Path(source))
-    content = save({name: state[name].detach().cpu().contiguous() for name in sorted(state)})
+    what = source if isinstance(source, (str, PathLike)) else f"A {type(source).__name__}"
+    with reading(f"{what} is no file of weights, or",
+                 "give a module, its state dict, or a file of that: safetensors, or torch.save"):
+        state = (source.state_dict() if isinstance(source, nn.Module) else source if isinstance(source, dict)
+                 else _read(Path(source)))
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise ValueError("it holds more than named tensors")
+        content = tensor_bytes({name: state[name] for name in sorted(state)})
     sha256 = hashlib.sha256(content).hexdigest()
     write_atomically(_path(sha256), content)
     return sha256
@@ -33,11 +37,7 @@ def keep_weights(source: nn.Module | dict[str, Tensor] | str | PathLike) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
-    with reading(f"{path} is no file of weights, or", "give a safetensors file, or a state dict of torch.save"):
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        if not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError("it holds more than tensors")
-        return state
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
 
 
 def load_kept(net: nn.Module, sha256: str, role: str) -> None:

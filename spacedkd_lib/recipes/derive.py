@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from ..errors import InputError
 from .recipe import DEIT, RESNETS, Recipe, defaults, foreign, is_transformer
@@ -107,6 +107,19 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
 # Fields that change no update's cost
 _FREE = ("weight_decay", "momentum", "label_smoothing", "temperature", "t_squared", "sam_rho", "distil_start",
          "ramp_epochs", "grade_epochs", "teacher_lr", "tail", "counter", "warmup_epochs", "dropout_period", "ema_decay")
+
+
+def distinct(wanted: Recipe | Iterable[Recipe]) -> list[Recipe]:
+    """Return recipes, each once, in order.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    wanted = [wanted] if isinstance(wanted, Recipe) else list(wanted)
+    for given in wanted:
+        if not isinstance(given, Recipe):
+            raise InputError(f"{given!r} is no recipe: give skd.Recipe(...), or one derived from it.")
+    return list({recipe.run_id: recipe for recipe in wanted}.values())
 
 
 def short_form(recipe: Recipe) -> Recipe:

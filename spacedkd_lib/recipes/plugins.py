@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
-from ..errors import InputError, Stopped, nearest
+from ..errors import InputError, Stopped, a, nearest
 from .own_code import is_own, own_file, sha256
 
 # Kind -> the recipe's fields that may name one, and how it is registered
@@ -83,8 +83,8 @@ def register_method(made=None, *, name: str = ""):
     """
     from .recipe import METHODS
     if made is not None and getattr(made, "like", "") not in METHODS:
-        raise InputError(f'{made.__name__} does not say which method it is like: give the class like = "online_kd", or '
-                         f"that of {', '.join(METHODS)} whose class it extends.")
+        raise InputError(f'{getattr(made, "__name__", made)} does not say which method it is like: give the class '
+                         f'like = "online_kd", or that of {", ".join(METHODS)} whose class it extends.')
     return register("method", made, name)
 
 
@@ -109,7 +109,7 @@ def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
     name = name or getattr(made, "__name__", "")
     ours = ours or Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
     if not name.isidentifier() or name in ours:
-        raise InputError(f'"{name}" cannot be the name of a {kind} of yours: give name="..." of letters, digits and '
+        raise InputError(f'"{name}" cannot be the name of {a(kind)} of yours: give name="..." of letters, digits and '
                          f"underscores, and none of ours ({', '.join(ours)}).")
     if not callable(made) and not hasattr(made, "sha256"):
         raise InputError(f"{made!r} is no {kind}: register a function or a class" + (

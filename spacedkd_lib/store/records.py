@@ -206,6 +206,12 @@ def _note(recipe: Recipe) -> Path:
     return runs_folder() / ".diverged" / recipe.run_id / "why.txt"
 
 
+def tensor_bytes(tensors: dict, metadata: dict | None = None) -> bytes:
+    """Return tensors from any device in the format of safetensors; tied ones, which it refuses, as copies."""
+    from safetensors.torch import save
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+
+
 def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, weights: dict,
          predictions: str = "", runs: Path | None = None) -> Record:
     """Write a finished run: recipe, weights, and last of all the result that makes it complete.
@@ -213,9 +219,8 @@ def save(recipe: Recipe, epochs: list[dict], summary: dict, provenance: dict, we
     Raises:
         InputError: the folder cannot be written to.
     """
-    from safetensors.torch import save as to_bytes
     folder = (runs or runs_folder()) / recipe.run_id
-    content = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    content = tensor_bytes(weights)
     record = Record(recipe, epochs, summary, provenance | {"weights_sha256": hashlib.sha256(content).hexdigest()},
                     predictions)
     write_atomically(folder / "recipe.json", recipe.to_json())

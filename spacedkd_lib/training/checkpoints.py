@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError, reading
 from ..store import stopping
-from ..store.records import runs_folder, write_atomically
+from ..store.records import runs_folder, tensor_bytes, write_atomically
 from . import distributed
 
 FORMAT = 2  # raised when the content's meaning changes; checkpoints of another format are not read
@@ -40,9 +40,7 @@ def save(folder: Path, progress: int, tensors: dict[str, Tensor], meta: dict) ->
     Raises:
         InputError: the folder cannot be written to, or the disk is full; older checkpoints are untouched.
     """
-    from safetensors.torch import save as to_bytes
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = to_bytes(held, {"spacedkd": json.dumps({"format": FORMAT} | meta)})
+    content = tensor_bytes(tensors, {"spacedkd": json.dumps({"format": FORMAT} | meta)})
     path = folder / f"{progress:09d}.safetensors"
     write_atomically(path, content)
     write_atomically(path.with_suffix(".sha256"), hashlib.sha256(content).hexdigest())
