@@ -288,7 +288,7 @@ def test_tied_weights_are_kept(tmp_path):
 def test_a_rule_may_count_in_numpy_and_in_any_loop():
     skd.register_rule(lambda length, total, seed: np.array([2, 1]), name="pairs")
     kinds = "".join(step.kind[0] for step in skd.Spaced("abcd", 1, 1, rule="pairs"))
-    assert kinds == "ttlltltel"  # where its lengths end, a block is as long as the interval
+    assert kinds == "ttlltltle"  # where its lengths end, a block is as long as the interval
     skd.register_rule(lambda: [2], name="no_arguments")
     with pytest.raises(skd.InputError, match="no_arguments made no blocks"):
         list(skd.Spaced("abcd", 1, 1, rule="no_arguments"))
