@@ -130,6 +130,14 @@ def test_a_student_that_grows_twice_has_one():
     assert mark == fingerprint(recipe, datasets.load("digits")) and len(mark["numbers"]) > 10
 
 
+def test_a_score_that_does_not_exist_is_the_same_as_before():
+    """Of classes that none of the few test pictures shows, a grown student has none."""
+    mark = {"data": "d", "events": "e", "numbers": [1.0, float("nan")], "made_on": ["exact"]}
+    record = records.Record(KD, [], {}, {"fingerprint": mark})
+    for numbers, same in (([1.0, float("nan")], True), ([1.0, 0.0], False), ([float("nan")] * 2, False)):
+        assert identity.same_numbers(record, mark | {"numbers": numbers}) is same
+
+
 def test_numbers_of_another_machine_agree_within_a_tolerance():
     mark = {"data": "d", "events": "e", "numbers": [1.0, 0.0], "made_on": ["exact"]}
     record = records.Record(KD, [], {}, {"fingerprint": mark})

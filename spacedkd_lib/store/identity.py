@@ -58,7 +58,7 @@ def same_numbers(record: Record, today: dict) -> bool:
     with suppress(KeyError, TypeError, ValueError):
         tolerance = 0.0 if kept["made_on"] == today["made_on"] else TOLERANCE
         return (kept["events"], kept["data"]) == (today["events"], today["data"]) and all(
-            math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+            math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance) or math.isnan(was) and math.isnan(now)
             for was, now in zip(kept["numbers"], today["numbers"], strict=True))
     return False
 
