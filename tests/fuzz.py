@@ -134,9 +134,9 @@ def a_machine(draw: random.Random, folder: Path) -> None:
     command = draw.choice((
         ("plan", "--profile", draw.choice(("smoke", "nosuch")), f"--seeds={draw.choice(('1', '0', '-1', 'x', '9' * 30))}"),
         ("plan", "--profile", "smoke", f"--time-limit={draw.choice(('10m', '1e12', '-3h', ''))}"),
-        ("report", "--profile", draw.choice(("smoke", "quick")))))
+        ("report", "--profile", "smoke")))
     ended = subprocess.run([sys.executable, "-m", "spacedkd_lib", *command], cwd=folder, env=environment,
-                           capture_output=True, text=True, errors="replace", timeout=300)
+                           capture_output=True, text=True, errors="replace", timeout=900)
     assert "Traceback" not in ended.stderr, f"{command} {environment}\n{ended.stderr}"
     assert not list(folder.glob("~*")), "a folder named ~ was made"
     if ended.returncode:
