@@ -50,6 +50,7 @@ def test_unknown_names_and_numbers_start_nothing(refusal):
 
 @pytest.mark.parametrize("name, value, words", [
     ("SPACEDKD_RUN", "x", 'did you mean "SPACEDKD_RUNS"'), ("SPACEDKD_RUNS", "~no-such-user/x", "home"),
+    ("SPACEDKD_ROOT", "x" * 300, "correct it"),
     ("SPACEDKD_CHECKPOINT", "abc", "seconds")])
 def test_a_variable_that_means_nothing_starts_nothing(refusal, monkeypatch, name, value, words):
     monkeypatch.setenv(name, value)
