@@ -120,20 +120,16 @@ def plan(options) -> None:
 
 
 def plan_lines(rows: list[grids.Row], workers: int) -> str:
-    """Distinct runs, done, time and disk still needed; then measures, and what it takes to compile."""
+    """Distinct runs, done, time and disk still needed; then measures."""
     from .analysis import measures  # brings torch
-    left, (number, seconds) = planning.plan(rows, workers), measures.plan(rows, workers)
+    left = planning.plan(rows, workers)
     lines = [f"{left.runs} distinct runs (shared ones counted once), {left.done} done; the rest takes about "
              f"{_duration(left.seconds)} on this machine and {left.megabytes:.0f} MB in {records.runs_folder().name}/."]
     if other := len(running.made_by_other_code({row.recipe for row in rows})):
         lines.append(f"Made by other code: {other}. A few updates of each are made again; those that differ are "
                      "trained anew.")
-    if number:
-        lines.append(f"Then {number} measures of finished runs (landscape, curvature, robustness), about "
-                     f"{_duration(seconds)}.")
-    if os.environ.get("SPACEDKD_ENGINE") == "compiled":
-        lines.append(f"Compilation: the first updates of a network take up to {left.first:.0f} s more than later ones, "
-                     "in every sweep.")
+    if number := sum(measures.stored(*asked) is None for asked in measures.wanted(rows)):
+        lines.append(f"Then {number} measures of finished runs (landscape, curvature, robustness).")
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from spacedkd_lib.analysis import curvature, landscape, measures, trained
 from spacedkd_lib.cluster.executors import LocalProcesses, SharedCard, _names_cuda, within_memory
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import grids, planning, profiles, running
+from spacedkd_lib.lab import grids, planning, profiles, running, sweeps
 from spacedkd_lib.methods import build
 from spacedkd_lib.models import resnet
 from spacedkd_lib.statistics import paired_by_seed
@@ -173,12 +173,12 @@ def test_small_networks_run_side_by_side_on_a_gpu(gpu, recipe, memory, workers):
 
 # Plans
 
-def test_a_plan_times_the_loop_itself(monkeypatch):
+def test_a_plan_times_the_second_epoch_of_the_loop_itself(monkeypatch):
     """Augmented batches of all kinds of labels, in the recipe's precision, and evaluation; here, with a clock that
     counts passes through networks."""
     recipe = recipes.short_form(recipes.online_kd(replace(SMOKE.base, precision="bf16", augment="crop"), interval=1.5))
-    kinds, labels, precise, drawn = [], set(), [], []
-    step, forward, draw = run.Run.step, resnet.ResNet.forward, train.Batches.pictures
+    kinds, labels, precise = [], set(), []
+    step, forward = run.Run.step, resnet.ResNet.forward
 
     def watched(run, kind, x, y, rate):
         kinds.append(kind)
@@ -187,13 +187,12 @@ def test_a_plan_times_the_loop_itself(monkeypatch):
     monkeypatch.setattr(run.Run, "step", watched)
     monkeypatch.setattr(resnet.ResNet, "forward", lambda net, x: precise.append(
         not torch.is_autocast_enabled("cpu")) or forward(net, x))
-    monkeypatch.setattr(train.Batches, "pictures", lambda batches, which, i: drawn.append(i) or draw(batches, which, i))
-    monkeypatch.setattr(planning, "now", lambda device: len(precise))
+    monkeypatch.setattr(planning, "_now", lambda device: len(precise))
     cost = planning._measure(recipe)
     assert kinds == 2 * ["teach", "teach", "learn", "learn"] and labels == set(range(10))
-    assert drawn == [0, 1, 0, 1, 2, 3, 2, 3] and not any(precise[-9:])  # the first ones count multiply-accumulates
-    assert cost.update == {"teach": 1 / 16, "learn": 2 / 16} and (cost.look, cost.more) == (2 / 32, 1 / 32)
-    assert cost.first == 0 and (cost.train, cost.test) == datasets.shape("digits")[3:]
+    assert not any(precise[-9:])  # the first ones count multiply-accumulates
+    assert (cost.update, cost.look, cost.before) == (6 / 32, 2 / 32, 0)  # a pass of teach, two of learn, of two batches
+    assert (cost.train, cost.test) == datasets.shape("digits")[3:]
 
 
 def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
@@ -202,50 +201,23 @@ def test_a_large_network_is_timed_on_small_batches_on_a_cpu():
     assert 2 <= run.recipe.batch_size < base.batch_size and scored == 2 * run.recipe.batch_size == 2 * len(batches[0][1])
 
 
-def test_a_gpu_is_waited_for_only_between_kinds_of_updates(monkeypatch):
-    waits, now = [], planning.now
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
-    now(torch.device("cuda"))
-    assert waits == [1]
-    monkeypatch.setattr(planning, "now", lambda device: waits.append(1) or now(device))
-    run, batches, _, _ = planning._assembled(recipes.short_form(ONLINE), torch.device("cpu"))
-    planning._updates(run, batches, torch.device("cpu"))
-    assert len(waits) == 1 + 2 * 6  # both ends of two kinds and an epoch's end, twice
-
-
 def test_seconds_count_updates_looks_and_what_a_sweep_shares():
-    cost = planning.Cost({"teach": 1.0, "learn": 10.0}, before=5.0, look=0.1, more=0.04, first=0.0, megabytes=1.0,
-                      train=1000, test=100)
+    cost = planning.Cost(update=7.0, look=0.1, before=5.0, megabytes=1.0, train=1000, test=100)
     base = replace(SMOKE.base, train_images=200, val_fraction=0.1, batch_size=20, epochs=4, eval_every=3)
     online = recipes.online_kd(base, interval=2.0)
-    assert planning._seconds(online, cost) == pytest.approx(4 * 180 * 11 + 2 * (5 + 120 * 0.1))
-    assert planning._seconds(online, cost, shares=True) == pytest.approx(4 * 180 * 10 + 2 * (5 + 120 * 0.04))
-    assert planning._seconds(recipes.baseline(base, start="teacher"), cost, shares=True) == 0
-    average = recipes.ema(base, interval=1.0)  # a step every 9 batches
-    assert planning._seconds(average, cost, shares=True) == pytest.approx(4 * 180 * 10 / 9 + 2 * (5 + 120 * 0.04))
+    alone, look = 4 * 180 * 7, 2 * (5 + 120 * 0.1)
+    assert planning._seconds(sweeps.sweep_of([online]), online, cost) == pytest.approx(alone + look)
+    both = sweeps.sweep_of([online, recipes.online_kd(base)])  # 3 passes of one teacher, 4 of each student
+    assert planning._seconds(both, online, cost) == pytest.approx(alone * 11 / 7 + 2 * look)
 
 
-def test_a_plan_counts_measures_and_tells_of_compilation(runs, monkeypatch):
+def test_a_plan_counts_measures(runs, monkeypatch):
     rows = [row for row in grids.grid("core", seeds=4) if row.notebook in profiles.MEASURING]  # more than a miniature
-    wanted = measures.wanted(rows)
-    cost = planning.Cost({"learn": 1e-6}, 0.0, 0.0, 0.0, first=42.4, megabytes=1.0, train=1500, test=297)
-    monkeypatch.setattr(planning, "_measure", lambda recipe: cost)
-    monkeypatch.setattr(measures, "_pass_seconds", lambda recipe, pictures: 1.0 if pictures == 128 else 0.0)
-    number, seconds = measures.plan(rows, 2)
-    names = [name for _, name in wanted]
-    assert number == len(wanted) and seconds == pytest.approx(measures.SCORE * 30 * names.count("noise") / 2)
-    lines = __main__.plan_lines(rows, 1).splitlines()
-    assert len(lines) == 2 and lines[1].startswith(f"Then {number} measures of finished runs")
-    monkeypatch.setenv("SPACEDKD_ENGINE", "compiled")
-    assert "up to 42 s more" in __main__.plan_lines(rows, 1).splitlines()[2]
+    monkeypatch.setattr(planning, "_measure", lambda recipe: planning.Cost(1e-6, 0.0, 0.0, 1.0, 1500, 297))
+    number = len(measures.wanted(rows))
+    assert __main__.plan_lines(rows, 1).splitlines()[1].startswith(f"Then {number} measures of finished runs")
     monkeypatch.setattr(measures, "stored", lambda recipe, name: {})
-    assert measures.plan(rows) == (0, 0.0)
-
-
-def test_passes_are_known_of_every_measure():
-    assert measures.PASSES.keys() == measures.MEASURES.keys()
-    for name, measure in measures.MEASURES.items():
-        assert all(passes > 0 for passes in measures.PASSES[name](**measure.settings).values())
+    assert len(__main__.plan_lines(rows, 1).splitlines()) == 1
 
 
 def test_core_is_trained_in_bf16_and_the_paper_as_it_was():

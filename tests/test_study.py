@@ -259,7 +259,7 @@ def test_plan_counts_and_estimates(runs):
 
 def test_plan_measures_what_is_valid_at_its_own_interval_or_length_only(runs, monkeypatch):
     def steps(*recipes):
-        measured, cost = [], planning.Cost({"teach": 1, "learn": 1}, 0, 1, 1, 0, 1, 1500, 297)
+        measured, cost = [], planning.Cost(1.0, 1.0, 0.0, 1.0, 1500, 297)
         monkeypatch.setattr(planning, "_measure", lambda step: measured.append(step) or cost)
         planning.plan([grids.Row("05_spaced_kd", "digits", "arm", 0, recipe) for recipe in recipes])
         return measured

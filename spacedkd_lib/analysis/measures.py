@@ -12,7 +12,6 @@ import io
 import json
 from concurrent.futures import Executor
 from contextlib import nullcontext, suppress
-from functools import cache
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple
 
@@ -20,15 +19,11 @@ import numpy as np
 import torch
 
 from ..cluster.executors import LocalProcesses, within_memory
-from ..data import datasets
 from ..errors import InputError, nearest, reading
-from ..lab import grids, planning, profiles, running
-from ..methods import build
-from ..models.scoring import eval_mode
-from ..recipes import Recipe, baseline, short_form
+from ..lab import grids, profiles, running
+from ..recipes import Recipe
 from ..store import identity, records, software, stopping
 from ..training.provenance import repeatable
-from . import corruptions
 from .trained import Trained, Values, curvature_of, noise, robustness_of
 
 PUBLISHED = "measures.npz"
@@ -49,57 +44,10 @@ MEASURES = {
 }
 
 
-# What a score at displaced weights, a gradient and a product with the Hessian cost, in passes through a network; and
-# products that find an eigenvalue, about (ours, measured).
-SCORE, GRADIENT, PRODUCT, SEARCH = 1.6, 3, 6, 25
-
-
-def _curvature_passes(products: int, repeats: int) -> int:
-    return 2 * (PRODUCT * (products * repeats + SEARCH) + 2 * GRADIENT)
-
-
-PASSES: dict[str, Callable[..., dict[int, float]]] = {  # settings -> pictures: passes of them
-    "noise": lambda images, sigmas, draws: {images: SCORE * len(sigmas) * draws},
-    "curvature": lambda images, **how: {images: _curvature_passes(**how)},
-    "robustness": lambda images, severities, radii: {images: 24 * GRADIENT * len(radii) + 2 * (
-        1 + len(corruptions.CORRUPTIONS) * len(severities) + 2 * len(radii))},
-}
-
-
 def wanted(rows: Iterable[grids.Row]) -> list[tuple[Recipe, str]]:
     """List the (recipe, measure) pairs that notebooks 06 and 07, which have the same runs, ask for."""
     return list(dict.fromkeys((row.recipe, name) for row in rows if row.notebook in profiles.MEASURING
                               for name in MEASURES))
-
-
-def plan(rows: Iterable[grids.Row], workers: int = 0) -> tuple[int, float]:
-    """Count the measures of a grid that are not stored, and estimate the seconds that they take on this machine.
-
-    The estimate is by passes through untrained students.
-    """
-    asked = [(recipe, name) for recipe, name in wanted(rows) if stored(recipe, name) is None]
-    passing, total = cache(_pass_seconds), 0.0
-    with planning.one_thread():
-        for recipe, name in asked:
-            student, settings = baseline(short_form(recipe)), MEASURES[name].settings
-            total += sum(passes * passing(student, pictures) for pictures, passes in PASSES[name](**settings).items())
-    workers = running.check_workers(workers) or running.default_workers(recipe for recipe, _ in asked)
-    return len(asked), total / workers
-
-
-def _pass_seconds(recipe: Recipe, pictures: int) -> float:
-    """Time so many pictures through a baseline, the second time; on a CPU, fewer through a large one."""
-    channels, size, classes, *_ = datasets.shape(recipe.dataset)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    method = build.make(recipe, channels, classes, size)
-    few = pictures if device.type == "cuda" else min(pictures, max(2, int(5e9 / method.cost["learn"])))
-    net = method.modules["student"].to(device, memory_format=torch.channels_last)
-    x = torch.rand(few, channels, size, size, device=device)
-    with eval_mode(net):
-        net(x)
-        begun = planning.now(device)
-        net(x)
-        return (planning.now(device) - begun) * pictures / few
 
 
 # Stored values
