@@ -5,7 +5,8 @@ And `toy`, the data set of tiny runs.
 
 import os
 import signal
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("SPACEDKD_TEST_GPU", "")  # its number, for test_gpu.py alone
@@ -29,6 +30,16 @@ def tuned_values(monkeypatch):
     monkeypatch.setattr(arms, "tuned", PUBLISHED_VALUES)
 
 
+def wait_for_the_end_of(group: int) -> None:
+    """Fail if a process of a group is left after half a minute."""
+    deadline = time.monotonic() + 30
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        pytest.fail("a process stayed behind")
+
+
 def toy_dataset() -> Dataset:
     """36 training pictures of 3 classes (batches of 8: the last holds 4), 12 test pictures."""
     generator = torch.Generator().manual_seed(0)
@@ -40,6 +51,13 @@ def toy_dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def toy():
     return toy_dataset()
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """An empty folder of runs."""
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import wait_for_the_end_of
 
 from spacedkd_lib import __main__ as cli
 from spacedkd_lib.errors import InputError
@@ -241,12 +242,6 @@ def test_a_checkpoint_executes_nothing(toy, tmp_path, monkeypatch):
 
 # Processes
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
 SMALL = profiles.profile("smoke").settings[0].base
 SMOKE = [baseline(SMALL), online_kd(SMALL)]
 
@@ -289,14 +284,6 @@ def test_a_crash_costs_its_own_sweep_only(runs):
     assert running.train_sweep(planned[0]) == [] and records.load(planned[0].recipes[0]) is not None
 
 
-def group_lives(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 STOPPED = """
 import sys
 from spacedkd_lib import __main__ as cli
@@ -321,10 +308,7 @@ def test_a_clean_stop_has_its_own_status_and_can_be_continued(runs, tmp_path):
             os.killpg(process.pid, 9)
     assert process.returncode == stopping.STATUS == 75, error
     assert "stopped (SIGTERM)" in error and "Traceback" not in error
-    deadline = time.monotonic() + 30
-    while group_lives(process.pid):  # no worker stays behind
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_the_end_of(process.pid)
     left = [recipe for recipe in grids.unique(grids.grid("smoke")) if records.load(recipe) is None]
     assert left
     begun = [path.parent for path in runs.glob(".sweeps/*/members.json")]

@@ -18,7 +18,6 @@ from spacedkd_lib.training.train import assemble, sweep, train
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
 IE = ie_kd(BASE, inherit_weight=10.0, explore_weight=10.0)
-WHOLE = replace(IE, split="whole", explore_weight=0.0)  # factor transfer
 INTERVALS = (0.0, 0.5, 1.0, 1.5, 3.0)
 
 
@@ -29,10 +28,6 @@ def made(recipe, classes=5, size=8):
 def pictures(count=6, size=8):
     draw = torch.Generator().manual_seed(0)
     return torch.randn(count, 3, size, size, generator=draw), torch.arange(count) % 5
-
-
-def numbers(rows):
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
 def same_weights(one, other, prefix):
@@ -57,27 +52,11 @@ def test_released_pair_and_its_factor():
     assert factor.shape == (2, 32, 8, 8) and d.map_loss.halves(d.student(x).map)["inherit"].shape == factor.shape
 
 
-@pytest.mark.parametrize("split", ["halves", "random", "interleaved"])
-def test_a_split_is_two_halves_of_all_channels(split):
-    parts = [made(replace(IE, split=split, seed=seed)).map_loss for seed in (0, 1)]
-    for loss in parts:
-        assert sorted([*loss.inherit_channels.tolist(), *loss.explore_channels.tolist()]) == list(range(16))
-        assert len(loss.inherit_channels) == 8
-    order = parts[0].inherit_channels.tolist()
-    assert order == {"halves": list(range(8)), "interleaved": list(range(0, 16, 2))}.get(split, order)
-    assert (order == parts[1].inherit_channels.tolist()) == (split != "random")
-
-
 def test_losses_by_hand():
     x, y = torch.randn(3, 2, 2, 2, dtype=torch.float64), torch.randn(3, 2, 2, 2, dtype=torch.float64)
     a, b = (v.flatten(1) / v.flatten(1).norm(dim=1, keepdim=True) for v in (x, y))
     assert losses.factor_distance(x, y).item() == pytest.approx((a - b).abs().mean().item())
-    assert losses.factor_distance(x, y, p=2).item() == pytest.approx((a - b).square().mean().sqrt().item())
-    assert losses.squared_distance(x, y).item() == pytest.approx((a - b).square().mean().item())
     assert losses.linear_cka(x, 3 * x + 1).item() == pytest.approx(1)
-    match = x.clone().requires_grad_()
-    losses.factor_distance(match, x, p=2).backward()
-    assert torch.isfinite(match.grad).all()  # I20: the root at zero
 
 
 def test_a_students_step_is_the_weighted_sum_and_leaves_the_teacher_alone():
@@ -98,20 +77,19 @@ def test_a_students_step_is_the_weighted_sum_and_leaves_the_teacher_alone():
 
 def test_what_each_side_minimises_points_where_it_says():
     """A step along the gradient of inheritance brings the encoded half nearer to the factor, of exploration farther."""
-    for explore in ("neg_lp", "abs_cos", "cka"):
-        d = made(replace(IE, explore_metric=explore))
-        x, _ = pictures()
-        factor = d.paraphraser.eval().encoder(d.teacher_outputs(x).map).detach()
-        last = d.student(x).map.detach().requires_grad_()  # the map itself moves, its encoders do not
-        d.map_loss.requires_grad_(False)
-        sgd, seen = torch.optim.SGD([last], lr=1.0), []
-        for _ in range(20):
-            terms = d.map_loss.train()(last, factor)
-            seen.append((terms["inherit"].item(), terms["explore"].item()))
-            sgd.zero_grad()
-            sum(terms.values()).backward()
-            sgd.step()
-        assert seen[-1][0] < seen[0][0] and seen[-1][1] < seen[0][1]
+    d = made(IE)
+    x, _ = pictures()
+    factor = d.paraphraser.eval().encoder(d.teacher_outputs(x).map).detach()
+    last = d.student(x).map.detach().requires_grad_()  # the map itself moves, its encoders do not
+    d.map_loss.requires_grad_(False)
+    sgd, seen = torch.optim.SGD([last], lr=1.0), []
+    for _ in range(20):
+        terms = d.map_loss.train()(last, factor)
+        seen.append((terms["inherit"].item(), terms["explore"].item()))
+        sgd.zero_grad()
+        sum(terms.values()).backward()
+        sgd.step()
+    assert seen[-1][0] < seen[0][0] and seen[-1][1] < seen[0][1]
 
 
 def test_the_paraphraser_learns_from_the_teachers_own_pass_and_teaches_it_nothing(toy):
@@ -153,22 +131,11 @@ def test_the_ramp_follows_the_students_data(toy):
     assert seen == pytest.approx([i / len(batches) for i in range(len(seen))])
 
 
-def test_a_frozen_encoder_stays_as_drawn(toy):
-    frozen = replace(IE, explore_encoder="frozen")
-    parameters = dict(made(frozen).map_loss.explore.named_parameters())
-    after = train(frozen, toy)[3]
-    first = made(frozen, toy.num_classes, toy.image_size).map_loss.explore
-    assert all(torch.equal(p, after[f"map_loss.explore.{name}"]) for name, p in first.named_parameters())
-    assert parameters.keys() == dict(first.named_parameters()).keys()
-    assert not torch.equal(dict(first.named_buffers())["2.running_mean"], after["map_loss.explore.2.running_mean"])
-
-
 def test_diagnoses_tell_halves_from_each_other(toy):
     row = train(IE, toy)[0][-1]
     named = {"probe_inherit_cosine", "probe_explore_cosine", "probe_inherit_cka", "probe_explore_cka",
              "probe_halves_cka", "probe_reconstruction"}
     assert named <= row.keys() and row["probe_inherit_cosine"] > row["probe_explore_cosine"]
-    assert "probe_explore_cka" not in train(WHOLE, toy)[0][-1]
     d = made(IE)
     d.map_loss.inherit = d.paraphraser.encoder  # a student that is its teacher, seen through the teacher's encoder
     d.student = d.teacher
@@ -179,7 +146,7 @@ def test_diagnoses_tell_halves_from_each_other(toy):
 
 def test_evaluation_leaves_every_network_as_it_was(toy):
     """In all modes of teaching, with a second set of pictures: nothing of the test pictures stays anywhere."""
-    methods = [IE, WHOLE, mutual(IE), mutual(BASE), online_kd(BASE), education(BASE, (1, 2))]
+    methods = [IE, mutual(IE), mutual(BASE), online_kd(BASE), education(BASE, (1, 2))]
     for recipe, mode in product(methods, ("eval", "train", "batch")):
         runs, batches, evaluate = assemble([replace(recipe, teacher_mode=mode)], toy, torch.device("cpu"))
         for event, *_ in walk(runs, batches, lambda runs: [{}]):
@@ -243,7 +210,7 @@ def test_the_follower_sees_the_updated_leader_and_each_net_the_batch_once(toy):
 
 @pytest.mark.parametrize("map_loss", ["none", "factor"])
 def test_two_networks_train_each_other(toy, map_loss):
-    weights = dict(inherit_weight=1.0, explore_weight=1.0, explore_metric="abs_cos") if map_loss == "factor" else {}
+    weights = dict(inherit_weight=1.0, explore_weight=1.0) if map_loss == "factor" else {}
     recipe = mutual(BASE, interval=1.0, map_loss=map_loss, **weights)
     rows, summary, _, weights, _ = train(recipe, toy)
     assert summary["student_updates"] == summary["teacher_updates"] == 3 * 4
@@ -266,15 +233,11 @@ def test_maps_that_do_not_match_are_refused(change, said):
 def test_an_odd_channel_count_is_refused():
     with pytest.raises(InputError, match="cannot be split into halves"):
         build.MapLoss(IE, 15, 8)
-    whole = build.MapLoss(replace(IE, split="whole", explore_weight=0.0), 15, 8)
-    assert set(whole(torch.rand(2, 15, 2, 2), torch.rand(2, 8, 2, 2))) == {"inherit"}
 
 
 @pytest.mark.parametrize("change, said", [
     (dict(map_loss="none"), "map_loss"), (dict(inherit_weight=-1.0), "inherit_weight"),
-    (dict(explore_metric="cos"), 'did you mean "abs_cos"'), (dict(zero_target="pre_update"), "zero_target"),
-    (dict(split="whole"), "no half to explore"), (dict(distil_start=9.0), "distil_start = 9.0"),
-    (dict(factor_p=0.5), "factor_p"),
+    (dict(zero_target="pre_update"), "zero_target"), (dict(distil_start=9.0), "distil_start = 9.0"),
 ])
 def test_contradictions_are_refused(change, said):
     with pytest.raises(InputError, match=said):

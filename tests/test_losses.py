@@ -21,8 +21,6 @@ LOGITS = {
 MAPS = {
     "iekd_inheritance_lp_p1": losses.factor_distance,
     "iekd_exploration_neg_lp_p1": lambda s, t: -losses.factor_distance(s, t),
-    "iekd_inheritance_cos": losses.inheritance_cosine,
-    "iekd_exploration_abs_cos": losses.exploration_cosine,
     "iekd_reconstruction_l1": losses.reconstruction_l1,
 }
 

@@ -37,12 +37,6 @@ ONLINE = recipes.online_kd(SMOKE.base, interval=1.0)
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
-@pytest.fixture
 def gpu(monkeypatch):
     """A machine with 16 cores and a card of 80 GB; to be changed: its memory."""
     card = SimpleNamespace(total_memory=80e9)

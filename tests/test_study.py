@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Here
+from conftest import Here, wait_for_the_end_of
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running
@@ -197,14 +197,6 @@ def test_changed_pictures_of_a_folder_are_noticed(runs, tmp_path):
         running.run(recipe)
 
 
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
     """kill -9 of the parent while runs are in flight: the workers end, what was finished is kept as it is, the rest is
     trained, and all numbers agree."""
@@ -216,10 +208,7 @@ def test_killed_and_continued_equals_uninterrupted(runs, tmp_path, monkeypatch):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while _group_lives(process.pid):  # the workers end without their parent
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_the_end_of(process.pid)
     kept = {path: path.read_bytes() for path in runs.glob("*/result.json")}
     recipes = [row.recipe for row in grids.grid("smoke", "02_baselines") if row.arm != "SAM"]
     continued = [running.run(recipe) for recipe in recipes]

@@ -47,8 +47,7 @@ SWEEPS = {
     "averages": [replace(EMA, ema_statistics="batch"), EMA, spaced(EMA, 0.4), spaced(EMA, 0.6), ONLINE, teacher_of(ONLINE)],
     "sine dropout": under_dropout(dropout_rule="sine", dropout_period=0.6),
     "random dropout": under_dropout(dropout_rule="random"),
-    "factors": [spaced(IE, 0.5), offline(IE), replace(IE, split="random", explore_metric="cka"),
-                spaced(replace(IE, split="whole", explore_weight=0.0), 1.0), replace(IE, alpha=0.3)],
+    "factors": [spaced(IE, 0.5), offline(IE), spaced(replace(IE, explore_weight=0.0), 1.0), replace(IE, alpha=0.3)],
     "schools": [spaced(SCHOOL, 0.5), offline(replace(SCHOOL, growth="none")), replace(SCHOOL, alpha=0.0)],
     "transformers": [VIT, spaced(VIT, 1.5), replace(offline(VIT), teacher_mode="train")],
     "parts": [replace(spaced(ONLINE, s), batch_norm_parts=2, teacher_mode="train") for s in (0.0, 1.0)],
@@ -169,13 +168,7 @@ def test_own_statistics_are_kept_apart(toy):
 
 # The grid runner forms sweeps by itself
 
-@pytest.fixture
-def runs_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
-
-
-def test_sweeps_are_formed_from_what_is_missing(runs_folder):
+def test_sweeps_are_formed_from_what_is_missing(runs):
     recipes = grids.unique(grids.grid("quick", "05_spaced_kd", seeds=1))
     formed = sweeps.sweeps(recipes)
     assert sorted(recipe.run_id for s in formed for recipe in s.recipes) == sorted(r.run_id for r in recipes)
@@ -185,7 +178,7 @@ def test_sweeps_are_formed_from_what_is_missing(runs_folder):
     assert len(sweeps.sweeps(recipes, workers=9)) == 9  # rather two teachers than an idle core
 
 
-def test_a_sweep_that_was_begun_goes_on_as_it_was(runs_folder):
+def test_a_sweep_that_was_begun_goes_on_as_it_was(runs):
     glyphs = [r for r in grids.unique(grids.grid("quick", "05_spaced_kd", seeds=1)) if r.dataset == "glyphs"]
     begun = sweeps.sweeps(glyphs[:4], workers=1)[0]
     records.write_atomically(begun.folder / "members.json", "[" + ",".join(r.to_json() for r in begun.recipes) + "]")
@@ -200,7 +193,7 @@ def test_a_sweep_that_was_begun_goes_on_as_it_was(runs_folder):
     assert not begun.folder.exists()
 
 
-def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):
+def test_side_by_side_in_sweeps_equals_one_by_one(runs, monkeypatch):
     few = ("baseline", "online KD", "spaced KD s=1.5")
     recipes = [row.recipe for row in grids.grid("smoke", "05_spaced_kd", seeds=1)
                if row.arm in few and row.setting == "digits"]
@@ -210,12 +203,12 @@ def test_side_by_side_in_sweeps_equals_one_by_one(runs_folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(running, "_train_side_by_side", lambda *_: pytest.fail("trained again"))
         assert running.run_all(recipes) == together
-    monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
+    monkeypatch.setenv("SPACEDKD_RUNS", str(runs.parent / "alone"))
     for record, recipe in zip(together, recipes, strict=True):
         assert running.run(recipe).numbers() == record.numbers()
-        monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder))
+        monkeypatch.setenv("SPACEDKD_RUNS", str(runs))
         swept = records.load_weights(recipe)
-        monkeypatch.setenv("SPACEDKD_RUNS", str(runs_folder.parent / "alone"))
+        monkeypatch.setenv("SPACEDKD_RUNS", str(runs.parent / "alone"))
         alone = records.load_weights(recipe)
         assert all(torch.equal(alone[name], swept[name]) for name in alone | swept)
 

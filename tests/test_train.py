@@ -110,16 +110,6 @@ def test_offline_kd_is_one_interval_as_long_as_the_run(toy):
     assert same(weights(offline_kd(BASE), toy), weights(online_kd(BASE, interval=3.0), toy))
 
 
-def test_exits_only_self_kd_leaves_the_plain_network(toy):
-    """With the trunk left alone the deepest exit is the baseline, bit for bit, at any interval."""
-    base = replace(BASE, model="resnet10")
-    expected = weights(baseline(base), toy)
-    for interval in (0.0, 1.5):
-        got = weights(self_kd(base, interval=interval, self_update="exits_only"), toy)
-        for name, value in expected.items():
-            assert torch.equal(value, got[name.replace("student.head", "student.heads.3")]), name
-
-
 def test_self_kd_updates(toy):
     """Clean: as many updates of teacher and exits at every interval. Released: almost twice the baseline's (A3)."""
     base = replace(BASE, model="resnet10")

@@ -8,14 +8,10 @@ Taught in notebooks/10_ie_kd.ipynb.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batches import generator
 from ..errors import InputError
 from ..models.heads import Coder, Paraphraser
 from ..models.layers import Outputs, macs
@@ -24,58 +20,23 @@ from . import losses
 from .baseline import learn_labels
 from .online_kd import OnlineKD
 
-Distance = Callable[[Tensor, Tensor], Tensor]  # of a part of a student's map and the factor
-
 
 class MapLoss(nn.Module):
-    """Losses of a student's last map against a teacher's factor: halves, encoders, distances.
-
-    Args:
-        recipe: split, metrics and weights.
-        student_channels: C of the student's map [B, C, H, W].
-        factor_channels: channels of the teacher's factor.
-
-    Raises:
-        InputError: halves of an odd number of channels.
-    """
+    """Losses of a student's last map against a teacher's factor: halves, encoders, distances."""
 
     def __init__(self, recipe: Recipe, student_channels: int, factor_channels: int):
         super().__init__()
-        self.recipe = recipe
-        for name, channels in self._channels(student_channels).items():
+        if student_channels % 2:
+            raise InputError(f"{student_channels} channels of {recipe.model} (width {recipe.width}) cannot be split "
+                             "into halves: choose a network with an even number.")
+        self.recipe, half = recipe, student_channels // 2
+        for name, channels in zip(("inherit", "explore"), torch.arange(student_channels).split(half)):
             self.register_buffer(f"{name}_channels", channels)
-        self.inherit, self.explore = Coder(len(self.inherit_channels), factor_channels), None
-        if recipe.split != "whole":
-            self.explore = Coder(len(self.explore_channels), factor_channels)
-            self.explore.requires_grad_(recipe.explore_encoder == "joint")
-        distance = partial(losses.factor_distance, p=recipe.factor_p)
-        inheritance: dict[str, Distance] = {
-            "lp": distance, "squared": losses.squared_distance, "cosine": losses.inheritance_cosine,
-            "cka": lambda s, t: 1 - losses.linear_cka(s, t.detach())}
-        exploration: dict[str, Distance] = {
-            "neg_lp": lambda s, t: -distance(s, t), "abs_cos": losses.exploration_cosine,
-            "cka": lambda s, t: losses.linear_cka(s, t.detach())}
-        self.inheritance = inheritance[recipe.inherit_metric]
-        self.exploration = exploration[recipe.explore_metric]
-
-    def _channels(self, channels: int) -> dict[str, Tensor]:
-        r = self.recipe
-        if r.split == "whole":
-            return {"inherit": torch.arange(channels)}
-        if channels % 2:
-            raise InputError(f"{channels} channels of {r.model} (width {r.width}) cannot be split into halves: choose "
-                             'a network with an even number, or split = "whole".')
-        order = {"halves": torch.arange(channels),
-                 "interleaved": torch.arange(channels).view(-1, 2).T.flatten(),
-                 "random": torch.randperm(channels, generator=generator(r.seed, "split"))}[r.split]
-        return dict(zip(("inherit", "explore"), order.split(channels // 2)))
+        self.inherit, self.explore = Coder(half, factor_channels), Coder(half, factor_channels)
 
     def halves(self, last: Tensor) -> dict[str, Tensor]:
         """Return the encoded parts of a student's map for the losses: "inherit" and "explore"."""
-        encode = {"inherit": self.inherit}
-        if self.explore:
-            encode["explore"] = self.explore
-        return {name: coder(self.part(last, name)) for name, coder in encode.items()}
+        return {name: getattr(self, name)(self.part(last, name)) for name in ("inherit", "explore")}
 
     def part(self, last: Tensor, name: str) -> Tensor:
         return last.index_select(1, getattr(self, f"{name}_channels"))
@@ -83,9 +44,9 @@ class MapLoss(nn.Module):
     def forward(self, last: Tensor, factor: Tensor) -> dict[str, Tensor]:
         """Terms "inherit" and "explore", without their weights; those of weight 0 are left out."""
         r, seen = self.recipe, self.halves(last)
-        terms = {"inherit": self.inheritance(seen["inherit"], factor)} if r.inherit_weight else {}
-        if r.explore_weight and "explore" in seen:
-            terms["explore"] = self.exploration(seen["explore"], factor)
+        terms = {"inherit": losses.factor_distance(seen["inherit"], factor)} if r.inherit_weight else {}
+        if r.explore_weight:
+            terms["explore"] = -losses.factor_distance(seen["explore"], factor)
         return terms
 
     def weighted(self, last: Tensor, factor: Tensor, epoch: float) -> tuple[dict[str, Tensor], Tensor | float]:
@@ -172,9 +133,8 @@ class FactorTransfer(OnlineKD):
         for name, half in self.map_loss.halves(mine).items():
             row[f"probe_{name}_cosine"] = F.cosine_similarity(half.flatten(1), factor.flatten(1)).mean()
             row[f"probe_{name}_cka"] = losses.linear_cka(self.map_loss.part(mine, name), theirs)
-        if len(row) == 4:
-            halves = [self.map_loss.part(mine, name) for name in ("inherit", "explore")]
-            row["probe_halves_cka"] = losses.linear_cka(*halves)
+        halves = [self.map_loss.part(mine, name) for name in ("inherit", "explore")]
+        row["probe_halves_cka"] = losses.linear_cka(*halves)
         row["probe_reconstruction"] = F.l1_loss(self.paraphraser(theirs), theirs) / theirs.abs().mean()
         return dict(zip(row, torch.stack([*row.values()]).tolist()))  # a GPU waits once
 
@@ -190,11 +150,7 @@ def coders_macs(module: nn.Module, size: int) -> int:
 
 
 def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
-    """Return C, H and W of a network's last map, for images of so many channels and pixels.
-
-    Raises:
-        InputError: a network that ends in something else.
-    """
+    """Return C, H and W of a network's last map, for images of so many channels and pixels."""
     was_training, weight = net.training, next(net.parameters())
     with torch.no_grad():
         seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))

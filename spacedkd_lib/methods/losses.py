@@ -108,27 +108,9 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x.flatten(1), dim=1)
 
 
-def factor_distance(student: Tensor, teacher: Tensor, p: float = 1.0) -> Tensor:
-    """Compute the mean |difference|^p of L2-normalised factors, to the power 1/p; p = 1 (released): <= 2 / sqrt(D)."""
-    difference = (_unit(student) - _unit(teacher.detach())).abs()
-    if p > 1:  # the root has no gradient at zero
-        difference = difference.clamp_min(1e-12).pow(p)
-    return difference.mean().pow(1 / p)
-
-
-def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the mean squared difference of L2-normalised vectors (attention transfer, Zagoruyko, Komodakis 2017)."""
-    return (_unit(student) - _unit(teacher.detach())).square().mean()
-
-
-def inheritance_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute 1 - cos of the factors, mean over the batch: zero for parallel ones."""
-    return (1 - F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1))).mean()
-
-
-def exploration_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute |cos| of the factors, mean over the batch: zero for orthogonal ones."""
-    return F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1)).abs().mean()
+def factor_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compute the mean absolute difference of L2-normalised factors (released IE-KD program): <= 2 / sqrt(D)."""
+    return (_unit(student) - _unit(teacher.detach())).abs().mean()
 
 
 def reconstruction_l1(reconstruction: Tensor, original: Tensor) -> Tensor:

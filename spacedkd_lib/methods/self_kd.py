@@ -26,7 +26,6 @@ class SelfKD(Method):
       the teacher and one of the students, at every interval.
     - "everything" (released, A3): the student's step adds the deepest exit's cross-entropy, so a spaced run makes
       almost twice its baseline's updates. The teacher's step runs the idle exits too, whose statistics move (A21).
-    - "exits_only": the trunk is left alone; the deepest exit is then the plain baseline, bit for bit.
 
     With `recipe.idle_exits` = "decay" the teacher's step moves the idle exits by weight decay and remaining momentum,
     as the released program does on two GPUs or with a torch before 2.0 (A12).
@@ -45,7 +44,7 @@ class SelfKD(Method):
         trunk = macs(net, channels, size, net.deepest)
         exits = macs(net, channels, size) - trunk
         self.cost = {"teach": 3 * trunk + (exits if recipe.self_update == "everything" else 0),
-                     "learn": (1 if recipe.self_update == "exits_only" else 3) * trunk + 3 * exits}
+                     "learn": 3 * (trunk + exits)}
 
     def teach(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         self.net.train()
@@ -63,7 +62,7 @@ class SelfKD(Method):
     def learn(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         r = self.recipe
         self.net.train()
-        teacher, *exits = self.net(x, frozen_trunk=r.self_update == "exits_only")  # exits 3, 2, 1
+        teacher, *exits = self.net(x)  # exits 3, 2, 1
         terms = {"hard": sum(F.cross_entropy(exit.logits, y) for exit in exits)}
         terms["loss"] = (1 - r.alpha) * terms["hard"]
         if r.self_update == "everything":

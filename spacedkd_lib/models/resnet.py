@@ -103,16 +103,7 @@ class Trunk(nn.Module):
 
 
 class ResNet(nn.Module):
-    """CIFAR ResNet: trunk, global average pooling, linear head.
-
-    Args:
-        name: one of `ARCHITECTURES`.
-        classes: K.
-        channels: of the images, 1 or 3.
-        width: channels of the first stage; 0 = the architecture's own.
-
-    Raises:
-        InputError: an unknown name.
+    """CIFAR ResNet: trunk, global average pooling, linear head. Width 0 is the architecture's own.
 
     >>> ResNet("resnet8", classes=10, width=4)(torch.zeros(2, 3, 32, 32)).features.shape
     torch.Size([2, 16])
@@ -188,9 +179,6 @@ class MultiExitResNet(nn.Module):
             keeps the gate at 1/2 or above (released program, A16).
 
     Returns (forward): four `Outputs`, deepest exit first, features [B, D] of equal D.
-
-    Raises:
-        InputError: an architecture without four stages, or an unknown name.
     """
 
     def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, gate: str = "signed"):
@@ -216,14 +204,10 @@ class MultiExitResNet(nn.Module):
             logit = F.relu(logit)
         return torch.sigmoid(self.enlarge(logit, x.shape[2:]))
 
-    def forward(self, x: Tensor, frozen_trunk: bool = False) -> tuple[Outputs, ...]:
-        """Return all exits' outputs; `frozen_trunk` runs trunk and deepest head in eval mode without gradients."""
-        if frozen_trunk:
-            self.trunk.eval()
-        maps, gradients = [], torch.is_grad_enabled() and not frozen_trunk
+    def forward(self, x: Tensor) -> tuple[Outputs, ...]:
+        maps, x = [], self.trunk.stem(x)
         for k, stage in enumerate(self.trunk.stages):
-            with torch.set_grad_enabled(gradients):
-                x = stage(self.trunk.stem(x) if k == 0 else x)
+            x = stage(x)
             # Gated as the stage comes, as in the released program: autograd then adds a map's gradients in its
             # order, and a recorded run is met to the last bit.
             maps.append(self.gate(k, x) * x if k < 3 else x)

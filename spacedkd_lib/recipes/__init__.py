@@ -2,7 +2,7 @@
 
 from .derive import (
     baseline, behind, distinct, education, ema, forward_passes, grade_lengths, ie_kd, mutual, offline, offline_kd,
-    one_network, one_step_a_block, online_kd, partition, past_self, self_kd, short_form, spaced, teacher_of,
+    one_network, online_kd, partition, past_self, self_kd, short_form, spaced, teacher_of,
     teacher_shape, transformer,
 )
 from . import plugins
@@ -17,6 +17,6 @@ __all__ = [
     "AUGMENTATIONS", "DEVIATIONS", "METHODS", "RESNETS", "TRANSFORMERS", "VERSION", "Deviation", "Recipe",
     "baseline", "behind", "defaults", "describe", "deviations_of", "distinct", "education", "ema", "foreign",
     "forward_passes", "from_dict", "grade_lengths", "ie_kd", "is_transformer", "mutual", "offline", "offline_kd",
-    "one_network", "one_step_a_block", "online_kd", "partition", "past_self", "plugins", "preset",
+    "one_network", "online_kd", "partition", "past_self", "plugins", "preset",
     "released_dropout", "self_kd", "set_deviation", "short_form", "spaced", "stochastic", "switches", "teacher_of",
     "teacher_shape", "transformer"]

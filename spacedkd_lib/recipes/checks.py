@@ -11,8 +11,6 @@ from .recipe import RESNETS, Range, Recipe, check_model, foreign, is_transformer
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 _FOR_TRANSFORMERS = ("patch_size", "depth", "heads", "drop_path", "head_init", "dist_token", "image_size")
-_MAP_FIELDS = ("split", "inherit_metric", "explore_metric", "inherit_weight", "explore_weight", "factor_p",
-               "explore_encoder", "ramp_epochs")
 # Fields that are read only beside another's value: name -> (whether it is read, beside what)
 _BESIDE = {
     "sam_rho": (lambda r: r.optimizer == "sam", 'optimizer = "sam"'),
@@ -25,7 +23,8 @@ _BESIDE = {
     "dropout_period": (lambda r: r.dropout_rule == "sine", 'dropout_rule = "sine"'),
     "dropout_at_test": (lambda r: r.dropout, "dropout above 0"),
     "distil_start": (lambda r: r.like != "mutual" or r.map_loss != "none", 'map_loss = "factor"'),
-} | {name: (lambda r: r.map_loss != "none", 'map_loss = "factor"') for name in _MAP_FIELDS}
+} | {name: (lambda r: r.map_loss != "none", 'map_loss = "factor"')
+     for name in ("inherit_weight", "explore_weight", "ramp_epochs")}
 
 
 def check(r: Recipe) -> None:
@@ -123,9 +122,6 @@ def _check_networks(r: Recipe) -> None:
                   'method = "ie_kd" compares the last maps, and map_loss = "none" does not: derive it with ie_kd().')
     refuse_unless(r.map_loss == "none" or r.like != "baseline" or r.start == "teacher",
                   f'map_loss = "{r.map_loss}" is for ie_kd and mutual, not for {r.method}: leave it at "none".')
-    refuse_unless(r.map_loss == "none" or r.split != "whole" or not r.explore_weight,
-                  f'split = "whole" leaves no half to explore, and explore_weight = {r.explore_weight:g}: set it to 0, '
-                  "or split the map.")
 
 
 def _check_schedule(r: Recipe) -> None:
@@ -142,7 +138,7 @@ def _check_schedule(r: Recipe) -> None:
     if r.rule == "constant":
         refuse_unless(r.self_update != "everything",
                       'rule = "constant" needs an update of the teacher on every batch, and self_update = "everything" '
-                      'leaves some out: choose "alternate" or "exits_only".')
+                      'leaves some out: choose "alternate".')
         refuse_unless(r.like != "ema", 'rule = "constant" has no blocks, and an average makes a step at the end of '
                                          "each: choose another rule.")
     refuse_unless(r.replay in ("same", "restart") or r.zero_target != "pre_update" or r.interval,

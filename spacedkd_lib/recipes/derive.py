@@ -137,11 +137,6 @@ def short_form(recipe: Recipe) -> Recipe:
                    **defaults((*_FREE, "lr_schedule")) | own)
 
 
-def one_step_a_block(recipe: Recipe) -> bool:
-    """Return whether the student makes one step at the end of each block, not one a batch."""
-    return recipe.like == "ema"
-
-
 def one_network(recipe: Recipe) -> bool:
     """Return whether teacher and student are one network, which makes both kinds of update."""
     return recipe.like == "self_kd"
@@ -194,9 +189,6 @@ def teacher_shape(recipe: Recipe) -> dict:
 
 def partition(recipe: Recipe, classes: int) -> list[list[int]]:
     """Return the groups of classes in `recipe.schools`, each a list of class numbers.
-
-    Raises:
-        InputError: a class that is in no group, or in more than one; an empty group.
 
     >>> partition(education(Recipe(), schools=(2, 1)), classes=3)
     [[0, 1], [2]]

@@ -43,7 +43,8 @@ _FIXED = {"mutual": {"alpha": 0.0, "beta": 0.0}, "ema": {"alpha": 0.0, "beta": 0
 # What records of earlier commits hold besides, and can only be this
 _GONE = {"eval_heads": "mean", "accumulate": 1, "factor_reduction": "mean", "factor_rate": 0.5, "refit_passes": 0,
          "peers": 2, "leader": "fixed", "teacher_batches": "own", "teacher_start": "run", "kd_scope": "own_slice",
-         "reference_relu": False, "dropout_kind": "elementwise"}
+         "reference_relu": False, "dropout_kind": "elementwise", "split": "halves", "inherit_metric": "lp",
+         "explore_metric": "neg_lp", "factor_p": 1.0, "explore_encoder": "joint"}
 
 
 class Range(NamedTuple):
@@ -71,11 +72,7 @@ _education = partial(_field, of=("education",))
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings that decide the outcome of one run; `describe()` prints them as a table.
-
-    Raises:
-        InputError: an unknown name, a number out of range, a field of another method, or contradictory fields.
-    """
+    """All settings that decide the outcome of one run; `describe()` prints them as a table."""
 
     # What is trained, on what
     method: str = _field("baseline", "name", "ours", METHODS)
@@ -173,23 +170,15 @@ class Recipe:
                                "move (A8, A13)", "ours", ("batch", "eval", "train"), (*_TEACHER, "past_self"))
     zero_target: str = _online("post_update", "s = 0: teacher's view of the batch (A7)", "ours",
                                ("post_update", "pre_update"))
-    self_update: str = _self("alternate", "what a replay updates (A3)", "ours",
-                             ("alternate", "everything", "exits_only"))
+    self_update: str = _self("alternate", "what a replay updates (A3)", "ours", ("alternate", "everything"))
     idle_exits: str = _self("frozen", "exits while the deepest one learns alone (A12)", "ours", ("frozen", "decay"))
     # IE-KD, and factors of mutual learning (I rows: deviations of the released IE-KD program)
     map_loss: str = _field("none", "what of the last maps is compared", "ours", ("none", "factor"),
                            (*_MAPS, "baseline"))  # of a baseline that is IE-KD's teacher
-    split: str = _maps("halves", "the student's channels: inheritance and exploration, or whole (I15)",
-                       "released IE-KD program", ("halves", "random", "interleaved", "whole"))
-    inherit_metric: str = _maps("lp", "name (I4)", "ours", ("lp", "squared", "cosine", "cka"))
-    explore_metric: str = _maps("neg_lp", "name (I4)", "ours", ("neg_lp", "abs_cos", "cka"))
     inherit_weight: float = _maps(500.0, "weight of inheritance (I5)", "the same program's factor transfer",
                                   _AT_LEAST_0)
     explore_weight: float = _maps(500.0, "weight of exploration (I5)", "the same program's factor transfer",
                                   _AT_LEAST_0)
-    factor_p: float = _maps(1.0, "p of the distance (I20)", "released IE-KD program", _AT_LEAST_1)
-    explore_encoder: str = _maps("joint", "learns with the student, or stays as drawn (I21)", "released IE-KD program",
-                                 ("joint", "frozen"))
     ramp_epochs: float = _maps(0.0, "epochs in which map losses rise to their weights, after distil_start", "ours",
                                _AT_LEAST_0)
     mutual_weight: float = _field(1.0, "weight of the divergence (I7)", "Zhang et al. 2018", _AT_LEAST_0, ("mutual",))
@@ -260,11 +249,7 @@ class Recipe:
 
 
 def from_dict(values: dict, where: str = "this recipe") -> Recipe:
-    """Return the recipe of `json.loads(recipe.to_json())`.
-
-    Raises:
-        InputError: another version, an unknown field, or a value out of range.
-    """
+    """Return the recipe of `json.loads(recipe.to_json())`."""
     version, names = values.get("version"), [f.name for f in dataclasses.fields(Recipe)]
     if version != VERSION:
         raise InputError(f"{where} was written by version {version} of the recipe and this package reads version "
