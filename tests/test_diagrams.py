@@ -1,5 +1,4 @@
-"""Diagrams: what they draw and say, that nothing overlaps or is cut off, that bad shapes are refused, that the lead is
-counted in epochs."""
+"""Diagrams: what they draw and say, that nothing overlaps or is cut off, that the lead is counted in epochs."""
 
 from itertools import combinations
 
@@ -10,7 +9,6 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from test_figures import check_legible, said, texts
 
-from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import Recipe, ema
 from spacedkd_lib.report import diagrams, style
 from spacedkd_lib.report.figures import alt_text
@@ -76,12 +74,6 @@ def test_boxes_do_not_overlap():
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-@pytest.mark.parametrize("change", [dict(depths=[1, 2]), dict(depths=[], outputs=[], schools=[])])
-def test_a_student_without_grades_is_refused(change):
-    with pytest.raises(InputError):
-        diagrams.growing_student(**THREE | change)
-
-
 def test_the_lead_is_counted_in_epochs():
     lead = diagrams.leads_in_epochs(graded_schedule(COURSE, 1.0), COURSE)
     assert lead == pytest.approx([1, 0.5, *[1, 0.75, 0.5, 0.25] * 2])
@@ -131,12 +123,6 @@ def test_nothing_overlaps_and_every_text_is_in_its_box_or_in_none(drawn):
                            and min(y0, y1) < word.y1 for word in words)
 
 
-@pytest.mark.parametrize("student, factor", [((15, 8, 8), (8, 8, 8)), ((16, 4, 4), (8, 8, 8)), ((16, 8, 8), (8, 4, 4))])
-def test_shapes_that_are_no_ie_kd_are_refused(student, factor):
-    with pytest.raises(InputError):
-        diagrams.split_student(student, (16, 8, 8), factor, (3, 32, 32))
-
-
 def test_patches_are_parts_of_the_letter_in_reading_order():
     shares = np.random.default_rng(0).dirichlet(np.ones(5), 5)
     whole, cut, seen = diagrams.patches(LETTER, 8, shares).axes
@@ -148,12 +134,6 @@ def test_patches_are_parts_of_the_letter_in_reading_order():
         assert left < label.get_position()[0] < left + 1 and label.get_position()[1] < top
     assert [float(text.get_text()) for text in seen.texts] == pytest.approx(shares.ravel().tolist(), abs=0.005)
     assert [label.get_text() for label in seen.get_yticklabels()] == ["class", "1", "2", "3", "4"]
-
-
-@pytest.mark.parametrize("image, side, tokens", [((16, 16), 5, 10), ((16, 12), 4, 13), ((16, 16), 8, 4)])
-def test_patches_that_do_not_fit_are_refused(image, side, tokens):
-    with pytest.raises(InputError):
-        diagrams.patches(np.zeros(image), side, np.zeros((tokens, tokens)))
 
 
 def test_averages_of_equal_horizon_are_equally_old():

@@ -131,7 +131,7 @@ def test_spaced_arms_darken_with_the_interval(name):
 @pytest.mark.parametrize("s", [0, 0.5, 1.5, 3])
 def test_schedule_shows_every_update_and_the_lead(s):
     events = list(spaced_schedule(3, 8, s))
-    fig = figures.schedule(iter(events), 8)
+    fig = figures.schedules([("", iter(events))], 8)
     lanes, lead = fig.axes
     drawn = [path.get_extents() for collection in lanes.collections for path in collection.get_paths()]
     drawn = [box for box in drawn if box.width == 1]
@@ -157,7 +157,7 @@ def test_a_teacher_that_is_behind_has_a_lead_below_zero():
 
 
 def test_a_band_joins_each_block_to_its_replay():
-    fig = figures.schedule(spaced_schedule(3, 8, 1), 8)
+    fig = figures.schedules([("", spaced_schedule(3, 8, 1))], 8)
     bands = [patch.get_xy()[:4] for patch in fig.axes[0].patches]
     assert [[x for x, _ in band] for band in bands] == [[t, t + 8, t + 16, t + 8] for t in (0, 16, 32)]
 
@@ -167,7 +167,7 @@ def test_schedules_of_other_kinds_and_long_ones_are_legible():
     released = spaced_schedule(3, 8, 1, teach_last=False, counter="epoch_early", tail="drop")
     check_legible(figures.schedules([("labels alone", alone), ("released self KD", released),
                                      ("moving", spaced_schedule(3, 8, 0.5, rule="constant")), ("none", [])], 8))
-    check_legible(figures.schedule(spaced_schedule(80, 50, 1.5), 50))
+    check_legible(figures.schedules([("", spaced_schedule(80, 50, 1.5))], 50))
 
 
 # Arms and differences
@@ -265,11 +265,6 @@ def test_comparisons_draws_each_line():
     check_legible(fig)
 
 
-@pytest.mark.parametrize("table", [table_of(), table_of(*[(1, 1)] * 25)])
-def test_comparisons_are_legible(table):
-    check_legible(figures.comparisons(table, "Control", "Of it all"))
-
-
 # The lead-lag law
 
 LAG_ROWS = [row for row in grids.grid("study", "05_spaced_kd", 5) if row.setting == claims.LAG_SETTING]
@@ -329,12 +324,6 @@ def test_lead_lag_of_what_there_is(panels, kept):
     assert len(fig.axes) == panels + 1
 
 
-def test_lead_lag_of_a_grid_with_few_offsets():
-    fig = figures.lead_lag(lag_frame([row for row in grids.grid("smoke", "05_spaced_kd") if row.setting != "digits"]))
-    assert len(fig.axes) == 3  # in eval mode there is offset 0 only
-    check_legible(fig)
-
-
 # Curves
 
 
@@ -374,15 +363,6 @@ def test_sheet_titles_stay_apart():
     assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
 
 
-@pytest.mark.parametrize("images, columns, titles", [
-    (np.zeros((2, 1, 4, 4)), 2, None), (np.zeros((2, 4, 4), np.uint8), 2, None),
-    (np.zeros((2, 2, 4, 4), np.uint8), 2, None), (np.zeros((0, 1, 4, 4), np.uint8), 2, None),
-    (np.zeros((2, 1, 4, 4), np.uint8), 0, None), (np.zeros((2, 1, 4, 4), np.uint8), 2, ["one"])])
-def test_sheet_refuses_what_it_cannot_draw(images, columns, titles):
-    with pytest.raises(InputError):
-        figures.sheet(images, columns, titles)
-
-
 def test_long_names_of_arms_and_settings_are_not_cut_off():
     rows = grids.grid("study", "12_vision_transformers", 1)
     frame = pd.DataFrame([{"setting": row.setting, "arm": row.arm, "seed": seed, "test_accuracy": 20.0 + seed}
@@ -391,7 +371,7 @@ def test_long_names_of_arms_and_settings_are_not_cut_off():
 
 
 @pytest.mark.parametrize("draw", [
-    lambda: figures.arms(RUNS, "Spaced distillation"), lambda: figures.schedule(spaced_schedule(3, 8, 1), 8),
+    lambda: figures.arms(RUNS, "Spaced distillation"), lambda: figures.schedules([("", spaced_schedule(3, 8, 1))], 8),
     lambda: figures.sheet(np.zeros((4, 1, 8, 8), np.uint8), 2, list("abcd"))])
 def test_the_same_data_give_the_same_bytes(draw, tmp_path):
     path = tmp_path / "deep" / "05-arms.png"

@@ -8,8 +8,9 @@ import scipy.ndimage
 import torch
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
+from test_batches import from_pil, to_pil
 
-from spacedkd_lib.analysis import attacks, corruptions, robustness
+from spacedkd_lib.analysis import attacks, corruptions
 from spacedkd_lib.analysis.attacks import ATTACKS, fgsm, pgd
 from spacedkd_lib.analysis.corruptions import CORRUPTIONS, corrupt
 from spacedkd_lib.analysis.robustness import predict, robust_scores
@@ -41,15 +42,6 @@ def pictures(count, shape, seed=0):
 def truncated(values):
     """The reference's np.uint8 of pixels in [0, 255]; what rounding alone put below a level keeps it."""
     return torch.from_numpy((np.clip(values, 0, 255) + 1e-6).astype(np.uint8))
-
-
-def to_pil(image):
-    return Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy())
-
-
-def from_pil(picture):
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
 # The reference, written with other libraries: float64 pixels in [0, 1], the parameter and the draws -> [0, 255]
@@ -192,7 +184,7 @@ def test_pgd_returns_the_worst_of_all_it_saw(task):
     net, images, labels, statistics = task
     seen, labels = [], torch.cat([labels[:12], (labels[12:] + 1) % 5])  # half of them wrong from the start
     hook = net.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
-    found = pgd(net, images, labels, statistics, steps=4, step=8, restarts=2)  # long steps, to and fro
+    found = pgd(net, images, labels, statistics, steps=4, restarts=2)
     hook.remove()
     seen = [x for x in seen if len(x) == len(images)]  # without the check's one image
     assert len(seen) == 1 + 2 * (4 + 1)
@@ -208,15 +200,14 @@ def test_random_starts_come_from_the_seed(task):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_steps_and_their_length_are_those_given(task):
+def test_steps_are_a_quarter_of_the_radius(task):
     net, images, labels, _ = task
-    for step, length in ((0.5, 0.5), (None, 2)):  # Madry et al.: 2/255 at radius 8
-        seen = []
-        hook = net.register_forward_pre_hook(lambda _, given: seen.append(255 * given[0].detach()))
-        pgd(net, images, labels, ((0.0,) * 3, (1.0,) * 3), radius=8, steps=3, step=step, restarts=1)
-        hook.remove()
-        moves = [(after - before).abs().max().item() for before, after in zip(seen[1:], seen[2:])]
-        assert moves == pytest.approx([8, *[length] * 3], abs=1e-3)
+    seen = []
+    hook = net.register_forward_pre_hook(lambda _, given: seen.append(255 * given[0].detach()))
+    pgd(net, images, labels, ((0.0,) * 3, (1.0,) * 3), radius=8, steps=3, restarts=1)
+    hook.remove()
+    moves = [(after - before).abs().max().item() for before, after in zip(seen[1:], seen[2:])]
+    assert moves == pytest.approx([8, 2, 2, 2], abs=1e-3)  # Madry et al.: 2/255 at radius 8
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -270,21 +261,19 @@ def test_foolbox_finds_the_same(task):
 def test_rows_and_their_numbers(task):
     net, images, labels, statistics = task
     teacher = a_network(seed=7)
-    found = robust_scores(net, teacher, images, labels, statistics, corruptions=("contrast", "shot_noise"),
-                          severities=(1, 5), attacks=("fgsm", "pgd"), radii=(0, 4), seed=3)
+    found = robust_scores(net, teacher, images, labels, statistics, (1, 5), (0, 4))
     assert [(r["kind"], r["name"], r["severity"], r["radius"]) for r in found] == [
-        ("clean", "clean", 0, 0), ("corruption", "contrast", 1, 0), ("corruption", "contrast", 5, 0),
-        ("corruption", "shot_noise", 1, 0), ("corruption", "shot_noise", 5, 0), ("attack", "fgsm", 0, 0),
-        ("attack", "fgsm", 0, 4), ("attack", "pgd", 0, 0), ("attack", "pgd", 0, 4)]
-    seen = [images, *(corrupt(images, n, s, 3) for n in ("contrast", "shot_noise") for s in (1, 5)),
-            *(a(net, images, labels, statistics, r, **k) for a, k in ((fgsm, {}), (pgd, {"seed": 3})) for r in (0, 4))]
+        ("clean", "clean", 0, 0), *(("corruption", name, severity, 0) for name in CORRUPTIONS for severity in (1, 5)),
+        ("attack", "fgsm", 0, 0), ("attack", "fgsm", 0, 4), ("attack", "pgd", 0, 0), ("attack", "pgd", 0, 4)]
+    seen = [images, *(corrupt(images, name, severity, 0) for name in CORRUPTIONS for severity in (1, 5)),
+            *(attack(net, images, labels, statistics, r) for attack in (fgsm, pgd) for r in (0, 4))]
     for row, pixels in zip(found, seen):
         student, guide = (predict(n, pixels, statistics) for n in (net, teacher))
         agreeing = sum(int(a == b) for a, b in zip(student.argmax(1).tolist(), guide.argmax(1).tolist()))
         assert row["agreement"] == pytest.approx(100 * agreeing / len(images))
         assert row.items() >= scores(student, labels).items()
     assert found[0]["accuracy"] == 100 > found[-1]["accuracy"]
-    alone = robust_scores(net, None, images, labels, statistics, (), (), (), ())
+    alone = robust_scores(net, None, images, labels, statistics, (), ())
     assert len(alone) == 1 and "agreement" not in alone[0]
 
 
@@ -295,7 +284,7 @@ def test_clean_is_what_the_evaluation_of_a_training_says(toy):
     recipe = recipes.Recipe(dataset="toy", model="resnet8", width=4, batch_size=8, augment="none", epochs=1)
     (run,), batches, evaluate = train.assemble([recipe], toy, "cpu")
     theirs, = evaluate([run])
-    row, = robust_scores(run.method.student, None, toy.test_images, toy.test_labels, batches.statistics, (), (), ())
+    row, = robust_scores(run.method.student, None, toy.test_images, toy.test_labels, batches.statistics, (), ())
     assert {f"test_{key}": row[key] for key in ("accuracy", "nll", "ece")} == theirs
 
 
@@ -309,14 +298,18 @@ def test_of_several_exits_the_deepest_counts(task):
 
 # Bad input
 
+@pytest.mark.parametrize("name, severity, sentence", [
+    ("fogg", 1, '"fogg" is not a corruption'), ("contrast", 0, "severity = 0 does not exist"),
+    ("contrast", 2.5, "severity = 2.5 does not exist")])
+def test_an_unknown_corruption_is_refused(task, name, severity, sentence):
+    with pytest.raises(InputError, match=sentence):
+        corrupt(task[1], name, severity, seed=0)
+
+
 @pytest.mark.parametrize("changes, sentence", [
-    (dict(corruptions=("fogg",)), '"fogg" is not a corruption'),
-    (dict(corruptions=("blur",)), 'did you mean "gaussian_blur"'),
-    (dict(severities=(0,)), "severity = 0 does not exist: give a whole number from 1"),
-    (dict(severities=(2.5,)), "severity = 2.5 does not exist"),
-    (dict(attacks=("pdg",)), '"pdg" is not an attack; did you mean "pgd"'),
-    (dict(radii=(-1,)), "radius = -1 is out of range"),
-    (dict(radii=(float("nan"),)), "radius = nan is out of range"),
+    (dict(radius=-1), "radius = -1 is out of range"), (dict(radius=float("nan")), "radius = nan is out of range"),
+    (dict(radius=256), "radius = 256"), (dict(steps=0), "steps = 0"), (dict(steps=2.0), "steps = 2.0"),
+    (dict(restarts=0), "restarts = 0 is out of range"),
     (dict(labels=torch.zeros(23, dtype=torch.int64)), r"Labels of type torch.int64 and shape \[23\] do not fit 24"),
     (dict(labels=torch.zeros(24)), "Labels of type torch.float32"),
     (dict(labels=torch.full((24,), 5)), "Labels from 5 to 5 do not fit a network of 5 classes"),
@@ -324,23 +317,10 @@ def test_of_several_exits_the_deepest_counts(task):
     (dict(images=torch.zeros(24, 2, 16, 16, dtype=torch.uint8)), r"shape \[24, 2, 16, 16\]"),
     (dict(images=np.zeros((24, 3, 16, 16), np.uint8)), "Images of type ndarray"),
     (dict(net=lambda x: x), "The network is of type function"),
-    (dict(teacher=3), "The network is of type int"),
     (dict(statistics=PLAIN), "Statistics of 1 means"),
     (dict(images=torch.zeros(24, 1, 16, 16, dtype=torch.uint8)), "Images of 1 channels do not fit a network of 3"),
-    (dict(batch_size=0), "batch_size = 0 is out of range"),
 ])
-def test_bad_input_is_refused_before_any_work(task, monkeypatch, changes, sentence):
-    net, images, labels, statistics = task
-    monkeypatch.setattr(robustness, "scores", None)  # no row may come to be
-    given = dict(net=net, teacher=None, images=images, labels=labels, statistics=statistics) | changes
+def test_an_attack_on_bad_input_is_refused_before_any_work(task, monkeypatch, changes, sentence):
+    monkeypatch.setattr(attacks, "_attack_state", None)  # no gradient may be taken
     with pytest.raises(InputError, match=sentence):
-        robust_scores(**given)
-
-
-def test_bad_numbers_of_one_attack(task):
-    for options in (dict(steps=0), dict(steps=2.0), dict(step=0), dict(step=float("nan")), dict(restarts=0),
-                    dict(radius=256), dict(batch_size=0)):
-        with pytest.raises(InputError, match=f"^{[*options][0]} = .* is out of range"):
-            pgd(*task, **options)
-    with pytest.raises(InputError, match="Images of type"):
-        corrupt(task[1].float(), "contrast", 1, seed=0)
+        pgd(**dict(zip(("net", "images", "labels", "statistics"), task)) | changes)

@@ -164,10 +164,6 @@ def test_differences_of_nothing_have_their_columns():
         assert len(empty) == 0 and list(empty.columns) == list(tables.differences(frame, CHOSEN).columns)
 
 
-def test_no_pairs():
-    assert len(tables.differences(tables.runs(SPACED, SPACED_RECORDS), [])) == 0
-
-
 def test_audit_is_with_the_deviation_minus_without_it():
     levels = {"clean": 70, "clean + A1": 68, "clean, s=0": 71, "clean + A7, s=0": 75, "clean + A7": 0,  # acts at s = 0
               "self: clean": 80, "self: clean + A3": 87}

@@ -136,7 +136,7 @@ def test_drift_in_closed_form():
     assert sizes == pytest.approx(measured[:200], rel=1e-6)
     recipe = replace(baseline(BASE), dataset="digits", train_images=100, drop_path=0.0, patch_size=8)
     frame = adamw_idle.drift(recipe, 40, [1, 30]).set_index(["part", "idle"])
-    assert (frame.xs(0, level="idle")[["distance", "divergence"]] == 0).all().all()
+    assert (frame.xs(0, level="idle")["distance"] == 0).all()
     assert frame.loc[("all", 30), "distance"] > 3 * frame.loc[("decay", 30), "distance"] > 0
     lengths = adamw_idle.resumed(recipe, 40, 20, 3)
     assert lengths["length"][0] == pytest.approx(lengths["predicted"][0], rel=0.02) and lengths["predicted"][0] > 1

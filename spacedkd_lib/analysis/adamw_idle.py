@@ -13,15 +13,15 @@ import math
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from ..data import datasets
-from ..data.batches import normalised, seed_noise
+from ..data.batches import seed_noise
 from ..errors import InputError
-from ..models.scoring import eval_mode
+from ..models.scoring import scores
 from ..recipes import Recipe, baseline, stochastic
 from ..training import train
 from ..training.optimizers import zero_gradients
+from .attacks import predict
 
 BETAS = (0.9, 0.999)  # torch's defaults, which the released programs keep
 PARTS = ("all", "momentum", "decay")
@@ -65,34 +65,25 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
     """Train a network on labels for `active` updates, then leave it idle, as a whole and by parts.
 
     Args:
-        recipe: a baseline with AdamW.
         active: updates of training, at least 20.
         idle: numbers of idle updates to look after, rising.
 
     Returns:
         A row for each part and number, 0 first. part: "all", as released; "momentum", without decay; "decay", without
-        momentum. distance: from where it stood, in updates (the mean length of its last 20). share: of the length of
-        all its weights, percent. test_accuracy: percent. divergence: of its predictions from those at the start, nats.
-
-    Raises:
-        InputError: another method or optimizer, or too few updates.
+        momentum. distance: from where it stood, in updates (the mean length of its last 20). test_accuracy: percent.
     """
     run, test, statistics, _, lengths = _trained(recipe, active)
     rows = []
     for part in PARTS:
         net, optimizer = copy.deepcopy((run.method.student, run.optimizer["learn"]))
         _keep_only(part, optimizer)
-        start, before = _vector(net), _log_probabilities(net, test[0], statistics)
-        done = 0
+        start, done = _vector(net), 0
         for count in [0, *idle]:
             for _ in range(count - done):
                 _step(optimizer)
-            done, now = count, _log_probabilities(net, test[0], statistics)
-            distance = (_vector(net) - start).norm().item()
-            rows.append({"part": part, "idle": count, "distance": distance / lengths, "share": 100 * distance /
-                         start.norm().item(),
-                         "test_accuracy": 100 * (now.argmax(1) == test[1]).float().mean().item(),
-                         "divergence": F.kl_div(now, before, reduction="batchmean", log_target=True).item()})
+            done = count
+            rows.append({"part": part, "idle": count, "distance": (_vector(net) - start).norm().item() / lengths,
+                         "test_accuracy": scores(predict(net, test[0], statistics), test[1])["accuracy"]})
     return pd.DataFrame(rows)
 
 
@@ -167,8 +158,3 @@ def _keep_only(part: str, optimizer: torch.optim.Optimizer) -> None:
 
 def _vector(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in net.parameters()])
-
-
-def _log_probabilities(net: torch.nn.Module, images: torch.Tensor, statistics) -> torch.Tensor:
-    with eval_mode(net):
-        return torch.cat([F.log_softmax(net(normalised(part, statistics)).logits, 1) for part in images.split(500)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -19,48 +18,40 @@ from .corruptions import check_images
 
 # Attacks. Pixels are float32 [B, C, H, W] in [0, 1]; they are not rounded to 8 bits.
 
-def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0,
-         batch_size: int = 500) -> Tensor:
+BATCH = 500  # images at once (ours), as in training's own evaluation
+
+
+def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0) -> Tensor:
     """Fast gradient sign method (Goodfellow et al. 2015): one step to the edge of the ball.
 
     Args:
         net: returns `Outputs`, or several, deepest first, of which the deepest is attacked.
-        images: uint8 [N, C, H, W].
-        labels: integers [N], the true ones: the attack raises their cross-entropy.
+        images, labels: uint8 [N, C, H, W], and the true classes [N], whose cross-entropy the attack raises.
         statistics: the mean and deviation of each channel that the network was trained with.
         radius: of the L-infinity ball, in 1/255 (8: Madry et al. 2018).
-        batch_size: images at once (ours).
 
     Returns:
         Pixels in the ball and in [0, 1], float32 [N, C, H, W], on the network's device.
-
-    Raises:
-        InputError: a network, images, labels or a radius that cannot be used.
     """
-    check_attack(radius, batch_size=batch_size)
+    _check_attack(radius)
 
     def ascend(clean, look):
         return _step(clean, clean, look(clean).direction, radius, radius)
-    return _attacked(net, images, labels, statistics, batch_size, ascend)
+    return _attacked(net, images, labels, statistics, ascend)
 
 
 def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, radius: float = 8.0, steps: int = 10,
-        step: float | None = None, restarts: int = 2, seed: int = 0, batch_size: int = 500) -> Tensor:
+        restarts: int = 2, seed: int = 0) -> Tensor:
     """Projected gradient descent with restarts (Madry et al. 2018); each image's worst pixels seen count.
 
     Worst: misclassified before correct, then by loss. The clean image and every iterate compete; the first restart
     begins at FGSM's result, the others anywhere in the ball. So no image that FGSM breaks survives.
 
     Args as `fgsm`, and:
-        steps: of each restart (ours; Madry et al. 7 to 20).
-        step: length in 1/255; None: radius / 4, as Madry et al. (2 at radius 8).
+        steps: of each restart (ours; Madry et al. 7 to 20), each as long as radius / 4 (theirs: 2 at radius 8).
         restarts: 2 (ours).
-        seed: of the random starts.
-
-    Raises:
-        InputError: as `fgsm`, steps that lead nowhere, no restart.
     """
-    check_attack(radius, steps, step, restarts, batch_size)
+    _check_attack(radius, steps=steps, restarts=restarts)
     drawn = generator(seed, "pgd")
 
     def ascend(clean, look):
@@ -71,10 +62,10 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
             for _ in range(steps):
                 seen = look(x)
                 worst = _worse(worst, seen)
-                x = _step(x, clean, seen.direction, radius / 4 if step is None else step, radius)
+                x = _step(x, clean, seen.direction, radius / 4, radius)
             worst = _worse(worst, look(x))
         return worst.x
-    return _attacked(net, images, labels, statistics, batch_size, ascend)
+    return _attacked(net, images, labels, statistics, ascend)
 
 
 ATTACKS: dict[str, Callable] = {f.__name__: f for f in (fgsm, pgd)}
@@ -87,12 +78,12 @@ class AttackState(NamedTuple):
     direction: Tensor  # sign of its gradient [B, C, H, W]
 
 
-def _attacked(net, images, labels, statistics, batch_size, ascend) -> Tensor:
+def _attacked(net, images, labels, statistics, ascend) -> Tensor:
     """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `AttackState`."""
     labels = check_task(net, images, labels, statistics)
     found = []
     with eval_mode(net):
-        for part, y in zip(images.split(batch_size), labels.split(batch_size)):
+        for part, y in zip(images.split(BATCH), labels.split(BATCH)):
             found.append(ascend(_pixels(part.to(labels.device)), partial(_attack_state, net, y, statistics)))
     return torch.cat(found)
 
@@ -135,17 +126,12 @@ def _device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
-def check_attack(radius: float, steps: int = 1, step: float | None = None, restarts: int = 1,
-                  batch_size: int = 1) -> None:
-    """Raise InputError unless an attack's numbers are in range."""
-    for name, value, holds, allowed in (
-            ("radius", radius, 0 <= radius <= 255, "a number of grey levels (1/255) from 0 to 255"),
-            ("steps", steps, isinstance(steps, int) and steps >= 1, "a whole number of at least 1"),
-            ("step", step, step is None or 0 < step < math.inf, "a positive number of grey levels (1/255)"),
-            ("restarts", restarts, isinstance(restarts, int) and restarts >= 1, "a whole number of at least 1"),
-            ("batch_size", batch_size, isinstance(batch_size, int) and batch_size >= 1, "a whole number above 0")):
-        if not holds:  # NaN too
-            raise InputError(f"{name} = {value!r} is out of range: give {allowed}.")
+def _check_attack(radius: float, **counts: int) -> None:
+    if not 0 <= radius <= 255:  # NaN too
+        raise InputError(f"radius = {radius!r} is out of range: give a number of grey levels (1/255) from 0 to 255.")
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} = {value!r} is out of range: give a whole number of at least 1.")
 
 
 def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics) -> Tensor:
@@ -168,11 +154,11 @@ def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Stati
     return labels.to(_device_of(net))
 
 
-def predict(net: nn.Module, images: Tensor, statistics: Statistics, batch_size: int = 500) -> Tensor:
+def predict(net: nn.Module, images: Tensor, statistics: Statistics) -> Tensor:
     """Logits [N, K] in eval mode, on the network's device, of uint8 images or of float pixels in [0, 1]."""
     device, logits = _device_of(net), []
     with eval_mode(net):
-        for part in images.split(batch_size):
+        for part in images.split(BATCH):
             part = part.to(device)
             x = normalised(part, statistics) if part.dtype == torch.uint8 else standardised(part, statistics)
             logits.append(headline(net(x)))

@@ -32,18 +32,17 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     """Corrupted images: uint8 [N, C, H, W] -> uint8 [N, C, H, W], truncated to 8 bits as in CIFAR-10-C.
 
     Args:
-        name: one of `CORRUPTIONS`, CIFAR-10-C's names.
         severity: 1 (weak) to 5; `SEVERITIES` says what it means.
         seed: of the noise, which is drawn on the CPU for the whole stack, hence the same on every device.
-
-    Raises:
-        InputError: images of another type or shape, an unknown name or severity.
 
     >>> corrupt(torch.full((1, 1, 8, 8), 100, dtype=torch.uint8), "brightness", 1, seed=0).unique().item()
     112
     """
     check_images(images)
-    check_corruption(name, severity)
+    if name not in CORRUPTIONS:
+        raise InputError(nearest("corruption", name, CORRUPTIONS))
+    if severity not in (1, 2, 3, 4, 5):
+        raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")
     drawn, value = generator(seed, "corruption", name, severity), SEVERITIES[name][severity - 1]
     return torch.cat([OPERATIONS[name](part, value, drawn) for part in images.split(AT_ONCE)])
 
@@ -154,11 +153,3 @@ def check_images(images: Tensor) -> None:
             or images.shape[1] not in (1, 3) or not len(images)):
         raise InputError(f"Images of type {given} cannot be changed: give a tensor of torch.uint8 of shape "
                          "[N, C, H, W] with C = 1 (grey) or 3 (RGB).")
-
-
-def check_corruption(name: str, severity: int) -> None:
-    """Raise InputError for an unknown corruption, or a severity that is not 1 to 5."""
-    if name not in CORRUPTIONS:
-        raise InputError(nearest("corruption", name, CORRUPTIONS))
-    if severity not in (1, 2, 3, 4, 5):
-        raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")

@@ -35,9 +35,6 @@ def perturbed_weights(net: nn.Module) -> Direction:
     """Return the parameters that directions move: weights of convolutions and linear layers.
 
     Biases and normalisation layers are left alone (Li et al. 2018, section 4).
-
-    Raises:
-        InputError: the network has none, or they are not floating-point numbers.
     """
     found = {name: p.detach() for name, p in net.named_parameters() if p.dim() > 1 and p.is_floating_point()}
     if not found:
@@ -50,16 +47,12 @@ def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
     """Draw a random Gaussian direction, as large as the network's own weights.
 
     Args:
-        net: whose sizes are taken.
         seed: whole numbers and words that name the direction; the same names give networks of one architecture the
             same draws.
         size: "filter": each filter (each row of a linear layer) has the norm of the network's filter (Li et al. 2018).
             "weight": each entry is multiplied by the size of its weight, so that the noise at step sigma has sigma
             times that as its standard deviation (ours; unchanged if a ReLU network is rescaled without a change of
             its function).
-
-    Raises:
-        InputError: another size, a network without weights, or weights that are no finite numbers.
     """
     if size not in SIZES:
         raise InputError(nearest("size of a direction", size, SIZES))
@@ -77,11 +70,7 @@ def _filter_norms(weight: Tensor) -> Tensor:
 
 
 def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[float, float]]:
-    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode.
-
-    Raises:
-        InputError: no images, labels that do not fit them, or what is not a network.
-    """
+    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode."""
     _check(net, x, y)
     parts = x.split(BATCH)
 
@@ -105,9 +94,6 @@ def _check(net, x: Tensor, y: Tensor) -> None:
 def axis(reach: float, points: int) -> np.ndarray:
     """Return steps from -reach to reach, an odd number of them, so that the solution itself is one.
 
-    Raises:
-        InputError: fewer than three points, an even number, or a reach that is not positive.
-
     >>> axis(1.0, 3).tolist()
     [-1.0, 0.0, 1.0]
     """
@@ -120,21 +106,13 @@ def axis(reach: float, points: int) -> np.ndarray:
 
 
 def line(net: nn.Module, x: Tensor, y: Tensor, along: Direction, steps: Sequence[float]) -> Slice:
-    """Loss and accuracy [n] at weights + steps[i] * along.
-
-    Raises:
-        InputError: as `scorer`; a direction of another network.
-    """
+    """Loss and accuracy [n] at weights + steps[i] * along."""
     score, weights = scorer(net, x, y), _start(net, along)
     return _slice([score(_shifted(weights, along, step)) for step in steps], len(steps))
 
 
 def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direction, steps: Sequence[float]) -> Slice:
-    """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second.
-
-    Raises:
-        InputError: as `line`.
-    """
+    """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second."""
     score, weights = scorer(net, x, y), _start(net, first)
     _start(net, second)
     rows = (_shifted(weights, first, step) for step in steps)
@@ -160,15 +138,9 @@ def _shifted(weights: Direction, along: Direction, step: float) -> Direction:
 
 def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps: Sequence[float],
             training: Tensor) -> Slice:
-    """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics recomputed at each point.
+    """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics of `training` at each point.
 
     Statistics that were collected along the way to one end fit no point between the two (Izmailov et al. 2018).
-
-    Args:
-        training: [M, C, H, W] normalised images for the statistics.
-
-    Raises:
-        InputError: as `scorer`; networks of two architectures.
     """
     _check(second, x, y)
     goal, weights = dict(second.named_parameters()), dict(first.named_parameters())
@@ -179,24 +151,9 @@ def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps
         with torch.no_grad():
             for name, p in point.named_parameters():
                 p.copy_(torch.lerp(weights[name], goal[name], float(t)))
-        recompute_statistics(point, training)
+        torch.optim.swa_utils.update_bn(training.split(BATCH), point)
         found.append(scorer(point, x, y)({}))
     return _slice(found, len(steps))
-
-
-def recompute_statistics(net: nn.Module, x: Tensor) -> None:
-    """Set the running statistics of all batch norms to their means over x [N, C, H, W], in batches of `BATCH`."""
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    with eval_mode(net):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean of what is seen
-            norm.train()
-        for part in x.split(BATCH):
-            net(part)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
 
 
 def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], draws: int, seed: int = 0) -> Slice:
@@ -204,9 +161,6 @@ def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], 
 
     A flat minimum keeps its loss. The same draws serve every sigma, and every network of one architecture. (The paper
     tests flatness by Gaussian noise on the weights; how it sets the noise's size is not public, this is ours.)
-
-    Raises:
-        InputError: as `scorer`; a negative sigma, or no draw.
     """
     if min(sigmas, default=-1) < 0:
         raise InputError(f"Noise of sizes {list(sigmas)} is not possible: give numbers from 0 on.")
@@ -225,9 +179,6 @@ def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, relative: boo
         radius: of the ball, L2. 0.05 is SAM's (Foret et al. 2021).
         relative: each weight in units of its own size (Kwon et al. 2021, adaptive SAM; radius 0.5 there), which does
             not change if a ReLU network is rescaled without a change of its function.
-
-    Raises:
-        InputError: as `scorer`; a radius that is not positive.
     """
     if not 0 < radius < math.inf:
         raise InputError(f"A radius of {radius} holds no worst point: give a positive number.")

@@ -55,11 +55,7 @@ class Trained:
         return statistics_of(self.recipe.normalise, dataset_of(self.recipe).train_images[self._used])
 
     def training(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the same `count` training pictures for every run of this data set and seed, without augmentation.
-
-        Returns:
-            x [count, C, H, W], normalised, and y [count].
-        """
+        """Return x [count, C, H, W], normalised, and y: training pictures, the same for every run of the seed."""
         dataset = dataset_of(self.recipe)
         which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
         x = normalised(dataset.train_images[which], self.statistics, device=self.device)
@@ -121,7 +117,6 @@ def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int
 def robustness_of(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
     """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
     pictures = run.test(min(images, len(dataset_of(run.recipe).test_images)))
-    rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities=severities,
-                                    attacks=("fgsm", "pgd"), radii=radii)
+    rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities, radii)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
         "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}

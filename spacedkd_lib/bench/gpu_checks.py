@@ -180,7 +180,7 @@ def measures_run(device: str) -> str:
         there = images.to(where), labels.to(where)
         with exact_convolutions():
             found[where] = _measured(net, normalised(there[0], statistics), there[1])
-            robustness.robust_scores(net, None, *there, statistics, severities=[3], radii=[2.0])
+            robustness.robust_scores(net, None, *there, statistics, [3], [2.0])
     worst = max(abs(found[device][name] / found["cpu"][name] - 1) for name in ("plane", "noise"))
     assert worst < 1e-2 and all(map(math.isfinite, found[device].values())), f"{found}"
     return f"losses within {worst:.1e} of the CPU's"

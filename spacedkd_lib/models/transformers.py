@@ -21,7 +21,6 @@ from ..errors import InputError, nearest
 from .layers import Outputs, to_float32
 from .own_transformers import OWN
 
-HEAD_INITS = ("timm", "zero")
 OURS = {"embed_dim": "width", "num_heads": "heads", "drop_path_rate": "drop_path"}  # timm's words in ours
 CONVIT_HEADS = {"convit_tiny": 4, "convit_small": 9, "convit_base": 16}  # timm gives ConViT's width per head
 
@@ -30,10 +29,7 @@ class Vision(nn.Module):
     """A vision transformer, or any network of timm's, that returns `Outputs` in single precision at least.
 
     Args:
-        name: "timm/" and a name of timm, "pvt_tiny" or "t2t_vit_7".
-        classes: K.
-        channels: of the images, 1 or 3.
-        size: height and width of the data's images, pixels.
+        name: "timm/" and a name of timm, "pvt_tiny" or "t2t_vit_7". size: side of the data's images, pixels.
         image_size: pixels that the network sees; 0 = `size`. Other images are resized, bilinearly, antialiased where
             they shrink. The released programs enlarge all images to 224.
         patch_size, width, depth, heads: a patch's side in pixels, embedding dimension, blocks, attention heads; 0 =
@@ -47,9 +43,6 @@ class Vision(nn.Module):
     Returns (forward): `Outputs`. In train mode with a distillation token, `logits` is the class head's and `distilled`
     the token's; in eval mode `logits` is the mean of both (released). With two tokens, features are their mean.
 
-    Raises:
-        InputError: a network that cannot be built, with the way to mend it.
-
     >>> Vision("timm/deit_tiny_patch16_224", 62, 1, 16, patch_size=4, width=48, depth=4, heads=3).feature_size
     48
     """
@@ -58,7 +51,6 @@ class Vision(nn.Module):
                  patch_size: int = 0, width: int = 0, depth: int = 0, heads: int = 0, drop_path: float = 0.0,
                  head_init: str = "timm", dist_token: bool = False):
         super().__init__()
-        _check_choices(drop_path, head_init)
         self.name, self.image_size = name, image_size or size
         shape = dict(patch_size=patch_size, embed_dim=width, depth=depth, num_heads=heads)
         given = {key: value for key, value in shape.items() if value}
@@ -265,10 +257,3 @@ def _check_own(name: str, image_size: int, given: dict, dist_token: bool) -> Non
     if dist_token:
         raise _no_token(name, ["deit_tiny_patch16_224"])
     _check_divides(name, image_size, OWN[name].multiple)
-
-
-def _check_choices(drop_path: float, head_init: str) -> None:
-    if not 0 <= drop_path < 1:
-        raise InputError(f"drop_path = {drop_path} is not a probability below 1: give 0 or more, for example 0.1.")
-    if head_init not in HEAD_INITS:
-        raise InputError(nearest("head_init", head_init, HEAD_INITS))

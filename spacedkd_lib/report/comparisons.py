@@ -1,9 +1,12 @@
-"""Data frames -> tables of paired comparisons, one line an arm, a pair or a measure. No torch here."""
+"""Data frames -> tables of paired comparisons, one line an arm, a pair or a measure. No torch here.
+
+A `frame` is from `frames.runs`, of one notebook, unless its function says otherwise.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Iterable, Mapping
+from typing import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -56,7 +59,6 @@ def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> 
     """Chosen comparisons, one a line: paired by seed, with a 95% t interval.
 
     Args:
-        frame: from `runs`, of one notebook.
         pairs: columns that name the line, the arm, and the arm that is subtracted; in each setting that has both.
     """
     lines, pairs = [], list(pairs)
@@ -70,51 +72,36 @@ def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> 
         f"Difference: {part}" for part in ("low", "high", "pairs"))])
 
 
-def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accuracy", unit: str = "points") -> str:
-    """Say what the paired interval of arm - other shows, two sentences a setting.
-
-    Args:
-        frame: from `runs`, of one notebook.
-        column, unit: what is compared.
-    """
-    said = []
-    for setting, part in frame.groupby("setting", sort=False):
-        if {arm, other} <= set(part["arm"]):
-            i = paired_by_seed(part, arm, other, column)
-            reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above zero" if i.low > 0 else
-                       "The interval lies below zero" if i.high < 0 else
-                       "The interval holds zero: no difference is shown")
-            said.append(f"On {setting}, *{arm}* minus *{other}* is {difference_in_words(*i[:3], i.n, i.n)} {unit} "
-                        f"(n = {i.n}). {reading}.")
-    return " ".join(said) or f"No pair of *{arm}* and *{other}* is published or finished here."
+def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accuracy") -> str:
+    """Say what the paired interval of arm - other shows, in points, two sentences a setting."""
+    return _each_setting(frame, arm, other, column, 0, lambda i: (
+        f"*{arm}* minus *{other}* is {difference_in_words(*i[:3], i.n, i.n)} points"))
 
 
 def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label: str) -> str:
-    """Say what the paired interval of the quotient arm / other shows, two sentences a setting.
+    """Say what the paired interval of the quotient arm / other shows, two sentences a setting."""
+    def told(i: Interval) -> str:
+        mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
+        return f"*{arm}* has {mean}{f' [{low}, {high}]' * (i.n > 1)} times the {label} of *{other}*"
+    return _each_setting(frame.assign(log=np.log(frame[column])), arm, other, "log", 1, told)
 
-    Args:
-        frame: from `measured`, of one notebook; the column is positive.
-        column, label: what is compared.
-    """
-    said = []
+
+def _each_setting(frame: pd.DataFrame, arm: str, other: str, column: str, equal: int,
+                  told: Callable[[Interval], str]) -> str:
+    """Say of each setting what the paired interval is, and on which side of equality it lies."""
+    said, where = [], ("zero", "1")[equal]
     for setting, part in frame.groupby("setting", sort=False):
         if {arm, other} <= set(part["arm"]):
-            i = paired_by_seed(part.assign(log=np.log(part[column])), arm, other, "log")
-            mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
-            reading = ("One pair shows nothing" if i.n < 2 else "The interval lies above 1" if i.low > 0 else
-                       "The interval lies below 1" if i.high < 0 else "The interval holds 1: no difference is shown")
-            interval = f" [{low}, {high}]" * (i.n > 1)
-            said.append(f"On {setting}, *{arm}* has {mean}{interval} times the {label} of *{other}* (n = {i.n}). "
-                        f"{reading}.")
+            i = paired_by_seed(part, arm, other, column)
+            reading = ("One pair shows nothing" if i.n < 2 else f"The interval lies above {where}" if i.low > 0 else
+                       f"The interval lies below {where}" if i.high < 0 else
+                       f"The interval holds {where}: no difference is shown")
+            said.append(f"On {setting}, {told(i)} (n = {i.n}). {reading}.")
     return " ".join(said) or f"No pair of *{arm}* and *{other}* is published or finished here."
 
 
 def audit(frame: pd.DataFrame) -> pd.DataFrame:
-    """Compare each deviation of the released programs with the clean preset, in test accuracy: with minus without.
-
-    Args:
-        frame: from `runs`, of 09_released_code_audit.
-    """
+    """Compare each deviation of the released programs with the clean preset, in test accuracy: with minus without."""
     pairs = []
     for program, prefix in (("online KD", ""), ("self KD", "self: ")):
         for deviation in deviations_of("A"):
@@ -130,14 +117,13 @@ def paired(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], columns: Mappi
     """Several measures of arms beside those of others, paired by seed: mean difference and 95% t interval.
 
     Args:
-        frame: a line a run, with setting, arm, seed and the measures; of one notebook.
         pairs: arm, and the arm that it is compared with.
         columns: measure -> label.
         ratio: quotients instead of differences, by means of logarithms; the measures are positive.
     """
     lines, pairs = [], list(pairs)
+    frame = frame.assign(**{name: np.log(frame[name]) for name in columns if ratio})
     for setting, part in frame.groupby("setting", sort=False):
-        part = part.assign(**{name: np.log(part[name]) for name in columns if ratio})
         for pair in pairs:
             cells = {label: paired_by_seed(part, *pair, name) for name, label in columns.items()}
             if n := min(i.n for i in cells.values()):
@@ -156,7 +142,6 @@ def predicts(frame: pd.DataFrame, columns: Mapping[str, str], given: str = "") -
 
     Args:
         frame: from `measured`, of one notebook; the measures are positive. Seeds that lack an arm are left out.
-        columns: measure -> label.
         given: a measure; then also the partial correlation over the arms of a seed at equal values of it.
     """
     lines = []
@@ -212,11 +197,7 @@ def _said(i: Interval) -> str:
 
 
 def forgetting(grades: pd.DataFrame) -> pd.DataFrame:
-    """Compute what each group lost from the end of its own grade to the end of the run, in points, paired by seed.
-
-    Args:
-        grades: from `by_grade`.
-    """
+    """Compute what each group lost from the end of its own grade to the end of the run, in points, paired by seed."""
     lines = []
     for setting, runs in grades.groupby("setting", sort=False):
         for (arm, k), part in runs.groupby(["arm", "group"], sort=False):

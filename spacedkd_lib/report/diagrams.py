@@ -14,7 +14,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..errors import InputError
 from ..methods.dropout_ema import average_weights, equal_horizon
 from ..recipes import Recipe
 from .schedule_figures import grades, leads_in_epochs
@@ -66,19 +65,8 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     """Draw IE-KD: a paraphraser turns the teacher's map into a factor.
 
     The factor attracts one half of the student's map and repels the other, each through an encoder of its own.
-
-    Args:
-        student, teacher: shapes of the last maps.
-        factor: shape of the paraphraser's code, which both encoders share.
-        images: shape of an image.
-
-    Raises:
-        InputError: an odd number of the student's channels, or maps of different height or width.
     """
     channels, *size = student
-    if channels % 2 or {(*size,), (*teacher[1:],), (*factor[1:],)} != {(*size,)}:
-        raise InputError(f"A student's map {tuple(student)}, a teacher's {tuple(teacher)} and a factor {tuple(factor)} "
-                         "do not make IE-KD: give an even number of the student's channels and one height and width.")
     fig, ax = _canvas(3.9)
     upper, inherit, explore, middle = 2.6, 1.55, 0.95, 1.25  # heights of the rows
     one, other, plain = COLOURS["inherit"], COLOURS["explore"], COLOURS["plain"]
@@ -115,11 +103,7 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
 
 
 def multi_exit(maps: Sequence[Sequence[int]]) -> Figure:
-    """Draw self KD: an exit after each stage of one network; the deepest exit teaches the others.
-
-    Args:
-        maps: shape of each stage's map, from the first stage on; four at most.
-    """
+    """Draw self KD: an exit after each of four stages at most; the deepest exit teaches the others."""
     fig, ax = _canvas(2.9)
     trunk, gate, exit, above, apart = 0.4, 1.15, 1.95, 2.55, 1.6  # heights of the rows; inches between two stages
     _tinted(ax, (0.45, trunk), (0.7, 0.5), "image", COLOURS["plain"])
@@ -142,19 +126,7 @@ def multi_exit(maps: Sequence[Sequence[int]]) -> Figure:
 
 
 def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequence[int]) -> Figure:
-    """Draw what of the network each grade uses, and who teaches it; dashed: there already, but not in use yet.
-
-    Args:
-        depths: stages in use, grade by grade.
-        outputs: of each grade's head.
-        schools: classes of each group, which has a teacher of its own.
-
-    Raises:
-        InputError: not one of each for every grade.
-    """
-    if not len(depths) == len(outputs) == len(schools) or not depths:
-        raise InputError(f"{len(depths)} depths, {len(outputs)} heads and {len(schools)} schools make no grades: give "
-                         "one of each for every grade, at least one.")
+    """Draw what of the network each grade uses, and who teaches it; dashed: there already, but not in use yet."""
     apply_style()
     columns, stages = min(len(depths), 3), max(depths)
     rows = -(-len(depths) // columns)
@@ -195,16 +167,8 @@ def patches(image: np.ndarray, side: int, attention: np.ndarray) -> Figure:
         image: [H, W] of one grey channel, H = W.
         side: of a patch, pixels; divides H.
         attention: [1 + N, 1 + N] for N patches, class token first; each row, who asks, sums to 1.
-
-    Raises:
-        InputError: a side that does not divide the image, or attention of another number of tokens.
     """
-    height, *width = np.shape(image)
-    across, rest = divmod(height, side)
-    if rest or width != [height] or np.shape(attention) != (across**2 + 1,) * 2:
-        raise InputError(f"An image {list(np.shape(image))}, patches of {side} pixels and attention "
-                         f"{list(np.shape(attention))} do not fit: give a square image, a side that divides it, and as "
-                         "many rows and columns as there are patches, and one more.")
+    height, across = len(image), len(image) // side
     apply_style()
     fig, (whole, cut, seen) = plt.subplots(1, 3, figsize=(PAGE, 2.7), layout="constrained")
     low, high = np.min(image), np.max(image)
@@ -250,12 +214,6 @@ def averages(recipe: Recipe, interval: float, batches_per_epoch: int, others: Se
     """Draw how much of an average at the end of a run is younger than an age.
 
     A second picture draws, over the run, how much of an average that is not debiased is still the initialisation.
-
-    Args:
-        recipe: any with the run's epochs and an ema_decay.
-        interval: of the spaced average, epochs.
-        batches_per_epoch: L.
-        others: more intervals for the second picture.
     """
     apply_style()
     fig, (weights, left) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained", width_ratios=[1.4, 1])

@@ -1,7 +1,8 @@
 """Records -> figures: arms, differences, the lead-lag law, curves, pictures; and how a figure is kept.
 
 Figures come from pyplot: a notebook shows them at the end of their cell. Seaborn draws what is spread over seeds, with
-Student's intervals. Styles are in style.py, schedules in schedule_figures.py. No torch here.
+Student's intervals. Styles are in style.py, schedules in schedule_figures.py. No torch here. A `frame` is that of
+`tables.runs`, of one notebook, unless its function says otherwise.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import InputError
 from ..lab import claims
 from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, lag_name
 from ..statistics import paired_by_seed
 from ..store import records
-from .schedule_figures import schedule, schedules
+from .schedule_figures import schedules
 from .style import (
     ARM_STYLES, COLOURS, COLUMN, LINES, PAGE, alt_text, apply_style, by_arm, colour, head, legend_below, panels, points,
     say_n, settings_of, style_of, t_interval,
 )
 
 __all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "colour",
-           "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedule", "schedules",
+           "comparisons", "differences", "lead_lag", "learning_curves", "save", "schedules",
            "sheet", "style_of"]
 
 
@@ -45,7 +45,6 @@ def above(frame: pd.DataFrame, references: dict[str, str] | str) -> pd.DataFrame
     The partner is another arm's run of the same setting and seed.
 
     Args:
-        frame: from `tables.runs`, of one notebook.
         references: name of the other arm, or of that of each family.
     """
     partner = frame["family"].map(references) if isinstance(references, dict) else references
@@ -56,12 +55,7 @@ def above(frame: pd.DataFrame, references: dict[str, str] | str) -> pd.DataFrame
 
 
 def arms(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the test accuracy of every arm: each seed a dot, mean, interval.
-
-    Args:
-        frame: from `tables.runs`, of one notebook.
-        title: of the whole figure.
-    """
+    """Draw the test accuracy of every arm: each seed a dot, mean, interval."""
     fig, _ = _forest(frame, "test_accuracy", "test accuracy (%)\ndots: seeds")
     head(fig, title)
     return fig
@@ -71,7 +65,6 @@ def differences(frame: pd.DataFrame, reference: dict[str, str] | str = "baseline
     """Draw the differences of every arm to a reference, paired by seed: each pair a dot, mean, interval, zero marked.
 
     Args:
-        frame: from `tables.runs`, of one notebook.
         reference: name of an arm; or that of each family's control, then other families are left out.
     """
     pairs = above(frame, reference)
@@ -108,13 +101,7 @@ def _name_rows(ax: plt.Axes, names: Sequence[str]) -> None:
 
 
 def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
-    """Draw chosen paired differences with their intervals.
-
-    Args:
-        table: from `tables.differences`.
-        label: its column that names a line.
-        title: of the whole figure.
-    """
+    """Draw chosen paired differences with their intervals."""
     parts = dict(list(table.groupby("Setting", sort=False)))
     fig, axes = panels(list(parts), [0.3 + 0.2 * len(part) for part in parts.values()], columns=1, width=PAGE,
                        sharex=True)
@@ -126,10 +113,6 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     head(fig, title)
     fig.supxlabel(f"points; {say_n(table['Difference: pairs'])}", fontsize=8)
     return fig
-
-
-# Against the interval
-
 
 
 # The lead-lag law
@@ -150,7 +133,6 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     A teacher that moves has the offset 0 of one that rests. Below: the sign of that difference by each theory.
 
     Args:
-        frame: from `tables.runs`, of one setting.
         curve: offsets in epochs, and the linear model's variance there, see `theory.lead_lag`.
     """
     zero = {family: lag_name("lag" if family == "lag, moving" else family, 0.0) for family in LAG_STYLES}
@@ -213,12 +195,7 @@ def _draw_signs(ax: plt.Axes) -> None:
 # Curves
 
 def learning_curves(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Draw the test accuracy of every epoch, mean over seeds with its 95% t interval as a band.
-
-    Args:
-        frame: from `tables.epochs`, of one notebook; epochs without a value are left out.
-        names: arms to draw; those without records are left out.
-    """
+    """Draw the test accuracy of every epoch, mean over seeds with its 95% t interval as a band."""
     fig = curves(frame, [arm for arm in names if arm in set(frame["arm"])], "epoch", "test_accuracy",
                  ("epoch", "test accuracy (%)"))
     for ax in fig.axes:
@@ -231,9 +208,7 @@ def curves(frame: pd.DataFrame, names: Sequence[str], x: str, y: str, labels: tu
 
     Args:
         frame: a line a run and place: setting, arm, seed, x and y.
-        names: of the arms.
         x, y: columns; lines without y are left out.
-        labels: of the two axes.
     """
     settings, kept = settings_of(frame), frame[frame["arm"].isin(names)].dropna(subset=[y])
     fig, axes = panels(settings, [2.1] * len(settings))
@@ -260,17 +235,8 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
         images: uint8 [N, C, H, W], C = 1 or 3.
         columns: pictures in a row.
         titles: N short texts, one above each picture; broken at blanks and underscores.
-
-    Raises:
-        InputError: not such an array, or another number of titles.
     """
     images = np.asarray(images)
-    drawable = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1] in (1, 3) and len(images)
-    if not drawable or columns < 1:
-        raise InputError(f"images of {images.dtype} {list(images.shape)} in {columns} columns cannot be "
-                         "drawn: give uint8 [N, C, H, W] with C = 1 or 3, N and columns at least 1.")
-    if titles is not None and len(titles) != len(images):
-        raise InputError(f"{len(titles)} titles for {len(images)} pictures: give one for each, or none.")
     apply_style()
     n, channels, height, width = images.shape
     gap, cell = max(width // 10, 1), PAGE / columns  # pixels; inches
@@ -292,11 +258,7 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
 
 
 def save(fig: Figure, path: Path, run_ids: Iterable[str]) -> None:
-    """Keep a figure as a PNG whose metadata, under "Description", name its records; equal figures give equal bytes.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Keep a figure as a PNG whose metadata, under "Description", name its records; equal figures give equal bytes."""
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # the layout depends a little on the resolution: settle it once
     content = io.BytesIO()

@@ -20,11 +20,6 @@ BLOCKS = "#8FBFE0", "#E3C878"
 MANY = 150  # events from which on single updates are not told apart
 
 
-def schedule(events: Iterable[Event], batches_per_epoch: int) -> Figure:
-    """Picture of one schedule, see `schedules`."""
-    return schedules([("", events)], batches_per_epoch)
-
-
 def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int,
               roles: tuple[str, str] = ("teacher", "student")) -> Figure:
     """Draw each schedule's updates, and by how many the teacher is ahead.
@@ -34,7 +29,6 @@ def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: 
     Args:
         titled: title and events, see `schedule.spaced_schedule`.
         batches_per_epoch: L, for the mean lead in epochs.
-        roles: what the two lanes are called.
     """
     apply_style()
     fig, axes = plt.subplots(2 * len(titled), 1, figsize=(COLUMN, 1.55 * len(titled) + 0.35), squeeze=False,
@@ -60,10 +54,6 @@ def grades(events: Iterable[Event], course: Course) -> Figure:
     """Draw when the teachers and a student that grows are updated; black lines: growth.
 
     Below: by how many epochs the teachers are ahead at each update of the student.
-
-    Args:
-        events: see `schedule.graded_schedule`.
-        course: the run's.
     """
     events = list(events)
     times = _times(events)
