@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from spacedkd_lib.bench import gpu, gpu_checks, gpu_science, gpu_speed, plain
+from spacedkd_lib.bench import gpu, gpu_checks, gpu_science, gpu_speed
 from spacedkd_lib.bench.work import Place, pictures
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
@@ -167,12 +167,6 @@ def test_the_plain_way_counts_two_updates_a_batch(tmp_path, monkeypatch):
     found = gpu_speed.plain_pace(here, recipe, data)
     assert found["updates"] == 2 * 2 == len(updates) / (1 + recipe.epochs)
     assert found["images_s"] == pytest.approx(2 * 16 / found["seconds"])
-
-
-def test_the_plain_way_decays_as_the_recipe_says(tmp_path):
-    made = plain.updater(gpu_speed.networks(place(tmp_path))["DeiT-Ti"], [torch.nn.Linear(2, 2)])
-    kinds = {type(cell.cell_contents) for cell in made.__closure__}
-    assert torch.optim.AdamW in kinds
 
 
 # Science

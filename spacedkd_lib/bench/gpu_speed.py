@@ -12,13 +12,12 @@ from dataclasses import replace
 from importlib.metadata import distributions
 from itertools import count, product
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from ..cluster.executors import LocalProcesses, SharedCard
 from ..data.batches import STATISTICS
@@ -60,56 +59,16 @@ def env(place: Place) -> None:
 # Stage ceilings: what the GPU can do at best
 
 def ceilings(place: Place) -> None:
-    """Measure what the card can do at most: products, convolutions, launches."""
-    for part in (_products, _convolutions, _launches):
-        with place.attempt(part.__name__):
-            for what, value, unit in part(place):
-                place.add("ceilings", what=what, value=value, unit=unit)
-
-
-def _products(place: Place) -> Iterator[tuple[str, float, str]]:
+    """Measure what the card can do at most: products of matrices, and copies."""
     n = 128 if place.dry else 8192
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         a, b = (torch.randn(n, n, device=place.device, dtype=dtype) for _ in range(2))
-        yield f"{name} product", 2 * n**3 / seconds(place, lambda: a @ b) / 1e12, "TFLOP/s"
+        rate = 2 * n**3 / seconds(place, lambda: a @ b) / 1e12
+        place.add("ceilings", what=f"{name} product", value=rate, unit="TFLOP/s")
     here = torch.zeros(2**16 if place.dry else 2**30, dtype=torch.uint8, device=place.device)
     there = torch.empty_like(here)
-    yield "copy", 2 * here.numel() / seconds(place, lambda: there.copy_(here)) / 1e12, "TB/s"
-
-
-def _convolutions(place: Place) -> Iterator[tuple[str, float, str]]:
-    """Time the stages of ResNet-18 in bf16: repeatable kernels, as training asks for, and any."""
-    batch, width = (2, 8) if place.dry else (128, 64)
-    for channels, side in ((width, 32), (2 * width, 16), (4 * width, 8), (8 * width, 4)):
-        x, w = (torch.randn(*shape, device=place.device, dtype=torch.bfloat16).contiguous(
-            memory_format=torch.channels_last).requires_grad_() for shape in ((batch, channels, side, side),
-                                                                              (channels, channels, 3, 3)))
-        y = F.conv2d(x, w, padding=1)
-        g = torch.randn_like(y)
-        works = {"forward": lambda: F.conv2d(x, w, padding=1),
-                 "to the input": lambda: torch.autograd.grad(y, x, g, retain_graph=True),
-                 "to the weights": lambda: torch.autograd.grad(y, w, g, retain_graph=True)}
-        for repeatable, (name, work) in product((True, False), works.items()):
-            torch.use_deterministic_algorithms(repeatable, warn_only=True)
-            yield (f"convolution {channels} x {side}, {name}, {'repeatable' if repeatable else 'any'}",
-                   2 * batch * (3 * channels * side) ** 2 / seconds(place, work) / 1e12, "TFLOP/s")
-
-
-def _launches(place: Place) -> Iterator[tuple[str, float, str]]:
-    small, many = torch.zeros(32, device=place.device), 400
-
-    def work() -> None:
-        for _ in range(many):
-            small.add_(1)
-    work()
-    began = time.perf_counter()
-    work()
-    yield "a launch, host", 1e6 * (time.perf_counter() - began) / many, "us"
-    if not place.dry:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
-        yield "a launch in a graph", 1e6 * seconds(place, graph.replay) / many, "us"
+    rate = 2 * here.numel() / seconds(place, lambda: there.copy_(here)) / 1e12
+    place.add("ceilings", what="copy", value=rate, unit="TB/s")
 
 
 # Stage fast: whole loops, with batches and tally; their evaluation, of two pictures, costs next to nothing
