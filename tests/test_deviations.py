@@ -9,7 +9,6 @@ from functools import cache
 import pytest
 import torch
 from conftest import toy_dataset
-from torch import nn
 
 import spacedkd_lib as skd
 from spacedkd_lib.data import augment
@@ -18,7 +17,6 @@ from spacedkd_lib.data.datasets import load
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build
 from spacedkd_lib.methods.build import recipe_schedule
-from spacedkd_lib.methods.online_kd import batch_statistics
 from spacedkd_lib.models import layers, resnet
 from spacedkd_lib.recipes import (
     DEVIATIONS, Recipe, baseline, deviations_of, education, ema, ie_kd, mutual, offline_kd, online_kd, preset, self_kd,
@@ -194,16 +192,6 @@ def test_a12_batch_norm_in_parts_is_that_of_several_gpus():
             torch.testing.assert_close(value, other, msg=name)  # running statistics of the first part alone
         torch.testing.assert_close(parts[3:], whole(x[3:]).logits)
         torch.testing.assert_close(net.eval()(x).logits, net.eval()(x.flip(0)).logits.flip(0))
-
-
-def test_a13_batch_statistics_without_a_trace():
-    net = resnet.ResNet("resnet8", 3, width=4).train()
-    x, before = torch.randn(6, 3, 8, 8), {name: value.clone() for name, value in net.state_dict().items()}
-    with torch.no_grad(), batch_statistics(net):
-        logits = net(x).logits
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert all(layer.momentum == 0.1 for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
-    torch.testing.assert_close(logits, net(x).logits)
 
 
 def test_a19_rotations_go_to_one_side():

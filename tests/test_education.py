@@ -46,10 +46,6 @@ def pictures(labels):
     return torch.randn(len(labels), 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(labels)
 
 
-def numbers(rows):
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
 def quiet(runs):
     return [{} for _ in runs]
 
@@ -199,17 +195,6 @@ def test_learning_rates_restart_with_a_grade_or_fall_once(six):
         if restart == "continue":
             assert rates == sorted(rates, reverse=True)
             assert rates[first[1]] == learning_rate(recipe, 2, 6)  # after a third of the epochs
-    released = replace(ED, lr_schedule="late_steps", lr_on_growth="continue", epochs=240, grade_epochs=(149, 30, 61))
-    clock = Clock(released, Course(((149, 4), (30, 8), (61, 12)), 12), [])
-    at = {e: clock.rate(event) for e, event in ((149, _learn(149, 0)), (150, _learn(149, 8)), (180, _learn(179, 12)),
-                                                (210, _learn(179, 12 * 31)))}
-    assert [round(rate / released.lr, 9) for rate in at.values()] == [1, 0.1, 0.01, 0.001]
-
-
-def _learn(epochs, more):
-    """A student's batch after so many epochs of the released schedule, and more batches."""
-    from spacedkd_lib.schedule import Event
-    return Event("learn", min(epochs, 149) * 4 + max(epochs - 149, 0) * 8 + more, 0)
 
 
 # Growth

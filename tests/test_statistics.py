@@ -35,14 +35,6 @@ def test_paired_interval_equals_scipy():
     assert (back.mean, back.low, back.high) == pytest.approx((-got.mean, -got.high, -got.low))
 
 
-def test_two_values_have_a_closed_form():
-    """With one degree of freedom t is a Cauchy variable: its 97.5% point is tan(0.475 pi)."""
-    got = mean_interval([1.0, 3.0])
-    half = math.tan(0.475 * math.pi)  # sd / sqrt(n) = 1
-    assert got[:5] == pytest.approx((2, 2 - half, 2 + half, math.sqrt(2), 2))
-    assert got.p == pytest.approx(1 - 2 * math.atan(2) / math.pi)
-
-
 def test_too_few_seeds_never_crash():
     none, one = mean_interval([]), paired_interval([71.5], [70.0])
     assert none.n == 0 and all(math.isnan(x) for x in (none.mean, none.low, none.high, none.sd, none.p))
@@ -67,18 +59,6 @@ def test_bad_input_is_refused():
             mean_interval([1, 2], level)
 
 
-def test_coverage_at_five_seeds():
-    """The t interval holds the true difference in 95% of experiments; a normal one would in 88%."""
-    rng = np.random.default_rng(1)
-    seeds = rng.normal(70, 3, (4000, 5))  # what a seed does to both arms falls out of the difference
-    treatment, control = seeds + rng.normal(1.2, 0.7, seeds.shape), seeds + rng.normal(0, 0.7, seeds.shape)
-    found = [paired_interval(t, c) for t, c in zip(treatment, control)]
-    coverage = np.mean([i.low <= 1.2 <= i.high for i in found])
-    assert 0.93 < coverage < 0.97
-    too_short = np.mean([abs(i.mean - 1.2) <= 1.96 * i.sd / math.sqrt(5) for i in found])
-    assert too_short < 0.90
-
-
 def test_paired_by_seed_uses_the_seeds_that_both_have():
     frame = pd.DataFrame({"arm": ["a"] * 3 + ["b"] * 3, "seed": [0, 1, 2, 3, 2, 1],
                           "test_accuracy": [9.0, 2.0, 3.0, 9.0, 1.0, 1.0]})
@@ -96,29 +76,15 @@ def test_holm_closed_forms():
     assert math.isnan(got[1]) and got[::2] == pytest.approx([0.04, 0.04])
 
 
-def test_holm_keeps_the_family_error():
-    """Without any true difference, a family of four rejects anything in at most 5% of experiments."""
-    p = np.random.default_rng(2).uniform(size=(4000, 4))
-    assert np.mean([min(holm(row)) < 0.05 for row in p]) < 0.06 < np.mean(p.min(axis=1) < 0.05)
-
-
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 50])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-def test_power_equals_the_noncentral_distributions(n, level):
-    """T has a noncentral t distribution, and T^2 a noncentral F distribution."""
+def test_power_equals_the_noncentral_distribution(n, level):
     critical = stats.t.ppf((1 + level) / 2, n - 1)
     for effect, sd in [(0.3, 1.0), (-1.2, 0.8), (2.0, 1.5)]:
         shift = effect / sd * math.sqrt(n)
         t = stats.nct(n - 1, shift)
         got = power(effect, sd, n, level)
         assert got == pytest.approx(t.sf(critical) + np.nan_to_num(t.cdf(-critical)), abs=1e-6)
-        assert got == pytest.approx(stats.ncf(1, n - 1, shift ** 2).sf(critical ** 2), abs=1e-6)
-
-
-def test_power_is_the_share_of_small_p_values():
-    values = np.random.default_rng(3).normal([1.0], 0.9, (20_000, 5))
-    share = np.mean(stats.ttest_rel(values, np.zeros_like(values), axis=1).pvalue < 0.05)
-    assert power(1.0, 0.9, 5) == pytest.approx(share, abs=0.01)
 
 
 def test_power_at_the_limits():
@@ -172,13 +138,9 @@ def accuracy(rng, shape):
     return rng.binomial(1000, 0.71, shape) / 10 - 71
 
 
-def difference_of_accuracies(rng, shape):
-    return accuracy(rng, shape) - accuracy(rng, shape)
-
-
 @pytest.mark.parametrize("sample", [
     np.random.Generator.standard_normal, lambda rng, shape: rng.standard_t(5, shape),
-    lambda rng, shape: rng.uniform(-1, 1, shape), accuracy, difference_of_accuracies,
+    lambda rng, shape: rng.uniform(-1, 1, shape), accuracy,
     lambda rng, shape: np.clip(np.round(rng.normal(0, 0.1, shape), 1), -0.2, 0.2)])  # five values in all
 def test_student_covers_at_five_seeds(sample):
     assert 0.93 < coverage(5, sample=sample) < 0.97
@@ -196,12 +158,3 @@ def test_coverage_counts_mean_intervals():
         coverage(1)
 
 
-@pytest.mark.parametrize("sample", [np.random.Generator.standard_normal, difference_of_accuracies])
-@pytest.mark.parametrize("n, least, most", [(3, 0.72, 0.78), (5, 0.80, 0.87)])
-def test_bootstrap_covers_less_at_few_seeds(sample, n, least, most):
-    """All n^n resamples, so that their number is not to blame."""
-    values = sample(np.random.default_rng(5), (2000, n))
-    chosen = np.indices((n,) * n).reshape(n, -1)
-    shares = np.stack([(chosen == seed).mean(axis=0) for seed in range(n)])  # (seeds, resamples)
-    low, high = np.quantile(values @ shares, [0.025, 0.975], axis=1, method="inverted_cdf")
-    assert least < np.mean((low <= 1e-9) & (high >= -1e-9)) < most < coverage(n, sample=sample) - 0.05

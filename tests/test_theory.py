@@ -1,10 +1,9 @@
-"""The model of notebook 08: closed forms against impulse responses, Lyapunov's equation and simulation."""
+"""The model of notebook 08: closed forms against impulse responses and simulation."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.linalg import solve_discrete_lyapunov
 
 from spacedkd_lib.analysis.theory import (
     Regression, constant_lead_variance, excess_risk, lead_lag, moments, sgd_variance, simulate, stationary,
@@ -73,18 +72,6 @@ def test_a_training_with_a_decaying_rate_and_a_partial_last_interval(interval, f
     bias = moments(replace(PROBLEM, noise=0.0), rates, ALPHA, interval, start=0.7, fresh=fresh)
     variance = moments(PROBLEM, rates, ALPHA, interval, fresh=fresh)
     np.testing.assert_allclose(bias.student + variance.student, found.student, rtol=1e-12)
-
-
-def test_lyapunovs_equation_has_the_same_solution():
-    step, kick = 1 - LR, LR ** 2 * 1.5 ** 2 / 4  # the direction of curvature 1
-    for interval in (1, 5, 20):
-        whole = step ** interval
-        noise = kick * (1 - whole ** 2) / (1 - step ** 2)
-        matrix = np.array([[whole, ALPHA * (1 - whole) * whole], [0, whole]])  # of student and teacher
-        reach = np.array([1 - ALPHA * whole, 1.0])
-        covariance = solve_discrete_lyapunov(matrix, noise * np.outer(reach, reach))
-        found = [part[1] for part in stationary(PROBLEM, LR, ALPHA, interval)]
-        np.testing.assert_allclose(found, [covariance[0, 0], covariance[0, 1], covariance[1, 1]], rtol=1e-10)
 
 
 def _in_standard_errors(weights, second_moment):
@@ -160,14 +147,6 @@ def test_behind_the_student_varies_less_than_online_and_ahead_more():
         assert (behind < online).all() and (online < ahead).all() and (other[1] < behind).all()
         np.testing.assert_allclose(other[0], other[1])  # a teacher that shares no noise has no direction in time
         assert (moving[0] < behind).all()  # a whole block behind, not half a block in the mean
-
-
-def test_bias_in_closed_form():
-    quiet, step = replace(PROBLEM, noise=0.0), 1 - LR * np.array(PROBLEM.curvature)
-    for interval, blocks in ((1, 24), (6, 4), (24, 1)):
-        late = ALPHA * blocks * (1 - step ** interval)
-        found = moments(quiet, np.full(24, LR), ALPHA, interval, start=2.0).student[-1]
-        np.testing.assert_allclose(found, 4 * step ** 48 * (1 + late ** 2), rtol=1e-9)
 
 
 def test_excess_risk_is_the_mean_loss_above_the_optimum():
