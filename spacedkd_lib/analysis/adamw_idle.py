@@ -71,6 +71,9 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
     Returns:
         A row for each part and number, 0 first. part: "all", as released; "momentum", without decay; "decay", without
         momentum. distance: from where it stood, in updates (the mean length of its last 20). test_accuracy: percent.
+
+    Raises:
+        InputError: another method or optimizer, or too few updates.
     """
     run, test, statistics, _, lengths = _trained(recipe, active)
     rows = []

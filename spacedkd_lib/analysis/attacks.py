@@ -32,6 +32,9 @@ def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics,
 
     Returns:
         Pixels in the ball and in [0, 1], float32 [N, C, H, W], on the network's device.
+
+    Raises:
+        InputError: a network, images, labels or a radius that cannot be used.
     """
     _check_attack(radius)
 
@@ -50,6 +53,9 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
     Args as `fgsm`, and:
         steps: of each restart (ours; Madry et al. 7 to 20), each as long as radius / 4 (theirs: 2 at radius 8).
         restarts: 2 (ours).
+
+    Raises:
+        InputError: as `fgsm`; no step or no restart.
     """
     _check_attack(radius, steps=steps, restarts=restarts)
     drawn = generator(seed, "pgd")

@@ -35,6 +35,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         severity: 1 (weak) to 5; `SEVERITIES` says what it means.
         seed: of the noise, which is drawn on the CPU for the whole stack, hence the same on every device.
 
+    Raises:
+        InputError: images of another type or shape, an unknown name or severity.
+
     >>> corrupt(torch.full((1, 1, 8, 8), 100, dtype=torch.uint8), "brightness", 1, seed=0).unique().item()
     112
     """

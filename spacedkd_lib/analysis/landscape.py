@@ -35,6 +35,9 @@ def perturbed_weights(net: nn.Module) -> Direction:
     """Return the parameters that directions move: weights of convolutions and linear layers.
 
     Biases and normalisation layers are left alone (Li et al. 2018, section 4).
+
+    Raises:
+        InputError: the network has none, or they are not floating-point numbers.
     """
     found = {name: p.detach() for name, p in net.named_parameters() if p.dim() > 1 and p.is_floating_point()}
     if not found:
@@ -53,6 +56,9 @@ def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
             "weight": each entry is multiplied by the size of its weight, so that the noise at step sigma has sigma
             times that as its standard deviation (ours; unchanged if a ReLU network is rescaled without a change of
             its function).
+
+    Raises:
+        InputError: another size, a network without weights, or weights that are no finite numbers.
     """
     if size not in SIZES:
         raise InputError(nearest("size of a direction", size, SIZES))
@@ -70,7 +76,11 @@ def _filter_norms(weight: Tensor) -> Tensor:
 
 
 def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[float, float]]:
-    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode."""
+    """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode.
+
+    Raises:
+        InputError: no images, labels that do not fit them, or what is not a network.
+    """
     _check(net, x, y)
     parts = x.split(BATCH)
 
@@ -94,6 +104,9 @@ def _check(net, x: Tensor, y: Tensor) -> None:
 def axis(reach: float, points: int) -> np.ndarray:
     """Return steps from -reach to reach, an odd number of them, so that the solution itself is one.
 
+    Raises:
+        InputError: fewer than three points, an even number, or a reach that is not positive.
+
     >>> axis(1.0, 3).tolist()
     [-1.0, 0.0, 1.0]
     """
@@ -106,13 +119,21 @@ def axis(reach: float, points: int) -> np.ndarray:
 
 
 def line(net: nn.Module, x: Tensor, y: Tensor, along: Direction, steps: Sequence[float]) -> Slice:
-    """Loss and accuracy [n] at weights + steps[i] * along."""
+    """Loss and accuracy [n] at weights + steps[i] * along.
+
+    Raises:
+        InputError: as `scorer`; a direction of another network.
+    """
     score, weights = scorer(net, x, y), _start(net, along)
     return _slice([score(_shifted(weights, along, step)) for step in steps], len(steps))
 
 
 def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direction, steps: Sequence[float]) -> Slice:
-    """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second."""
+    """Loss and accuracy [n, n] at weights + steps[i] * first + steps[j] * second.
+
+    Raises:
+        InputError: as `line`.
+    """
     score, weights = scorer(net, x, y), _start(net, first)
     _start(net, second)
     rows = (_shifted(weights, first, step) for step in steps)
@@ -141,6 +162,9 @@ def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps
     """Loss and accuracy [n] on the line (1 - t) first + t second, batch statistics of `training` at each point.
 
     Statistics that were collected along the way to one end fit no point between the two (Izmailov et al. 2018).
+
+    Raises:
+        InputError: as `scorer`; networks of two architectures.
     """
     _check(second, x, y)
     goal, weights = dict(second.named_parameters()), dict(first.named_parameters())
@@ -161,6 +185,9 @@ def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], 
 
     A flat minimum keeps its loss. The same draws serve every sigma, and every network of one architecture. (The paper
     tests flatness by Gaussian noise on the weights; how it sets the noise's size is not public, this is ours.)
+
+    Raises:
+        InputError: as `scorer`; a negative sigma, or no draw.
     """
     if min(sigmas, default=-1) < 0:
         raise InputError(f"Noise of sizes {list(sigmas)} is not possible: give numbers from 0 on.")
@@ -179,6 +206,9 @@ def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, relative: boo
         radius: of the ball, L2. 0.05 is SAM's (Foret et al. 2021).
         relative: each weight in units of its own size (Kwon et al. 2021, adaptive SAM; radius 0.5 there), which does
             not change if a ReLU network is rescaled without a change of its function.
+
+    Raises:
+        InputError: as `scorer`; a radius that is not positive.
     """
     if not 0 < radius < math.inf:
         raise InputError(f"A radius of {radius} holds no worst point: give a positive number.")

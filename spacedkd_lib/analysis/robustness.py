@@ -32,6 +32,9 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
     Returns:
         One row each: kind ("clean", "corruption" or "attack"), name, severity (0: none), radius (0: none); accuracy
         and ece in percent, nll in nats (`evaluate.scores`), agreement: equal predictions, percent.
+
+    Raises:
+        InputError: an unknown severity, a negative radius, networks, images or labels that cannot be used.
     """
     for each in (net, teacher):
         y = labels if each is None else check_task(each, images, labels, statistics)

@@ -22,7 +22,11 @@ from .online_kd import OnlineKD
 
 
 class MapLoss(nn.Module):
-    """Losses of a student's last map against a teacher's factor: halves, encoders, distances."""
+    """Losses of a student's last map against a teacher's factor: halves, encoders, distances.
+
+    Raises:
+        InputError: halves of an odd number of channels.
+    """
 
     def __init__(self, recipe: Recipe, student_channels: int, factor_channels: int):
         super().__init__()
@@ -150,7 +154,11 @@ def coders_macs(module: nn.Module, size: int) -> int:
 
 
 def last_map(net: nn.Module, channels: int, size: int) -> tuple[int, int, int]:
-    """Return C, H and W of a network's last map, for images of so many channels and pixels."""
+    """Return C, H and W of a network's last map, for images of so many channels and pixels.
+
+    Raises:
+        InputError: a network that ends in something else.
+    """
     was_training, weight = net.training, next(net.parameters())
     with torch.no_grad():
         seen: Outputs = net.eval()(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))

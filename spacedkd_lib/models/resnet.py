@@ -105,6 +105,9 @@ class Trunk(nn.Module):
 class ResNet(nn.Module):
     """CIFAR ResNet: trunk, global average pooling, linear head. Width 0 is the architecture's own.
 
+    Raises:
+        InputError: an unknown name.
+
     >>> ResNet("resnet8", classes=10, width=4)(torch.zeros(2, 3, 32, 32)).features.shape
     torch.Size([2, 16])
     """
@@ -179,6 +182,9 @@ class MultiExitResNet(nn.Module):
             keeps the gate at 1/2 or above (released program, A16).
 
     Returns (forward): four `Outputs`, deepest exit first, features [B, D] of equal D.
+
+    Raises:
+        InputError: an architecture without four stages, or an unknown name.
     """
 
     def __init__(self, name: str, classes: int, channels: int = 3, width: int = 0, gate: str = "signed"):

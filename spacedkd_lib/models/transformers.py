@@ -43,6 +43,9 @@ class Vision(nn.Module):
     Returns (forward): `Outputs`. In train mode with a distillation token, `logits` is the class head's and `distilled`
     the token's; in eval mode `logits` is the mean of both (released). With two tokens, features are their mean.
 
+    Raises:
+        InputError: a network that cannot be built, with the way to mend it.
+
     >>> Vision("timm/deit_tiny_patch16_224", 62, 1, 16, patch_size=4, width=48, depth=4, heads=3).feature_size
     48
     """

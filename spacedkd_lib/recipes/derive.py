@@ -190,6 +190,9 @@ def teacher_shape(recipe: Recipe) -> dict:
 def partition(recipe: Recipe, classes: int) -> list[list[int]]:
     """Return the groups of classes in `recipe.schools`, each a list of class numbers.
 
+    Raises:
+        InputError: a class that is in no group, or in more than one; an empty group.
+
     >>> partition(education(Recipe(), schools=(2, 1)), classes=3)
     [[0, 1], [2]]
     """

@@ -72,7 +72,11 @@ _education = partial(_field, of=("education",))
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings that decide the outcome of one run; `describe()` prints them as a table."""
+    """All settings that decide the outcome of one run; `describe()` prints them as a table.
+
+    Raises:
+        InputError: an unknown name, a number out of range, a field of another method, or contradictory fields.
+    """
 
     # What is trained, on what
     method: str = _field("baseline", "name", "ours", METHODS)
@@ -249,7 +253,11 @@ class Recipe:
 
 
 def from_dict(values: dict, where: str = "this recipe") -> Recipe:
-    """Return the recipe of `json.loads(recipe.to_json())`."""
+    """Return the recipe of `json.loads(recipe.to_json())`.
+
+    Raises:
+        InputError: another version, an unknown field, or a value out of range.
+    """
     version, names = values.get("version"), [f.name for f in dataclasses.fields(Recipe)]
     if version != VERSION:
         raise InputError(f"{where} was written by version {version} of the recipe and this package reads version "

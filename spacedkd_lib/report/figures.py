@@ -258,7 +258,11 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
 
 
 def save(fig: Figure, path: Path, run_ids: Iterable[str]) -> None:
-    """Keep a figure as a PNG whose metadata, under "Description", name its records; equal figures give equal bytes."""
+    """Keep a figure as a PNG whose metadata, under "Description", name its records; equal figures give equal bytes.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # the layout depends a little on the resolution: settle it once
     content = io.BytesIO()
