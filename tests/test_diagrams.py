@@ -53,7 +53,7 @@ def test_a_multi_exit_network_has_an_exit_a_stage_and_the_deepest_teaches():
         "stage 1\n8 × 8 × 8", "stage 2\n16 × 4 × 4", "stage 3\n32 × 2 × 2", "stage 4\n64 × 1 × 1"]
     assert [word for word in words if "exit" in word][:4] == ["exit 1", "exit 2", "exit 3", "deepest exit"]
     heads = [text.arrow_patch.get_edgecolor() for text in ax.texts if getattr(text, "arrow_patch", None)]
-    assert sum(to_hex(shade) == style.LINES[1].lower() for shade in heads) == 3  # into exits 1 to 3
+    assert sum(to_hex(shade) == style.colour("teacher").lower() for shade in heads) == 3  # into exits 1 to 3
 
 
 @pytest.mark.parametrize("draw", [

@@ -16,7 +16,7 @@ from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, profiles
 from spacedkd_lib.lab.arms import LAG_OWN, LAGS
-from spacedkd_lib.report import diagrams, figures, schedule_figures, style, tables
+from spacedkd_lib.report import diagrams, figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_interval
 
@@ -97,8 +97,8 @@ def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
     lags = {*LAGS, LAG_OWN}
     named = {row.arm for row in rows if row.family not in lags} - switches
     assert named | lags <= style.ARM_STYLES.keys()
-    colours = [style.colour(name) for name in named | lags]
-    others = {*style.LINES, *style.COLOURS.values(), *schedule_figures.BLOCKS, *diagrams.SHADES[1:], *style.OTHERS}
+    colours = [style.colour(name) for name in named | lags | {"teacher", "student"}]
+    others = {*style.LINES, *style.COLOURS.values(), *diagrams.SHADES[1:], *style.OTHERS}
     assert len(set(colours)) == len(colours) and not others & set(colours)
     assert style.style_of("clean") == style.style_of("spaced KD s=1.5")
     assert style.style_of("clean, s=0") == style.style_of("online KD")
@@ -136,6 +136,8 @@ def test_schedule_shows_every_update_and_the_lead(s):
     drawn = [path.get_extents() for collection in lanes.collections for path in collection.get_paths()]
     drawn = [box for box in drawn if box.width == 1]
     wanted = [(event.kind, time) for time, event in enumerate(e for e in events if e.kind != "epoch")]
+    shades = {to_rgb(shade) for collection in lanes.collections for shade in collection.get_facecolor()}
+    assert shades == {to_rgb(style.colour(role)) for role in ("teacher", "student")}  # a role, and not a block
     for kind, y in (("teach", 1.0), ("learn", 0.0)):
         assert sorted(box.x0 for box in drawn if box.y0 == y) == [time for k, time in wanted if k == kind]
     line, at_learning, _ = lead.lines[:3]

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from ..methods.dropout_ema import average_weights, equal_horizon
 from ..recipes import Recipe
 from .schedule_figures import grades, leads_in_epochs
-from .style import COLOURS, LINES, PAGE, apply_style, colour
+from .style import COLOURS, PAGE, apply_style, colour
 
 __all__ = ["averages", "grades", "growing_student", "leads_in_epochs",
            "multi_exit", "patches", "split_student"]
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
 SHADES = (colour("spaced EMA s=0.1"), "#95560A", "#623400", "#2B1500")  # from short intervals to long ones
-BODY, HEAD, TEACHER = "#BFE3F5", "#FFE08A", "#CDEBDD"
+BODY, HEAD, TEACHER = colour("student") + "33", colour("student") + "77", colour("teacher") + "55"  # tints
 
 
 def _canvas(height: float) -> tuple[Figure, plt.Axes]:
@@ -71,12 +71,12 @@ def split_student(student: Sequence[int], teacher: Sequence[int], factor: Sequen
     upper, inherit, explore, middle = 2.6, 1.55, 0.95, 1.25  # heights of the rows
     one, other, plain = COLOURS["inherit"], COLOURS["explore"], COLOURS["plain"]
     _tinted(ax, (0.5, 1.93), (0.8, 0.5), _shape("images", images), plain)
-    _tinted(ax, (1.65, upper), (0.9, 0.5), "teacher", plain, rests=True)
-    _tinted(ax, (2.95, upper), (0.9, 0.5), _shape("its map", teacher), plain, rests=True)
+    _tinted(ax, (1.65, upper), (0.9, 0.5), "teacher", colour("teacher"), rests=True)
+    _tinted(ax, (2.95, upper), (0.9, 0.5), _shape("its map", teacher), colour("teacher"), rests=True)
     _tinted(ax, (4.3, upper), (1.0, 0.5), "paraphraser's\nencoder", plain, rests=True)
     _tinted(ax, (5.7, upper), (0.9, 0.5), _shape("factor", factor), plain, rests=True)
     _tinted(ax, (4.3, 3.4), (1.0, 0.5), "paraphraser's\ndecoder", plain, rests=True)
-    _tinted(ax, (1.65, middle), (0.9, 0.5), "student", plain)
+    _tinted(ax, (1.65, middle), (0.9, 0.5), "student", colour("student"))
     for y, shade, name in ((inherit, one, "inheriting"), (explore, other, "exploring")):
         _tinted(ax, (2.95, y), (0.9, 0.6), f"{name}\n{' × '.join(map(str, (channels // 2, *size)))}", shade)
         _tinted(ax, (4.3, y), (1.0, 0.4), f"encoder $E_{name[0]}$", shade)
@@ -110,18 +110,19 @@ def multi_exit(maps: Sequence[Sequence[int]]) -> Figure:
     _arrow(ax, (0.8, trunk), (1.0, trunk))
     for k, shape in enumerate(maps, start=1):
         x, deepest = 1.5 + apart * (k - 1), k == len(maps)
-        _box(ax, (x, trunk), (1.0, 0.5), _shape(f"stage {k}", shape), BODY)
+        _tinted(ax, (x, trunk), (1.0, 0.5), _shape(f"stage {k}", shape), COLOURS["plain"])
         _box(ax, (x, exit), (1.0, 0.5), "deepest exit" if deepest else f"exit {k}", TEACHER if deepest else HEAD)
         if deepest:
             _arrow(ax, (x, trunk + 0.25), (x, exit - 0.25))
-            ax.plot([1.5, x, x], [above, above, exit + 0.25], color=LINES[1], lw=1)
+            ax.plot([1.5, x, x], [above, above, exit + 0.25], color=colour("teacher"), lw=1)
             continue
         _box(ax, (x, gate), (1.0, 0.5), "gate,\nthen shrink", "white")
         _arrow(ax, (x, trunk + 0.25), (x, gate - 0.25))
         _arrow(ax, (x, gate + 0.25), (x, exit - 0.25))
-        _arrow(ax, (x, above), (x, exit + 0.25), shade=LINES[1])
+        _arrow(ax, (x, above), (x, exit + 0.25), shade=colour("teacher"))
         _arrow(ax, (x + 0.5, trunk), (x + apart - 0.5, trunk))
-    ax.text(1.5, above + 0.08, "the deepest exit teaches: soft targets and features", va="bottom", color=LINES[1])
+    ax.text(1.5, above + 0.08, "the deepest exit teaches: soft targets and features", va="bottom",
+            color=colour("teacher"))
     return fig
 
 

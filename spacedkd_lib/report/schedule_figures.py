@@ -1,6 +1,7 @@
 """Schedules -> figures: when teacher and student are updated, and how far the teacher is ahead.
 
-Time runs in updates. Blocks alternate in shade; a band joins each block of the teacher to its replay. No torch here.
+Time runs in updates. A role has its colour, and blocks alternate in its shade. A band joins each block of the teacher
+to its replay. No torch here.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..schedule import Course, Event, leads
-from .style import COLUMN, PAGE, apply_style
+from .style import COLUMN, PAGE, apply_style, colour
 
-BLOCKS = "#8FBFE0", "#E3C878"
+SHADES = 1.0, 0.5  # how opaque the blocks of even and of odd number are
 MANY = 150  # events from which on single updates are not told apart
 
 
@@ -112,12 +113,12 @@ def _draw_lanes(ax: plt.Axes, events: list[Event], times: np.ndarray, roles: tup
         if _is_update(event):
             spans.setdefault((event.block, float(event.kind != "learn")), []).append(time)
     for (block, y), span in spans.items():
-        shade, taught = BLOCKS[block % 2], spans.get((block, 1.0))
-        ax.broken_barh([(time, 1) for time in span], (y, 0.5), facecolor=shade, edgecolor="white",
+        shade, taught = colour("teacher" if y else "student"), spans.get((block, 1.0))
+        ax.broken_barh([(time, 1) for time in span], (y, 0.5), facecolor=(shade, SHADES[block % 2]), edgecolor="white",
                        lw=0.6 if len(events) < MANY else 0)
         if y == 0 and taught:
             corners = [(taught[0], 1), (taught[-1] + 1, 1), (span[-1] + 1, 0.5), (span[0], 0.5)]
-            ax.add_patch(plt.Polygon(corners, facecolor=shade, alpha=0.3, lw=0))
+            ax.add_patch(plt.Polygon(corners, facecolor="black", alpha=0.1, lw=0))
     lanes = dict(zip((1.0, 0.0), roles))
     used = sorted({y for _, y in spans})
     ax.set(ylim=(-0.1, 1.6), yticks=[y + 0.25 for y in used], yticklabels=[lanes[y] for y in used])

@@ -35,6 +35,7 @@ def _ramp(family: str, *shades: str) -> dict[str, tuple[str, str]]:
 
 
 ARM_STYLES = {  # arm -> colour, marker; of the lead-lag law, whose arms are points of curves, by family
+    "teacher": ("#2E8B57", "s"), "student": ("#9B6BB8", "o"),  # no arms, but the two roles of every drawing
     **_ramp("spaced KD", "#8CCBF0", "#0072B2", "#003A61"), **_ramp("spaced self KD", "#7FD9BC", "#009E73", "#00452F"),
     "baseline": ("#666666", "o"), "label smoothing": ("#F0C400", "d"), "SAM": ("#7A1FA2", "h"),
     "baseline, equal compute": ("#1A6B2F", "8"),
