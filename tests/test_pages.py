@@ -21,7 +21,9 @@ def site(tmp_path_factory):
     (root / "examples/loop.py").write_text("pass")
     (root / "notebooks/words.md").write_text("# Words\n\n### arm\n\nSee [a](a.ipynb).")
     picture = new_output("display_data", {"image/png": PNG}, metadata={"image/png": {"alt": 'rises "fast"'}})
-    cells = [new_markdown_cell("$$ T^2 $$ by $x$ and `$5`, an [arm](words.md#arm)"), new_code_cell("draw()", outputs=[picture])]
+    cells = [new_markdown_cell("$$ T^2 $$ by $x$ and `$5`, an [arm](words.md#arm)"), new_code_cell("draw()", outputs=[picture]),
+             new_code_cell("6 * 7", metadata={"jupyter": {"outputs_hidden": True}},
+                           outputs=[new_output("stream", text="42")])]
     nbformat.write(new_notebook(cells=[new_markdown_cell("stored")]), root / "notebooks/a.ipynb")
     nbformat.write(new_notebook(cells=cells), root / "executed/a.ipynb")
     assert pages.build_site(root, ["README.md"], target, root / "executed") == target / "README.html"
@@ -44,6 +46,11 @@ def test_formulas_and_figures_need_no_network(site):
     assert page.count("<math") == 2 and "<code>$5</code>" in page and "mathjax" not in page.lower()
     assert f'''<img alt='rises "fast"' src="data:image/png;base64,{PNG}"''' in page
     assert not re.search(r'<(script|link)[^>]*(src|href)="http', page)
+
+
+def test_an_output_that_answers_a_prediction_is_folded(site):
+    folded = re.findall(r"<details>(.*?)</details>", (site / "notebooks/a.html").read_text(), re.S)
+    assert len(folded) == 1 and "42" in folded[0]
 
 
 def test_the_reference_names_what_stands_on_the_face(tmp_path):

@@ -1,7 +1,7 @@
 """The site: notebooks, READMEs and whatever they link to, as pages that need no network. No torch here.
 
 Formulas become MathML, which browsers draw themselves. Figures keep their alt text. A link to a notebook or to a
-Markdown file leads to its page, a link to a folder to a list of its files.
+Markdown file leads to its page, a link to a folder to a list of its files. An output that JupyterLab folds is folded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from ..store.records import write_atomically
 LINK = re.compile(r'(?<=href=")(?!\w+:|#)([^"#]+)|(?<=src=")(?!\w+:)([^"]+)')
 
 REFERENCE = "api/spacedkd_lib.html"
+FOLDS = """{%- extends 'lab/index.html.j2' -%}
+{%- block output_group -%}
+{%- set folded = cell.metadata.get('jupyter', {}).get('outputs_hidden') -%}
+{{ '<details><summary>Show the output</summary>' if folded }}{{ super() }}{{ '</details>' if folded }}
+{%- endblock output_group -%}"""  # nbconvert's own template does not know outputs_hidden
 
 
 def build_reference(target: Path) -> None:
@@ -125,4 +130,5 @@ def _exporter():
         def markdown2html(self, context, source: str) -> str:
             return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
 
-    return Exporter(require_js_url="", mermaid_js_url="", widget_renderer_url="")  # else fetched at each look
+    return Exporter(raw_template=FOLDS,
+                    require_js_url="", mermaid_js_url="", widget_renderer_url="")  # else fetched at each look
