@@ -66,6 +66,16 @@ def test_exercises_have_a_variable_each_and_kinds(path):
 
 
 @series
+def test_what_answers_a_prediction_is_folded_below_it(path):
+    everything = json.loads(path.read_text())["cells"]
+    for name, exercise in exercises.all_exercises().items():
+        if name[:2] == path.stem[:2] and exercise.kind == "predict":
+            at, = (k for k, cell in enumerate(everything) if f'check("{name}"' in source(cell))
+            assert any(cell["metadata"].get("jupyter", {}).get("outputs_hidden") or "<details>" in source(cell)
+                       for cell in everything[at + 1:at + 7]), name
+
+
+@series
 def test_figures_have_words(path):
     for cell in cells(path, "code"):
         pictures = [out for out in cell["outputs"] if "image/png" in out.get("data", {})]

@@ -4,14 +4,20 @@ from dataclasses import replace
 
 from ... import recipes
 from ...errors import InputError
-from ...schedule import spaced_schedule
+from ...schedule import interval_batches, spaced_schedule
 from ..exercises import Exercise, choice, exactly
 
 
-def _how_well(answer) -> str:
-    turns = [e.kind for e in spaced_schedule(6, 19, 1.5) if e.kind != "epoch"]
-    learnt = turns[:19].count("learn")  # until the teacher has made an epoch
-    return choice("guessing" if learnt == 0 else "half as well" if learnt < 19 else "as well")(answer)
+def _first_epoch(answer) -> str:
+    """Test for the teacher's epoch at whose end a student of s = 6 has first learnt something."""
+    events = list(spaced_schedule(6, 19, 6))
+    begun = [event.kind for event in events].index("learn")
+    return exactly(next(event.index for event in events[begun:] if event.kind == "epoch"))(answer)
+
+
+def _blocks(answer) -> str:
+    block = interval_batches(19, 0.5)
+    return exactly((block, 6 * 19 % block))(tuple(answer))
 
 
 def _is_refused(changes) -> str:
@@ -25,12 +31,11 @@ def _is_refused(changes) -> str:
 
 
 EXERCISES = {
-    "00.1": Exercise("predict", _how_well, (
-        "In the right half of the picture above, who goes first in the lower row?",
-        "How many batches has the teacher learnt after one epoch, and how many does a block hold?",
-        "The block has 28 batches, and the teacher has made 19 updates. The student's turn has not come."),
-        "half as well"),
-    "00.2": Exercise("compute", lambda a: exactly(recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5))(a), (
+    "00.1": Exercise("predict", _first_epoch, (
+        "In the right half of the first picture, who goes first in the lower row?",
+        "How many batches has a block, and how many has the whole training?",
+        "Both have 114. The student's turn comes when its teacher has made the last of them."), 1),
+    "00.2": Exercise("change", lambda a: exactly(recipes.spaced(recipes.online_kd(recipes.Recipe()), 1.5))(a), (
         "The cell of recipes near the top makes just such a one for digits.",
         "Two functions in turn: one adds the teacher, the other spaces it.",
         "Put skd.online_kd(skd.Recipe()) into skd.spaced, with the interval 1.5."), "spaced"),
@@ -42,4 +47,8 @@ EXERCISES = {
         "skd.describe() lists what each field allows; the appendix shows its units.",
         "Which numbers make no sense: of epochs, of a learning rate, of a share?",
         "A share of weight such as alpha is at most 1, and a run has at least one epoch."), {"epochs": 3}),
+    "00.5": Exercise("compute", _blocks, (
+        "A block of s epochs holds s times 19 batches, and there are no half batches.",
+        "0.5 x 19 is rounded down. How many whole blocks fit into 114 batches?",
+        "Twelve blocks of 9 are 108 batches; the rest of the 114 makes the last block."), (9, 9)),
 }

@@ -3,10 +3,11 @@
 import torch
 
 from ...methods.build import recipe_schedule
+from ...methods.losses import kl
 from ...methods.online_kd import ask
 from ...models.resnet import ResNet
 from ...recipes import Recipe, offline_kd
-from ..exercises import Exercise, exactly
+from ..exercises import Exercise, exactly, number
 
 
 def _is_offline(loop) -> str:
@@ -39,11 +40,18 @@ def _online(total, teach, learn):
         learn(i)
 
 
+def _of_the_cat() -> float:
+    """Return the divergence's gradient at T = 3 with respect to the first logit of 03's three numbers."""
+    student = torch.tensor([[1.0, 2.0, 0.0]], requires_grad=True)
+    kl(student, torch.tensor([[6.0, 3.0, 0.0]]), 3.0).backward()
+    return student.grad[0, 0].item()
+
+
 EXERCISES = {
-    "03.1": Exercise("predict", exactly("c"),
-                     ("There are two reasons why the gradient shrinks.",
-                      "The chain rule gives 1/T. At high T the difference p - q gives another 1/T.",
-                      "(1/2) * (1/2)."), "b"),
+    "03.1": Exercise("compute", number(_of_the_cat()),
+                     ("The formula above has three parts: p, q and T.",
+                      "The student gives the cat 0.321 and the teacher gives it 0.665.",
+                      "Subtract the teacher's share from the student's, and divide by T."), 0.115),
     "03.2": Exercise("predict", exactly("more"),
                      ("Which part of the teacher changes during those 20 batches?",
                       "The running statistics belonged to weights of ten updates ago. Now the weights rest.",

@@ -73,9 +73,9 @@ EXERCISES = {
         "both targets are detached, so no gradient reaches the deepest head. The exits and the trunk remain."),
         {"shallow exits"}),
     "04.2": Exercise("compute", _updates, (
-        "the cell with the table counts them for another interval.",
-        "call skd.counts on skd.spaced_schedule(80, 391, 2, **released).",
-        "add the fields teach and learn of what skd.counts returns."), 2 * 80 * 391),
+        "the table counts them for another interval: take its second line apart.",
+        "at s = 4 the 80 epochs hold 20 blocks and lose 20 updates of the teacher; 1,173 are s - 1 epochs of 391.",
+        "at s = 2 there are 40 blocks, and one epoch is lost: 31,280 - 40 plus 31,280 - 391."), 2 * 80 * 391),
     "04.3": Exercise("change", _chain, (
         "in a list that begins with the deepest exit, each exit's teacher is the one before it.",
         "zip(logits, logits[1:]) pairs each teacher with its student.",
