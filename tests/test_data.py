@@ -363,6 +363,7 @@ def test_many_write_one_cache_under_names_that_nobody_can_guess(tmp_path):
     with warnings.catch_warnings(action="error"), ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: datasets._write_cache(cache, first), range(30)))
     assert set(cache.parent.iterdir()) == {cache, guessed} and not (tmp_path / "precious").exists()
+    assert cache.stat().st_mode & 0o777 == 0o644  # others may read it
 
 
 def test_a_root_that_cannot_be_written_is_no_obstacle_for_embedded_sets(tmp_path, recwarn):

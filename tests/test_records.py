@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,6 +137,31 @@ def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be written"):
         saved(RECIPE, tmp_path / "file" / "runs")
+
+
+def test_content_reaches_the_disk_before_its_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+
+    def fsync(file):
+        folder = stat.S_ISDIR(os.fstat(file).st_mode)
+        seen.append((file, path.exists(), "folder" if folder else os.fstat(file).st_size))
+    monkeypatch.setattr(os, "fsync", fsync)
+    records.write_atomically(path, "words")
+    assert [what for _, *what in seen] == [[False, 5], [True, "folder"]]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # several people may share a folder of runs
+    for file, *_ in seen:
+        with pytest.raises(OSError):
+            os.fstat(file)  # closed again
+
+
+@pytest.mark.parametrize("number, advice", [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"),
+                                            (errno.EFBIG, "free some space"), (errno.EACCES, "make its folder writable")])
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch, number, advice):
+    records.write_atomically(tmp_path / "file", "before")
+    monkeypatch.setattr(os, "replace", raising(OSError(number, "no")))
+    with pytest.raises(InputError, match=advice):
+        records.write_atomically(tmp_path / "file", "after")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "before")]
 
 
 def test_who_is_asked_to_stop_while_waiting_says_for_what(tmp_path, monkeypatch):
