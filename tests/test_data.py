@@ -23,6 +23,7 @@ from PIL import Image
 
 from spacedkd_lib.data import datasets, download, embedded, known, sources
 from spacedkd_lib.errors import InputError
+from spacedkd_lib.recipes import plugins
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -465,6 +466,36 @@ def test_split_refuses_what_cannot_be(embedded_root):
     digits = datasets.load("digits", embedded_root)
     refusal(lambda: datasets.split(digits, train_images=1198), "1198", "1197")
     refusal(lambda: datasets.split(digits, train_images=20, val_fraction=0.01), "val_fraction = 0.01", "20")
+
+
+# Arrays of one's own
+
+
+PICTURES, LABELS = np.arange(8 * 16).reshape(8, 1, 4, 4), np.arange(8) % 2
+
+
+@pytest.mark.parametrize("made, words", [
+    ((PICTURES / 255, LABELS, PICTURES, LABELS, "ab"), "float64 from 0.0 to 0.49.*whole numbers from 0 to 255"),
+    ((PICTURES, LABELS, 3 * PICTURES, LABELS, "ab"), "test images of type int64 from 0 to 381"),
+    ((PICTURES, LABELS - 1, PICTURES, LABELS, "ab"), "training labels .*from -1"),
+    ((PICTURES, LABELS, PICTURES, LABELS, "a"), "test labels|training labels .*from 0 to 1"),
+    ((PICTURES, LABELS, PICTURES[..., 1:], LABELS, "ab"), "give all images one shape"),
+    ((PICTURES[:, 0], LABELS, PICTURES, LABELS, "ab"), "N, C, H, W"),
+    ((PICTURES, LABELS[1:], PICTURES, LABELS, "ab"), "N, C, H, W"),
+    ((PICTURES, LABELS, PICTURES), "returned 3 values"), (None, "returned a NoneType"),
+])
+def test_data_that_are_not_as_documented_are_refused(monkeypatch, made, words):
+    monkeypatch.setattr(plugins, "_registered", {})
+    datasets.register_dataset(lambda: made, name="mine")
+    with pytest.raises(InputError, match=words):
+        datasets.load("mine")
+
+
+def test_whole_numbers_become_pictures(monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    datasets.register_dataset(lambda: (PICTURES, LABELS, PICTURES.astype("u1"), list(LABELS), "ab"), name="mine")
+    mine = datasets.load("mine")
+    assert torch.equal(mine.train_images, mine.test_images) and mine.train_images.dtype == torch.uint8
 
 
 # Any folder of class folders

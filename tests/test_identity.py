@@ -12,6 +12,7 @@ from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, education, online_kd
 from spacedkd_lib.report import two_machines
 from spacedkd_lib.store import identity, records
+from spacedkd_lib.training import fingerprint as fingerprints
 from spacedkd_lib.training.fingerprint import fingerprint
 
 BASE = Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05, augment="none")
@@ -122,6 +123,19 @@ def test_fingerprints_repeat_and_tell_every_arm_apart():
             mark = fingerprint(row.recipe, datasets.load("digits"))
             found.setdefault((mark["events"], *mark["numbers"]), set()).add(row.recipe.run_id)
     assert sorted(map(len, found.values()))[-2:] == [1, 2]
+
+
+def test_a_trial_takes_two_fingerprints_once(monkeypatch):
+    taken = []
+    monkeypatch.setattr(fingerprints, "_tried", set())
+    monkeypatch.setattr(fingerprints, "fingerprint", lambda recipe, dataset: taken.append(recipe))
+    for recipe in (KD, replace(KD, seed=1), KD):
+        fingerprints.trial(recipe, None)
+    assert taken == [KD, KD]
+    monkeypatch.setattr(fingerprints, "fingerprint", lambda recipe, dataset: taken.append(recipe) or len(taken))
+    for _ in range(2):
+        with pytest.raises(InputError, match="other numbers"):
+            fingerprints.trial(baseline(BASE), None)
 
 
 def test_a_student_that_grows_twice_has_one():

@@ -9,7 +9,7 @@ import torch
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.models import layers
 from spacedkd_lib.models.heads import projector
-from spacedkd_lib.models.layers import in_mode, initialise, macs, parameters
+from spacedkd_lib.models.layers import Outputs, headline, in_mode, initialise, macs, parameters
 from spacedkd_lib.models.resnet import ARCHITECTURES, MultiExitResNet, ResNet
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
@@ -67,6 +67,7 @@ def test_a_structure_is_counted_once_and_another_one_again(monkeypatch):
         assert macs(of(3), 1, 3) == 3 * macs(of(1), 1, 3) == 243
     assert macs(ResNet("resnet8", 10, 1, 4), 1, 16) == 4 * macs(ResNet("resnet8", 10, 1, 4), 1, 8) - 3 * 160
     counted = macs(ResNet("resnet8", 10, 1, 4), 1, 8)
+    assert type(counted) is int  # a record holds it
     monkeypatch.setattr(layers, "_counted", lambda *_: 0)
     assert macs(ResNet("resnet8", 10, 1, 4), 1, 8) == counted and macs(ResNet("resnet8", 10, 1, 5), 1, 8) == 0
 
@@ -82,6 +83,12 @@ def test_projectors():
 def test_any_width_and_channels(name):
     out = ResNet(name, classes=7, channels=1, width=4).eval()(torch.zeros(2, 1, 16, 16))
     assert out.logits.shape == (2, 7) and out.features.shape[0] == 2
+
+
+def test_a_networks_headline_is_its_logits_or_its_deepest_exits():
+    logits, others = torch.eye(2), torch.zeros(2, 2)
+    output = Outputs(logits, others)
+    assert headline(logits) is headline(output) is headline((output, Outputs(others, others))) is logits
 
 
 def test_exits_are_deepest_first_and_the_deepest_alone_agrees():

@@ -135,6 +135,23 @@ def test_bad_values(change, message):
         replace(online_kd(Recipe()), **change)
 
 
+@pytest.mark.parametrize("base, name, allowed, refused", [
+    (online_kd(Recipe()), "interval", (0.0, 80.0), (80.5,)), (online_kd(Recipe()), "distil_start", (0.0, 79.5), (80.0,)),
+    (online_kd(Recipe(), distil_start=2.0), "interval", (-2.0,), (-2.5,)),
+    (Recipe(batch_size=9), "batch_norm_parts", (1, 4), (5,)),
+    (self_kd(Recipe()), "feature_exits", ((), (1, 2, 3)), ((0,), (4,))),
+    (education(Recipe(epochs=3), (2, 3)), "grade_epochs", ((), (1, 2), (2, 1)), ((0, 3), (1.5, 1.5), (True, 2), (1, 1), (1, 1, 1))),
+    (education(Recipe(epochs=3), (2, 3)), "schools", ((), (1, 1, 1)), ((1, 1, 1, 1),)),
+    (Recipe(lr_schedule="warmup_cosine"), "warmup_epochs", (0, 79), (80,)),
+])
+def test_the_ends_of_what_is_allowed(base, name, allowed, refused):
+    for value in allowed:
+        assert getattr(replace(base, **{name: value}), name) == value
+    for value in refused:
+        with pytest.raises(InputError, match=f"{name} = |too few|behind"):
+            replace(base, **{name: value})
+
+
 def test_contradictions_and_unknown_names():
     with pytest.raises(InputError, match="exits out of 1, 2 and 3"):
         self_kd(Recipe(), feature_exits=(4,))

@@ -80,16 +80,17 @@ def test_in_single_precision_too(toy, precision, near):
 
 
 def interrupted(recipes, dataset, folder, monkeypatch, events):
-    """A sweep that is stopped after so many events, and continued."""
+    """A sweep that is stopped after so many events, again after one more, and continued."""
     after, seen = checkpoints.Checkpointer.after, []
 
     def counted(self, event):
         seen.append(event)
-        monkeypatch.setattr(stopping, "requested", lambda: len(seen) == events)
+        monkeypatch.setattr(stopping, "requested", lambda: len(seen) in (events, events + 1))
         after(self, event)
     monkeypatch.setattr(checkpoints.Checkpointer, "after", counted)
-    with pytest.raises(stopping.Stopped):
-        train.sweep(recipes, dataset, folder=folder)
+    for _ in range(2):
+        with pytest.raises(stopping.Stopped):
+            train.sweep(recipes, dataset, folder=folder)
     return train.sweep(recipes, dataset, folder=folder)
 
 
