@@ -661,6 +661,16 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, words):
     refusal(lambda: datasets.load(folder), folder, *words)
 
 
+def test_three_links_are_followed_and_no_more(tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}/next").symlink_to(tmp_path / f"{i + 1}")
+    (tmp_path / "4/next").unlink()
+    (tmp_path / "4/picture").touch()
+    assert list(sources._walk(tmp_path / "1")) == ["next/next/next/picture"]
+    refusal(lambda: sources._walk(tmp_path / "0"), "more than 3 links")
+
+
 def test_a_class_that_another_user_keeps_is_not_left_out(tmp_path, monkeypatch):
     folder, scandir = write_folder(tmp_path / "set", picture_files(size=6)), os.scandir
 

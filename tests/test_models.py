@@ -10,7 +10,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.models import layers
 from spacedkd_lib.models.heads import projector
 from spacedkd_lib.models.layers import Outputs, headline, in_mode, initialise, macs, parameters
-from spacedkd_lib.models.resnet import ARCHITECTURES, MultiExitResNet, ResNet
+from spacedkd_lib.models.resnet import ARCHITECTURES, MultiExitResNet, NarrowShortcut, ResNet, conv
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures/models.json").read_text())
 
@@ -77,6 +77,15 @@ def test_projectors():
         student, hidden, teacher = map(int, key.split("->"))
         net = projector(student, teacher)
         assert parameters(net) == count and net[0].out_features == hidden
+
+
+@pytest.mark.parametrize("inputs, size, stride, narrow", [(15, 1, 2, True), (16, 1, 2, False), (4, 1, 1, False), (4, 3, 2, False)])
+def test_a_narrow_shortcut_computes_the_same_sums(inputs, size, stride, narrow):
+    layer, plain = conv(inputs, 8, size, stride), torch.nn.Conv2d(inputs, 8, size, stride, size // 2, bias=False)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, inputs, 9, 9)
+    assert isinstance(layer, NarrowShortcut) is narrow
+    torch.testing.assert_close(layer(x), plain(x))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

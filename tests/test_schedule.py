@@ -50,6 +50,8 @@ def test_every_batch_is_taught_once_and_learned_once_in_order():
         assert [e.index for e in events if e.kind == "learn"] == order
         assert [e.index for e in events if e.kind == "epoch"] == list(range(1, epochs + 1))
         assert events[-1].kind == "epoch"
+        blocks = [e.block for e in events if e.kind == "learn"]
+        assert blocks == sorted(blocks) and set(blocks) == set(range(blocks[-1] + 1))
 
 
 def test_the_student_never_learns_what_was_not_taught_and_an_epoch_ends_after_its_replay():

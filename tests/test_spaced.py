@@ -48,6 +48,14 @@ def test_it_follows_the_schedule_and_repeats_each_batch(length):
         assert all(batch is None if kind == "epoch" else batch == index for kind, index, batch in walked)
 
 
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_a_function_of_one_answer_walks_as_its_answer(interval):
+    """But that an epoch ends with its last teacher's update."""
+    fixed, asked = ([step for step in Spaced("ab", 4, given) if step.kind != "epoch"]
+                    for given in (interval, lambda losses: interval))
+    assert asked == fixed
+
+
 Pair = namedtuple("Pair", "x y")
 
 

@@ -97,6 +97,21 @@ def test_operation_equals_timms_at_the_same_level(name, shape, monkeypatch):
         assert (ours != one_by_one(images, theirs)).double().mean() <= LARGEST_SHARE
 
 
+@pytest.mark.parametrize("matrices", [{}, rand_augment.MATRICES], ids=["rows", "matrices"])
+@pytest.mark.parametrize("name, entry", [("translate_x", 2), ("translate_y", 5)])
+def test_an_edge_is_inside_where_it_begins_alone(name, entry, matrices):
+    """Half a pixel off, the centres of the outermost pixels fall on it."""
+    images, shares = smooth(2, (3, 32, 32)), [0.5 / 32, -0.5 / 32]
+
+    def theirs(picture, b):
+        matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+        matrix[entry] = 32 * shares[b]
+        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC,
+                                 fillcolor=(124, 116, 104))
+    ours = test_batches.operated(name, images, shares, matrices, rand_augment.OPERATIONS)
+    assert torch.equal(ours, one_by_one(images, theirs))
+
+
 def test_operations_are_timms_increasing_ones():
     from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS
 

@@ -190,6 +190,8 @@ def test_learning_rate():
     cosine, constant = online_kd(BASE), replace(BASE, lr_schedule="constant")
     assert learning_rate(cosine, 0, 100) == BASE.lr and learning_rate(cosine, 50, 100) == pytest.approx(BASE.lr / 2)
     assert {learning_rate(constant, i, 100) for i in range(100)} == {BASE.lr}
+    late = [learning_rate(replace(BASE, lr_schedule="late_steps"), i, 80) / BASE.lr for i in (0, 49, 50, 59, 60, 69, 70)]
+    assert late == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001])
 
 
 @pytest.mark.parametrize("clock", ["own", "teacher"])
