@@ -14,8 +14,10 @@ from spacedkd_lib.data.batches import Batches
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.methods import build, losses
 from spacedkd_lib.methods.build import recipe_schedule
+from spacedkd_lib.models.layers import macs
+from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.recipes import (
-    Recipe, baseline, ie_kd, offline_kd, online_kd, preset, self_kd, spaced, teacher_of,
+    Recipe, baseline, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset, self_kd, spaced, teacher_of,
 )
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
@@ -178,6 +180,25 @@ def test_rows_and_summary(toy):
     images = 3 * 24
     assert summary["train_gmacs"] == pytest.approx((cost["teach"] + cost["learn"]) * images / 1e9, rel=0.01)
     assert provenance["data_sha256"] == toy.sha256 and provenance["threads"] == 1
+
+
+def test_what_an_update_of_a_picture_costs():
+    """Three passes of what learns, one of what is asked, in multiply-accumulates."""
+    small, large, deep = (macs(ResNet(model, 3, width=width), 3, 8) for model, width in (
+        ("resnet8", 4), ("resnet8", 8), ("resnet10", 4)))
+    exits, deeper = macs(MultiExitResNet("resnet10", 3, width=4), 3, 8) - deep, replace(BASE, model="resnet10")
+    for recipe, teach, learn in (
+            (baseline(BASE), None, 3 * small), (baseline(BASE, optimizer="sam"), None, 6 * small),
+            (online_kd(BASE, teacher_width=8), 3 * large, 3 * small + large),
+            (online_kd(BASE, teacher_width=8, zero_target="pre_update"), 3 * large, 3 * small),
+            (online_kd(BASE, teacher_width=8, alpha=0.0, beta=0.0), 3 * large, 3 * small),
+            (mutual(BASE, teacher_width=8), 3 * large + small, 3 * small + large),
+            (past_self(BASE), None, 4 * small), (ema(BASE), 3 * small, None),
+            (self_kd(deeper), 3 * deep, 3 * deep + 3 * exits),
+            (self_kd(deeper, self_update="everything"), 3 * deep + exits, 3 * deep + 3 * exits),
+            (self_kd(deeper, self_update="exits_only"), 3 * deep, deep + 3 * exits)):
+        cost = build.make(recipe, 3, 3, 8).cost
+        assert (cost.get("teach"), cost.get("learn")) == (teach, learn), recipe.in_words()
 
 
 def test_a_diverged_run_is_refused_by_name(toy):
