@@ -10,8 +10,9 @@ from spacedkd_lib import recipes
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import (
     METHODS, Recipe, baseline, education, ema, foreign, from_dict, ie_kd, mutual, offline_kd, online_kd, past_self,
-    preset, self_kd, spaced,
+    preset, self_kd, spaced, teacher_of, transformer,
 )
+from spacedkd_lib.recipes.derive import forward_passes
 from spacedkd_lib.recipes.deviations import released_fields
 from spacedkd_lib.store import records
 
@@ -165,6 +166,28 @@ def test_contradictions_and_unknown_names():
         from_dict(json.loads(Recipe().to_json()) | {"temprature": 1})
     with pytest.raises(InputError, match="version 0 of the recipe"):
         from_dict(json.loads(Recipe().to_json()) | {"version": 0})
+
+
+def test_a_teachers_own_run_has_its_network_and_its_rate():
+    small, own = Recipe(model="resnet8", width=8), dict(teacher_model="resnet20", teacher_width=16)
+    assert teacher_of(online_kd(small)) == baseline(small, start="teacher")
+    large = baseline(replace(small, model="resnet20", width=16), start="teacher")
+    assert teacher_of(online_kd(small, **own)) == large
+    assert teacher_of(online_kd(small, **own, teacher_lr=0.2)) == replace(large, lr=0.2)
+    for given, model, width in ((own, "resnet20", 16), ({}, "resnet8", 8)):
+        teachers = teacher_of(education(small, (2, 3), **given))
+        assert (teachers.model, teachers.width, teachers.growth) == (model, width, "none")
+
+
+def test_the_relative_cost_of_a_batch_is_in_passes():
+    own = teacher_of(OF_METHOD["online_kd"])
+    assert [forward_passes(recipe, [recipe]) for recipe in (*OF_METHOD.values(), own)] == [3, 4, 4, 9, 4, 8, 4, 1, 4, 3]
+    assert forward_passes(own, [own, OF_METHOD["online_kd"]]) == 0
+
+
+def test_a_transformers_training_keeps_a_transformer():
+    assert transformer(Recipe(model="pvt_tiny")).model == "pvt_tiny"
+    assert transformer(Recipe()).model == "timm/deit_tiny_patch16_224"
 
 
 def test_offline_kd_is_the_longest_interval():

@@ -4,7 +4,9 @@ import copy
 import hashlib
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from spacedkd_lib.models.resnet import MultiExitResNet, ResNet
 from spacedkd_lib.recipes import (
     Recipe, baseline, ema, ie_kd, mutual, offline_kd, online_kd, past_self, preset, self_kd, spaced, teacher_of,
 )
+from spacedkd_lib.training import checkpoints
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
 from spacedkd_lib.training.rates import learning_rate
@@ -201,10 +204,24 @@ def test_what_an_update_of_a_picture_costs():
         assert (cost.get("teach"), cost.get("learn")) == (teach, learn), recipe.in_words()
 
 
-def test_a_diverged_run_is_refused_by_name(toy):
-    with pytest.raises(InputError, match="not a number below 1e\\+06 any more at the student's update on batch [0-4], "
-                                         "epoch 1: lower lr = 1e\\+18"):
-        train(baseline(replace(BASE, lr=1e18)), toy)
+def test_epochs_are_evaluated_as_often_as_asked_and_the_last_one_too(toy):
+    assert ["test_accuracy" in row for row in train(replace(BASE, eval_every=2), toy)[0]] == [False, True, True]
+
+
+@pytest.mark.parametrize("recipe, who, remedy", [
+    (replace(BASE, lr=1e18), "student", "lr"), (online_kd(replace(BASE, lr=1e18), teacher_lr=0.05), "student", "lr"),
+    (online_kd(BASE, teacher_lr=1e18, interval=1.0), "teacher", "teacher_lr")])
+def test_a_diverged_run_is_refused_by_name(toy, recipe, who, remedy):
+    with pytest.raises(InputError, match=f"not a number below 1e\\+06 any more at the {who}'s update on batch [0-4], "
+                                         f"epoch 1: lower {remedy} = 1e\\+18"):
+        train(recipe, toy)
+
+
+def test_provenance_tells_when_a_run_ended_and_how_long_it_took(toy, monkeypatch):
+    monkeypatch.setattr(checkpoints.Checkpointer, "seconds", lambda self: 12.3456)
+    origin = train(replace(BASE, epochs=1), toy)[2]
+    assert (origin["seconds"], origin["runs_in_sweep"], origin["seeds_together"]) == (12.35, 1, 1)
+    assert 0 <= time.time() - datetime.fromisoformat(origin["finished"]).timestamp() < 60
 
 
 def test_learning_rate():
