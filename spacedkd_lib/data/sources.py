@@ -272,7 +272,7 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # NumPy moved it between versions; this asks NumPy where it is
+            return np.array([]).__reduce__()[0]  # NumPy moved it between versions; this asks NumPy where it is
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file does")
 
 

@@ -44,7 +44,7 @@ class PartBatchNorm(nn.BatchNorm2d):
     DataParallel does so on several GPUs (released programs, A12); this is on one device.
     """
 
-    parts = 1
+    parts: int
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

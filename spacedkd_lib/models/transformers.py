@@ -145,7 +145,7 @@ def _from_timm(name: str, classes: int, channels: int, image_size: int, drop_pat
             _check_divides(f"timm/{name}", image_size, max(module.patch_size))
     if name.startswith("pit_"):  # its patches overlap without padding: pixels after the last whole one would be lost
         patches = net.patch_embed.conv
-        _check_divides(f"timm/{name}", image_size, patches.kernel_size[0], patches.stride[0])
+        _check_divides(f"timm/{name}", image_size, max(patches.kernel_size), max(patches.stride))
     return net
 
 

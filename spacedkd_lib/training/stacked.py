@@ -240,10 +240,10 @@ def _optimizer(own: list[torch.optim.Optimizer], known: dict) -> torch.optim.Opt
                                         if value.shape == ps[0].shape else value for key, value in some.items()}
 
     def share(*_) -> None:
-        if len(made.state) > len(own[0].state):  # a parameter's state begins with its first update
+        if len(made.state) != len(own[0].state):  # a parameter's state begins with its first update
             for ps in [ps for ps in parameters if known[ps[0]] in made.state]:
                 for i, p in enumerate(ps):
-                    own[i].state[p] = {key: value[i] if value.dim() > p.dim() else value
+                    own[i].state[p] = {key: value[i] if value.dim() else value
                                        for key, value in made.state[known[ps[0]]].items()}
     share()
     made.register_step_post_hook(share)
