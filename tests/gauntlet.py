@@ -101,7 +101,7 @@ TESTED = {
     "models/heads.py": "models ie_kd networks_on_gpu", "models/scoring.py": "evaluate robustness",
     "models/transformers.py": "vits transformers", "models/own_transformers.py": "vits",
     "training/loop.py": "train sweeps", "training/run.py": "lag train beyond education checkpoints",
-    "training/rates.py": "deviations transformers train", "training/optimizers.py": "train transformers deviations",
+    "training/rates.py": "transformers deviations train", "training/optimizers.py": "train transformers deviations",
     "training/evaluation.py": "evaluate train", "training/checkpoints.py": "checkpoints",
     "training/train.py": "train student sweeps exact", "training/fingerprint.py": "identity",
     "training/stacked.py": "stacked", "store/identity.py": "identity", "store/records.py": "records identity cli",

@@ -65,6 +65,11 @@ def test_paired_by_seed_uses_the_seeds_that_both_have():
     got = paired_by_seed(frame, "a", "b")
     assert (got.mean, got.n) == (1.5, 2)
     assert paired_by_seed(frame, "a", "absent").n == 0
+    alike = frame.assign(run_id="x", device=["cuda", "cpu", "cuda", "cpu", "cuda", "cpu"])
+    assert paired_by_seed(alike, "a", "b") == got
+    alike.loc[1, "device"] = "cuda"
+    with pytest.raises(InputError, match="Seed 1 of a .*on cuda and that of b .*on cpu"):
+        paired_by_seed(alike, "a", "b")
 
 
 def test_holm_closed_forms():
