@@ -389,7 +389,7 @@ def narrow(classes, channels, size):
     (skd.register_network, lambda *_: ONE, "model", "returned one module twice"),
     (skd.register_method, Stranger, "method", "extend OnlineKD"),
     (skd.register_method, Lost, "method", "method x raised .*lern"),
-    (skd.register_dataset, lambda: (np.random.randint(0, 255, (20, 1, 4, 4)), np.arange(20) % 2, PICTURES, LABELS, "ab"),
+    (skd.register_dataset, lambda: 2 * (np.random.randint(0, 255, (20, 1, 4, 4)), np.arange(20) % 2) + ("ab",),
      "dataset", "Two calls of the data set x"),
     (skd.register_method, NoLoss, "method", 'learn of the method x returned no "loss"'),
     (skd.register_network, lopsided, "model", r"x returned a tensor of shape \[1, 11\] for 1 pictures of 10 classes"),
