@@ -23,11 +23,9 @@ from ..errors import InputError, nearest, reading
 from ..lab import grids, profiles, running
 from ..recipes import Recipe
 from ..store import identity, records, software, stopping
+from ..store.measured import PUBLISHED, read_published as read_published
 from ..training.provenance import repeatable
 from .trained import Trained, Values, curvature_of, noise, robustness_of
-
-PUBLISHED = "measures.npz"
-
 
 class Measure(NamedTuple):
     """compute(run, **settings) -> named arrays. A change of settings makes stored values count no more."""
@@ -176,16 +174,3 @@ def restore(profile: str, published: dict[str, records.Record]) -> None:
         if run_id in published:
             meta = _made_from(name, published[run_id])
             _store(published[run_id].recipe, name, {key: meta[key] for key in ("settings", "weights_sha256")}, values)
-
-
-def read_published(profile: str) -> dict[tuple[str, str], Values]:
-    """(run id, measure) -> values of a profile's published measures; empty if there are none."""
-    found: dict[tuple[str, str], Values] = {}
-    path = records.published_file(profile, PUBLISHED)
-    if path.exists():
-        with reading(path, records.RESTORE), np.load(path) as file:
-            for key in (key for key in file.files if "/" in key and not key.endswith("/run_id")):
-                name, k, value = key.split("/")
-                for run_id, values in zip(file[f"{name}/{k}/run_id"].tolist(), file[key]):
-                    found.setdefault((run_id, name), {})[value] = values
-    return found

@@ -81,9 +81,18 @@ def in_words(frame: pd.DataFrame, arm: str, other: str, column: str = "test_accu
 def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label: str) -> str:
     """Say what the paired interval of the quotient arm / other shows, two sentences a setting."""
     def told(i: Interval) -> str:
-        mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
-        return f"*{arm}* has {mean}{f' [{low}, {high}]' * (i.n > 1)} times the {label} of *{other}*"
+        return f"*{arm}* has {quotient_in_words(i)} times the {label} of *{other}*"
     return _each_setting(frame.assign(log=np.log(frame[column])), arm, other, "log", 1, told)
+
+
+def quotient_in_words(i: Interval) -> str:
+    """Say an interval of logarithms as a quotient.
+
+    >>> quotient_in_words(Interval(0.0, math.log(0.5), math.log(2), 1.0, 3))
+    '1.00 [0.50, 2.00]'
+    """
+    mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
+    return mean + f" [{low}, {high}]" * (i.n > 1)
 
 
 def _each_setting(frame: pd.DataFrame, arm: str, other: str, column: str, equal: int,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
+import numpy as np
 import pandas as pd
 
 from ..errors import InputError
 from ..lab import claims, grids, tuning
 from ..lab.arms import LAG_OWN
 from ..statistics import paired_by_seed
-from ..store import records
+from ..store import measured, records
 from ..store.records import Record
-from .comparisons import DISTILLED, REFERENCE, summary
-from .frames import published, published_profiles, runs
+from .comparisons import DISTILLED, REFERENCE, quotient_in_words, summary
+from .frames import measured as with_measures, published, published_profiles, runs
 from .side_by_side import network
 from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
 
@@ -43,7 +44,10 @@ def readme_block(profiles: Iterable[str]) -> str:
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    parts = [*answers(frame), *[LAW_FIGURE] * (records.ROOT / LAW).exists(), READ, markdown(paper_and_ours(frame))]
+    found = {run_id: values for name, *_ in shown
+             for (run_id, measure), values in measured.read_published(name).items() if measure == "curvature"}
+    law = [LAW_FIGURE] * (records.ROOT / LAW).exists()
+    parts = [*answers(frame), *flatness(frame, found), *law, READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
@@ -66,6 +70,10 @@ ASKED = ("How the teacher is asked matters more at these values. Right after an 
          "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
+FLATNESS = ("Are its minima flatter? The trace of the training loss's Hessian is small in a flat minimum. As a "
+            "multiple of that of labels alone it is: spaced KD **{}**, online KD **{}**, offline KD **{}**. ")
+CONTROL = "SAM, which is made to flatten, has **{}**{}\n"
+NO_CONTROL = ". So the trace fails its positive control: it cannot show that a minimum is flat, or that it is not."
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
               "the teacher. Offset 0 is online KD. Dashed: labels alone. Each panel has its own scale.\n")
 LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. α is 0.9 unless the name "
@@ -109,6 +117,25 @@ def answers(frame: pd.DataFrame) -> list[str]:
         parts.append("".join(f"- {theory.lower()}: {right} of {of} right, {against} contradicted by their intervals\n"
                              for theory, of, right, against in claims.score(predicted).itertuples(index=False)))
     return parts
+
+
+def flatness(frame: pd.DataFrame, found: dict[str, dict]) -> list[str]:
+    """Say how the trace of the Hessian compares, and whether SAM lowers it, in Markdown; nothing without measures.
+
+    Args:
+        frame: from `runs`.
+        found: run id -> name -> array, of the measure "curvature".
+    """
+    own = frame[(frame["notebook"] == "06_loss_landscape") & frame["setting"].isin(claims.JUDGED)]
+    own = with_measures(own, found)
+    if own.empty:
+        return []
+    own = own.assign(log=np.log(own["trace"]))
+    told = {arm: paired_by_seed(own, arm, REFERENCE, "log")
+            for arm in (claims.AHEAD, "online KD", "offline KD", "SAM")}
+    words = [quotient_in_words(i) for i in told.values()]
+    passed = told["SAM"].high < 0
+    return [FLATNESS.format(*words[:3]) + CONTROL.format(words[3], "." if passed else NO_CONTROL)]
 
 
 def _beside_labels_alone(here: pd.DataFrame) -> str:
