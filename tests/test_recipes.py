@@ -12,7 +12,7 @@ from spacedkd_lib.recipes import (
     METHODS, Recipe, baseline, education, ema, foreign, from_dict, ie_kd, mutual, offline_kd, online_kd, past_self,
     preset, self_kd, spaced, teacher_of, transformer,
 )
-from spacedkd_lib.recipes.derive import forward_passes, one_network, one_step_a_block
+from spacedkd_lib.recipes.derive import forward_passes, one_network
 from spacedkd_lib.recipes.deviations import released_fields
 from spacedkd_lib.store import records
 
@@ -185,9 +185,8 @@ def test_the_relative_cost_of_a_batch_is_in_passes():
     assert forward_passes(own, [own, OF_METHOD["online_kd"]]) == 0
 
 
-def test_one_method_has_one_network_and_one_a_step_a_block():
+def test_one_method_has_one_network():
     assert [name for name, recipe in OF_METHOD.items() if one_network(recipe)] == ["self_kd"]
-    assert [name for name, recipe in OF_METHOD.items() if one_step_a_block(recipe)] == ["ema"]
 
 
 def test_a_transformers_training_keeps_a_transformer():
