@@ -214,7 +214,8 @@ def measured_arms(setting: Setting) -> list[Arm]:
     """Make the arms of 06_loss_landscape and 07_robustness; SAM, known to flatten, is the positive control."""
     interval = min(setting.intervals, key=lambda s: abs(s - CONTROL_INTERVAL))
     return [*_families(setting, "baseline", "SAM", "online KD"),
-            _at("spaced KD", spaced(_of_family(setting, "spaced KD"), interval)), *_families(setting, "offline KD")]
+            _at("spaced KD", spaced(_of_family(setting, "spaced KD"), interval)), *_families(setting, "offline KD"),
+            *(arm for arm in crossed_arms(setting) if arm.name == "online KD, at spaced KD's values")]
 
 
 # What the released presets change, but for A19, which depends on the data, and for A1 in self KD, which has it right
