@@ -468,7 +468,7 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
 @pytest.mark.parametrize("sam, passes", [(0.5, True), (1.0, False)])
 def test_readme_says_whether_minima_are_flatter_and_whether_sams_are(place, sam, passes):
     """Quotients of arm and baseline; SAM as the control."""
-    traces = {"baseline": 10.0, "SAM": 10 * sam, "online KD": 12.0, "spaced KD s=1.5": 15.0, "offline KD": 5.0}
+    traces = {"baseline": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, "spaced KD s=1.5": 15.0, "offline KD": 5.0}
     frame = pd.DataFrame([{"notebook": "06_loss_landscape", "setting": claims.JUDGED[0], "arm": arm, "seed": seed,
                            "run_id": f"{arm} {seed}"} for arm in traces for seed in range(3)])
     found = {run: {"trace": np.array(traces[run[:-2]] * (1 + 0.1 * int(run[-1]))), "rows": np.zeros(2)}

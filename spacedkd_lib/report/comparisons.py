@@ -88,7 +88,7 @@ def times_in_words(frame: pd.DataFrame, arm: str, other: str, column: str, label
 def quotient_in_words(i: Interval) -> str:
     """Say an interval of logarithms as a quotient.
 
-    >>> quotient_in_words(Interval(0.0, math.log(0.5), math.log(2), 1.0, 3))
+    >>> quotient_in_words(Interval(0.0, math.log(0.5), math.log(2), 0.3, 3, p=1.0))
     '1.00 [0.50, 2.00]'
     """
     mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))

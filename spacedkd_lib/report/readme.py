@@ -71,7 +71,8 @@ ASKED = ("How the teacher is asked matters more at these values. Right after an 
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 FLATNESS = ("Are its minima flatter? The trace of the training loss's Hessian is small in a flat minimum. As a "
-            "multiple of that of labels alone it is: spaced KD **{}**, online KD **{}**, offline KD **{}**. ")
+            "multiple of that of labels alone it is: spaced KD **{}**, online KD at its values **{}**, offline KD "
+            "**{}**. ")
 CONTROL = "SAM, which is made to flatten, has **{}**{}\n"
 NO_CONTROL = ". So the trace fails its positive control: it cannot show that a minimum is flat, or that it is not."
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
@@ -132,7 +133,7 @@ def flatness(frame: pd.DataFrame, found: dict[str, dict]) -> list[str]:
         return []
     own = own.assign(log=np.log(own["trace"]))
     told = {arm: paired_by_seed(own, arm, REFERENCE, "log")
-            for arm in (claims.AHEAD, "online KD", "offline KD", "SAM")}
+            for arm in (claims.AHEAD, claims.NO_SPACE[1], "offline KD", "SAM")}
     words = [quotient_in_words(i) for i in told.values()]
     passed = told["SAM"].high < 0
     return [FLATNESS.format(*words[:3]) + CONTROL.format(words[3], "." if passed else NO_CONTROL)]
