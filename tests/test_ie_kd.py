@@ -124,6 +124,7 @@ def test_the_ramp_follows_the_students_data(toy):
     last, factor = torch.rand(2, 16, 2, 2), torch.rand(2, 8, 2, 2)
     for epoch in (0.0, 1.0, 1.5, 2.0, 3.0):
         terms, total = loss.weighted(last, factor, epoch)
+        assert bool(terms) is (epoch > 1)  # what has no weight is not computed, nor recorded
         weights.append((total / sum(terms.values())).item() if terms else 0.0)
     assert weights == pytest.approx([0, 0, 5, 10, 10], rel=1e-3)
     runs, batches, _ = assemble([spaced(ramped, 1.0)], toy, torch.device("cpu"))

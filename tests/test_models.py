@@ -35,6 +35,11 @@ def test_multi_exit_resnets(name):
     assert 3 * (width * width + width) == expected["adaptation_params"]
 
 
+def test_a_resnets_name_counts_its_layers():
+    for name, (blocks, _, bottleneck) in ARCHITECTURES.items():
+        assert name == f"resnet{2 + sum(blocks) * (3 if bottleneck else 2)}"
+
+
 def test_small_resnets():
     for name, (count, mult_adds) in FIXTURE["iekd_resnet_option_B_100_classes"].items():
         net = ResNet(name, 100)
