@@ -100,7 +100,7 @@ TESTED = {
     "models/resnet.py": "models networks_on_gpu train", "models/layers.py": "models beyond ie_kd networks_on_gpu",
     "models/heads.py": "models ie_kd networks_on_gpu", "models/scoring.py": "evaluate robustness",
     "models/transformers.py": "vits transformers", "models/own_transformers.py": "vits",
-    "training/loop.py": "train sweeps", "training/run.py": "lag train beyond education checkpoints",
+    "training/loop.py": "train sweeps", "training/run.py": "stacked lag train beyond checkpoints",
     "training/rates.py": "transformers deviations train", "training/optimizers.py": "train transformers deviations",
     "training/evaluation.py": "evaluate train", "training/checkpoints.py": "checkpoints",
     "training/train.py": "train student sweeps exact", "training/fingerprint.py": "identity",

@@ -272,7 +272,8 @@ def test_macs_count_attention():
     (dict(name=DEIT, width=50, heads=4), "4 heads do not divide a width of 50: give a width that is a multiple of the "
                                          "heads, for example 52."),
     (dict(name=DEIT, width=50), 'the sizes given ("dim should be divisible by num_heads")'),
-    (dict(name="timm/pit_ti_224", size=8), "Images of 8 x 8 pixels do not divide into the patches of timm/pit_ti_224"),
+    (dict(name="timm/pit_ti_224", size=8), "the patches of timm/pit_ti_224, 16 x 16 every 8 pixels: give another image_size, "
+                                           "for example 16,"),
     (dict(name="timm/convnext_atto", size=8), "timm/convnext_atto cannot be built for images of 8 x 8 pixels and the "
                                               'sizes given ("Calculated padded input size per channel: (1 x 1).')])
 def test_refusals(changes, sentence):
