@@ -96,7 +96,7 @@ TESTED = {
     "methods/losses.py": "losses ie_kd", "methods/online_kd.py": "lag controls train sweeps deviations",
     "methods/baseline.py": "train sweeps", "methods/self_kd.py": "train deviations conformance", "methods/ie_kd.py": "ie_kd sweeps",
     "methods/mutual.py": "ie_kd train", "methods/education.py": "education sweeps", "methods/ema.py": "beyond train sweeps",
-    "methods/past_self.py": "lag train", "methods/dropout_ema.py": "beyond", "methods/build.py": "ie_kd education train sweeps",
+    "methods/past_self.py": "lag train", "methods/dropout_ema.py": "beyond", "methods/build.py": "ie_kd transformers education train",
     "models/resnet.py": "models networks_on_gpu train", "models/layers.py": "models beyond ie_kd networks_on_gpu",
     "models/heads.py": "models ie_kd networks_on_gpu", "models/scoring.py": "evaluate robustness",
     "models/transformers.py": "vits transformers", "models/own_transformers.py": "vits",
