@@ -74,9 +74,9 @@ def nearest(kind: str, given: object, allowed) -> str:
     allowed = [str(name) for name in allowed]
     close = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.4)
     hint = f'; did you mean "{close[0]}"?' if close else "."
-    return f'"{given}" is not {a(kind)}{hint} Allowed: {", ".join(allowed)}.'
+    return f'"{given}" is not {with_article(kind)}{hint} Allowed: {", ".join(allowed)}.'
 
 
-def a(kind: str) -> str:
+def with_article(kind: str) -> str:
     """Return a noun with its article."""
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

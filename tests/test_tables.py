@@ -467,15 +467,18 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
 
 @pytest.mark.parametrize("sam, passes", [(0.5, True), (1.0, False)])
 def test_readme_says_whether_minima_are_flatter_and_whether_sams_are(place, sam, passes):
-    """Quotients of arm and baseline; SAM as the control."""
-    traces = {"baseline": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, "spaced KD s=1.5": 15.0, "offline KD": 5.0}
+    """Quotients at one set of values; of SAM and labels alone as the control. The rise is twice the trace here."""
+    traces = {"baseline": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, claims.AHEAD: 15.0}
     frame = pd.DataFrame([{"notebook": "06_loss_landscape", "setting": claims.JUDGED[0], "arm": arm, "seed": seed,
                            "run_id": f"{arm} {seed}"} for arm in traces for seed in range(3)])
-    found = {run: {"trace": np.array(traces[run[:-2]] * (1 + 0.1 * int(run[-1]))), "rows": np.zeros(2)}
-             for run in frame["run_id"]}
+    found = {}
+    for run in frame["run_id"]:
+        trace = traces[run[:-2]] * (1 + 0.1 * int(run[-1]))
+        found |= {(run, "curvature"): {"trace": np.array(trace)},
+                  (run, "noise"): {"sigmas": np.array([0.0, 0.15]), "loss": np.array([[1.0], [1 + 2 * trace]])}}
     said, = readme.flatness(frame, found)
-    assert re.findall(r"\*\*(\S+) \[", said) == ["1.50", "1.20", "0.50", f"{sam:.2f}"]
-    assert ("fails" not in said) == passes
+    assert re.findall(r"\*\*(\S+) \[", said) == ["1.25", "1.25", f"{sam:.2f}", f"{sam:.2f}"]
+    assert ("Both" in said, "Neither" in said) == (passes, not passes)
     assert readme.flatness(frame, {}) == []
 
 

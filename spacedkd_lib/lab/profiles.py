@@ -96,7 +96,7 @@ PROFILES = {p.name: p for p in (
     Profile("quick", "the whole series without a GPU, in minutes: a miniature", 3, (
         _on_glyphs("glyphs, miniature", _MINIATURE, _SHORTER, tuned="", intervals=(0.5, 1.5, 4.0),
                    controls=("online KD, eval mode",), audit=("A1",)),), first=300),
-    Profile("study", "answers on the embedded data: tuned, converged; hours on two cores", 5, (
+    Profile("study", "answers on the embedded data: tuned values, 30 epochs; hours on two cores", 5, (
         _on_glyphs("glyphs", GLYPHS, GLYPHS, intervals=(0.5, 1.5, 4.0), seeds=20, controls=tuple(CONTROLS),
                    audit=AUDIT, self_audit=SELF_AUDIT, self_intervals=(2.0, 4.0)),
         Setting("glyphs, lead and lag", GLYPHS, "glyphs", lags=True, seeds=10))),

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
-from ..errors import InputError, Stopped, a, nearest
+from ..errors import InputError, Stopped, nearest, with_article
 from .own_code import is_own, own_file, sha256
 
 # Kind -> the recipe's fields that may name one, and how it is registered
@@ -109,8 +109,8 @@ def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
     name = name or getattr(made, "__name__", "")
     ours = ours or Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
     if not name.isidentifier() or name in ours:
-        raise InputError(f'"{name}" cannot be the name of {a(kind)} of yours: give name="..." of letters, digits and '
-                         f"underscores, and none of ours ({', '.join(ours)}).")
+        raise InputError(f'"{name}" cannot be the name of {with_article(kind)} of yours: give name="..." of letters, '
+                         f"digits and underscores, and none of ours ({', '.join(ours)}).")
     if not callable(made) and not hasattr(made, "sha256"):
         raise InputError(f"{made!r} is no {kind}: register a function or a class" + (
             ", or give the path of a folder as a recipe's dataset." if kind == "data set" else "."))

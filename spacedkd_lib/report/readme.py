@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
@@ -15,7 +16,7 @@ from ..statistics import paired_by_seed
 from ..store import measured, records
 from ..store.records import Record
 from .comparisons import DISTILLED, REFERENCE, quotient_in_words, summary
-from .frames import measured as with_measures, published, published_profiles, runs
+from .frames import published, published_profiles, runs
 from .side_by_side import network
 from .text import ACCURACY, difference_in_words, formatted, hardware_and_versions, markdown
 
@@ -44,8 +45,7 @@ def readme_block(profiles: Iterable[str]) -> str:
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
-    found = {run_id: values for name, *_ in shown
-             for (run_id, measure), values in measured.read_published(name).items() if measure == "curvature"}
+    found = dict(ChainMap(*(measured.read_published(name) for name, *_ in shown)))
     law = [LAW_FIGURE] * (records.ROOT / LAW).exists()
     parts = [*answers(frame), *flatness(frame, found), *law, READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
@@ -70,11 +70,11 @@ ASKED = ("How the teacher is asked matters more at these values. Right after an 
          "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
-FLATNESS = ("Are its minima flatter? The trace of the training loss's Hessian is small in a flat minimum. As a "
-            "multiple of that of labels alone it is: spaced KD **{}**, online KD at its values **{}**, offline KD "
-            "**{}**. ")
-CONTROL = "SAM, which is made to flatten, has **{}**{}\n"
-NO_CONTROL = ". So the trace fails its positive control: it cannot show that a minimum is flat, or that it is not."
+FLATNESS = ("Are its minima flatter? With both at spaced KD's values, spaced KD has **{}** times online KD's trace of "
+            "the Hessian, and **{}** times its rise of the training loss under 15% weight noise. SAM, which is made to "
+            "flatten, has **{}** and **{}** times those of labels alone. {}\n")
+CONTROL = ("Neither measure passes this control, so neither can show that a minimum is flat.",
+           "One of the two measures passes this control.", "Both measures pass this control.")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
               "the teacher. Offset 0 is online KD. Dashed: labels alone. Each panel has its own scale.\n")
 LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. α is 0.9 unless the name "
@@ -120,23 +120,24 @@ def answers(frame: pd.DataFrame) -> list[str]:
     return parts
 
 
-def flatness(frame: pd.DataFrame, found: dict[str, dict]) -> list[str]:
-    """Say how the trace of the Hessian compares, and whether SAM lowers it, in Markdown; nothing without measures.
+def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[str]:
+    """Say how spaced and online KD compare in two measures of flatness, and whether SAM lowers both, in Markdown.
 
     Args:
         frame: from `runs`.
-        found: run id -> name -> array, of the measure "curvature".
+        found: from `measured.read_published`; nothing is said without measures.
     """
     own = frame[(frame["notebook"] == "06_loss_landscape") & frame["setting"].isin(claims.JUDGED)]
-    own = with_measures(own, found)
+    own = own[[(run, "noise") in found for run in own["run_id"]]]
     if own.empty:
         return []
-    own = own.assign(log=np.log(own["trace"]))
-    told = {arm: paired_by_seed(own, arm, REFERENCE, "log")
-            for arm in (claims.AHEAD, claims.NO_SPACE[1], "offline KD", "SAM")}
-    words = [quotient_in_words(i) for i in told.values()]
-    passed = told["SAM"].high < 0
-    return [FLATNESS.format(*words[:3]) + CONTROL.format(words[3], "." if passed else NO_CONTROL)]
+    noise = [found[run, "noise"] for run in own["run_id"]]
+    under = [dict(zip(of["sigmas"].round(2), of["loss"].mean(axis=1))) for of in noise]
+    own = own.assign(trace=[np.log(found[run, "curvature"]["trace"]) for run in own["run_id"]],
+                     rise=[np.log(loss[0.15] - loss[0.0]) for loss in under])
+    told = [paired_by_seed(own, *pair, name) for pair in (claims.NO_SPACE, ("SAM", REFERENCE))
+            for name in ("trace", "rise")]
+    return [FLATNESS.format(*map(quotient_in_words, told), CONTROL[sum(i.high < 0 for i in told[2:])])]
 
 
 def _beside_labels_alone(here: pd.DataFrame) -> str:
