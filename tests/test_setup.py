@@ -244,6 +244,7 @@ def test_the_iterator_and_the_version_need_the_standard_library_alone(installed)
 @pytest.mark.parametrize("command, missing", (("reproduce", "papermill"), ("report", "papermill"), ("verify", "torch")))
 def test_a_package_that_a_command_lacks_is_named_before_any_work(command, missing, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
+    monkeypatch.setattr(cli.records, "ROOT", tmp_path)  # what make reproduce left in build/ is reported without either
     monkeypatch.setattr(cli.running, "run_all", lambda *_: pytest.fail("trained"))
     monkeypatch.setattr(cli, "draw_published", cli.Series)
     for name in list(sys.modules):
