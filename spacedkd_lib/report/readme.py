@@ -40,14 +40,13 @@ MINIATURE = ("The setting called miniature is short, has three seeds, and no arm
 
 
 def readme_block(profiles: Iterable[str]) -> str:
-    """Render the answers, what is public of the paper beside ours, and the numbers' sources, in Markdown."""
+    """Render the answers with the lead-lag figure, the paper's gains beside ours, and the sources, in Markdown."""
     shown = list(_published(profiles))
     if not shown:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
     found = dict(ChainMap(*(measured.read_published(name) for name, *_ in shown)))
-    law = [LAW_FIGURE] * (records.ROOT / LAW).exists()
-    parts = [*answers(frame), *flatness(frame, found), *law, READ, markdown(paper_and_ours(frame))]
+    parts = [*answers(frame), *flatness(frame, found), *law(frame), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
@@ -57,6 +56,7 @@ def readme_block(profiles: Iterable[str]) -> str:
 
 RIVALS = {"online KD, asked before": "online KD that asks as released",
           "label smoothing": "label smoothing", "baseline, equal compute": "labels alone for equal compute"}
+ALONE = {claims.PRIMARY[0].reference: "online KD that asks as released", claims.AHEAD: "spaced KD"}
 VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
             "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
 AT_ONE_SET = ("Does the gain come from spacing, or from tuning? With one set of tuned values on both sides, spaced KD "
@@ -68,6 +68,8 @@ ASKING = {"harm": ("online KD, eval mode", claims.NO_SPACE[1]),
           "gain": ("spaced KD, eval mode", "online KD, eval mode")}
 ASKED = ("How the teacher is asked matters more at these values. Right after an update its running statistics lag. "
          "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
+LEAD = "ahead minus behind, both frozen, "  # so begin two of `claims.PARTS`
+EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; exploration.\n"
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 FLATNESS = ("Are its minima flatter? With both at spaced KD's values, spaced KD has **{}** times online KD's trace of "
@@ -76,7 +78,7 @@ FLATNESS = ("Are its minima flatter? With both at spaced KD's values, spaced KD 
 CONTROL = ("Neither measure passes this control, so neither can show that a minimum is flat.",
            "One of the two measures passes this control.", "Both measures pass this control.")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
-              "the teacher. Offset 0 is online KD. Dashed: labels alone. Each panel has its own scale.\n")
+              "the teacher. Offset 0 is online KD. Dashed: labels alone. Each panel has its own scale.")
 LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. α is 0.9 unless the name "
              "says otherwise. All arms first learn four epochs from labels alone. An empty field predicts nothing.\n")
 SCORE_WORDS = ("A sign is right if the mean has it, even where the interval holds zero. A predicted 0 is right if the "
@@ -84,14 +86,13 @@ SCORE_WORDS = ("A sign is right if the mean has it, even where the interval hold
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
-    """Say what the claims and the lead-lag law come to, in Markdown.
+    """Say what the claims come to, and what of the gain tuning makes, in Markdown.
 
     Args:
         frame: from `runs`.
     """
-    own, parts, predicted = frame[frame["notebook"] == "05_spaced_kd"], [], claims.predictions(frame)
+    parts = []
     for setting, lines in claims.judged(frame).groupby("Setting", sort=False):
-        here = own[own["setting"] == setting]
         gains = [claims.say(line).removeprefix(line["Result"]).lstrip(": ") for _, line in lines.iterrows()]
         told = [VERDICTS["worse" if high < 0 else result]
                 for result, high in zip(lines["Result"], lines["Difference: high"])]
@@ -100,24 +101,47 @@ def answers(frame: pd.DataFrame) -> list[str]:
         parts.append(f"Test accuracy of spaced KD at s = 1.5 minus that of each, in points; {lines['n'].min()} pairs, "
                      "intervals corrected for three claims:\n")
         parts.append("".join(f"- {rival}: **{gain}**\n" for rival, gain in zip(rivals, gains)))
-        parts.append(_beside_labels_alone(here))
-        if pairs := _differences(here, claims.SAME_VALUES):
+        if pairs := _differences(_of_05(frame, setting), claims.SAME_VALUES):
             parts.append(AT_ONE_SET.format(" and ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
+    return parts
+
+
+def law(frame: pd.DataFrame) -> list[str]:
+    """Show the figure of the lead-lag law, if it is drawn, and what the lead alone is worth in it."""
+    lead = {words.removeprefix(LEAD): pair for words, pair in claims.PARTS.items() if words.startswith(LEAD)}
+    found = _differences(_of_05(frame, claims.LAG_SETTING), lead)
+    said = "; ".join(f"{gain} {where}" for where, gain in found.items())
+    return [LAW_FIGURE + f" Ahead minus behind, both frozen: {said}." * bool(found) + "\n"
+            ] * (records.ROOT / LAW).exists()
+
+
+def explanations(frame: pd.DataFrame) -> list[str]:
+    """Say what the gain of spaced over online KD is made of, in Markdown; nothing without the runs.
+
+    Args:
+        frame: from `runs`.
+    """
+    parts = []
+    for setting in claims.JUDGED:
+        here = _of_05(frame, setting)
+        if found := _differences(here, {words: (arm, REFERENCE) for arm, words in ALONE.items()}):
+            parts.append("Minus labels alone: " + "; ".join(f"{words} {gain}" for words, gain in found.items()) + ".\n")
         if starts := _differences(here, claims.LATE_START):
             parts.append(LATE_START.format(*starts.values()))
         if asked := _differences(here, ASKING):
             parts.append(ASKED.format(*asked.values()))
-    law = own[own["setting"] == claims.LAG_SETTING]
-    if found := _differences(law, claims.PARTS):
+    lags = _of_05(frame, claims.LAG_SETTING)
+    if found := _differences(lags, claims.PARTS):
         parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
-        same_seeds = own[(own["setting"] == claims.JUDGED[0]) & own["seed"].isin(law["seed"])]
+        same_seeds = _of_05(frame, claims.JUDGED[0])
+        same_seeds = same_seeds[same_seeds["seed"].isin(lags["seed"])]
         parts += [f"Without these four epochs the last difference is {gain}, on the same seeds.\n"
                   for gain in _differences(same_seeds, {"": claims.NO_SPACE}).values()]
-    if len(predicted):
-        parts.append("Three theories predicted the signs of such differences:\n")
-        parts.append("".join(f"- {theory.lower()}: {right} of {of} right, {against} contradicted by their intervals\n"
-                             for theory, of, right, against in claims.score(predicted).itertuples(index=False)))
-    return parts
+    return [EXPLAINED, *parts] if parts else []
+
+
+def _of_05(frame: pd.DataFrame, setting: str) -> pd.DataFrame:
+    return frame[(frame["notebook"] == "05_spaced_kd") & (frame["setting"] == setting)]
 
 
 def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[str]:
@@ -140,19 +164,6 @@ def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[st
     return [FLATNESS.format(*map(quotient_in_words, told), CONTROL[sum(i.high < 0 for i in told[2:])])]
 
 
-def _beside_labels_alone(here: pd.DataFrame) -> str:
-    """Say what online KD as released and spaced KD are worth beside labels alone, and all accuracies."""
-    pairs = {words: (arm, REFERENCE) for words, arm in (
-        ("online KD that asks as released", claims.PRIMARY[0].reference), ("spaced KD", claims.AHEAD))}
-    found = _differences(here, pairs)
-    means = here.groupby("arm", sort=False)["test_accuracy"].mean()
-    shown = {"labels alone": REFERENCE, "offline KD": "offline KD", "spaced KD": claims.AHEAD} | {
-        words: arm for arm, words in RIVALS.items()}
-    levels = ", ".join(f"{words} {means[arm]:.1f}" for words, arm in shown.items() if arm in means)
-    beside = "; ".join(f"{words} {gain}" for words, gain in found.items())
-    return f"Minus labels alone, not corrected: {beside}. " * bool(found) + f"Means in percent: {levels}.\n"
-
-
 def _differences(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
     """Name -> the difference of a pair with its interval, in bold; empty unless all pairs have runs."""
     found = {name: paired_by_seed(frame, *pair) for name, pair in pairs.items()}
@@ -162,7 +173,7 @@ def _differences(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict
 
 
 def results_block(profiles: Iterable[str]) -> str:
-    """Render primary family, lead-lag law, tuned values, and each published profile's arms of notebooks 05 and 04.
+    """Render claims, what makes the gain, law, tuned values, and each published profile's arms of notebooks 05 and 04.
 
     Each table says what its numbers come from; links start in results/.
     """
@@ -173,6 +184,7 @@ def results_block(profiles: Iterable[str]) -> str:
     judged, predicted = claims.judged(frame), claims.predictions(frame)
     if len(judged):
         parts += ["### The primary family\n", RULE, markdown(judged.drop(columns=["Arm", "Against", "Runs"]))]
+    parts += explanations(frame)
     if len(predicted):
         parts += ["### The lead-lag law\n", LAW_WORDS, markdown(predicted), SCORE_WORDS,
                   markdown(claims.score(predicted))]
