@@ -266,6 +266,14 @@ def test_an_epoch_holds_every_image_once_and_epochs_differ():
     assert data.indices(1).tolist() == orders[0][16:32]  # long out of the cache
 
 
+@pytest.mark.parametrize("count, sizes", [(32, [16, 16]), (33, [16, 17]), (34, [16, 16, 2])])
+def test_a_lone_last_image_of_a_part_joins_the_batch_before(count, sizes):
+    """Batch norm needs two; of a whole set a lone image is refused."""
+    part = make().of(torch.arange(50)[-count:], "school 1")
+    assert [len(part.indices(i)) for i in range(len(part))] == sizes
+    assert set(torch.cat([part.indices(i) for i in range(len(part))]).tolist()) == set(range(50 - count, 50))
+
+
 def test_seeds_differ_and_the_order_does_not_depend_on_the_augmentation():
     assert make(seed=0).indices(0).tolist() != make(seed=1).indices(0).tolist()
     assert make("none").indices(5).tolist() == make("autoaugment_cutout").indices(5).tolist()

@@ -200,7 +200,7 @@ class Batches(BatchSequence):
         """Return the batches of an epoch; in a part, a lone last image joins the batch before."""
         if self.drop_last:
             return max(self.count // self.batch_size, 1)
-        alone = self.chosen is not None and self.count % self.batch_size == 1
+        alone = self.count % self.batch_size == 1
         return max(-(-self.count // self.batch_size) - alone, 1)
 
     def indices(self, i: int) -> Tensor:

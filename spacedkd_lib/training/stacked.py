@@ -122,7 +122,7 @@ def stack(columns: list[tuple[Run, ...]]) -> list[Run]:
 def _update_together(run: Run, event: Event, alive: dict[int, list[Run]], columns: list[tuple[Run, ...]]) -> None:
     """Update all seeds at once; a failed seed gets another's batch, so shapes and the other seeds' bits stay."""
     asked = {seed: sharing[0].prepare(event) for seed, sharing in alive.items()}
-    rate = [other.clock.rate(event) for other in chain(*alive.values())][0]
+    rate, = {other.clock.rate(event) for other in chain(*alive.values())}
     first = next(iter(asked.values()))
     whole = run.method
     assert isinstance(whole, Stack)
