@@ -17,7 +17,7 @@ from spacedkd_lib.data.batches import (
     STATISTICS, Batches, channel_statistics, derive_seed, generator, seed_noise,
 )
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.recipes import AUGMENTATIONS
+from spacedkd_lib.recipes import AUGMENTATIONS, Recipe
 
 TORCHVISIONS = [name for name in AUGMENTATIONS if name != "strong"]  # that one: tests/test_strong.py
 SHAPES = [(3, 32, 32), (1, 16, 16), (3, 24, 40), (1, 8, 8)]
@@ -272,6 +272,12 @@ def test_a_lone_last_image_of_a_part_joins_the_batch_before(count, sizes):
     part = make().of(torch.arange(50)[-count:], "school 1")
     assert [len(part.indices(i)) for i in range(len(part))] == sizes
     assert set(torch.cat([part.indices(i) for i in range(len(part))]).tolist()) == set(range(50 - count, 50))
+
+
+@pytest.mark.parametrize("replay, interval, along", [("same", 1.5, True), ("restart", 0.0, True), ("restart", 1.5, False)])
+def test_a_loader_that_restarts_reads_along_where_there_are_no_blocks(replay, interval, along):
+    data, recipe = make(), Recipe(method="online_kd", replay=replay, interval=interval)
+    assert (data.learned(recipe) is data) == along
 
 
 def test_seeds_differ_and_the_order_does_not_depend_on_the_augmentation():

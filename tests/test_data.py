@@ -198,6 +198,10 @@ def test_missing_data_says_which_file_to_put_where(tmp_path):
     refusal(lambda: datasets.load("cifar100", tmp_path), "cifar-100-python.tar.gz", tmp_path)
 
 
+def test_the_shape_of_a_public_set_needs_no_data():
+    assert datasets.shape("cifar100") == (3, 32, 3, 12, 6)  # as `small_sets` says
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     refusal(lambda: datasets.load("glyfs"), 'did you mean "glyphs"')
     refusal(lambda: datasets.load("no/such/folder"), "no/such/folder is not a folder")

@@ -67,6 +67,7 @@ def test_asked_by_the_batch_nothing_moves_and_nothing_is_dropped():
 def test_snapshots_are_taken_after_each_block():
     assert [e.index for e in snapshots(2, 5, 1.5) if e.kind == "teach"] == [6]
     assert [e.index for e in snapshots(1, 3, 0) if e.kind == "teach"] == [0, 1, 2]
+    assert [e.block for e in snapshots(2, 3, 1)] == [0] * 5 + [1] * 5
 
 
 def test_the_past_is_a_copy_or_an_average(toy):
