@@ -7,8 +7,8 @@ the strength of label smoothing. A family without such a field tries ten more ra
 A best value on the edge of the values tried widens the grid. Probes follow, one at a time, each with the other values
 at their best, until the best is inside or at a bound. Probes come on top of the budget and are marked.
 
-A trial is a recipe of the seeds 100 to 102, which no result uses. Its value is the mean validation accuracy of the last
-epoch. A trial of which a run diverged fails, and the stage goes on. Nothing here reads a test score.
+A trial is a recipe of the task's seeds, of 100 to 102, which no result uses. Its value is the mean validation accuracy
+of the last epoch. A trial of which a run diverged fails, and the stage goes on. Nothing here reads a test score.
 
 Optuna's grid sampler asks the trials. A trial whose records are in runs/ trains nothing, nor does one that trials.csv
 holds: the same command goes on after a stop, on another machine too. No torch here; optuna is imported where needed.
@@ -21,6 +21,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import zip_longest
 from typing import Callable, NamedTuple
 
 from ..errors import InputError, nearest
@@ -55,11 +56,15 @@ class Family:
 
 @dataclass(frozen=True)
 class Task:
-    """What is tuned on one data set. base: the recipe that all families derive from. rates: the space of stage 1."""
+    """What is tuned on one data set. base: the recipe that all families derive from. rates: the space of stage 1.
+
+    seeds: of `SEEDS`; fewer need more validation pictures.
+    """
 
     base: Recipe
     families: dict[str, Family]
     rates: dict[str, tuple] = field(default_factory=lambda: RATES)
+    seeds: tuple[int, ...] = SEEDS
 
     def fields(self, family: str) -> list[str]:
         """List the recipe fields that a family tunes."""
@@ -232,7 +237,7 @@ def tune(label: str, task: Task, names: list[str], run_all: Callable, workers: i
     def train_stage(number: int) -> None:
         try:
             _train_stage([found[number] for found in stages.values() if len(found) > number],
-                         _published_trials(label), run_all, workers, say)
+                         task.seeds, _published_trials(label), run_all, workers, say)
         finally:
             _publish(label, task, stages, finished=False)
 
@@ -252,8 +257,8 @@ def _finer(best: Recipe) -> dict[str, tuple]:
             for name, factors in FINER.items()}
 
 
-def _train_stage(searches: list[Stage], known: dict[str, list[float]], run_all: Callable, workers: int | str,
-                 say: Callable[[str], None]) -> None:
+def _train_stage(searches: list[Stage], seeds: tuple[int, ...], known: dict[str, list[float]], run_all: Callable,
+                 workers: int | str, say: Callable[[str], None]) -> None:
     """Train one stage of all families together; then a probe of each family that needs one, until none does.
 
     A run that diverges is given up, and whatever else fails is an error. A stop keeps the trials that are whole.
@@ -262,7 +267,7 @@ def _train_stage(searches: list[Stage], known: dict[str, list[float]], run_all: 
     while asked := [(search, trial) for search in searches for trial in search.pending()]:
         left = []
         for search, trial in asked:
-            recipes = [replace(search.start, **trial.params, seed=seed) for seed in SEEDS]
+            recipes = [replace(search.start, **trial.params, seed=seed) for seed in seeds]
             if (first := recipes[0].run_id) in known:
                 search.tell(trial, known[first])
             else:
@@ -287,8 +292,8 @@ def _published_trials(label: str) -> dict[str, list[float]]:
     import pandas
     file = PUBLISHED / label / "trials.csv"
     rows = pandas.read_csv(file).to_dict("records") if file.exists() else []
-    return {row["run_id"]: [row[f"val_accuracy_{seed}"] for seed in SEEDS] if row["state"] == "done" else []
-            for row in rows}
+    return {row["run_id"]: [row[name] for name in row if name.startswith("val_accuracy_")]
+            if row["state"] == "done" else [] for row in rows}
 
 
 # Publishing
@@ -316,7 +321,7 @@ def _publish(label: str, task: Task, stages: dict[str, list[Stage]], finished: b
         chosen = {name: choice for name, choice in before["families"].items() if same and name not in stages}
         chosen |= {name: _chosen(name, task, found) for name, found in stages.items() if len(found) == 2}
         records.write_atomically(folder / "chosen.json", json.dumps(
-            {"seeds": SEEDS, "base": json.loads(task.base.to_json()), "families": chosen}, indent=1) + "\n")
+            {"seeds": task.seeds, "base": json.loads(task.base.to_json()), "families": chosen}, indent=1) + "\n")
 
 
 def _rows(name: str, task: Task, found: list[Stage]) -> list[dict]:
@@ -324,10 +329,10 @@ def _rows(name: str, task: Task, found: list[Stage]) -> list[dict]:
     own = task.fields(name)
     fields = list(dict.fromkeys(field for family in task.families for field in task.fields(family)))
     return [{"family": name, "stage": number, "number": trial.number,
-             "run_id": replace(trial.recipe, seed=SEEDS[0]).run_id,
+             "run_id": replace(trial.recipe, seed=task.seeds[0]).run_id,
              **{field: getattr(trial.recipe, field) if field in own else None for field in fields},
              "probe": trial.probe,
-             **{f"val_accuracy_{seed}": score for seed, score in zip(SEEDS, trial.scores or [None] * len(SEEDS))},
+             **{f"val_accuracy_{seed}": score for seed, score in zip_longest(task.seeds, trial.scores)},
              "val_accuracy": trial.mean if trial.scores else None, "state": "done" if trial.scores else "diverged"}
             for number, stage in enumerate(found, 1) for trial in stage.done()]
 
