@@ -118,7 +118,7 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
     "shuffled teacher": lambda online: replace(online, soft_loss="kl_shuffled", beta=0.0),
     "EMA teacher": lambda online: past_self(online, 0.0, 0.99),
     "own last epoch": lambda online: past_self(online, 1.0, distil_start=1.0),  # near PS-KD
-    "own last update": lambda online: past_self(online),  # near DLB
+    "itself as teacher": lambda online: past_self(online),  # the soft loss is zero, labels keep 1 - alpha
 }
 
 

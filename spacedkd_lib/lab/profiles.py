@@ -12,7 +12,7 @@ from .arms import AUDIT, CONTROLS, FAMILIES, SELF_AUDIT, Setting
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",
              "11_education_distillation", "12_vision_transformers", "13_spacing_beyond_kd", "14_register_of_claims")
-MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs, all of them of 05
+MEASURING = ("06_loss_landscape", "07_robustness")  # both measure the same runs: SAM's are of 02, all others of 05
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def _digits(epochs: int, train_images: int, width: int = 8) -> Recipe:
                   epochs=epochs, batch_size=16, lr=0.1, augment="none")
 
 
-# Ours: small enough for a laptop, hard enough to tell methods apart, and converged: 99.9% of the training images are
+# Ours: small enough for a laptop, hard enough to tell methods apart, and converged: 99% of the training images are
 # learnt. Letters are not flipped or rotated.
 GLYPHS = Recipe(dataset="glyphs", train_images=2232, val_fraction=0.1, model="resnet8", width=8, epochs=30,
                 batch_size=64, lr=0.1, augment="none", eval_every=10)
@@ -130,8 +130,8 @@ def _task(base: Recipe, exits: str = "", schools: Recipe | None = None) -> tunin
     return tuning.Task(base, {name: tuning.Family(recipe, spaces.get(name, {})) for name, recipe in families.items()})
 
 
-# A trial of the slice trains on as many pictures as its runs. It has one seed, since a seed costs hours, and twelve times
-# as many validation pictures: they tell trials apart as well as three seeds would.
+# A trial of the slice trains on as many pictures as its runs. It has one seed, since a seed costs hours, and eleven
+# times as many validation pictures, which tell trials apart as well as three seeds would.
 TUNED = {"glyphs": _task(GLYPHS, "resnet10", education(GLYPHS, GROUPS)),
          "cifar100-slice": replace(_task(replace(SLICE, train_images=10_000, val_fraction=0.55)), seeds=(100,))}
 

@@ -1,4 +1,4 @@
-"""Inheritance and exploration (IE-KD, Huang et al., CVPR 2021), made of factor and attention transfer.
+"""Inheritance and exploration (IE-KD, Huang et al., CVPR 2021), made of factor transfer.
 
 A paraphraser, an auto-encoder of the teacher's last map, gives the teacher's factor. One half of the student's last map
 is drawn towards it (inheritance), the other half is pushed away from it (exploration), each through its own encoder.

@@ -69,8 +69,8 @@ def ema(recipe: Recipe, **changes) -> Recipe:
 def past_self(recipe: Recipe, interval: float = 0.0, decay: float = 0.0, **changes) -> Recipe:
     """Teach the student by an average of its past weights after each interval (0: each update); decay 0 copies.
 
-    Near PS-KD (Kim et al. 2021) at interval 1 and DLB (Shen et al. 2022) at 0; mean teacher (Tarvainen and Valpola
-    2017) at 0 with a decay.
+    Near PS-KD (Kim et al. 2021) at interval 1; mean teacher (Tarvainen and Valpola 2017) at 0 with a decay. At 0
+    without one the student is its own teacher, and the soft loss is zero.
     """
     return _method(recipe, "past_self", **dict(interval=interval, ema_decay=decay) | changes)
 

@@ -55,7 +55,7 @@ EXERCISES = {
     "08.4": Exercise("break", _another_end,
                      ("later reports weigh more than earlier ones.",
                       "the same three numbers in another order reach the student with other weights.",
-                      "any order but (2, -2, 4) will do."), (2, -2, 4)),
+                      "four orders will do: any but (2, -2, 4) and (-2, 4, 2)."), (2, -2, 4)),
     "08.5": Exercise("explain", exactly("b"),
                      ("write the two differences as formulas: which arm stands in both?",
                       "what happens to each difference if the runs of online KD are unlucky?",

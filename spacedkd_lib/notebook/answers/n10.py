@@ -54,7 +54,7 @@ EXERCISES = {
         "A larger distance between two directions is a wider angle between them."), "same"),
     "10.2": Exercise("explain", choice("b"), (
         "The two ways to ask differ in one thing: which statistics does the peer use?",
-        "Running statistics lag behind right after an update. What does a pause do to them?",
+        "The peers learn in the same way in both. Only what they hear differs.",
         "What is there in one way of asking alone, and vanishes in the other, is a matter of asking."), "a"),
     "10.3": Exercise("compute", number(500 * (512 / 2048) ** 0.5), (
         "The pull of a mean over D elements shrinks with D; how fast?",

@@ -3,8 +3,8 @@
 Lines are those of the authors' release (github.com/SunGL001/Spaced-KD,
 commit deecb4d): TS is online_KD/train_space.py, ST is self_KD/train.py, SR is self_KD/resnet.py, OU is
 online_KD/utils.py. We had the paper's abstract, the README and the programs, not the full paper: "expected" means what
-those say, or the usual definition of the named technique. Where the paper itself states the program's form there is no
-deviation. Told as a story in notebooks/09_released_code_audit.ipynb. No torch here.
+those say, or the usual definition of the named technique. Where the paper itself states the program's form we count
+none, but for A6, which decides what is compared. Told in notebooks/09_released_code_audit.ipynb. No torch here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS = (
               "The Euclidean norm of the whole difference [B, D], no mean; weight 0.03.",
               "Its weight against the labels grows with the root of the batch size: 0.15 of their gradient at the "
               "start of ResNet-18, 0.3 to 1.2 later in small networks. In online KD it outweighs the soft loss, which "
-              "A1 has weakened, several hundred times.",
+              "A1 has weakened, several hundred times or more.",
               _both(feature_loss="batch_frobenius"), origin="BYOT (self KD)"),
     Deviation("A3", "high", "the replay of self KD trains the deepest exit too", "ST 219-261",
               "The deepest exit runs ahead, then teaches the shallow exits.",
