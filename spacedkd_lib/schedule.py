@@ -45,8 +45,7 @@ def interval_batches(batches_per_epoch: int, interval: float) -> int:
     return int(batches_per_epoch * abs(interval))
 
 
-def block_ends(batches_per_epoch: int, length: int, total: int, rule: str = "fixed", counter: str = "one",
-               seed: int = 0) -> Iterator[int]:
+def block_ends(batches_per_epoch: int, length: int, total: int, rule: str, counter: str, seed: int) -> Iterator[int]:
     """Yield, without end, the batch counts at which a replay starts.
 
     rule: of `LENGTHS`; where its lengths end, blocks of `length` follow. The counter `epoch_early` starts one epoch

@@ -88,9 +88,9 @@ FAULTS = [Fault(*row) for row in (
 
 # Of a file of the engine: the tests that should catch a fault in it, the quickest first
 TESTED = {
-    "schedule.py": "schedule lag education sweeps", "spacing.py": "spaced", "statistics.py": "statistics claims",
+    "schedule.py": "schedule controls lag education sweeps", "spacing.py": "spaced", "statistics.py": "statistics claims",
     "recipes/derive.py": "recipes lag ie_kd education sweeps", "recipes/checks.py": "recipes education ie_kd beyond transformers",
-    "data/batches.py": "batches strong train", "data/augment.py": "batches strong", "data/operations.py": "batches strong",
+    "data/batches.py": "batches strong train plugins", "data/augment.py": "batches strong", "data/operations.py": "batches strong",
     "data/rand_augment.py": "strong", "data/curriculum.py": "education networks_on_gpu", "data/datasets.py": "data identity",
     "data/sources.py": "data", "data/embedded.py": "data",
     "methods/losses.py": "losses ie_kd", "methods/online_kd.py": "lag controls train sweeps deviations",

@@ -173,6 +173,7 @@ def test_the_schedule_of_grades(six, interval):
     if interval == 6:
         kinds = [e.kind for e in events]
         assert kinds.index("learn") > len(kinds) - 1 - kinds[::-1].index("teach")  # all lessons come first
+        assert {e.block for e in events if e.kind in ("learn", "grow")} == {events[-1].block} == {0}
 
 
 def test_blocks_have_the_intervals_length_in_epochs_of_the_grade():
@@ -192,6 +193,8 @@ def test_learning_rates_restart_with_a_grade_or_fall_once(six):
         rates = [clock.rate(e) for e in recipe_schedule(recipe, course) if e.kind == "learn"]
         first = [sum(e * n for e, n in course.grades[:g]) for g in range(3)]
         assert ([rates[i] == recipe.lr for i in first] == [True] * 3) == (restart == "restart")
+        if restart == "restart":
+            assert [rates[i + 1] for i in first] == [learning_rate(recipe, 1, e * n) for e, n in course.grades]
         if restart == "continue":
             assert rates == sorted(rates, reverse=True)
             assert rates[first[1]] == learning_rate(recipe, 2, 6)  # after a third of the epochs

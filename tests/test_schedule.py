@@ -83,6 +83,12 @@ def test_a_block_of_ones_own_that_is_no_whole_number_is_refused(monkeypatch, blo
         list(spaced_schedule(1, 4, 1, rule="growing"))
 
 
+def test_a_rule_gets_the_seed_and_seed_0_is_the_default(monkeypatch):
+    monkeypatch.setitem(LENGTHS, "growing", lambda length, total, seed: iter([2 + seed]))
+    made = [list(spaced_schedule(2, 4, 1, rule="growing", **seed)) for seed in ({}, {"seed": 0}, {"seed": 1})]
+    assert made[0] == made[1] != made[2]
+
+
 def test_lead_is_a_sawtooth_of_mean_half_the_interval():
     lead = leads(spaced_schedule(epochs=12, batches_per_epoch=10, interval=1.5))
     assert lead == list(range(15, 0, -1)) * 8
