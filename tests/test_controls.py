@@ -22,6 +22,7 @@ def test_a_constant_lead_is_constant():
     events = list(spaced_schedule(4, 5, 1.5, rule="constant"))
     assert leads(events) == [7] * 14 + [6, 5, 4, 3, 2, 1]  # int(5 * 1.5), until the teacher has come to its end
     assert counts(events)[:3] == (20, 20, 0)
+    assert all(e.block == (5 * e.index - 1 if e.kind == "epoch" else e.index) for e in events)
     assert [e.index for e in events if e.kind == "learn"] == list(range(20))
     assert counts(spaced_schedule(4, 5, 1.5, rule="constant", tail="drop"))[:3] == (20, 14, 6)
     assert [e[:2] for e in spaced_schedule(2, 3, 0, rule="constant")] == [e[:2] for e in spaced_schedule(2, 3, 0)]

@@ -38,6 +38,8 @@ def test_a_teacher_behind_in_all_small_cases(rule):
                 assert taught == max(begun, 0)
             taught += event.kind == "teach"
             assert event.kind != "epoch" or taught == event.index * length
+            last = taught - 1 if event.kind == "epoch" else event.index
+            assert event.block == last // (lag if rule == "fixed" else 1)
 
 
 def test_all_offsets_share_one_teacher():
