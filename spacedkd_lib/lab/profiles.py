@@ -99,7 +99,7 @@ PROFILES = {p.name: p for p in (
     Profile("study", "answers on the embedded data: tuned values, 30 epochs; hours on two cores", 5, (
         _on_glyphs("glyphs", GLYPHS, GLYPHS, intervals=(0.5, 1.5, 4.0), seeds=20, controls=tuple(CONTROLS),
                    audit=AUDIT, self_audit=SELF_AUDIT, self_intervals=(2.0, 4.0)),
-        Setting("glyphs, lead and lag", GLYPHS, "glyphs", lags=True, seeds=10))),
+        Setting("glyphs, lead and lag", GLYPHS, "glyphs", lags=True, seeds=20))),
     Profile("cifar100-slice", "real pictures without a GPU: 5,000 training images of CIFAR-100", 6, (
         Setting("CIFAR-100, 5,000 images", SLICE, "cifar100-slice"),)),
     Profile("core", "CIFAR-100 with ResNet-18 and a DeiT of 32 pixels, one GPU; not run yet", 5, (
