@@ -83,6 +83,18 @@ def test_a_block_of_ones_own_that_is_no_whole_number_is_refused(monkeypatch, blo
         list(spaced_schedule(1, 4, 1, rule="growing"))
 
 
+@pytest.mark.parametrize("epochs, interval, learned", [
+    (4, 2, [*range(7), *range(6, 13)]), (4, 1.5, list(range(12))), (5, 2, [*range(7), *range(6, 13), 12, 13, 14])])
+def test_one_more_update_follows_a_replay_of_whole_epochs_if_asked_for(epochs, interval, learned):
+    events = list(spaced_schedule(epochs, 3, interval, extra_step=True))  # V10
+    assert [e.index for e in events if e.kind == "learn"] == learned
+
+
+@pytest.mark.parametrize("interval, kinds", [(1, "teach forward learn learn epoch"), (0, "learn learn epoch")])
+def test_a_teacher_that_skips_a_replays_last_batch_still_sees_it(interval, kinds):
+    assert [e.kind for e in spaced_schedule(1, 2, interval, teach_last=False)] == kinds.split()  # A3, A4
+
+
 def test_a_rule_gets_the_seed_and_seed_0_is_the_default(monkeypatch):
     monkeypatch.setitem(LENGTHS, "growing", lambda length, total, seed: iter([2 + seed]))
     made = [list(spaced_schedule(2, 4, 1, rule="growing", **seed)) for seed in ({}, {"seed": 0}, {"seed": 1})]
