@@ -25,7 +25,7 @@ from spacedkd_lib.recipes import (
 from spacedkd_lib.store import records, stopping
 from spacedkd_lib.training import checkpoints
 from spacedkd_lib.training.run import Run
-from spacedkd_lib.training.train import sweep
+from spacedkd_lib.training.train import assemble, sweep
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip")
 TRIO = [online_kd(BASE), online_kd(BASE, interval=1.5), teacher_of(online_kd(BASE))]
@@ -229,6 +229,20 @@ def test_the_last_good_checkpoint_of_a_diverged_run_is_named_and_kept(toy, tmp_p
     kept = Path(str(outcome).split("the last good checkpoint is ")[1].removesuffix("."))
     shutil.rmtree(tmp_path / "sweep")
     assert kept.exists() and "update on batch 1" in str(outcome)
+
+
+def test_a_failure_that_is_found_when_a_checkpoint_is_due_stays_out_of_it(toy, tmp_path, monkeypatch):
+    """As on a GPU, where the loss of an update is not read at once."""
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    runs, *_ = assemble(TRIO, toy, "cpu")
+    keeper = checkpoints.Checkpointer(tmp_path, runs, {})
+    keeper._save(tmp_path)
+    runs[1].metrics.diverged = {"learn": torch.tensor(3)}
+    keeper._save(tmp_path)
+    assert runs[1].failed.endswith("000000001.safetensors.") and keeper.runs == [runs[0], runs[2]]
+    _, tensors, meta = checkpoints.latest(tmp_path)
+    failed = runs[1].recipe.run_id
+    assert failed in meta["failed"] and not [name for name in tensors if name.startswith(failed)]
 
 
 def test_a_checkpoint_executes_nothing(toy, tmp_path, monkeypatch):
