@@ -93,7 +93,7 @@ TESTED = {
     "data/batches.py": "batches strong train plugins", "data/augment.py": "batches strong", "data/operations.py": "batches strong",
     "data/rand_augment.py": "strong", "data/curriculum.py": "education networks_on_gpu", "data/datasets.py": "data identity",
     "data/sources.py": "data", "data/embedded.py": "data",
-    "methods/losses.py": "losses ie_kd", "methods/online_kd.py": "lag controls train sweeps deviations",
+    "methods/losses.py": "losses ie_kd plugins", "methods/online_kd.py": "lag controls train sweeps deviations",
     "methods/baseline.py": "train sweeps", "methods/self_kd.py": "train deviations conformance", "methods/ie_kd.py": "ie_kd sweeps",
     "methods/mutual.py": "ie_kd train", "methods/education.py": "education sweeps", "methods/ema.py": "beyond train sweeps",
     "methods/past_self.py": "lag train", "methods/dropout_ema.py": "beyond", "methods/build.py": "ie_kd transformers education train",

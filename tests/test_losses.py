@@ -84,6 +84,16 @@ def test_targets_receive_no_gradient():
         assert student.grad is not None and teacher.grad is None
 
 
+def test_a_shuffled_teacher_speaks_of_the_next_picture():
+    student, teacher = torch.randn(2, 4, 5, dtype=torch.float64)
+    assert losses.kl_shuffled(student, teacher) == losses.kl(student, torch.stack([teacher[k] for k in (1, 2, 3, 0)]))
+
+
+def test_per_sample_feature_loss_is_a_mean_distance():
+    student, teacher = torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 4.0], [1.0, 1.0]])
+    assert losses.l2_per_sample(student, teacher) == 2.5
+
+
 def test_per_sample_feature_loss_does_not_grow_with_the_batch():
     x = torch.randn(8, 16, dtype=torch.float64)
     zeros = torch.zeros_like(x)
