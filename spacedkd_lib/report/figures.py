@@ -142,18 +142,21 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     several = pairs.groupby("family")["interval"].transform("nunique") > 1
     drawn = {title: part for title, families in LAG_PANELS.items()
              if len(part := pairs[pairs["family"].isin(families) & several])}
-    heights = [1.1 if "eval" in title else 1.5 for title in drawn] + [0.9] * bool(curve) + [1.0]
-    fig, axes = panels([*drawn, *[""] * bool(curve), ""], heights, columns=1, sharex=True)
+    titles = [*drawn, *[""] * bool(curve), ""]
+    fig, axes = panels(titles, [1.8] * len(drawn) + [1.1] * (len(titles) - len(drawn)), columns=2)
     for ax, part in zip(axes, drawn.values()):
         _draw_lags(ax, part, frame, zero)
-    if drawn:
-        axes[len(drawn) // 2].set_ylabel("accuracy above offset 0 (points)")
+    for ax in axes[:len(drawn):2]:
+        ax.set_ylabel("above offset 0 (points)")
+    for ax in axes:
+        ax.set(xlim=(-4.5, 4.5), xticks=range(-4, 5, 2))
     if curve:
         axes[-2].plot(*curve, color="black")
         axes[-2].invert_yaxis()
         axes[-2].set_title("linear model: the student's variance, small is up", fontsize=8)
     _draw_signs(axes[-1])
-    axes[-1].set_xlabel("teacher's offset (epochs)")
+    for ax in axes[len(drawn):]:
+        ax.set_xlabel("teacher's offset (epochs)")
     shown = [family for family in LAG_STYLES if any(family in set(part["family"]) for part in drawn.values())]
     styles = {LAG_STYLES[family][0]: (*ARM_STYLES[family], LAG_STYLES[family][1]) for family in shown}
     styles |= {"labels alone": (colour("baseline"), "", "--")} if drawn and "baseline" in set(frame["arm"]) else {}
