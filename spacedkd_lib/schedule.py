@@ -13,7 +13,7 @@ Taught in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from itertools import chain, repeat, takewhile
 from operator import index as whole_number
 from typing import Any, Iterable, Iterator, NamedTuple
 
@@ -112,9 +112,23 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": '
                              'choose "fixed" or "constant".')
         return _behind(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1), rule)
+    _check_repeats(batches_per_epoch, interval, epochs, rule, counter, seed)
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
     return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, extra_step, seed)
+
+
+def _check_repeats(batches_per_epoch: int, interval: float, epochs: int, rule: str, counter: str, seed: int) -> None:
+    """Refuse a registered rule that makes other blocks when it is asked again, as it is after a stop."""
+    if rule in ("fixed", "constant"):
+        return
+    total = epochs * batches_per_epoch
+    length = interval_batches(batches_per_epoch, interval)
+    first, again = (list(takewhile(lambda end: end < total, block_ends(
+        batches_per_epoch, length, total, rule, counter, seed))) for _ in range(2))
+    if first != again:
+        raise InputError(f"The rule {rule} made other blocks when it was asked again: draw from a generator that it "
+                         "makes of its seed.")
 
 
 class Course(NamedTuple):

@@ -73,9 +73,9 @@ def paired_interval(treatment: Sequence[float], control: Sequence[float], level:
     Raises:
         InputError: unequal numbers of values, or level out of range.
     """
-    if len(treatment) != len(control):
-        raise InputError(f"{len(treatment)} and {len(control)} values cannot be paired: give one of each for "
-                         "every seed, in the same order.")
+    if np.ndim(treatment) != 1 or np.shape(treatment) != np.shape(control):
+        raise InputError(f"Values of shapes {np.shape(treatment)} and {np.shape(control)} cannot be paired: give one "
+                         "number of each for every seed, in the same order.")
     return mean_interval(np.asarray(treatment, dtype=float) - np.asarray(control, dtype=float), level)
 
 
@@ -91,9 +91,11 @@ def correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.shape != y.shape:
         raise InputError(f"{x.size} and {y.size} values are no pairs: give one of each, in the same order.")
+    still = (x == x[..., :1]).all(axis=-1) | (y == y[..., :1]).all(axis=-1)  # their mean may differ by rounding
     x, y = (v - v.mean(axis=-1, keepdims=True) for v in (x, y))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(axis=-1) / np.sqrt((x ** 2).sum(axis=-1) * (y ** 2).sum(axis=-1))
+        found = (x * y).sum(axis=-1) / np.sqrt((x ** 2).sum(axis=-1) * (y ** 2).sum(axis=-1))
+    return np.where(still, math.nan, found)[()]
 
 
 def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy", level: float = LEVEL) -> Interval:
@@ -104,9 +106,13 @@ def paired_by_seed(frame, arm: str, reference: str, column: str = "test_accuracy
         column: the number to compare.
 
     Raises:
-        InputError: one run of a seed was trained on a CPU, the other on a GPU.
+        InputError: two runs of one arm and seed; or one run of a seed was trained on a CPU, the other on a GPU.
     """
     one, other = (frame[frame["arm"] == name].set_index("seed") for name in (arm, reference))
+    for name, runs in ((arm, one), (reference, other)):
+        if not runs.index.is_unique:
+            raise InputError(f"Seed {runs.index[runs.index.duplicated()][0]} of {name} stands there more than once: "
+                             "give the runs of one setting in one notebook.")
     both = sorted(set(one.index) & set(other.index))
     if "device" in frame and frame["device"].nunique() > 1:
         _check_devices(one.loc[both], other.loc[both])

@@ -45,7 +45,7 @@ def toy_dataset() -> Dataset:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.arange(48) % 3
-    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"), "0" * 64)
+    return Dataset("toy", images[:36], labels[:36], images[36:], labels[36:], ("a", "b", "c"))
 
 
 @pytest.fixture(scope="module")

@@ -174,7 +174,7 @@ def test_a_subset_of_a_sweep_goes_on_from_its_checkpoint(toy, tmp_path, monkeypa
     assert min(positions) > 0 and sum(begun) in (sum(positions) + 1, sum(positions) + 2)  # one event later
 
 
-@pytest.mark.parametrize("change", [dict(sha256="1" * 64), None])
+@pytest.mark.parametrize("change", [dict(classes=("x", "y", "z")), None])
 def test_a_checkpoint_of_something_else_is_not_used(toy, tmp_path, monkeypatch, capfd, change):
     assert interrupted(monkeypatch, 5, TRIO[:1], toy, tmp_path) == "interrupted"
     other = replace(toy, **change) if change else toy

@@ -230,10 +230,11 @@ def test_data_are_compared_with_the_record():
     recipe = baseline(importlib.import_module("own_data").RECIPE)
     skd.run(recipe)
     shapes = datasets.load("shapes")
-    skd.register_dataset(replace(shapes, sha256="f" * 64), name="shapes")
-    assert plugins.hashes(recipe) == {"data set shapes": "f" * 64}
+    other = replace(shapes, train_labels=shapes.train_labels.flip(0))
+    skd.register_dataset(other, name="shapes")
+    assert plugins.hashes(recipe) == {"data set shapes": other.sha256} != {"data set shapes": shapes.sha256}
     skd.run(recipe)
-    assert records.load(recipe).provenance["data_sha256"] == "f" * 64  # trained anew
+    assert records.load(recipe).provenance["data_sha256"] == other.sha256  # trained anew
 
 
 def test_an_augmentation_is_a_function_of_the_batch_and_changes_no_picture():
@@ -386,7 +387,7 @@ def narrow(classes, channels, size):
     (skd.register_loss, lambda s, t, T: random.random() * s.mean(), "soft_loss", "Two trials of the loss x"),
     (skd.register_loss, lambda s, t, T: (s - t).mean().detach(), "soft_loss", "x has no gradient"),
     (skd.register_network, Spare, "model", "does not use its last linear layer"),
-    (skd.register_network, lambda *_: ONE, "model", "returned one module twice"),
+    (skd.register_network, lambda *_: ONE, "model", "a module, or a part of one, twice"),
     (skd.register_method, Stranger, "method", "extend OnlineKD"),
     (skd.register_method, Lost, "method", "method x raised .*lern"),
     (skd.register_dataset, lambda: 2 * (np.random.randint(0, 255, (20, 1, 4, 4)), np.arange(20) % 2) + ("ab",),
@@ -408,12 +409,12 @@ def test_a_bad_plugin_is_refused_before_training(register, made, field, words):
 
 
 def test_a_trial_leaves_all_as_it_was():
-    """What a plugin holds, and what it draws from; of recipes that differ in values it makes one."""
+    """What a plugin holds, and what it draws from."""
     calls = []
     skd.register_loss(lambda s, t, T: calls.append(1) or (s - t).square().mean() * torch.rand(()), name="counted")
-    recipe = online_kd(BASE, soft_loss="counted")
     before = str((torch.get_rng_state(), random.getstate(), np.random.get_state()))
-    running.check_inputs([recipe, replace(recipe, lr=0.1)])
+    with pytest.raises(skd.InputError, match="changed what it holds"):
+        running.check_inputs([online_kd(BASE, soft_loss="counted")])
     assert not calls and str((torch.get_rng_state(), random.getstate(), np.random.get_state())) == before
 
 
@@ -538,3 +539,85 @@ def test_a_network_that_draws_is_resumed_to_the_same_numbers(monkeypatch):
         patch.setattr(stopping, "requested", lambda: next(asked))
         skd.run(recipe)
     assert skd.run(recipe).numbers() == whole.numbers()
+
+
+# What no record or checkpoint keeps
+
+class Centred:
+    """A loss with a running centre of the teacher's logits, as DINO has one."""
+
+    centre = 0.0
+
+    def __call__(self, student, teacher, temperature):
+        self.centre = 0.9 * self.centre + 0.1 * teacher.mean(0)
+        return (student - teacher + self.centre).square().mean()
+
+
+def test_a_plugin_that_changes_what_it_holds_is_refused_before_training():
+    skd.register_loss(Centred(), name="centred")
+    generator = np.random.default_rng(0)
+    skd.register_augmentation(lambda images, _: images.roll(int(generator.integers(8)), -1), name="rolled")
+    for recipe in (online_kd(BASE, soft_loss="centred"), replace(BASE, augment="rolled")):
+        with pytest.raises(skd.InputError, match="changed what it holds"):
+            skd.run(recipe)
+
+
+def test_a_rule_that_no_seed_reaches_is_refused():
+    @skd.register_rule
+    def drawn(length, total, seed):
+        while True:
+            yield int(torch.randint(1, 4, ()))
+    for call in (lambda: skd.Spaced(range(9), 2, 0.5, rule="drawn"),
+                 lambda: skd.run(online_kd(BASE, interval=0.5, rule="drawn"))):
+        with pytest.raises(skd.InputError, match="made other blocks"):
+            call()
+
+
+def test_a_part_of_a_network_that_two_would_share_is_refused():
+    trunk = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
+    skd.register_network(lambda classes, *_: torch.nn.Sequential(trunk, torch.nn.Linear(8, classes)), name="shared")
+    with pytest.raises(skd.InputError, match="a part of one"):
+        skd.run(online_kd(BASE, model="shared", width=0))
+
+
+def test_what_a_wrapper_of_another_package_holds_is_part_of_the_hash():
+    def mine(a, b):
+        return (a - b).abs().sum()
+    first, second, again = (own_code.sha256(torch.func.vmap(mine, in_dims=dims)) for dims in (0, 1, 0))
+    assert first == again != second
+
+
+def test_a_plugin_that_fails_at_the_end_costs_no_run(monkeypatch):
+    from spacedkd_lib.training import fingerprint
+    skd.register_loss(lambda s, t, T: (s - t).square().mean(), name="fragile")
+    monkeypatch.setattr(running, "check_inputs", lambda recipes: None)
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda *_: 1 / 0)
+    assert "fingerprint" not in skd.run(online_kd(BASE, soft_loss="fragile")).provenance
+    with pytest.raises(ZeroDivisionError):
+        skd.run(BASE)
+
+
+# In the middle of a training
+
+def test_who_stops_a_run_after_an_epoch_goes_on_from_there():
+    seen = []
+
+    def stop_once(row):
+        seen.append(row["epoch"])
+        if len(seen) == 1:
+            raise skd.Stopped("enough for now")
+    with pytest.raises(skd.Stopped):
+        skd.run(BASE, on_epoch=stop_once)
+    assert skd.run(BASE, on_epoch=stop_once).numbers() == skd.run(BASE, force=True).numbers() and seen == [1, 2]
+
+
+def test_a_run_that_waits_for_itself_is_refused():
+    with pytest.raises(skd.InputError, match="by this very call"):
+        skd.run(BASE, on_epoch=lambda row: skd.run(BASE))
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16),
+                                    lambda: torch.device("meta")])
+def test_training_within_what_changes_its_numbers_is_refused(around):
+    with around(), pytest.raises(skd.InputError, match="leave it first"):
+        skd.run(BASE)

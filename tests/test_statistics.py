@@ -52,11 +52,24 @@ def test_a_missing_number_is_not_hidden():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match="2 and 3 values cannot be paired"):
+    with pytest.raises(InputError, match="cannot be paired"):
         paired_interval([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="cannot be paired"):
+        paired_interval(np.array([[3.0], [4.0]]), [1, 2])  # a frame of one column
     for level in (0, 1, 95, math.nan):
         with pytest.raises(InputError, match="out of range"):
             mean_interval([1, 2], level)
+
+
+@pytest.mark.parametrize("still", [[0.1] * 3, [0.5] * 3, []])
+def test_what_does_not_vary_has_no_correlation(still):
+    assert math.isnan(correlation(still, still)) and math.isnan(correlation(still, range(len(still))))
+
+
+def test_a_seed_that_stands_twice_is_refused():
+    frame = pd.DataFrame({"arm": ["a", "a", "b"], "seed": [0, 0, 0], "test_accuracy": [1.0, 1.0, 2.0]})
+    with pytest.raises(InputError, match="Seed 0 of a"):
+        paired_by_seed(frame, "a", "b")
 
 
 def test_paired_by_seed_uses_the_seeds_that_both_have():

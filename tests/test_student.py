@@ -26,7 +26,11 @@ def test_a_student_scores_as_its_record_says(recipe, tmp_path, monkeypatch):
     student = skd.load_student(recipe)
     assert student(digits.test_images).argmax(1).tolist() == [*record.predicted()] and len(student.classes) == 10
     few = digits.test_images[:4]
-    assert torch.allclose(student(few / 255), student(few))
+    for same in (few / 255, few.double() / 255, few.long()):
+        assert torch.allclose(student(same), student(few), atol=1e-5)
+    for odd in (few[0], few.bool(), few.repeat(1, 2, 1, 1), few.numpy()):
+        with pytest.raises(skd.InputError, match="no batch of pictures"):
+            student(odd)
     exported = torch.export.export(student, (few,)).module()
     assert torch.allclose(exported(few), student(few), atol=1e-5)
     assert torch.equal(torch.jit.trace(student, (few,))(few), student(few))

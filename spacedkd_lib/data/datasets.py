@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,17 @@ class Dataset:
     test_images: Tensor  # uint8 [N, C, H, W]
     test_labels: Tensor  # int64 [N]
     classes: tuple[str, ...]  # K names
-    sha256: str  # over the arrays and the class names; records cite it
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash the arrays and the class names; records cite it."""
+        digest = hashlib.sha256()
+        for key in ARRAYS:
+            array = getattr(self, key).numpy()
+            digest.update(f"{key} {array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array))
+        digest.update(json.dumps(list(self.classes)).encode())
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:
@@ -245,13 +256,8 @@ def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
 
 def _dataset(name: str, classes: Sequence[str], arrays: Sequence[np.ndarray]) -> Dataset:
     """Make a set of a reader's results: the class names, and four arrays in the order of `ARRAYS`."""
-    digest = hashlib.sha256()
-    for key, array in zip(ARRAYS, arrays, strict=True):
-        digest.update(f"{key} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array))
-    digest.update(json.dumps(list(classes)).encode())
-    tensors = {key: torch.from_numpy(array) for key, array in zip(ARRAYS, arrays)}
-    return Dataset(name=name, classes=tuple(classes), sha256=digest.hexdigest(), **tensors)
+    tensors = {key: torch.from_numpy(array) for key, array in zip(ARRAYS, arrays, strict=True)}
+    return Dataset(name=name, classes=tuple(classes), **tensors)
 
 
 def _metadata(dataset: Dataset) -> dict[str, str]:

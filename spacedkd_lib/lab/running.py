@@ -97,9 +97,8 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
 
 def _save(recipe: Recipe, outcome, dataset) -> None:
     """Write a finished run, with the fingerprint by which other code can be compared."""
-    from ..training.fingerprint import fingerprint
-    mark = {"fingerprint": fingerprint(recipe, dataset)}
-    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
+    from ..training.fingerprint import mark
+    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark(recipe, dataset)))
 
 
 def run_together(recipe: Recipe, device: str) -> None:
@@ -281,13 +280,13 @@ def check_inputs(missing: list[Recipe]) -> None:
 
 def _check(recipe: Recipe) -> None:
     from ..data import datasets
-    from ..training.fingerprint import trial
-    from ..training.train import assemble
+    from ..training import fingerprint, provenance, train
+    provenance.check_settings()
     dataset = datasets.load(recipe.dataset, seed=recipe.seed)
     datasets.check_again(recipe.dataset, dataset)
     if plugins.in_updates(recipe):
-        trial(recipe, dataset)
-    (run,), batches, _ = assemble([recipe], dataset, "cpu")
+        fingerprint.trial(recipe, dataset)
+    (run,), batches, _ = train.assemble([recipe], dataset, "cpu")
     run.events(batches)
 
 

@@ -26,9 +26,12 @@ class OwnNetwork(nn.Module):
         if not isinstance(self.net, nn.Module):
             raise InputError(f"{name}({classes}, {channels}, {size}) made a {type(self.net).__name__}: return an "
                              "nn.Module.")
-        if hasattr(self.net, "taken_by"):
-            raise InputError(f"{name} returned one module twice: make a new one in each call.")
-        self.net.taken_by = name
+        own = [part for part in self.net.modules() if part is self.net or part._parameters or part._buffers]
+        if any(hasattr(part, "taken_by") for part in own):
+            raise InputError(f"{name} returned a module, or a part of one, twice, and its weights would be shared: "
+                             "make new ones in each call.")
+        for part in own:
+            part.taken_by = name
         linear = [layer for layer in self.net.modules() if isinstance(layer, nn.Linear)]
         self.feature_size = getattr(self.net, "feature_size", linear[-1].in_features if linear else 0)
         if not self.feature_size:

@@ -65,8 +65,10 @@ def _told(name: str, value: Any, seen: Seen) -> Iterator[str]:
         yield f"{name} = {hashlib.sha256(value).hexdigest()}"
     elif not _is_followed(value):
         yield f"{name} = {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
-        if hasattr(value, "__wrapped__"):
+        if hasattr(value, "__wrapped__"):  # made by a wrapper, which may hold arguments
             yield from _told(f"{name}.__wrapped__", value.__wrapped__, seen)
+            for key, cell in enumerate(getattr(value, "__closure__", None) or () if is_own(value) else ()):
+                yield from _told(f"{name}.held{key}", cell.cell_contents, seen)
     elif id(value) in seen:
         yield f"{name} = #{seen[id(value)][0]}"
     else:

@@ -102,7 +102,9 @@ def _each_setting(frame: pd.DataFrame, arm: str, other: str, column: str, equal:
     for setting, part in frame.groupby("setting", sort=False):
         if {arm, other} <= set(part["arm"]):
             i = paired_by_seed(part, arm, other, column)
-            reading = ("One pair shows nothing" if i.n < 2 else f"The interval lies above {where}" if i.low > 0 else
+            reading = ("One pair shows nothing" if i.n < 2 else
+                       "A value is missing, so nothing is shown" if i.mean != i.mean else
+                       f"The interval lies above {where}" if i.low > 0 else
                        f"The interval lies below {where}" if i.high < 0 else
                        f"The interval holds {where}: no difference is shown")
             said.append(f"On {setting}, {told(i)} (n = {i.n}). {reading}.")

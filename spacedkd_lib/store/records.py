@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
 import zlib
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +34,7 @@ from .software import PACKAGE
 PUBLISHED = "published"  # marks a run that was not trained here
 MEND = "make it readable, or delete it and run again"
 RESTORE = "restore it from the repository, or delete it and publish the profile again"
+_holders: dict[str, int] = {}  # run id -> the thread of this process that holds it, see `locked`
 
 # In a checkout everything lies beside the package. A wheel carries notebooks and published records in itself, and what
 # it makes goes to the user's own folder, never beside the installed package.
@@ -129,7 +131,7 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder} is a file where a folder belongs: move it away.")
     probe = folder / ".writable"
     write_atomically(probe, "")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another process may probe the same folder
 
 
 @contextmanager
@@ -239,9 +241,11 @@ def locked(recipes: Iterable[Recipe]) -> Iterator[None]:
         Stopped: asked to stop while waiting.
         InputError: a lock cannot be taken.
     """
-    reported = []
+    reported, names = [], sorted({recipe.run_id for recipe in recipes})  # in one order: no two wait for each other
+    if mine := [name for name in names if _holders.get(name) == threading.get_ident()]:
+        raise InputError(f"Run {mine[0]} is being trained by this very call: read it after the call has ended.")
     with ExitStack() as held:
-        for name in sorted({recipe.run_id for recipe in recipes}):  # in one order, so that no two wait for each other
+        for name in names:
             path = runs_folder() / ".locks" / name
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,8 +257,9 @@ def locked(recipes: Iterable[Recipe]) -> Iterator[None]:
                     if stopping.requested():
                         raise stopping.Stopped(f"on request, while waiting for run {name}")
                     time.sleep(0.5)
+            _holders[name] = threading.get_ident()
+            held.callback(_holders.pop, name)
         yield
-
 
 def _taken(file) -> bool:
     import fcntl

@@ -12,8 +12,9 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Iterator
 
 import torch
 from torch import Tensor
@@ -112,6 +113,17 @@ class Checkpointer:
             self._save(self.folder)
         if stop:
             raise stopping.Stopped("on request")
+
+    @contextmanager
+    def saved_if_stopped(self) -> Iterator[None]:
+        """Save if what is called within this context stops the training."""
+        try:
+            yield
+        except stopping.Stopped:
+            self._mark_failed()
+            if self.folder and distributed.rank() == 0:
+                self._save(self.folder)
+            raise
 
     def _mark_failed(self) -> None:
         """Put aside, and name, the last checkpoint from before a run failed."""

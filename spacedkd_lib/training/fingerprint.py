@@ -8,7 +8,7 @@ from itertools import chain, zip_longest
 import torch
 
 from ..data import datasets
-from ..data.batches import channel_statistics
+from ..data.batches import channel_statistics, seeded_draws
 from ..errors import InputError
 from ..recipes import Recipe, plugins, short_form
 from ..schedule import Event
@@ -26,18 +26,34 @@ def trial(recipe: Recipe, dataset: datasets.Dataset) -> None:
     """Take the fingerprint of a recipe twice with copies of its plugins; once for all recipes of one short form.
 
     Raises:
-        InputError: the two differ.
+        InputError: the two differ, or a plugin changes what it holds.
     """
     if (tried := (short_form(recipe), *sorted(plugins.hashes(recipe).items()))) in _tried:
         return
     found = []
-    for _ in range(2):
-        with plugins.copied(recipe):
+    for seed in range(2):
+        with plugins.copied(recipe), seeded_draws(seed, []):
+            before = plugins.hashes(recipe)
             found.append(fingerprint(recipe, dataset))
+            if plugins.hashes(recipe) != before:
+                raise InputError(f"{plugins.in_words(recipe)} changed what it holds, which no record or checkpoint "
+                                 "keeps: let it depend on its arguments alone, or register a method.")
     if str(found[0]) != str(found[1]):
         raise InputError(f"Two trials of {plugins.in_words(recipe)} gave other numbers, so no run could be repeated: "
-                         "draw from torch's own generator, or the one that is given, which the seed of a run sets.")
+                         "draw from torch's own generator, or the one that is given, which the seed of a run sets; a "
+                         "rule from a generator that it makes of its seed.")
     _tried.add(tried)
+
+
+def mark(recipe: Recipe, dataset: datasets.Dataset) -> dict[str, dict]:
+    """Return {"fingerprint": it}; {} where a plugin fails in it, as that is no reason to lose a finished run."""
+    try:
+        with plugins.copied(recipe):
+            return {"fingerprint": fingerprint(recipe, dataset)}
+    except Exception:
+        if not plugins.in_words(recipe):
+            raise
+        return {}
 
 
 def fingerprint(recipe: Recipe, dataset: datasets.Dataset) -> dict:

@@ -12,6 +12,7 @@ from ..data import datasets
 from ..data.batches import statistics_of
 from ..recipes import Recipe
 from ..store import exact, software
+from ..errors import InputError
 from . import distributed
 
 # What must agree for a checkpoint to lead to the same bits.
@@ -20,7 +21,12 @@ SAME_BITS = ("spacedkd", "torch", "data_sha256", "device", "device_name", "threa
 
 
 def repeatable(device: torch.device) -> None:
-    """Request repeatable kernels of a GPU, warning where there are none; warn if a CPU's bits differ from other x86."""
+    """Request repeatable kernels of a GPU, warning where there are none; warn if a CPU's bits differ from other x86.
+
+    Raises:
+        InputError: see `check_settings`.
+    """
+    check_settings()
     if device.type != "cuda":
         why_not = exact.why_not(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
         if why_not and exact.caps():
@@ -32,6 +38,21 @@ def repeatable(device: torch.device) -> None:
     # With warn_only these kernels of attention add up their gradients in any order, so that only the plain one is left.
     for kernel in ("flash", "mem_efficient", "cudnn"):
         getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
+
+
+def check_settings() -> None:
+    """Check that torch computes as a run asks for.
+
+    Raises:
+        InputError: a context or a default of torch is set that would change its numbers.
+    """
+    odd = {"torch.no_grad() or inference_mode()": not torch.is_grad_enabled() or torch.is_inference_mode_enabled(),
+           "torch.autocast": any(map(torch.is_autocast_enabled, ("cpu", "cuda"))),
+           "torch.set_default_dtype": torch.get_default_dtype() != torch.float32,
+           "torch.set_default_device": torch.get_default_device().type != "cpu"}
+    if any(odd.values()):
+        raise InputError(f"{' and '.join(name for name, is_set in odd.items() if is_set)} would change the numbers of "
+                         "this training: leave it first.")
 
 
 def provenance(dataset: datasets.Dataset, device: torch.device) -> dict:

@@ -13,9 +13,12 @@ from ..store import records
 
 
 class Student(nn.Module):
-    """Name pictures: uint8, or floats from 0 to 1, [B, C, H, W] as the data set has them -> logits [B, K].
+    """Name pictures [B, C, H, W] as the data set has them, whole numbers to 255 or floats from 0 to 1 -> logits [B, K].
 
     classes: K names. `torch.export` takes it as it is.
+
+    Raises:
+        InputError: a call with anything else.
     """
 
     def __init__(self, net: nn.Module, classes: list[str], mean: list[float], std: list[float]):
@@ -25,7 +28,12 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x / 255 if x.dtype == torch.uint8 else x
+        channels = len(self.mean)
+        if not isinstance(x, Tensor) or x.dtype == torch.bool or x.dim() != 4 or x.shape[1] != channels:
+            given = f"{x.dtype} of shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"{given} is no batch of pictures: give a tensor [B, {channels}, H, W] of whole numbers "
+                             "to 255, or of floats from 0 to 1.")
+        x = x.to(self.mean.dtype) if x.is_floating_point() else x / 255
         return headline(self.net((x - self.mean) / self.std))
 
 

@@ -80,8 +80,9 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
         keeper = checkpoints.Checkpointer(folder, runs, {key: origin.get(key) for key in SAME_BITS})
         for event, sharing, _ in walk(*seeds[0]) if len(seeds) == 1 else stacked.walk_together(seeds):
             if on_epoch and event.kind == "epoch":
-                for run in sharing:
-                    on_epoch(run)
+                with keeper.saved_if_stopped():
+                    for run in sharing:
+                        on_epoch(run)
             keeper.after(event)
     images_per_batch = recipes[0].batch_size if recipes[0].drop_last else len(batches.images) / len(batches)
     origin |= {"seconds": round(keeper.seconds(), 2), "runs_in_sweep": len(runs), "finished": records.now()}
