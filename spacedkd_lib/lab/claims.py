@@ -108,7 +108,9 @@ PARTS = {
     "ahead minus behind, both frozen, at spaced KD's values":
         ("teacher +1.5, at spaced KD's values", "teacher -1.5, at spaced KD's values"),
     "ahead minus online KD, at spaced KD's values":
-        ("teacher +1.5, at spaced KD's values", "teacher +0, at spaced KD's values")}
+        ("teacher +1.5, at spaced KD's values", "teacher +0, at spaced KD's values"),
+    "behind minus online KD, at spaced KD's values":
+        ("teacher -1.5, at spaced KD's values", "teacher +0, at spaced KD's values")}
 
 
 def judged(frame: pd.DataFrame, register: tuple[Claim, ...] = PRIMARY) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def readme_block(profiles: Iterable[str]) -> str:
         return NOTHING
     frame = pd.concat([frame for *_, frame in shown], ignore_index=True)
     found = dict(ChainMap(*(measured.read_published(name) for name, *_ in shown)))
-    parts = [*answers(frame), *flatness(frame, found), *law(frame), READ, markdown(paper_and_ours(frame))]
+    parts = [*answers(frame), *law(frame), *flatness(frame, found), READ, markdown(paper_and_ours(frame))]
     if "quick" in [name for name, *_ in shown]:
         parts.append(MINIATURE)
     sources = [f"Profile {name}, {len(found):,} runs: {hardware_and_versions(r.provenance for r in found.values())}."
@@ -68,7 +68,12 @@ ASKING = {"harm": ("online KD, eval mode", claims.NO_SPACE[1]),
           "gain": ("spaced KD, eval mode", "online KD, eval mode")}
 ASKED = ("How the teacher is asked matters more at these values. Right after an update its running statistics lag. "
          "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
-LEAD = "ahead minus behind, both frozen, "  # so begin two of `claims.PARTS`
+LEAD = [f"{pair}, {where}" for pair, where in (  # of `claims.PARTS`
+    ("ahead minus online KD", "at spaced KD's values"), ("behind minus online KD", "at spaced KD's values"),
+    ("ahead minus behind, both frozen", "at spaced KD's values"), ("ahead minus behind, both frozen", "at α = 0.9"))]
+LEAD_WORDS = ("Must the teacher be ahead? At spaced KD's values a teacher 1.5 epochs ahead, frozen while the student "
+              "learns, gains {} over online KD. One as far behind gains {}. Ahead minus behind is {} there, and {} at "
+              "α = 0.9. All first learn four epochs from labels alone.\n")
 EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; exploration.\n"
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
@@ -79,7 +84,7 @@ CONTROL = ("It should lower both and lowers neither, so they cannot tell flat fr
            "One of the two measures passes this control.", "Both measures pass this control.")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
               "the teacher. Offset 0 is online KD. Dashed: labels alone, at online KD's values. Each panel has its own "
-              "scale.")
+              "scale.\n")
 LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. α is 0.9 unless the name "
              "says otherwise. All arms first learn four epochs from labels alone. An empty field predicts nothing.\n")
 SCORE_WORDS = ("A sign is right if the mean has it, even where the interval holds zero. A predicted 0 is right if the "
@@ -108,12 +113,10 @@ def answers(frame: pd.DataFrame) -> list[str]:
 
 
 def law(frame: pd.DataFrame) -> list[str]:
-    """Show the figure of the lead-lag law, if it is drawn, and what the lead alone is worth in it."""
-    lead = {words.removeprefix(LEAD): pair for words, pair in claims.PARTS.items() if words.startswith(LEAD)}
-    found = _differences(_of_05(frame, claims.LAG_SETTING), lead)
-    said = "; ".join(f"{gain} {where}" for where, gain in found.items())
-    return [LAW_FIGURE + f" Ahead minus behind, both frozen: {said}." * bool(found) + "\n"
-            ] * (records.ROOT / LAW).exists()
+    """Say what the lead alone is worth, and show the figure of the lead-lag law, if it is drawn."""
+    found = _differences(_of_05(frame, claims.LAG_SETTING), {words: claims.PARTS[words] for words in LEAD})
+    said = [LEAD_WORDS.format(*found.values())] if found else []
+    return said + [LAW_FIGURE] * (records.ROOT / LAW).exists()
 
 
 def explanations(frame: pd.DataFrame) -> list[str]:
