@@ -65,6 +65,16 @@ def memory() -> float:
     return min(found)
 
 
+def least_interval(batches: int) -> str:
+    """Return the least interval for so many batches an epoch, rounded up, so that it is not refused itself.
+
+    >>> least_interval(3), least_interval(50)
+    ('0.34', '0.02')
+    """
+    scale = 10 ** (len(str(batches)) + 1)
+    return f"{-(-scale // batches) / scale:g}"
+
+
 def nearest(kind: str, given: object, allowed) -> str:
     """Return a sentence that refuses a name and offers the nearest allowed one.
 

@@ -1,6 +1,7 @@
 """Spaced dropout and spaced EMA: rates and averages by formula, alone and in sweeps, and each released switch."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -288,3 +289,12 @@ def test_derivations():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("recipe, name", ((EMA, "interval"), (SINE, "dropout_period")))
+def test_the_least_value_that_a_refusal_names_is_taken(recipe, name):
+    for batches in range(2, 200):
+        with pytest.raises(InputError) as refused:
+            recipe_schedule(replace(recipe, **{name: 0.9 / batches}), batches)
+        least = re.search(r"at least ([\d.]+\d)", str(refused.value))[1]
+        recipe_schedule(replace(recipe, **{name: float(least)}), batches)

@@ -9,7 +9,7 @@ from typing import Any, Iterator
 import torch
 
 from ..data.batches import derive_seed, seeded_draws
-from ..errors import InputError
+from ..errors import InputError, least_interval
 from ..models.heads import projector
 from ..models.layers import dropouts, initialise, split_batch_norm
 from ..models.own import OwnNetwork
@@ -57,7 +57,7 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     fewest = min(batches for _, batches in course.grades)
     if 0 < abs(recipe.interval) * fewest < 1:
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
-                         f"give 0, or at least {1 / fewest:.3g}, ahead or behind.")
+                         f"give 0, or at least {least_interval(fewest)}, ahead or behind.")
     if recipe.dropout_rule == "sine":
         dropout_ema.period(recipe, fewest)
     return method_class(recipe).events(recipe, course)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import InputError
+from ..errors import InputError, least_interval
 from ..recipes import Recipe
 
 TEST_BATCH = 128  # images (released programs); only where they are counted, or scored by their own statistics
@@ -23,7 +23,7 @@ def period(recipe: Recipe, batches_per_epoch: int) -> int:
     batches = int(recipe.dropout_period * batches_per_epoch)
     if batches < 1:
         raise InputError(f"dropout_period = {recipe.dropout_period:g} epochs is less than one of the "
-                         f"{batches_per_epoch} batches of an epoch: give at least {1 / batches_per_epoch:.3g}.")
+                         f"{batches_per_epoch} batches of an epoch: give at least {least_interval(batches_per_epoch)}.")
     return batches
 
 
