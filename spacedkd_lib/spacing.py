@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 import shutil
 import tempfile
@@ -20,13 +21,12 @@ from collections import UserDict
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import partial
 from itertools import count as natural_numbers, islice
 from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from .errors import InputError, memory, nearest, reading
+from .errors import InputError, least_interval, memory, nearest, reading
 from .schedule import interval_batches, spaced_schedule
 
 Losses = dict[str, list[float]]
@@ -77,30 +77,29 @@ class Spaced:
     def __init__(self, loader: Iterable, epochs: int, interval: float | Callable[[Losses], float], *,
                  rule: str = "fixed", tail: str = "replay", seed: int = 0, batches_per_epoch: int | None = None,
                  device: Any = None, spill: str | Path | None = None):
-        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        if getattr(loader, "__iter__", getattr(loader, "__getitem__", None)) is None:  # None: it must not be walked
             raise InputError(f"loader = {loader!r} gives no batches: give what a for loop can walk.")
-        self.loader, self.epochs, self.device, self.spill = loader, _whole("epochs", epochs), device, spill
+        self.loader, self.epochs, self.device = loader, _whole("epochs", epochs), device
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
         self._held = _store(spill)
+        self.spill = None if spill is None else os.path.abspath(spill)  # the program may change its folder
         self._done, self._drawn = 0, 0
         self._intervals: list[float] = []
         self._open: tuple[Iterator[tuple[str, int, int]], Iterator[Any]] | None = None
-        self._schedule: Callable[[], Iterator[tuple[str, int, int]]]
+        self._interval = interval
+        self._plan: dict[str, Any] = {"interval": "a function", "epochs": self.epochs, "batches_per_epoch": self.length,
+                                      "rule": rule, "tail": tail, "seed": _whole("seed", seed, 0)}
         if callable(interval):
             if (rule, tail) != ("fixed", "replay"):
                 raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
                                  "function: leave them out.")
-            self._schedule = partial(self._adaptive, interval)
         else:
             _check_interval(interval, self.length)
-            self._schedule = partial(spaced_schedule, self.epochs, self.length, interval, rule=rule, tail=tail,
-                                     seed=seed)
-            self._schedule()  # refuses bad input now
-            longest = interval_batches(self.length, interval) * (1 if rule in ("fixed", "constant") else 2)
+            self._plan["interval"] = float(interval)
+            spaced_schedule(**self._plan)  # refuses bad input now
+            longest = max(interval_batches(self.length, interval), 1) * (1 if rule in ("fixed", "constant") else 2)
             self._longest = min(longest, self.length * self.epochs)
-        self._plan = {"interval": "a function" if callable(interval) else float(interval), "epochs": self.epochs,
-                      "batches_per_epoch": self.length, "rule": rule, "tail": tail, "seed": seed}
 
     def report(self, loss: float, kind: str = "learn") -> None:
         """Tell the loss of an update, for an interval that is a function."""
@@ -112,7 +111,7 @@ class Spaced:
         return self
 
     def __next__(self) -> Step:
-        events, batches = self._open or (islice(self._schedule(), self._done, None),
+        events, batches = self._open or (islice(self._events(self._interval), self._done, None),
                                          _batches(self.loader, self.epochs, self.length, self._drawn))
         self._open = None  # an error closes both: the next call tries the same step again
         kind, index, block = next(events)
@@ -129,7 +128,8 @@ class Spaced:
             batch = _moved(self._held[index], self.device)
             del self._held[index]
             return batch
-        own = next(batches)
+        if (own := next(batches, self)) is self:  # a StopIteration would end the walk without a word
+            raise InputError(f"The loader has no batch {index}: give this walk a state that state_dict returned.")
         held = _copied(own)
         if not self._held:
             self._check_room(own)
@@ -138,14 +138,17 @@ class Spaced:
         self._drawn = index + 1
         return batch
 
-    def _adaptive(self, interval: Callable[[Losses], float]) -> Iterator[tuple[str, int, int]]:
+    def _events(self, ask: Any) -> Iterator[tuple[str, int, int]]:
+        return self._adaptive(ask) if callable(self._interval) else spaced_schedule(**self._plan)
+
+    def _adaptive(self, ask: Callable[[Losses], float] | None) -> Iterator[tuple[str, int, int]]:
         """Yield blocks whose length is asked for before each; a resumed walk takes the answers that it has."""
         start, total = 0, self.epochs * self.length
         for block in natural_numbers():
-            if start == total:
+            if start == total or ask is None and block == len(self._intervals):
                 return
-            if block == len(self._intervals):
-                answer = interval(self.losses)
+            if ask is not None and block == len(self._intervals):
+                answer = ask(self.losses)
                 _check_interval(answer, self.length)
                 self._intervals.append(float(answer))
                 self.losses = {"teach": [], "learn": []}
@@ -163,7 +166,8 @@ class Spaced:
         needed = _bytes(batch) * self._longest
         place, room = "the memory here has free", memory()
         if self.spill is not None:
-            place, room = "the disk of spill still has", shutil.disk_usage(self.spill).free
+            with reading(f"spill = {self.spill}", "give a folder that can be written"):
+                place, room = "the disk of spill still has", shutil.disk_usage(self.spill).free
         if needed > room:
             raise InputError(f"A block of {self._longest} batches takes {needed / 1e9:.1f} GB, and {place} "
                              f"{room / 1e9:.1f} GB: give a smaller interval, or spill = a folder on a disk with room.")
@@ -178,15 +182,32 @@ class Spaced:
                 "losses": {kind: list(of) for kind, of in self.losses.items()}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's."""
+        """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's.
+
+        Raises:
+            InputError: the state of another walk, or a damaged one; this walk then stays as it was.
+        """
         with reading("The state", "give one that state_dict returned"):
             if (plan := state.get("plan")) != self._plan:
                 raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
-            held = {int(index): _copied(batch) for index, batch in state["held"].items()}  # JSON makes keys strings
-            losses = {kind: list(of) for kind, of in state["losses"].items()}
-            self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
-        self._open, self._held, self.losses = None, _store(self.spill), losses
-        self._held.update(held)
+            new = copy.copy(self)
+            new._open, new._held = None, _store(self.spill)
+            new._held.update({int(index): _copied(batch) for index, batch in state["held"].items()})  # JSON: strings
+            new.losses = {kind: list(state["losses"][kind]) for kind in self.losses}
+            new._intervals = [float(interval) for interval in state["intervals"]]
+            new._done, new._drawn = whole_number(state["done"]), whole_number(state["drawn"])
+            new._check_place()
+        vars(self).update(vars(new))
+
+    def _check_place(self) -> None:
+        """Raise ValueError unless what is drawn and held is what the schedule has after the steps that are done."""
+        events, drawn, held = list(islice(self._events(None), self._done)), 0, set[int]()
+        for kind, index, _ in events:
+            if kind != "epoch":
+                drawn, held = max(drawn, index + 1), held ^ {index}
+        if (len(events), drawn, held) != (self._done, self._drawn, set(self._held)) or not all(
+                math.isfinite(self.length * interval) for interval in self._intervals):
+            raise ValueError(f"after {self._done} steps {self._drawn} batches drawn and {len(self._held)} held")
 
 
 class _Spilled(UserDict):
@@ -195,25 +216,26 @@ class _Spilled(UserDict):
     def __init__(self, folder: str | Path):
         super().__init__()
         try:
-            self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=folder)
-        except (OSError, TypeError) as error:
-            raise InputError(f"spill = {folder} cannot be written ({error}): give a folder that can be."
-                             ) from None
+            os.stat(folder)  # refuses "", which abspath would take for the present folder
+            self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=os.path.abspath(folder))
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(f"spill = {folder!r} cannot be written ({error}): give a folder that can be.") from None
 
     def __setitem__(self, index: int, batch: Any) -> None:
         path = Path(self.folder.name) / str(index)
         try:
             path.write_bytes(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise InputError(f"A batch cannot be spilled ({error}): give batches that can be pickled, or leave spill "
-                             "out.") from None
+        except (pickle.PicklingError, AttributeError, TypeError, ValueError, OSError) as error:
+            raise InputError(f"A batch cannot be spilled ({error}): give batches that can be pickled and a folder with "
+                             "room, or leave spill out.") from None
         self.data[index] = path
 
     def __getitem__(self, index: int) -> Any:
-        return pickle.loads(self.data[index].read_bytes())
+        with reading(self.data[index], "start again from a state, and leave the folder of spill alone"):
+            return pickle.loads(self.data[index].read_bytes())
 
     def __delitem__(self, index: int) -> None:
-        self.data.pop(index).unlink()
+        self.data.pop(index).unlink(missing_ok=True)
 
 
 def _store(spill: str | Path | None) -> MutableMapping[int, Any]:
@@ -240,13 +262,13 @@ def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]
                              f"{epoch + 1}: give batches_per_epoch = its real length.")
 
 
-def _whole(name: str, given: Any) -> int:
+def _whole(name: str, given: Any, least: int = 1) -> int:
     try:
         number = whole_number(given)
     except TypeError:
-        number = 0
-    if number < 1:
-        raise InputError(f"{name} = {given!r} cannot be walked: give a whole number of at least one.")
+        number = least - 1
+    if number < least:
+        raise InputError(f"{name} = {given!r} cannot be walked: give a whole number of at least {least}.")
     return number
 
 
@@ -261,14 +283,14 @@ def _length(loader: Iterable, given: int | None) -> int:
 
 def _check_interval(interval: float, length: int) -> None:
     try:
-        finite = math.isfinite(interval)
+        finite = math.isfinite(length * interval)
     except (TypeError, ValueError, OverflowError):
         finite = False
     if not finite:
-        raise InputError(f"interval = {interval!r} is not a finite number: give the epochs between two replays.")
-    if interval and not length * abs(interval) >= 1:
+        raise InputError(f"interval = {interval!r} is no finite number: give the epochs between two replays.")
+    if interval and length * abs(interval) < 1 - 1e-9:  # 49 * (1 / 49) is below 1
         raise InputError(f"interval = {interval} is less than one batch of {length} an epoch: give 0 for online KD, or "
-                         f"at least {1 / length:.2g}.")
+                         f"at least {least_interval(length)}.")
 
 
 def _mapped(function: Callable[[Any], Any], batch: Any, method: str = "clone") -> Any:

@@ -4,6 +4,7 @@ import array
 import copy
 import itertools
 import json
+import re
 import subprocess
 import sys
 import types
@@ -281,6 +282,39 @@ def test_a_state_of_another_walk_is_refused():
     assert len(list(walk)) == 18
 
 
+@pytest.mark.parametrize("interval", (1, lambda losses: 1))
+@pytest.mark.parametrize("damage", (
+    {"held": {}}, {"held": {0: "a"}}, {"held": 5}, {"drawn": 100}, {"drawn": 0}, {"done": 100}, {"done": 5}, {"done": "1"},
+    {"done": -1}, {"done": 1.5}, {"intervals": [float("nan")]}, {"intervals": [1, 1e308]}, {"losses": {}}), ids=str)
+def test_a_damaged_state_is_refused_and_the_walk_stays(interval, damage):
+    walk, whole = Spaced("abcd", 2, interval), list(Spaced("abcd", 2, interval))
+    begun = list(itertools.islice(walk, 3))
+    with pytest.raises(InputError, match="The state is damaged"):
+        walk.load_state_dict(walk.state_dict() | damage)
+    assert begun + list(walk) == whole
+
+
+def test_batches_that_are_not_there_do_not_end_the_walk_silently():
+    walk = Spaced("abc", 1, 1)
+    walk._drawn = 3
+    with pytest.raises(InputError, match="no batch 0"):
+        next(walk)
+
+
+def test_a_state_can_be_loaded_as_plain_data(tmp_path):
+    walk = Spaced("ab", np.int64(1), np.float64(1), seed=np.int64(3))
+    torch.save(walk.state_dict(), tmp_path / "state")
+    walk.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+
+
+def test_the_least_interval_that_a_refusal_names_is_taken():
+    for length in (*range(2, 2000), 10**4, 10**5 + 1):
+        with pytest.raises(InputError) as refused:
+            module._check_interval(0.9 / length, length)
+        module._check_interval(float(re.search(r"at least ([\d.e-]+)\.$", str(refused.value))[1]), length)
+    assert [step.batch for step in Spaced(range(49), 1, 1 / 49)][:4] == [0, 0, 1, 1]
+
+
 def test_an_interval_that_is_a_function_sees_the_last_blocks_losses():
     seen = []
 
@@ -321,6 +355,27 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
             Spaced("ab", 1, 1, spill=folder)
 
 
+def test_a_spill_that_fails_ends_in_a_sentence_and_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    walk, whole = Spaced("abcd", 1, 0.5, spill="."), [step for step in Spaced("abcd", 1, 0.5)]
+    monkeypatch.chdir("/")
+    begun = [next(walk)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        with pytest.raises(InputError, match="cannot be spilled .*No space left"):
+            next(walk)
+    begun += [next(walk), next(walk)]
+    again = Spaced("abcd", 1, 0.5, spill=tmp_path)
+    again.load_state_dict(walk.state_dict())
+    assert begun + list(again) == begun + list(walk) == whole
+    walk = Spaced("ab", 1, 1, spill=tmp_path)
+    next(walk), next(walk)
+    for path in tmp_path.glob("spaced-*/*"):
+        path.unlink()
+    with pytest.raises(InputError, match="leave the folder of spill alone"):
+        next(walk)
+
+
 class Unsized(list):
     def __len__(self):
         raise NotImplementedError
@@ -345,21 +400,23 @@ def test_batches_of_rare_kinds_are_walked():
 @pytest.mark.parametrize("arguments, options, told", (
     ((iter("ab"), 1, 1), {}, "no length"), ((Unsized("ab"), 1, 1), {}, "no length"), ((5, 1, 1), {}, "loader = 5"),
     ((lambda: "ab", 1, 1), {"batches_per_epoch": 2}, "loader = "), (("ab", 1, 10**400), {}, "interval = 1"),
-    (("", 1, 1), {}, "at least one"), (("ab", 1, 2), {}, "interval = 2"),
+    (("", 1, 1), {}, "at least 1"), (("ab", 1, 2), {}, "interval = 2"),
     (("ab", 1, 0.4), {}, "interval = 0.4 is less than one batch"), (("ab", 1, -0.4), {}, "interval = -0.4"),
     (("ab", 1, float("nan")), {}, "nan"), (("ab", 1, 1), {"rule": "fixd"}, "fixed"),
     (("ab", 1, lambda losses: 1), {"rule": "constant"}, "leave them out"),
     (("ab", 1, -1), {"rule": "fixd"}, "fixed"), (("ab", 1.5, 1), {}, "epochs = 1.5"), (("ab", "2", 1), {}, "epochs = '2'"),
     (("ab", 0, lambda losses: 1), {}, "epochs = 0"), (("ab", 1, None), {}, "interval = None"), (("ab", 1, "1"), {}, "interval = '1'"),
-    (("ab", 1, 1), {"batches_per_epoch": 2.5}, "batches_per_epoch = 2.5")))
+    (("ab", 1, 1), {"batches_per_epoch": 2.5}, "batches_per_epoch = 2.5"), (("ab", 1, 1), {"seed": "x"}, "seed = 'x'"),
+    ((types.SimpleNamespace(__iter__=None, __getitem__=len), 1, 1), {}, "loader = .* gives no batches"),
+    (("ab", 1, 1), {"spill": ""}, "spill = '' cannot be written"), (("ab", 1, 1), {"spill": "\0"}, "spill = .* cannot be written")))
 def test_bad_input_is_refused_before_the_walk(arguments, options, told):
     with pytest.raises(InputError, match=told):
         Spaced(*arguments, **options)
 
 
 def test_bad_answers_and_reports_are_refused():
-    for answer in (None, "1", float("inf"), float("nan"), 0.1):
-        with pytest.raises(InputError, match=f"interval = {answer!r}"):
+    for answer in (None, "1", float("inf"), float("nan"), 0.1, 1e308):
+        with pytest.raises(InputError, match=f"interval = {re.escape(repr(answer))}"):
             next(Spaced("ab", 1, lambda losses: answer))
     with pytest.raises(InputError, match='"student"'):
         Spaced("ab", 1, 1).report(1.0, "student")
