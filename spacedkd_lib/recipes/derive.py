@@ -205,10 +205,10 @@ def partition(recipe: Recipe, classes: int) -> list[list[int]]:
         return [list(range(low, high)) for low, high in zip(bounds, bounds[1:])]
     groups = [list(group) if isinstance(group, tuple) else [group] for group in given]
     named = [number for group in groups for number in group]
-    if sorted(named, key=str) != sorted(range(classes), key=str) or not all(groups):
+    if sorted(named) != list(range(classes)) or not all(groups):
         missing = sorted(set(range(classes)) - set(named))
-        twice = sorted({number for number in named if named.count(number) > 1}, key=str)
-        unknown = sorted({number for number in named if number not in range(classes)}, key=str)
+        twice = sorted({number for number in named if named.count(number) > 1})
+        unknown = sorted(set(named) - set(range(classes)))
         what = "; ".join(f"{word}: {', '.join(map(str, found[:5]))}" for word, found in (
             ("in no group", missing), ("in more than one", twice), ("no class of the data", unknown)) if found)
         raise InputError(f"schools is no partition of the {classes} classes ({what or 'a group is empty'}): name each "

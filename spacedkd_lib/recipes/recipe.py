@@ -11,7 +11,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import operator
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
@@ -215,16 +217,15 @@ class Recipe:
 
     def __post_init__(self):
         from .checks import check
-        for name in ("feature_exits", "grade_epochs"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, depth in (("feature_exits", 1), ("grade_epochs", 1), ("schools", 2)):
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name), depth))
+        object.__setattr__(self, "feature_exits", tuple(sorted(set(self.feature_exits))))
         if isinstance(self.dataset, str) and self.dataset not in DATA_SETS + plugins.names("dataset") and (
                 self.dataset[:1] == "~" or os.sep in self.dataset or os.path.isdir(self.dataset)):
             object.__setattr__(self, "dataset", os.path.abspath(os.path.expanduser(self.dataset)))
-        schools = tuple(tuple(group) if isinstance(group, (list, tuple)) else group for group in self.schools)
-        object.__setattr__(self, "schools", schools)
         for f in dataclasses.fields(self):
-            if type(f.default) is float and type(getattr(self, f.name)) is int:
-                object.__setattr__(self, f.name, float(getattr(self, f.name)))  # 1 and 1.0 are one recipe
+            if type(f.default) is float and type(value := getattr(self, f.name)) is int:  # 1 and 1.0 are one recipe
+                object.__setattr__(self, f.name, float(max(-10**300, min(value, 10**300))))  # beyond a float: too large
         check(self)
 
     @property
@@ -250,6 +251,29 @@ class Recipe:
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no blanks, the recipe version included."""
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, sort_keys=True, separators=(",", ":"))
+
+
+def _whole_numbers(name: str, given: Any, depth: int) -> tuple:
+    """Return a field's whole numbers as a tuple, or as tuples in a tuple where the depth is 2.
+
+    Raises:
+        InputError: anything else, a text too.
+    """
+    def plain(value: Any, depth: int) -> Any:
+        if isinstance(value, (str, bytes, bool, dict)):
+            raise TypeError
+        try:
+            parts = iter(sorted(value) if isinstance(value, (set, frozenset)) else value)
+        except TypeError:  # an array without dimensions too
+            return operator.index(value)
+        if not depth:
+            raise TypeError
+        return tuple(plain(part, depth - 1) for part in parts)
+    with suppress(TypeError):
+        if isinstance(made := plain(given, depth), tuple):
+            return made
+    raise InputError(f"{name} = {given!r} is no tuple of whole numbers: give one, such as (1, 2)"
+                     f"{' or ((0, 2), (1, 3))' * (depth - 1)}.")
 
 
 def from_dict(values: dict, where: str = "this recipe") -> Recipe:
