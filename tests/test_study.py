@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Here, wait_for_the_end_of
+from spacedkd_lib.cluster import executors
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running
@@ -274,3 +275,9 @@ def test_a_sweep_trains_on_the_fonts_of_its_seed(runs):
     dejavu = datasets.load("glyphs", seed=1).sha256
     assert running.run(recipe).provenance["data_sha256"] == dejavu != datasets.load("glyphs", seed=201).sha256
     assert trained.dataset_of(recipe).sha256 == dejavu
+
+
+def test_a_log_takes_a_path_whose_bytes_are_no_text(tmp_path):
+    with executors.logged(tmp_path / "log"):
+        print(os.fsdecode(b"folder caf\xe9"))
+    assert (tmp_path / "log").read_text() == "folder caf\\udce9\n"

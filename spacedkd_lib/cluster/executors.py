@@ -187,7 +187,7 @@ class _Forgiving(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            os.write(self.file.fileno(), text.encode())
+            os.write(self.file.fileno(), text.encode(errors=self.file.errors))
         return len(text)
 
 
@@ -195,7 +195,7 @@ class _Forgiving(io.TextIOBase):
 def logged(path: Path) -> Iterator[None]:
     """Append all that this process prints to a file, its libraries' C code and a crash included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:  # paths may hold bytes of no text
         sys.stdout.flush(), sys.stderr.flush()
         before = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
