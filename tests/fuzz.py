@@ -205,6 +205,8 @@ def run_case(seed: int) -> str:
 
 
 def main(minutes: float, seed: int) -> int:
+    if not minutes >= 0:  # nan would never end
+        raise InputError(f"minutes = {minutes} never end: give a number of at least 0.")
     begun, found, bad = time.monotonic(), Counter(), 0
     torch.set_num_threads(1)
     while True:

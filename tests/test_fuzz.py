@@ -3,6 +3,8 @@
 import fuzz
 import pytest
 
+from spacedkd_lib.errors import InputError
+
 
 @pytest.mark.parametrize("case", fuzz.CASES)
 def test_a_random_case_ends_in_numbers_or_in_one_sentence(case, monkeypatch, tmp_path):
@@ -12,6 +14,11 @@ def test_a_random_case_ends_in_numbers_or_in_one_sentence(case, monkeypatch, tmp
     while len(ended) < 2 or numbers not in ended and len(ended) < 30:
         ended.append(fuzz.run_case(len(ended)))
     assert {numbers} <= set(ended) <= {numbers, f"{case.__name__}: one sentence"}
+
+
+def test_minutes_that_never_end_are_refused():
+    with pytest.raises(InputError, match="minutes = nan"):
+        fuzz.main(float("nan"), 0)
 
 
 def test_a_case_that_ends_otherwise_is_told(monkeypatch, tmp_path, capsys):
