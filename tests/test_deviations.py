@@ -107,6 +107,7 @@ def test_set_alone_it_changes_what_is_learnt(id, method):
 
 
 @pytest.mark.parametrize("call, message", [
+    (lambda: set_deviation(ONLINE, ["A1"]), 'did you mean "A1"'), (lambda: skd.deviations_of(1), "letters = 1"),
     (lambda: set_deviation(ONLINE, "A99"), '"A99" is not a deviation'),
     (lambda: set_deviation(ONLINE, "A1", "both"), "clean, released"),
     (lambda: set_deviation(ONLINE, "A3"), "belongs to self_kd and the method is online_kd"),

@@ -112,6 +112,8 @@ def test_label_smoothing_is_that_of_the_loss():
 @pytest.mark.parametrize("make, values", [
     (lambda: spaced(ONLINE, -1.0), ("distil_start = 0", "behind()")),
     (lambda: behind(ONLINE, 5.0), ("interval = -5",)),
+    *((lambda given=given: behind(ONLINE, given), (f"interval = {given!r} puts no teacher behind", "spaced()"))
+      for given in (-1, "1", None, float("nan"))),
     (lambda: behind(recipes.self_kd(replace(BASE, model="resnet10")), 1.0), ("self_kd",)),
     (lambda: replace(baseline(BASE), distil_start=1.0), ("distil_start = 1", "baseline")),
     (lambda: replace(ONLINE, optimizer="sam"), ("sam", "online_kd")),

@@ -135,6 +135,8 @@ def test_every_field_states_its_unit_its_source_and_its_methods():
     (dict(lr=10**400), "lr = .* is out of range"),
     (dict(interval=-10**400), "interval = "),
     (dict(seed=-1), "seed = -1"),
+    (dict(teacher_weights="abc"), "64 hexadecimal digits that keep_weights returned"),
+    (dict(student_weights="F" * 64), "64 hexadecimal digits"),
 ])
 def test_bad_values(change, message):
     with pytest.raises(InputError, match=message):
@@ -178,6 +180,20 @@ def test_what_is_no_tuple_of_whole_numbers_is_refused_by_its_name(derive, name, 
     for value in values:
         with pytest.raises(InputError, match=f"^{name} = {re.escape(repr(value))} is no tuple of whole numbers"):
             derive(Recipe(), **{name: value})
+
+
+@pytest.mark.parametrize("derive", (
+    online_kd, offline_kd, self_kd, ema, past_self, transformer, recipes.offline, recipes.distinct, lambda r: spaced(r, 1),
+    lambda r: recipes.behind(r, 1), lambda r: education(r, (2, 3)), lambda r: preset(r, "released"), lambda r: recipes.set_deviation(r, "A1")))
+def test_what_is_no_recipe_is_refused(derive):
+    with pytest.raises(InputError, match="^None is no recipe"):
+        derive(None)
+
+
+def test_a_change_of_another_type_is_refused_by_its_field():
+    for call, told in ((lambda: recipes.offline(online_kd(Recipe()), epochs="x"), "epochs = 'x'"), (lambda: transformer(Recipe(), model=3), "model = 3")):
+        with pytest.raises(InputError, match=told):
+            call()
 
 
 def test_contradictions_and_unknown_names():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from ..errors import InputError, nearest
@@ -79,6 +80,9 @@ def _check_lengths(r: Recipe) -> None:
             ("distil_start", 0 <= r.distil_start < r.epochs, f"a number of epochs from 0 to below {r.epochs}"),
             ("batch_norm_parts", r.batch_norm_parts in range(1, max(r.batch_size // 2, 1) + 1),
              "1, or at most half the batch size"),
+            *((name, re.fullmatch("([0-9a-f]{64})?", getattr(r, name)),
+               "the 64 hexadecimal digits that keep_weights returned")
+              for name in ("teacher_weights", "student_weights")),
             ("feature_exits", set(r.feature_exits) <= {1, 2, 3}, "a tuple of exits out of 1, 2 and 3"),
             ("grade_epochs", all(type(e) is int and e >= 1 for e in r.grade_epochs), "whole numbers of at least 1")):
         refuse_unless(holds, f"{name} = {getattr(r, name)!r} is out of range: give {allowed}.")

@@ -1,4 +1,7 @@
-"""Derivations of one recipe from another; each docstring names the change. No torch here."""
+"""Derivations of one recipe from another; each docstring names the change. No torch here.
+
+All raise InputError for what is no recipe, and for one that cannot be run.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,20 @@ from ..errors import InputError
 from .recipe import DEIT, RESNETS, Recipe, defaults, foreign, is_transformer
 
 
+def a_recipe(given: Any) -> Recipe:
+    """Return a recipe as it is.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(given, Recipe):
+        raise InputError(f"{given!r} is no recipe: give skd.Recipe(...), or one derived from it.")
+    return given
+
+
 def _method(recipe: Recipe, method: str, **changes) -> Recipe:
     """Switch a run to another method; reset the fields that only other methods read."""
-    return replace(recipe, method=method, **foreign(method) | changes)
+    return replace(a_recipe(recipe), method=method, **foreign(method) | changes)
 
 
 def baseline(recipe: Recipe, **changes) -> Recipe:
@@ -29,11 +43,11 @@ def online_kd(recipe: Recipe, **changes) -> Recipe:
 
 def offline_kd(recipe: Recipe, **changes) -> Recipe:
     """Train the teacher to its end first: one interval as long as the run."""
-    return _method(recipe, "offline_kd", **_of_transformers(recipe) | dict(interval=float(recipe.epochs)) | changes)
+    return _method(recipe, "offline_kd", **_of_transformers(recipe) | dict(interval=recipe.epochs) | changes)
 
 
 def _of_transformers(recipe: Recipe) -> dict:
-    new = is_transformer(recipe.model) and "alpha" in foreign(recipe.method)
+    new = is_transformer(a_recipe(recipe).model) and "alpha" in foreign(recipe.method)
     return dict(alpha=0.5, temperature=1.0, beta=0.0) if new else {}
 
 
@@ -77,18 +91,25 @@ def past_self(recipe: Recipe, interval: float = 0.0, decay: float = 0.0, **chang
 
 def spaced(recipe: Recipe, interval: float, **changes) -> Recipe:
     """Set the teacher `interval` epochs ahead; keep the rest of the distillation."""
-    return replace(recipe, interval=interval, **changes)
+    return replace(a_recipe(recipe), interval=interval, **changes)
 
 
 def behind(recipe: Recipe, interval: float, **changes) -> Recipe:
-    """Set online KD's teacher `interval` epochs behind; until its first block the student learns from labels alone."""
-    start = max(interval, changes.pop("distil_start", recipe.distil_start))
+    """Set online KD's teacher `interval` epochs behind; until its first block the student learns from labels alone.
+
+    Raises:
+        InputError: a negative interval, which would put the teacher ahead.
+    """
+    if not isinstance(interval, (int, float)) or not interval >= 0:
+        raise InputError(f"interval = {interval!r} puts no teacher behind: give a number of epochs of at least 0, or "
+                         "derive a teacher that is ahead with spaced().")
+    start = max(interval, changes.pop("distil_start", a_recipe(recipe).distil_start))
     return replace(recipe, interval=-interval, distil_start=start, **changes)
 
 
 def offline(recipe: Recipe, **changes) -> Recipe:
     """Train the teachers to their end first: one interval as long as the run."""
-    return replace(recipe, **dict(interval=float(changes.get("epochs", recipe.epochs))) | changes)
+    return replace(recipe, **dict(interval=changes.get("epochs", a_recipe(recipe).epochs)) | changes)
 
 
 def transformer(recipe: Recipe, **changes) -> Recipe:
@@ -96,12 +117,12 @@ def transformer(recipe: Recipe, **changes) -> Recipe:
 
     AdamW, warm-up and cosine epoch by epoch, strong augmentation, 224 pixels, 300 epochs.
     """
-    own = recipe.model if is_transformer(recipe.model) else "timm/deit_tiny_patch16_224"
+    own = recipe.model if is_transformer(a_recipe(recipe).model) else "timm/deit_tiny_patch16_224"
     model = changes.get("model", own)
     return replace(recipe, **dict(
-        model=model, head_init="zero" if model.startswith(DEIT) else "timm", image_size=224, drop_path=0.1, epochs=300,
-        batch_size=128, drop_last=True, optimizer="adamw", lr=5e-4, weight_decay=0.05, lr_schedule="warmup_cosine",
-        warmup_epochs=20, augment="strong", normalise="imagenet") | changes)
+        model=model, head_init="zero" if str(model).startswith(DEIT) else "timm", image_size=224, drop_path=0.1,
+        epochs=300, batch_size=128, drop_last=True, optimizer="adamw", lr=5e-4, weight_decay=0.05,
+        lr_schedule="warmup_cosine", warmup_epochs=20, augment="strong", normalise="imagenet") | changes)
 
 
 # Fields that change no update's cost
@@ -115,11 +136,8 @@ def distinct(wanted: Recipe | Iterable[Recipe]) -> list[Recipe]:
     Raises:
         InputError: something else is among them.
     """
-    wanted = [wanted] if isinstance(wanted, Recipe) else list(wanted)
-    for given in wanted:
-        if not isinstance(given, Recipe):
-            raise InputError(f"{given!r} is no recipe: give skd.Recipe(...), or one derived from it.")
-    return list({recipe.run_id: recipe for recipe in wanted}.values())
+    wanted = list(wanted) if isinstance(wanted, Iterable) else [wanted]
+    return list({a_recipe(given).run_id: given for given in wanted}.values())
 
 
 def short_form(recipe: Recipe) -> Recipe:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..errors import InputError, nearest
 from .deviations import released_fields
+from .derive import a_recipe
 from .recipe import DEIT, Recipe, defaults, is_transformer
 
 PRESETS = ("clean", "released")
@@ -22,7 +23,7 @@ def preset(recipe: Recipe, name: str) -> Recipe:
     """
     if name not in PRESETS:
         raise InputError(nearest("preset", name, PRESETS))
-    if is_transformer(recipe.model) and recipe.method in ("online_kd", "offline_kd"):
+    if is_transformer(a_recipe(recipe).model) and recipe.method in ("online_kd", "offline_kd"):
         changes = _transformers(recipe, name)
     elif recipe.method not in RELEASED:
         raise InputError(f'The preset "{name}" is defined for {", ".join(RELEASED)}, not for {recipe.method}: derive '

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import InputError, nearest
+from ..derive import a_recipe
 from ..recipe import Recipe, defaults
 from . import cnn, dropout_ema, ie_education, transformers
 from .deviation import Deviation
@@ -18,7 +19,13 @@ DEVIATIONS: dict[str, Deviation] = {
 
 
 def deviations_of(letters: str) -> list[Deviation]:
-    """Return the deviations whose ids begin with one of these letters, in order."""
+    """Return the deviations whose ids begin with one of these letters, in order.
+
+    Raises:
+        InputError: something else than a text of letters.
+    """
+    if not isinstance(letters, str):
+        raise InputError(f'letters = {letters!r} name no deviations: give a text of them, such as "AV".')
     return [row for row in DEVIATIONS.values() if row.id[0] in letters]
 
 
@@ -32,12 +39,12 @@ def set_deviation(recipe: Recipe, id: str, to: str = "released") -> Recipe:
     >>> set_deviation(Recipe(method="online_kd"), "A1").soft_loss
     'probability_kl'
     """
-    if id not in DEVIATIONS:
+    if id not in list(DEVIATIONS):  # which asks for no hash
         raise InputError(nearest("deviation", id, DEVIATIONS))
     if to not in ("clean", "released"):
         raise InputError(nearest("side of a switch", to, ("clean", "released")))
     found = DEVIATIONS[id]
-    fields = found.released.get(recipe.method)
+    fields = found.released.get(a_recipe(recipe).method)
     if found.elsewhere:
         raise InputError(f"{id} ({found.title}) is no switch of its own: see {found.elsewhere}.")
     if not fields:
