@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 
 class InputError(ValueError):
@@ -73,6 +74,21 @@ def least_interval(batches: int) -> str:
     """
     scale = 10 ** (len(str(batches)) + 1)
     return f"{-(-scale // batches) / scale:g}"
+
+
+def whole(name: str, given: Any, least: int = 0) -> int:
+    """Return a whole number, also NumPy's, as Python's own.
+
+    Raises:
+        InputError: another thing, or a smaller number.
+    """
+    try:
+        number = operator.index(given)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise InputError(f"{name} = {given!r} is out of range: give a whole number of at least {least}.")
+    return number
 
 
 def nearest(kind: str, given: object, allowed) -> str:

@@ -26,7 +26,7 @@ from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from .errors import InputError, least_interval, memory, nearest, reading
+from .errors import InputError, least_interval, memory, nearest, reading, whole
 from .schedule import interval_batches, spaced_schedule
 
 Losses = dict[str, list[float]]
@@ -79,7 +79,7 @@ class Spaced:
                  device: Any = None, spill: str | Path | None = None):
         if getattr(loader, "__iter__", getattr(loader, "__getitem__", None)) is None:  # None: it must not be walked
             raise InputError(f"loader = {loader!r} gives no batches: give what a for loop can walk.")
-        self.loader, self.epochs, self.device = loader, _whole("epochs", epochs), device
+        self.loader, self.epochs, self.device = loader, whole("epochs", epochs, 1), device
         self.length = _length(loader, batches_per_epoch)
         self.losses: Losses = {"teach": [], "learn": []}
         self._held = _store(spill)
@@ -89,7 +89,7 @@ class Spaced:
         self._open: tuple[Iterator[tuple[str, int, int]], Iterator[Any]] | None = None
         self._interval = interval
         self._plan: dict[str, Any] = {"interval": "a function", "epochs": self.epochs, "batches_per_epoch": self.length,
-                                      "rule": rule, "tail": tail, "seed": _whole("seed", seed, 0)}
+                                      "rule": rule, "tail": tail, "seed": whole("seed", seed)}
         if callable(interval):
             if (rule, tail) != ("fixed", "replay"):
                 raise InputError(f'rule = "{rule}" and tail = "{tail}" have no meaning for an interval that is a '
@@ -262,23 +262,13 @@ def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]
                              f"{epoch + 1}: give batches_per_epoch = its real length.")
 
 
-def _whole(name: str, given: Any, least: int = 1) -> int:
-    try:
-        number = whole_number(given)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise InputError(f"{name} = {given!r} cannot be walked: give a whole number of at least {least}.")
-    return number
-
-
 def _length(loader: Iterable, given: int | None) -> int:
     if given is None:
         try:
             given = len(loader)  # type: ignore[arg-type]
         except (TypeError, NotImplementedError):
             raise InputError("The loader has no length: give batches_per_epoch, its number of batches.") from None
-    return _whole("batches_per_epoch", given)
+    return whole("batches_per_epoch", given, 1)
 
 
 def _check_interval(interval: float, length: int) -> None:

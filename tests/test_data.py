@@ -204,6 +204,8 @@ def test_the_shape_of_a_public_set_needs_no_data():
 
 def test_unknown_names_are_refused_with_the_nearest():
     refusal(lambda: datasets.load("glyfs"), 'did you mean "glyphs"')
+    refusal(lambda: datasets.load(None), '"None" is not a data set')
+    refusal(lambda: datasets.load("glyphs", seed="x"), "seed = 'x'")
     refusal(lambda: datasets.load("no/such/folder"), "no/such/folder is not a folder")
     for name, words in (("~nobody-of-this-name/set", "is not a folder"), ("a/\0", "null byte"), ("a/" + 5000 * "b", "too long")):
         refusal(lambda name=name: datasets.load(name), words)
@@ -471,6 +473,9 @@ def test_split_refuses_what_cannot_be(embedded_root):
     digits = datasets.load("digits", embedded_root)
     refusal(lambda: datasets.split(digits, train_images=1198), "1198", "1197")
     refusal(lambda: datasets.split(digits, train_images=20, val_fraction=0.01), "val_fraction = 0.01", "20")
+    refusal(lambda: datasets.split(digits, val_fraction=float("nan")), "val_fraction = nan")
+    refusal(lambda: datasets.split(digits, train_images=10.5), "10.5 images")
+    refusal(lambda: datasets.split(digits, train_images=20, seed=-1), "seed = -1")
 
 
 # Arrays of one's own
@@ -532,7 +537,7 @@ def test_what_systems_leave_behind_is_no_data_and_pictures_stand_upright(tmp_pat
     folder = write_folder(tmp_path / "used", picture_files(size=6))
     for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
         shutil.copytree(folder / "train/ant", folder / "train" / name)
-    (folder / "test/cat/Thumbs.db").touch()
+    (folder / "test/cat/Thumbs.db").touch(), (folder / "test/ant/THUMBS.DB").touch()
     for picture in [*folder.rglob("ant/*.png")]:
         turned, exif = Image.open(picture).transpose(Image.Transpose.ROTATE_90), Image.Exif()
         exif[0x0112] = 6  # to be shown turned by a quarter to the right

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import InputError, nearest, reading
+from ..errors import InputError, nearest, reading, whole
 from ..recipes import plugins
 from ..store import records
 from . import embedded
@@ -85,10 +85,10 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         seed: the recipe's seed, see `fold`.
 
     Raises:
-        InputError: unknown name; data missing and no mirror reachable; a source that is truncated, altered or
-            unreadable. The cache then stays as it was.
+        InputError: unknown name; a seed that is no whole number; data missing and no mirror reachable; a source that
+            is truncated, altered or unreadable. The cache then stays as it was.
     """
-    name = os.fspath(name)
+    name = os.fspath(name) if isinstance(name, (str, os.PathLike)) else repr(name)
     if own := plugins.made("data set", name):
         return _own(name, own)
     if name not in NAMES and (os.sep in name or os.path.isdir(name)):
@@ -189,7 +189,7 @@ def _check_range(name: str, what: str, array: np.ndarray, most: int) -> None:
 
 def fold(name: str, seed: int) -> int:
     """Return the fold held out for a seed: a font family of glyphs (`embedded.fonts`); other sets have fold 0 only."""
-    return seed % len(embedded.FAMILIES) if name == "glyphs" else 0
+    return whole("seed", seed) % len(embedded.FAMILIES) if name == "glyphs" else 0
 
 
 def shape(name: str) -> tuple[int, int, int, int, int]:
@@ -214,19 +214,19 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
         Sorted indices, int64 [count].
 
     Raises:
-        InputError: more images wanted than there are.
+        InputError: more images wanted than there are, or a seed that is no whole number of at least 0.
 
     >>> stratified(torch.tensor([0, 0, 0, 0, 1, 1]), 3, seed=0).shape
     torch.Size([3])
     """
-    if not 0 <= count <= len(labels):
+    if not hasattr(count, "__index__") or not 0 <= count <= len(labels):
         raise InputError(f"{count} images were asked for: ask for 0 to {len(labels)}, which is all.")
     sizes = np.bincount(labels.numpy())
     shares = count * sizes
     take = shares // len(labels)
     remainders = shares - take * len(labels)  # whole numbers: no rounding error can make the count inexact
     take[np.argsort(-remainders, kind="stable")[: count - take.sum()]] += 1
-    random = np.random.RandomState(np.random.PCG64(seed))  # NumPy promises never to change its stream
+    random = np.random.RandomState(np.random.PCG64(whole("seed", seed)))  # NumPy promises never to change its stream
     chosen = [random.permutation(np.flatnonzero(labels.numpy() == k))[:n] for k, n in enumerate(take)]
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
@@ -241,10 +241,13 @@ def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
         seed: seed of both choices.
 
     Raises:
-        InputError: more images wanted than there are, or a share that leaves one side empty.
+        InputError: more images wanted than there are, a share that leaves one side empty, or a seed that is no whole
+            number of at least 0.
     """
     labels = dataset.train_labels
     subset = stratified(labels, train_images or len(labels), seed)
+    if not 0 <= val_fraction < 1:  # NaN too
+        raise InputError(f"val_fraction = {val_fraction!r} is no share: give at least 0 and below 1.")
     held_out = round(val_fraction * len(subset))
     if val_fraction and not 0 < held_out < len(subset):
         raise InputError(f"val_fraction = {val_fraction} holds out {held_out} of {len(subset)} images: "

@@ -106,11 +106,11 @@ def _inside(member: str) -> str:
 def _shown(path: str) -> bool:
     """Whether a path holds data: not what editors and systems leave behind (.ipynb_checkpoints, __MACOSX, Thumbs.db).
 
-    >>> _shown("train/cat/1.png"), _shown("train/.ipynb_checkpoints/1.png")
-    (True, False)
+    >>> _shown("train/cat/1.png"), _shown("train/.ipynb_checkpoints/1.png"), _shown("train/cat/THUMBS.DB")
+    (True, False, False)
     """
     parts = PurePosixPath(path).parts
-    return not any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in parts)
+    return not any(part.startswith(".") or part.lower() in ("__macosx", "thumbs.db", "desktop.ini") for part in parts)
 
 
 def _walk(folder: Path) -> dict[str, bytes | Path]:
