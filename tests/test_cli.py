@@ -366,8 +366,11 @@ def test_exercises_say_right_wrong_and_unanswered_and_keep_the_progress(capsys, 
     assert "Hint 3 of 3: third" in capsys.readouterr().out.splitlines()[2]
     table = exercises.progress().set_index("Notebook")
     assert table.Right["05"] == 1 and table.Right.sum() == 1 and table.Exercises["05"] == 2
-    with pytest.raises(InputError, match="5.1"):
-        exercises.check("5.1", 1)
+    for name in ("5.1", 5, None, [1]):
+        with pytest.raises(InputError, match="is not an exercise"):
+            exercises.check(name, 1)
+        with pytest.raises(InputError, match="is not an exercise"):
+            exercises.hint(name)
 
 
 def test_every_notebook_has_parameters_links_and_a_recording():

@@ -296,6 +296,12 @@ def test_of_several_exits_the_deepest_counts(task):
     assert fgsm(net, images, labels, statistics).shape == images.shape
 
 
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_pictures_of_one_pixel_can_be_corrupted(name):
+    for shape in ((1, 1, 1, 1), (2, 3, 1, 5)):
+        assert corrupt(torch.full(shape, 100, dtype=torch.uint8), name, 5, seed=0).shape == shape
+
+
 # Bad input
 
 @pytest.mark.parametrize("name, severity, sentence", [

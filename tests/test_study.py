@@ -129,7 +129,7 @@ def test_the_baseline_of_equal_compute_costs_what_spaced_kd_costs():
 @pytest.mark.parametrize("call, message", [
     (lambda: grids.grid("quik"), "quik.*quick"),
     (lambda: grids.grid("core", "05_spaced"), "05_spaced.*05_spaced_kd"),
-    (lambda: grids.grid("core", seeds=-1), "seeds = -1"),
+    (lambda: grids.grid("core", seeds=-1), "seeds = -1"), (lambda: grids.grid("core", None, "a"), "seeds = 'a'"),
 ])
 def test_bad_names(call, message):
     with pytest.raises(InputError, match=message):

@@ -110,11 +110,11 @@ def contrast(images: Tensor, factor: float, drawn: torch.Generator) -> Tensor:
 
 
 def pixelate(images: Tensor, share: float, drawn: torch.Generator) -> Tensor:
-    """Shrunk and enlarged again with PIL's box filter, to the pixel. Of 8 rows it keeps 7, 7, 6, 6 and 5."""
-    (height, width), x = images.shape[-2:], images.double()
-    rows, columns = (_boxes(size, int(size * share), images.device) for size in (height, width))
+    """Shrunk and enlarged again with PIL's box filter, to the pixel. Of 8 rows it keeps 7, 7, 6, 6 and 5; of 1, 1."""
+    kept, x = [(size, max(int(size * share), 1)) for size in images.shape[-2:]], images.double()
+    rows, columns = (_boxes(size, left, images.device) for size, left in kept)
     small = _rounded(rows @ _rounded(x @ columns.mT))
-    rows, columns = (_boxes(int(size * share), size, images.device) for size in (height, width))
+    rows, columns = (_boxes(left, size, images.device) for size, left in kept)
     return _rounded(rows @ _rounded(small @ columns.mT)).to(torch.uint8)
 
 

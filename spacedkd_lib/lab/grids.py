@@ -34,13 +34,13 @@ def grid(profile_name: str, notebook: str | None = None, seeds: int = 0) -> list
         seeds: how many seeds; 0 for the profile's own number.
 
     Raises:
-        InputError: unknown profile or notebook, or a negative number of seeds.
+        InputError: unknown profile or notebook, or seeds that are no number of at least 0.
     """
     chosen = profile(profile_name)
     if notebook is not None and notebook not in NOTEBOOKS:
         raise InputError(nearest("notebook", notebook, NOTEBOOKS))
-    if seeds < 0:
-        raise InputError(f"seeds = {seeds} is out of range: give a positive count, or 0 for the profile's "
+    if not hasattr(seeds, "__index__") or seeds < 0:
+        raise InputError(f"seeds = {seeds!r} is out of range: give a positive count, or 0 for the profile's "
                          f"{chosen.seeds}.")
     return [Row(name, setting.label, arm.name, seed, replace(arm.recipe, seed=seed), arm.family)
             for name in ARMS if notebook in (None, name)

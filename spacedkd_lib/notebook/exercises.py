@@ -126,6 +126,7 @@ def _close(got, want) -> bool:
 
 
 def _exercise(name: str) -> Exercise:
+    name = str(name)  # a number is no exercise
     found = _of_notebook(name[:2]) if name[:2] in NOTEBOOKS else {}
     if name not in found:
         raise InputError(nearest("exercise", name, found or all_exercises()))

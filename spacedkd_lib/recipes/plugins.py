@@ -51,7 +51,7 @@ def register_loss(made=None, *, name: str = "", of: str = "logits"):
     Raises:
         InputError: a name of ours, or what cannot be called, or cannot be hashed.
     """
-    if of not in LOSSES:
+    if of not in list(LOSSES):  # which asks for no hash
         raise InputError(nearest("input of a loss", of, LOSSES))
     return register(LOSSES[of], made, name)
 
@@ -108,7 +108,7 @@ def register(kind: str, made, name: str, ours: tuple[str, ...] = ()):
     from .recipe import Recipe
     name = name or getattr(made, "__name__", "")
     ours = ours or Recipe.__dataclass_fields__[FIELDS[kind][0]].metadata["allowed"]
-    if not name.isidentifier() or name in ours:
+    if not isinstance(name, str) or not name.isidentifier() or name in ours:
         raise InputError(f'"{name}" cannot be the name of {with_article(kind)} of yours: give name="..." of letters, '
                          f"digits and underscores, and none of ours ({', '.join(ours)}).")
     if not callable(made) and not hasattr(made, "sha256"):

@@ -22,6 +22,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..errors import InputError
 from ..lab import claims
 from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, lag_name
 from ..statistics import paired_by_seed
@@ -238,8 +239,14 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
         images: uint8 [N, C, H, W], C = 1 or 3.
         columns: pictures in a row.
         titles: N short texts, one above each picture; broken at blanks and underscores.
+
+    Raises:
+        InputError: no picture, no column, or another number of titles.
     """
     images = np.asarray(images)
+    if not len(images) or columns < 1 or titles and len(titles) != len(images):
+        raise InputError(f"A sheet of {len(images)} pictures in {columns} columns with {len(titles or ())} titles "
+                         "cannot be drawn: give a picture and a column or more, and one title a picture or none.")
     apply_style()
     n, channels, height, width = images.shape
     gap, cell = max(width // 10, 1), PAGE / columns  # pixels; inches
