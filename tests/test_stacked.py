@@ -13,7 +13,7 @@ from spacedkd_lib.lab import grids, profiles, running, sweeps
 from spacedkd_lib.methods import losses
 from spacedkd_lib.recipes import Recipe, baseline, offline_kd, online_kd, preset, self_kd, spaced, teacher_of
 from spacedkd_lib.store import records, stopping
-from spacedkd_lib.training import checkpoints, evaluation, stacked, train
+from spacedkd_lib.training import checkpoints, evaluation, provenance, stacked, train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=2, batch_size=8, lr=0.05, augment="crop_flip",
               val_fraction=0.2)
@@ -50,6 +50,7 @@ def doubles(monkeypatch):
     single = batches.normalised
     for module in (evaluation, batches):
         monkeypatch.setattr(module, "normalised", lambda *given: single(*given).double())
+    monkeypatch.setattr(provenance, "check_settings", lambda: None)
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
