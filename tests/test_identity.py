@@ -46,6 +46,13 @@ def test_a_changed_loss_is_found_and_only_what_it_touches_is_trained_anew(other_
     assert records.from_json((aside / "result.json").read_bytes(), "aside") == other_code[1]
 
 
+def test_a_learning_rate_that_falls_otherwise_is_another_schedule():
+    """Also where the first updates are the same."""
+    digits = datasets.load("digits")
+    one, other = (fingerprint(replace(KD, epochs=3, lr_schedule=name), digits) for name in ("constant", "late_steps"))
+    assert one["events"] != other["events"] and one["numbers"][0] == other["numbers"][0]
+
+
 def test_other_pictures_under_the_same_name_are_found(other_code, monkeypatch):
     load = datasets.load
     monkeypatch.setattr(datasets, "load", lambda *a, **k: replace(load(*a, **k), classes=tuple("abcdefghij")))

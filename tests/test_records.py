@@ -37,6 +37,7 @@ def test_saved_then_loaded(tmp_path):
     assert records.load(RECIPE, tmp_path) is None
     record = saved(RECIPE, tmp_path)
     assert records.load(RECIPE, tmp_path) == record
+    assert record.to_json() == json.dumps(json.loads(record.to_json()), sort_keys=True)  # one text for one record
     assert torch.equal(records.load_weights(RECIPE, tmp_path)["student.w"], torch.arange(3.0))
     assert sorted(p.name for p in (tmp_path / RECIPE.run_id).iterdir()) == ["recipe.json", "result.json",
                                                                            "weights.safetensors"]

@@ -163,7 +163,7 @@ def summarise(rows: list[dict], cost: dict[str, int], images_per_batch: float) -
     updates = {kind: sum(row[f"{role}_updates"] for row in rows) for kind, role in ROLES.items()}
     summary = last | {"best_on_test_accuracy": max(row["test_accuracy"] for row in evaluated),
                       "teacher_updates": updates["teach"], "student_updates": updates["learn"],
-                      "train_gmacs": sum(cost.get(k, 0) * updates[k] for k in updates) * images_per_batch / 1e9}
+                      "train_gmacs": sum(of * updates[kind] for kind, of in cost.items()) * images_per_batch / 1e9}
     if "val_accuracy" in rows[-1]:
         best = max(evaluated, key=lambda row: row["val_accuracy"])
         summary |= {"best_on_val_accuracy": best["test_accuracy"], "best_on_val_epoch": best["epoch"]}
