@@ -25,7 +25,7 @@ from spacedkd_lib.training import checkpoints
 from spacedkd_lib.training.loop import walk
 from spacedkd_lib.training.optimizers import optimizers
 from spacedkd_lib.training.rates import learning_rate
-from spacedkd_lib.training.run import Run
+from spacedkd_lib.training.run import EpochMetrics, Run
 from spacedkd_lib.training.train import train
 
 BASE = Recipe(dataset="toy", model="resnet8", width=4, epochs=3, batch_size=8, lr=0.05, augment="crop_flip")
@@ -273,3 +273,11 @@ def test_terms_are_counted_once(toy):
     row, = run.rows
     learned = [loss for kind, loss in seen if kind == "learn"]
     assert row["student_loss"] == pytest.approx(sum(learned) / len(learned), rel=1e-6)
+
+
+def test_a_row_holds_means_over_updates_and_percent_of_images():
+    metrics = EpochMetrics()
+    for batch, (loss, correct, images) in enumerate([(1.0, 3, 4), (3.0, 0, 2)]):
+        metrics.add("learn", batch, {"loss": torch.tensor(loss), "correct": torch.tensor(correct)}, images)
+    row = metrics.row()
+    assert (row["student_loss"], row["student_train_accuracy"], row["student_updates"]) == (2.0, 50.0, 2)
