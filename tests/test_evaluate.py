@@ -18,6 +18,10 @@ def test_scores_of_known_logits():
     assert got["ece"] == pytest.approx(20, rel=1e-5)  # confidence 0.8, accuracy 0.6
 
 
+def test_full_confidence_falls_into_the_last_bin():
+    assert scores(torch.tensor([[100.0, 0.0]] * 2), torch.tensor([0, 1]))["ece"] == pytest.approx(50)
+
+
 def test_perfect_calibration_over_two_bins():
     logits = torch.log(torch.tensor([[0.9, 0.1]] * 10 + [[0.4, 0.6]] * 10))
     labels = torch.tensor([0] * 9 + [1] + [1] * 6 + [0] * 4)
