@@ -119,9 +119,9 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
 
 
 def _check_repeats(batches_per_epoch: int, interval: float, epochs: int, rule: str, counter: str, seed: int) -> None:
-    """Refuse a registered rule that makes other blocks when it is asked again, as it is after a stop."""
-    if rule in ("fixed", "constant"):
-        return
+    """Refuse a registered rule that makes other blocks when it is asked again."""
+    if rule in RULES:
+        return  # ours do not; a rule of one's own is asked again after a stop
     total = epochs * batches_per_epoch
     length = interval_batches(batches_per_epoch, interval)
     first, again = (list(takewhile(lambda end: end < total, block_ends(

@@ -204,7 +204,8 @@ class Spaced:
         events, drawn, held = list(islice(self._events(None), self._done)), 0, set[int]()
         for kind, index, _ in events:
             if kind != "epoch":
-                drawn, held = max(drawn, index + 1), held ^ {index}
+                drawn = max(drawn, index + 1)
+                held ^= {index}
         if (len(events), drawn, held) != (self._done, self._drawn, set(self._held)) or not all(
                 math.isfinite(self.length * interval) for interval in self._intervals):
             raise ValueError(f"after {self._done} steps {self._drawn} batches drawn and {len(self._held)} held")

@@ -588,6 +588,11 @@ def test_what_a_wrapper_of_another_package_holds_is_part_of_the_hash():
     assert first == again != second
 
 
+def test_a_loss_within_a_context_of_torch_changes_nothing_that_it_holds():
+    skd.register_loss(torch.autocast("cpu", enabled=False)(lambda s, t, T: (s - t).square().mean()), name="plain")
+    running.check_inputs([online_kd(BASE, soft_loss="plain")])
+
+
 def test_a_plugin_that_fails_at_the_end_costs_no_run(monkeypatch):
     from spacedkd_lib.training import fingerprint
     skd.register_loss(lambda s, t, T: (s - t).square().mean(), name="fragile")

@@ -476,7 +476,7 @@ def test_readme_says_whether_minima_are_flatter_and_whether_sams_are(place, sam,
                   (run, "noise"): {"sigmas": np.array([0.0, 0.15]), "loss": np.array([[1.0], [1 + 2 * trace]])}}
     said, = readme.flatness(frame, found)
     assert re.findall(r"\*\*(\S+) \[", said) == ["1.25", "1.25", f"{sam:.2f}", f"{sam:.2f}"]
-    assert ("Both" in said, "lowers neither" in said) == (passes, not passes)
+    assert ("Both" in said, "shown to lower neither" in said) == (passes, not passes)
     assert readme.flatness(frame, {}) == []
 
 

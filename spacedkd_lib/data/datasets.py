@@ -189,7 +189,8 @@ def _check_range(name: str, what: str, array: np.ndarray, most: int) -> None:
 
 def fold(name: str, seed: int) -> int:
     """Return the fold held out for a seed: a font family of glyphs (`embedded.fonts`); other sets have fold 0 only."""
-    return whole("seed", seed) % len(embedded.FAMILIES) if name == "glyphs" else 0
+    seed = whole("seed", seed)
+    return seed % len(embedded.FAMILIES) if name == "glyphs" else 0
 
 
 def shape(name: str) -> tuple[int, int, int, int, int]:
@@ -246,7 +247,7 @@ def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
     """
     labels = dataset.train_labels
     subset = stratified(labels, train_images or len(labels), seed)
-    if not 0 <= val_fraction < 1:  # NaN too
+    if not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:  # NaN too
         raise InputError(f"val_fraction = {val_fraction!r} is no share: give at least 0 and below 1.")
     held_out = round(val_fraction * len(subset))
     if val_fraction and not 0 < held_out < len(subset):

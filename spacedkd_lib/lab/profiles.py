@@ -131,7 +131,7 @@ def _task(base: Recipe, exits: str = "", schools: Recipe | None = None) -> tunin
 
 
 # A trial of the slice trains on as many pictures as its runs. It has one seed, since a seed costs hours, and eleven
-# times as many validation pictures, which tell trials apart as well as three seeds would.
+# times as many validation pictures, which should tell trials apart as well as three seeds would.
 TUNED = {"glyphs": _task(GLYPHS, "resnet10", education(GLYPHS, GROUPS)),
          "cifar100-slice": replace(_task(replace(SLICE, train_images=10_000, val_fraction=0.55)), seeds=(100,))}
 

@@ -292,7 +292,7 @@ def _published_trials(label: str) -> dict[str, list[float]]:
     import pandas
     file = PUBLISHED / label / "trials.csv"
     rows = pandas.read_csv(file).to_dict("records") if file.exists() else []
-    return {row["run_id"]: [row[name] for name in row if name.startswith("val_accuracy_")]
+    return {row["run_id"]: [row[name] for name in row if name.startswith("val_accuracy_") and row[name] == row[name]]
             if row["state"] == "done" else [] for row in rows}
 
 

@@ -100,7 +100,7 @@ def behind(recipe: Recipe, interval: float, **changes) -> Recipe:
     Raises:
         InputError: a negative interval, which would put the teacher ahead.
     """
-    if not isinstance(interval, (int, float)) or not interval >= 0:
+    if not isinstance(interval, (int, float)) and not hasattr(interval, "__index__") or not interval >= 0:
         raise InputError(f"interval = {interval!r} puts no teacher behind: give a number of epochs of at least 0, or "
                          "derive a teacher that is ahead with spaced().")
     start = max(interval, changes.pop("distil_start", a_recipe(recipe).distil_start))

@@ -244,8 +244,9 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
         InputError: no picture, no column, or another number of titles.
     """
     images = np.asarray(images)
-    if not len(images) or columns < 1 or titles and len(titles) != len(images):
-        raise InputError(f"A sheet of {len(images)} pictures in {columns} columns with {len(titles or ())} titles "
+    named = len(images) if titles is None else len(titles)
+    if not len(images) or columns < 1 or named != len(images):
+        raise InputError(f"A sheet of {len(images)} pictures in {columns} columns with {named} titles "
                          "cannot be drawn: give a picture and a column or more, and one title a picture or none.")
     apply_style()
     n, channels, height, width = images.shape

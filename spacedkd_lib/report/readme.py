@@ -80,7 +80,7 @@ AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while 
 FLATNESS = ("Are its minima flatter? With both at spaced KD's values, spaced KD has **{}** times online KD's trace of "
             "the Hessian, and **{}** times its rise of the training loss under 15% weight noise. SAM, which is made to "
             "flatten, has **{}** and **{}** times those of labels alone. {}\n")
-CONTROL = ("It should lower both and lowers neither, so they cannot tell flat from sharp here.",
+CONTROL = ("It should lower both and is shown to lower neither, so here they are no evidence of flatness.",
            "One of the two measures passes this control.", "Both measures pass this control.")
 LAW_FIGURE = (f"![Test accuracy against the teacher's offset, from behind to ahead]({LAW})\n\nα is the weight of "
               "the teacher. Offset 0 is online KD. Dashed: labels alone, at online KD's values. Each panel has its own "
@@ -125,21 +125,22 @@ def explanations(frame: pd.DataFrame) -> list[str]:
     Args:
         frame: from `runs`.
     """
-    parts = []
+    parts: list[str] = []
     for setting in claims.JUDGED:
-        here = _of_05(frame, setting)
+        here, before = _of_05(frame, setting), len(parts)
         if found := _differences(here, {words: (arm, REFERENCE) for arm, words in ALONE.items()}):
             parts.append("Minus labels alone: " + "; ".join(f"{words} {gain}" for words, gain in found.items()) + ".\n")
         if starts := _differences(here, claims.LATE_START):
             parts.append(LATE_START.format(*starts.values()))
         if asked := _differences(here, ASKING):
             parts.append(ASKED.format(*asked.values()))
+        parts[before:] = [f"On {setting}:\n"] * (len(parts) > before) + parts[before:]
     lags = _of_05(frame, claims.LAG_SETTING)
     if found := _differences(lags, claims.PARTS):
         parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
         same_seeds = _of_05(frame, claims.JUDGED[0])
         same_seeds = same_seeds[same_seeds["seed"].isin(lags["seed"])]
-        parts += [f"Without these four epochs the last difference is {gain}, on the same seeds.\n"
+        parts += [f"Without these four epochs ahead minus online KD is {gain} there, on the same seeds.\n"
                   for gain in _differences(same_seeds, {"": claims.NO_SPACE}).values()]
     return [EXPLAINED, *parts] if parts else []
 
