@@ -162,8 +162,8 @@ def _own(name: str, own) -> Dataset:
     Raises:
         InputError: it is not as `register_dataset` wants it.
     """
-    whole = isinstance(own, Dataset)
-    made = [*(getattr(own, key) for key in ARRAYS), own.classes] if whole else own()
+    is_set = isinstance(own, Dataset)
+    made = [*(getattr(own, key) for key in ARRAYS), own.classes] if is_set else own()
     if not isinstance(made, (tuple, list)) or len(made) != 5:
         given = f"{len(made)} values" if isinstance(made, (tuple, list)) else f"a {type(made).__name__}"
         raise InputError(f"{name}() returned {given}: return the five {', '.join(ARRAYS)} and names of the classes.")
@@ -178,7 +178,7 @@ def _own(name: str, own) -> Dataset:
         raise InputError(f"{name}() made training images of shape {arrays[0].shape[1:]} and test images of shape "
                          f"{arrays[2].shape[1:]}: give all images one shape.")
     kinds = (np.uint8, np.int64, np.uint8, np.int64)
-    return own if whole else _dataset(name, classes, [np.array(array, kind) for array, kind in zip(arrays, kinds)])
+    return own if is_set else _dataset(name, classes, [np.array(array, kind) for array, kind in zip(arrays, kinds)])
 
 
 def _check_range(name: str, what: str, array: np.ndarray, most: int) -> None:

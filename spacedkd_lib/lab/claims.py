@@ -101,7 +101,7 @@ PREDICTIONS = (
     Prediction("teacher +0, other batches", "teacher +0", None, None, 1),
     Prediction("teacher +1.5, other batches", "teacher +0, other batches", 1, 1, -1),
 )
-# What a teacher ahead has that online KD's has not: words -> arm, reference; all are predictions
+# What a teacher ahead or behind has that online KD's has not: words -> arm, reference; all are predictions
 PARTS = {
     "ahead minus behind, both frozen, at α = 0.9": ("teacher +1.5", "teacher -1.5"),
     "frozen minus moving, both ahead, at α = 0.9": ("teacher +1.5", "teacher +1.5, moving"),

@@ -6,6 +6,7 @@ All raise InputError for what is no recipe, and for one that cannot be run.
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from typing import Any, Iterable, Sequence
 
 from ..errors import InputError
@@ -100,7 +101,7 @@ def behind(recipe: Recipe, interval: float, **changes) -> Recipe:
     Raises:
         InputError: a negative interval, which would put the teacher ahead.
     """
-    if not isinstance(interval, (int, float)) and not hasattr(interval, "__index__") or not interval >= 0:
+    if not isinstance(interval, Real) or not interval >= 0:
         raise InputError(f"interval = {interval!r} puts no teacher behind: give a number of epochs of at least 0, or "
                          "derive a teacher that is ahead with spaced().")
     start = max(interval, changes.pop("distil_start", a_recipe(recipe).distil_start))

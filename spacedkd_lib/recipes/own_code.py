@@ -68,7 +68,7 @@ def _told(name: str, value: Any, seen: Seen) -> Iterator[str]:
         if hasattr(value, "__wrapped__"):  # made by a wrapper, which may hold arguments
             yield from _told(f"{name}.__wrapped__", value.__wrapped__, seen)
             for key, cell in enumerate(getattr(value, "__closure__", None) or () if is_own(value) else ()):
-                if not hasattr(held := cell.cell_contents, "__enter__"):  # a context changes when it is entered
+                if type(held := cell.cell_contents) in (*PLAIN, *FIXED, list, dict):  # its contexts and caches change
                     yield from _told(f"{name}.held{key}", held, seen)
     elif id(value) in seen:
         yield f"{name} = #{seen[id(value)][0]}"

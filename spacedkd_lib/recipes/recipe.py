@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import operator
 import os
 from contextlib import suppress
@@ -225,7 +226,7 @@ class Recipe:
             object.__setattr__(self, "dataset", os.path.abspath(os.path.expanduser(self.dataset)))
         for f in dataclasses.fields(self):
             if type(f.default) is float and type(value := getattr(self, f.name)) is int:  # 1 and 1.0 are one recipe
-                object.__setattr__(self, f.name, float(max(-10**300, min(value, 10**300))))  # beyond a float: too large
+                object.__setattr__(self, f.name, float(value) if abs(value) < 1e300 else (value > 0 or -1) * math.inf)
         check(self)
 
     @property

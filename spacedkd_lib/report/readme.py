@@ -68,12 +68,12 @@ ASKING = {"harm": ("online KD, eval mode", claims.NO_SPACE[1]),
           "gain": ("spaced KD, eval mode", "online KD, eval mode")}
 ASKED = ("How the teacher is asked matters more at these values. Right after an update its running statistics lag. "
          "Asked by them, online KD changes by {}. So spaced KD, asked by them too, seems to gain {}.\n")
-LEAD = [f"{pair}, {where}" for pair, where in (  # of `claims.PARTS`
-    ("ahead minus online KD", "at spaced KD's values"), ("behind minus online KD", "at spaced KD's values"),
-    ("ahead minus behind, both frozen", "at spaced KD's values"), ("ahead minus behind, both frozen", "at α = 0.9"))]
+LEAD = (  # of `claims.PARTS`
+    "ahead minus online KD, at spaced KD's values", "behind minus online KD, at spaced KD's values",
+    "ahead minus behind, both frozen, at spaced KD's values", "ahead minus behind, both frozen, at α = 0.9")
 LEAD_WORDS = ("Must the teacher be ahead? At spaced KD's values a teacher 1.5 epochs ahead, frozen while the student "
               "learns, gains {} over online KD. One as far behind gains {}. Ahead minus behind is {} there, and {} at "
-              "α = 0.9. All first learn four epochs from labels alone.\n")
+              "α = 0.9. All these students first learn four epochs from labels alone. This is exploration, too.\n")
 EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; exploration.\n"
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
@@ -127,14 +127,14 @@ def explanations(frame: pd.DataFrame) -> list[str]:
     """
     parts: list[str] = []
     for setting in claims.JUDGED:
-        here, before = _of_05(frame, setting), len(parts)
+        here, told = _of_05(frame, setting), []
         if found := _differences(here, {words: (arm, REFERENCE) for arm, words in ALONE.items()}):
-            parts.append("Minus labels alone: " + "; ".join(f"{words} {gain}" for words, gain in found.items()) + ".\n")
+            told.append("Minus labels alone: " + "; ".join(f"{words} {gain}" for words, gain in found.items()) + ".\n")
         if starts := _differences(here, claims.LATE_START):
-            parts.append(LATE_START.format(*starts.values()))
+            told.append(LATE_START.format(*starts.values()))
         if asked := _differences(here, ASKING):
-            parts.append(ASKED.format(*asked.values()))
-        parts[before:] = [f"On {setting}:\n"] * (len(parts) > before) + parts[before:]
+            told.append(ASKED.format(*asked.values()))
+        parts += [f"On {setting}:\n", *told] if told else []
     lags = _of_05(frame, claims.LAG_SETTING)
     if found := _differences(lags, claims.PARTS):
         parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]

@@ -261,6 +261,7 @@ def locked(recipes: Iterable[Recipe]) -> Iterator[None]:
             held.callback(_holders.pop, name)
         yield
 
+
 def _taken(file) -> bool:
     import fcntl
     try:

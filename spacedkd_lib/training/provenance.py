@@ -10,9 +10,9 @@ import torch
 
 from ..data import datasets
 from ..data.batches import statistics_of
+from ..errors import InputError
 from ..recipes import Recipe
 from ..store import exact, software
-from ..errors import InputError
 from . import distributed
 
 # What must agree for a checkpoint to lead to the same bits.
