@@ -18,6 +18,7 @@ from spacedkd_lib.cluster.executors import Here
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running, tuning
 from spacedkd_lib.notebook import exercises, series, session as sessions
+from spacedkd_lib.recipes import Recipe
 from spacedkd_lib.report import frames, readme
 from spacedkd_lib.store import records
 
@@ -317,6 +318,15 @@ def test_what_is_judged_is_shown_beside_the_miniature_until_study_is_whole(place
     records.published_file("study").unlink()  # made-up numbers go by the arm, and some arms share a run
     records.publish(synthetic(of).values(), "study")
     assert sessions.Session("05_spaced_kd").results().profiles == ("study",)
+
+
+def test_telling_whose_numbers_follow_hashes_each_run_a_few_times(place, monkeypatch):
+    records.publish(synthetic(grids.grid("study", "02_baselines")).values(), "study")
+    session, hashed, run_id = sessions.Session("02_baselines"), [], Recipe.run_id.fget
+    shown = session.results()
+    monkeypatch.setattr(Recipe, "run_id", property(lambda recipe: hashed.append(recipe) or run_id(recipe)))
+    session.source(shown)
+    assert 0 < len(hashed) <= 10 * len(shown.rows)
 
 
 def test_a_notebook_whose_values_are_not_tuned_is_left_out_of_what_is_published(place, monkeypatch):

@@ -95,7 +95,7 @@ class Results:
         """Return one line an epoch of a run, see `frames.epochs`."""
         return frames.epochs(self.rows, self.records)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Return the sorted run ids of all records."""
         return sorted(row.recipe.run_id for row in self.rows if row.recipe.run_id in self.records)
