@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import zip_longest
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import InputError, nearest
 from ..recipes import Recipe, from_dict
@@ -83,7 +83,7 @@ def tuned(label: str, family: str) -> dict[str, float]:
     Raises:
         NotTuned: this family of this data set was never tuned.
     """
-    families = _published(label)
+    families = _published(label)["families"]
     if family not in families:
         raise NotTuned(f'{label} has no tuned values for "{family}" in results/tuning/: run make tune '
                          f'ARGS="--data {label}" first, which takes hours.')
@@ -97,22 +97,23 @@ def scores(label: str, family: str) -> list[float]:
         NotTuned: this family of this data set was never tuned.
     """
     tuned(label, family)
-    return _published(label)[family]["val_accuracy"]
+    return _published(label)["families"][family]["val_accuracy"]
 
 
 def chosen() -> list[dict]:
-    """Return a line for each tuned family: data, its values in words, its mean validation accuracy, its trials."""
-    return [{"Data": label, "Family": name,
+    """Return a line for each tuned family: data, seeds, values in words, mean validation accuracy, trials."""
+    return [{"Data": label, "Seeds": ", ".join(map(str, _published(label)["seeds"])), "Family": name,
              "Chosen": ", ".join(f"{field} {value:g}" for field, value in of["values"].items()),
              "Validation accuracy (%)": sum(of["val_accuracy"]) / len(of["val_accuracy"]),
              "Trials": of["trials"] - of["probes"], "Probes": of["probes"]}
-            for label in sorted(path.name for path in PUBLISHED.glob("*")) for name, of in _published(label).items()]
+            for label in sorted(path.name for path in PUBLISHED.glob("*"))
+            for name, of in _published(label)["families"].items()]
 
 
 @cache
-def _published(label: str) -> dict[str, dict]:
+def _published(label: str) -> dict[str, Any]:
     path = PUBLISHED / label / "chosen.json"
-    return json.loads(path.read_bytes())["families"] if path.exists() else {}
+    return json.loads(path.read_bytes()) if path.exists() else {"families": {}}
 
 
 def check_seed(seed: int) -> int:
