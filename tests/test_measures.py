@@ -111,6 +111,13 @@ def test_published_and_read(trained, monkeypatch):
     assert measures.stored(recipe, "curvature") and not measures.stored(trained[1][1], "curvature")
 
 
+def test_other_pictures_than_the_runs_are_not_measured(trained, monkeypatch):
+    measures.measure(trained[1][0], "noise")
+    monkeypatch.setattr(datasets, "sha256_at_hand", lambda *_: "another")
+    with pytest.raises(InputError, match="other pictures of digits"):
+        measures.measure(trained[1][0], "noise")
+
+
 def test_all_that_is_missing_goes_to_the_workers(trained, monkeypatch):
     """Here they are threads of this process."""
     class Threads(ThreadPoolExecutor):

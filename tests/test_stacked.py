@@ -208,7 +208,7 @@ def test_seeds_are_joined_on_a_gpu_when_asked_for(runs, monkeypatch, gpu, worker
     found = []
     monkeypatch.setattr(running, "_has_gpu", lambda: gpu)
     monkeypatch.setattr(running, "_train_side_by_side", lambda planned, *rest: found.extend(planned))
-    monkeypatch.setattr(running, "_same_pictures", lambda record: record)
+    monkeypatch.setattr(running, "same_pictures", lambda record: record)
     running.run_all(grids.unique(grids.grid("smoke", "02_baselines", seeds=2))[:2], workers)
     assert len(found) == tasks
 

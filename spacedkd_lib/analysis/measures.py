@@ -76,10 +76,11 @@ def measure(recipe: Recipe, name: str) -> Values:
     """Return a measure of a run: as it was stored, or else computed now and stored.
 
     Raises:
-        InputError: no such measure; weights that are not on this machine.
+        InputError: no such measure; weights that are not on this machine; other pictures than the run's.
     """
     if name not in MEASURES:
         raise InputError(nearest("measure", name, MEASURES))
+    running.same_pictures([*filter(None, [records.load(recipe)])])
     known, (compute, settings) = stored(recipe, name), MEASURES[name]
     if known is not None:
         return known

@@ -65,7 +65,7 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
             raise InputError("\n".join(failed))
         if told.failure:
             raise InputError(f"{told.in_words()} Run {recipe.run_id} is finished and saved.") from told.failure
-    return _same_pictures([records.load(recipe)])[0]
+    return same_pictures([records.load(recipe)])[0]
 
 
 def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
@@ -143,7 +143,7 @@ def work(sweep: Sweep, on_epoch: bytes = b"") -> list[str]:
     return [*failed, told.in_words()] if told.failure else failed
 
 
-def _same_pictures(found: list[records.Record]) -> list[records.Record]:
+def same_pictures(found: list[records.Record]) -> list[records.Record]:
     """Return records, if the data sets they name still hold the pictures that they were made from."""
     from ..data import datasets
     at_hand = cache(datasets.sha256_at_hand)  # a folder is decoded for it
@@ -222,7 +222,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
             planned = of_several_seeds(planned)
         task = partial(work, on_epoch=plugins.packed(on_epoch)) if on_epoch else work
         _train_side_by_side(planned, task, executor or LocalProcesses(workers), say, on_sweep)
-    return _same_pictures([records.load(recipe) for recipe in wanted])
+    return same_pictures([records.load(recipe) for recipe in wanted])
 
 
 def made_by_other_code(wanted: Iterable[Recipe]) -> list[records.Record]:
