@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from os import PathLike
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def load_kept(net: nn.Module, sha256: str, role: str) -> None:
     try:
         (net if state.keys() == net.state_dict().keys() else inner).load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        first = textwrap.shorten(str(error).splitlines()[1], 200)  # it may name every tensor
         raise InputError(f"The weights of {role}_weights = {sha256[:12]}... are not those of the {role}'s network "
                          f"({first}): name their network, trained on the classes of this data set.") from None
 
