@@ -82,10 +82,11 @@ if __name__ == "__main__":
 """
 
 
-def test_a_worker_trains_where_the_script_that_started_it_looks(tmp_path):
-    """The worker runs the script's top again, which names another folder."""
+@pytest.mark.parametrize("place", ("script.py", "-"))
+def test_a_worker_trains_where_the_script_that_started_it_looks(place, tmp_path):
+    """The worker runs the script's top again, which names another folder; of standard input there is none."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, place], cwd=tmp_path, capture_output=True, text=True, input=SCRIPT,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     here, there = done.stdout.strip().split(";")
     assert here == there and Path(here).parent == tmp_path, done.stderr

@@ -40,6 +40,8 @@ class LocalProcesses(Executor):
     """
 
     def __init__(self, workers: int):
+        if getattr(main := sys.modules["__main__"], "__file__", "") == "<stdin>":
+            del main.__file__  # a worker would look for that file
         self.threads, self.free = ThreadPoolExecutor(workers), queue.SimpleQueue()
         self.card = SharedCard() if workers > 1 and SharedCard.possible() else None
         self.pools = [self._pool_of_one() for _ in range(workers)]
