@@ -205,6 +205,9 @@ def test_contradictions_and_unknown_names():
         preset(online_kd(Recipe()), "relased")
     with pytest.raises(InputError, match="not for baseline"):
         preset(Recipe(), "released")
+    for call in (Recipe, lambda **misspelt: online_kd(Recipe(), **misspelt), lambda **misspelt: replace(Recipe(), **misspelt)):
+        with pytest.raises(InputError, match='"temprature" is not a recipe field; did you mean "temperature"'):
+            call(temprature=1.0)
     with pytest.raises(InputError, match='"temprature" is not a recipe field; did you mean "temperature"'):
         from_dict(json.loads(Recipe().to_json()) | {"temprature": 1})
     with pytest.raises(InputError, match="version 0 of the recipe"):

@@ -216,6 +216,12 @@ class Recipe:
     ema_statistics: str = _field("recalibrate", "running statistics of the average: from 20 training batches, or not "
                                  "(M1, M2)", "ours", ("recalibrate", "stale", "batch"), ("ema",))
 
+    def __new__(cls, *_, **fields):
+        for name in fields:
+            if name not in cls.__dataclass_fields__:
+                raise InputError(nearest("recipe field", name, cls.__dataclass_fields__))
+        return super().__new__(cls)
+
     def __post_init__(self):
         from .checks import check
         for name, depth in (("feature_exits", 1), ("grade_epochs", 1), ("schools", 2)):
