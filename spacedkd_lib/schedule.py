@@ -41,8 +41,11 @@ class Counts(NamedTuple):
 
 
 def interval_batches(batches_per_epoch: int, interval: float) -> int:
-    """Return a block's batches: the interval in epochs times an epoch's batches, rounded down (released programs)."""
-    return int(batches_per_epoch * abs(interval))
+    """Return a block's batches: the interval in epochs times an epoch's batches, rounded down (released programs).
+
+    At least one, unless the interval is 0: 49 * (1 / 49) is below 1.
+    """
+    return max(int(batches_per_epoch * abs(interval)), int(interval != 0))
 
 
 def block_ends(batches_per_epoch: int, length: int, total: int, rule: str, counter: str, seed: int) -> Iterator[int]:
@@ -111,7 +114,7 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
         if rule not in ("fixed", "constant"):
             raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": '
                              'choose "fixed" or "constant".')
-        return _behind(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1), rule)
+        return _behind(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval), rule)
     _check_repeats(batches_per_epoch, interval, epochs, rule, counter, seed)
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)

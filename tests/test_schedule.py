@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from spacedkd_lib.errors import InputError
+from spacedkd_lib.methods import build
+from spacedkd_lib.recipes import Recipe, behind, online_kd, preset, self_kd
 from spacedkd_lib.schedule import LENGTHS, counts, interval_batches, leads, spaced_schedule
 
 STEP_COUNTS = json.loads((Path(__file__).parent / "fixtures/step_counts.json").read_text())
@@ -99,6 +101,14 @@ def test_a_rule_gets_the_seed_and_seed_0_is_the_default(monkeypatch):
     monkeypatch.setitem(LENGTHS, "growing", lambda length, total, seed: iter([2 + seed]))
     made = [list(spaced_schedule(2, 4, 1, rule="growing", **seed)) for seed in ({}, {"seed": 0}, {"seed": 1})]
     assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize("derive", (lambda s: online_kd(Recipe(), interval=s), lambda s: behind(online_kd(Recipe()), s),
+                                    lambda s: preset(self_kd(Recipe(), interval=s), "released")))
+def test_an_interval_of_exactly_one_batch_is_one(derive):
+    """Though 49 * (1 / 49) is below 1."""
+    exact, more = (list(build.recipe_schedule(derive(batches / 49), 49)) for batches in (1, 1.5))
+    assert exact == more
 
 
 def test_lead_is_a_sawtooth_of_mean_half_the_interval():

@@ -55,7 +55,7 @@ def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator
     """
     course = course_of(recipe, batches_per_epoch)
     fewest = min(batches for _, batches in course.grades)
-    if 0 < abs(recipe.interval) * fewest < 1:
+    if recipe.interval and abs(recipe.interval) * fewest < 1 - 1e-9:  # as `Spaced`: 49 * (1 / 49) is below 1
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
                          f"give 0, or at least {least_interval(fewest)}, ahead or behind.")
     if recipe.dropout_rule == "sine":
