@@ -458,9 +458,9 @@ def test_a_function_is_told_of_each_epoch_in_the_worker(tmp_path):
     assert set(told) == {"0 1", "1 1"} and str(os.getpid()) not in told.values()
 
     def broken(recipe, row):
-        raise ZeroDivisionError
+        raise skd.Stopped("enough for now")
     more = replace(BASE, epochs=1, seed=2)  # and another sweep: one sentence for both
-    with pytest.raises(skd.InputError, match="ZeroDivisionError.* line .*: mend it.$"):
+    with pytest.raises(skd.InputError, match="Stopped.'enough for now'.* line .*: mend it.$"):
         skd.run_all([more, replace(more, seed=4)], workers=1, on_epoch=broken)
     assert records.load(more) is not None
     with (tmp_path / "open").open("w") as file, pytest.raises(skd.InputError, match="let it open what it needs"):

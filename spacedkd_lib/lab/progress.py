@@ -13,7 +13,6 @@ from typing import Callable
 
 from ..errors import InputError
 from ..recipes import Recipe
-from ..store.stopping import Stopped
 from .sweeps import Sweep
 
 
@@ -102,7 +101,7 @@ def check_call(function: Callable | None, *arguments) -> None:
 
 
 class Told:
-    """Calls a user's function until it raises, which must cost no training; unless it asks to stop, by Stopped."""
+    """Calls a user's function until it raises, which must cost no training."""
 
     def __init__(self, function: Callable[[Recipe, dict], None] | None):
         self.function, self.failure = function, None
@@ -111,8 +110,6 @@ class Told:
         try:
             if self.function and not self.failure:
                 self.function(run.recipe, dict(run.rows[-1]))
-        except Stopped:
-            raise
         except Exception as error:
             self.failure = error
 

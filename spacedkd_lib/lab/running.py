@@ -13,7 +13,7 @@ from functools import cache, partial
 from typing import Callable, Iterable
 
 from ..cluster.executors import LocalProcesses, logged, within_memory
-from ..errors import InputError
+from ..errors import InputError, Stopped
 from ..recipes import Recipe, distinct, plugins, short_form
 from ..store import identity, records
 from .progress import Progress, Told, check_call, epoch_in_words, now_and_then, watched
@@ -60,6 +60,8 @@ def run(recipe: Recipe, force: bool = False, on_epoch: Callable[[dict], None] | 
                 if of.recipe == recipe:
                     shown(of.rows[-1])
                     told(of)
+                    if isinstance(told.failure, Stopped):
+                        raise told.failure
             failed = within_memory(train_sweep, sweep, each)
         if records.load(recipe) is None:
             raise InputError("\n".join(failed))
