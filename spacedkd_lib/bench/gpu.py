@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +74,8 @@ def _alone(stage: Stage, name: str, place: Place) -> None:
         with place.attempt(name):
             return stage(place)
     except KeyboardInterrupt as error:
-        at = error.__traceback__
-        while at.tb_next:
-            at = at.tb_next
-        place.say(f"{name} was at {at.tb_frame.f_code.co_filename}:{at.tb_lineno}")
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place.say(f"{name} was at {at.filename}:{at.lineno}")
     sys.exit(1)
 
 
@@ -109,7 +108,6 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(LIMITS))
     parser.add_argument("--out", type=Path, default=records.built("gpu"), help="folder; build/gpu unless given")
     parser.add_argument("--science", type=float, default=LIMITS["science"], metavar="SECONDS", help="its limit")
-    parser.add_argument("--plan", default="", help="of science: one of its plans, such as baseline200")
     parser.add_argument("--data", default="cifar100", help="of science: another data set, a folder for example")
     parser.add_argument("--dry", action="store_true", help="on the CPU, with tiny sizes: whether all of it works")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="join FOLDER's records to results/gpu")
@@ -126,7 +124,7 @@ def quarter(options: argparse.Namespace) -> int:
     if not options.dry and not gpu_is_here():
         raise InputError("No GPU is here: give --dry to try everything on the CPU with tiny sizes.")
     options.out.mkdir(parents=True, exist_ok=True)
-    place = Place(options.out.resolve(), device, time.monotonic(), 0.0, options.plan, options.data)
+    place = Place(options.out.resolve(), device, time.monotonic(), 0.0, options.data)
     log = place.folder / "log.txt"
     before = log.stat().st_size if log.exists() else 0
     limits = dict.fromkeys(LIMITS, DRY) if options.dry else LIMITS | {"science": options.science}

@@ -85,14 +85,13 @@ class Place:
     """Where a stage of bench/gpu.py works, and where it writes each finding at once.
 
     folder: of all that is written. device: "cuda"; or "cpu", for a dry run of tiny sizes. started, until: of the whole
-    command and of this stage, by the monotonic clock. plan, data: of stage science.
+    command and of this stage, by the monotonic clock. data: of stage science.
     """
 
     folder: Path
     device: str
     started: float
     until: float
-    plan: str = ""
     data: str = "cifar100"
 
     @property
