@@ -3,7 +3,6 @@
 No time is asserted.
 """
 
-import gc
 import json
 import random
 
@@ -79,17 +78,11 @@ def test_both_sides_augment_alike(augment):
     torch.testing.assert_close(engine.std(), pil.std(), rtol=0, atol=0.05)
 
 
-def test_forward_units_of_the_sweep():
-    """By hand: 3 + 5 * (3 + 1 + 3) run by run, 3 + 5 * (1 + 3) in lockstep."""
-    recipes = speed.sweep_recipes(FULL, "fp32")
-    assert (speed.forward_units(recipes, shared=False), speed.forward_units(recipes, shared=True)) == (38, 23)
-
-
 def test_sides_take_turns_and_the_ratio_is_that_of_the_medians():
     called, fake = [], iter([9.0, 2.0, 6.0, 3.0, 100.0, 1.0])  # slow, fast, slow, fast, ...
     case = speed.Case("work", "setting", {side: lambda side=side: called.append(side) for side in ("slow", "fast")},
-                      [("fast", "slow", np.nan)], units=2)
-    times = speed.measure(case, 3, lambda work: work() or next(fake))
+                      [("fast", "slow")], 3, units=2)
+    times = speed.measure(case, lambda work: work() or next(fake))
     assert called == ["slow", "fast"] * 4  # once to warm up
     assert times == {"slow": [4.5, 3.0, 50.0], "fast": [1.0, 1.5, 0.5]}
     line, = speed.ratios(case, times)
@@ -99,8 +92,8 @@ def test_sides_take_turns_and_the_ratio_is_that_of_the_medians():
 @pytest.mark.parametrize("native", [True, False])
 def test_bf16_is_measured_small_where_the_processor_imitates_it(native, monkeypatch):
     monkeypatch.setattr(speed, "bf16_is_native", lambda: native)
-    cases = [case for case, _ in speed.speed_cases(QUICK)]
-    faster = [side for case in cases for side, *_ in case.pairs]
+    cases = list(speed.speed_cases(QUICK))
+    faster = [side for case in cases for side, _ in case.pairs]
     assert faster.count("engine, fp32") == faster.count("engine, bf16") == 1
     assert {"lockstep, fp32", "lockstep, bf16"} < set(faster)
     assert len(cases) == (5 if native else 7)
@@ -120,20 +113,12 @@ def test_live_bytes_sees_a_tensor_wherever_it_is_kept():
     assert memory.live_bytes() == before
 
 
-def test_resident_bytes_see_what_is_allocated():
-    gc.collect()  # what earlier tests left must not go in between
-    before = memory.resident_bytes()
-    held = torch.ones(200_000_000, dtype=torch.uint8)
-    assert memory.resident_bytes() - before > 0.7 * len(held)
-    assert memory.resident_bytes(peak=True) > memory.resident_bytes() - 2**20  # the two are told by different clocks
-
-
 def test_what_a_replay_holds():
     """Stored: every image as float32 and its label. Made again: one batch and the order of the epochs."""
-    stored = memory.hold_plain(QUICK, 0.5)["tensors"]
+    stored = memory.hold_plain(QUICK, 0.5)
     assert stored == 10 * 8 * (3 * 32 * 32 * 4 + 8)  # 10 batches of 8
     memory.hold_engine(QUICK, 0.05)  # the first batch of a process leaves its statistics on the device
-    again = memory.hold_engine(QUICK, 0.5)["tensors"]
+    again = memory.hold_engine(QUICK, 0.5)
     assert again == 8 * (3 * 32 * 32 * 4 + 8) + 160 * 8
 
 
@@ -150,13 +135,13 @@ def test_a_table_is_kept_with_its_sources(tmp_path, monkeypatch, capsys):
 
 
 def test_a_case_that_is_measured_has_every_row():
-    table, raw = speed.compared([(speed.interval_case(QUICK, ("fp32", "bf16")), 1)])
+    table, raw = speed.compared([speed.interval_case(QUICK, ("fp32", "bf16"))])
     assert len(table) == 2 and table["Times faster"].gt(0).all()
     assert [list(entry["seconds"]) for entry in raw["times"]] == [["plain", "engine, fp32", "engine, bf16"]]
 
 
 def test_both_ways_of_analysis_give_the_same():
-    plane, product = (case for case, _ in analysis.analysis_cases(QUICK))
+    plane, product = analysis.analysis_cases(QUICK)
     ours, plain_way = (side() for side in plane.sides.values())
     np.testing.assert_allclose(ours["loss"], plain_way, rtol=1e-5)
     ours, theirs = (side() for side in product.sides.values())

@@ -19,9 +19,9 @@ import torch
 from ..errors import InputError
 from ..report import text as words
 from ..store import records, software
-from .analysis import analysis
+from .analysis import analysis_cases
 from .memory import memory
-from .speed import speed
+from .speed import compared, speed_cases
 from .work import FULL, QUICK
 
 
@@ -44,31 +44,27 @@ def keep(name: str, where: str, table: pd.DataFrame, raw: dict, origin: dict, no
 
 
 NOTES = {
-    "speed": "Medians, sides taking turns in one process; processor time. By counting: an update is three forward "
-             "passes, a look at the teacher one. bf16 on batches of 4, if so: the processor has no bf16 instructions, "
-             "and torch imitates them.",
-    "memory": "Each way in a process of its own. The data set, held as bytes by both, is not counted; tensors are "
-              "counted by their storages, the process by its peak.",
+    "speed": "Medians, sides taking turns in one process; processor time. bf16 on batches of 4, if so: the processor "
+             "has no bf16 instructions, and torch imitates them.",
+    "memory": "The data set, held as bytes by both, is not counted; tensors are counted by their storages.",
     "analysis": "Medians, sides taking turns in one process; processor time.",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parts = {"speed": speed, "memory": memory, "analysis": analysis}
     parser = argparse.ArgumentParser(prog="python -m spacedkd_lib.bench", description="Speed and memory, as tables.")
     parser.add_argument("--quick", action="store_true", help="tiny: whether it works, not how fast")
-    parser.add_argument("--only", choices=list(parts), help="one table")
-    options = parser.parse_args(arguments)
+    size = QUICK if parser.parse_args(arguments).quick else FULL
     torch.set_num_threads(1)
-    size = QUICK if options.quick else FULL
+    parts = {"speed": lambda: compared(speed_cases(size)), "memory": lambda: memory(size),
+             "analysis": lambda: compared(analysis_cases(size))}
     try:
         for name, part in parts.items():
-            if options.only in (None, name):
-                origin = provenance()
-                device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # such as "avx2", "avx512"
-                table, raw = part(size)
-                raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}
-                keep(name, f"{size.folder}/{device}", table, raw, origin, NOTES[name])
+            origin = provenance()
+            device = re.sub("[^a-z0-9]+", "-", origin["device_name"].lower())  # such as "avx2", "avx512"
+            table, raw = part()
+            raw = {"size": asdict(size), "load_after": os.getloadavg(), **raw}
+            keep(name, f"{size.folder}/{device}", table, raw, origin, NOTES[name])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

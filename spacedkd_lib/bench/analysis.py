@@ -6,13 +6,12 @@ import copy
 from typing import Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from ..analysis import curvature, landscape
 from ..models.resnet import ResNet
-from .speed import Case, compared
+from .speed import Case
 from .work import Size
 
 
@@ -27,7 +26,7 @@ def plain_plane(net: nn.Module, x: Tensor, y: Tensor, first: landscape.Direction
     return np.array([[at(a, b) for b in steps] for a in steps])
 
 
-def analysis_cases(size: Size) -> Iterator[tuple[Case, int]]:
+def analysis_cases(size: Size) -> Iterator[Case]:
     """Yield cases on an untrained ResNet-8 of width 8, of the embedded letters in the profile quick (16 pixels)."""
     torch.manual_seed(0)
     net = ResNet("resnet8", 62, 1, 8).eval()
@@ -38,16 +37,11 @@ def analysis_cases(size: Size) -> Iterator[tuple[Case, int]]:
     yield Case("a plane of the loss, a point", setting, {
         "weights by functional_call": lambda: landscape.plane(net, x, y, first, second, steps),
         "deep copy and load": lambda: plain_plane(net, x, y, first, second, steps)},
-        [("weights by functional_call", "deep copy and load", float("nan"))], units=len(steps) ** 2), size.repeats + 2
+        [("weights by functional_call", "deep copy and load")], size.repeats + 2, units=len(steps) ** 2)
     kept = curvature.hessian(net, x, y)
     plain = curvature.HessianLinearOperator(kept._model_func, kept._loss_func, kept._params, [(x, y)],
                                             check_deterministic=False)
     vector = torch.randn(kept.shape[1])
     yield Case("a product with the Hessian", setting, {
         "one kept graph": lambda: kept @ vector, "curvlinops": lambda: plain @ vector},
-        [("one kept graph", "curvlinops", float("nan"))]), size.repeats + 2
-
-
-def analysis(size: Size) -> tuple[pd.DataFrame, dict]:
-    """Measure the table of ratios, and all times in seconds."""
-    return compared(analysis_cases(size))
+        [("one kept graph", "curvlinops")], size.repeats + 2)

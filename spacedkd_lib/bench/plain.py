@@ -122,14 +122,13 @@ def plain_train(recipe: Recipe, dataset: Dataset, loader: Iterable | None = None
 
 
 def updater(recipe: Recipe, nets: list[nn.Module]) -> Callable[[Tensor], None]:
-    """Return a function that makes one update of the networks and logs its loss."""
+    """Return a function that makes one update of the networks and waits for its loss, as who logs it does."""
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else partial(torch.optim.SGD, momentum=recipe.momentum)
-    optimizer, log = kind([p for net in nets for p in net.parameters()], lr=recipe.lr,
-                          weight_decay=recipe.weight_decay), []
+    optimizer = kind([p for net in nets for p in net.parameters()], lr=recipe.lr, weight_decay=recipe.weight_decay)
 
     def update(loss: Tensor) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        log.append(loss.item())
+        loss.item()
     return update
