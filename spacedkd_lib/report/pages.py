@@ -10,6 +10,7 @@ import html
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -32,14 +33,9 @@ def build_reference(target: Path) -> None:
     import pdoc.render
 
     import spacedkd_lib as skd
-    lazy = {name: getattr(skd, name) for name in skd.__all__ if name not in vars(skd)}
-    vars(skd).update(lazy)  # pdoc asks no lazy module
-    try:
-        pdoc.render.configure(docformat="google")
-        pdoc.pdoc(skd.__name__, output_directory=(target / REFERENCE).parent)
-    finally:
-        for name in lazy:
-            delattr(skd, name)
+    vars(skd).update({name: getattr(skd, name) for name in skd.__all__})  # pdoc asks no lazy module
+    pdoc.render.configure(docformat="google")
+    pdoc.pdoc(skd.__name__, output_directory=(target / REFERENCE).parent)
 
 
 def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Path:
@@ -50,7 +46,7 @@ def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Pa
         start: files relative to it, `README.md` for example.
         executed: folder whose notebooks are shown in place of those of the same name.
     """
-    waiting, done = list(start), set()
+    root, waiting, done = root.resolve(), list(start), set()
     while waiting:
         if (name := waiting.pop()) in done:
             continue
@@ -59,13 +55,11 @@ def build_site(root: Path, start: list[str], target: Path, executed: Path) -> Pa
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / name, target / name)
             continue
-        found = _Links(root, name)
-        shown = _notebook(root, name, executed)
+        folder, shown = Path(page_of(root, name)).parent, _notebook(root, name, executed)
         if name != start[0]:
-            home, reference = (os.path.relpath(place, found.folder) for place in (start[0], REFERENCE))
+            home, reference = (os.path.relpath(place, folder) for place in (start[0], REFERENCE))
             shown.cells.insert(0, nbformat.v4.new_markdown_cell(f"[Home]({home}) · [Reference]({reference})"))
-        page = LINK.sub(found.page, _page(shown, Path(name).stem))
-        waiting += found.names
+        page = LINK.sub(partial(_linked, root, folder, waiting), _page(shown, Path(name).stem))
         write_atomically(target / page_of(root, name), page)
     return target / page_of(root, start[0])
 
@@ -76,20 +70,14 @@ def page_of(root: Path, name: str) -> str:
     return str(Path(name).with_suffix(".html")) if Path(name).suffix in (".md", ".ipynb") else name
 
 
-class _Links:
-    """The links of a page, and the names in the repository that they lead to."""
-
-    def __init__(self, root: Path, name: str):
-        self.root, self.names = root.resolve(), []
-        self.folder = Path(name) if (root / name).is_dir() else Path(name).parent
-
-    def page(self, match: re.Match) -> str:
-        there = Path(os.path.normpath(self.root / self.folder / match[0]))
-        if not (there.exists() and there.is_relative_to(self.root)):
-            return match[0]
-        name = there.relative_to(self.root).as_posix()
-        self.names.append(name)
-        return os.path.relpath(page_of(self.root, name), self.folder)
+def _linked(root: Path, folder: Path, waiting: list[str], match: re.Match) -> str:
+    """Return where a link of a page in a folder leads on the site; what it leads to in the repository joins waiting."""
+    there = Path(os.path.normpath(root / folder / match[0]))
+    if not (there.exists() and there.is_relative_to(root)):
+        return match[0]
+    name = there.relative_to(root).as_posix()
+    waiting.append(name)
+    return os.path.relpath(page_of(root, name), folder)
 
 
 def _notebook(root: Path, name: str, executed: Path):
