@@ -162,14 +162,11 @@ def reproduce(options) -> int:
     found = frames.local_records(rows)
     frames.write_runs(rows, found, records.built(folder))
     print(f"Notebooks executed: {', '.join(executed) or 'none, all up to date'}.")
-    print("This machine's numbers beside the published ones:" if published else
-          f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
+    page = (two_machines.comparison_page(rows, found, published) if published else
+            f"Nothing is published for profile {options.profile}: there is nothing to compare with.")
+    print(page)
     if published:
-        accuracies = two_machines.comparison_table(rows, found, published)
-        print(accuracies.to_string(index=False))
-        print(two_machines.certificate(found, published))
-        page = records.built(folder) / "comparison.md"
-        records.write_atomically(page, two_machines.comparison_page(found, published, accuracies))
+        records.write_atomically(records.built(folder) / "comparison.md", page)
     print(f"Done in {_duration(time.monotonic() - started)}. Tables, figures, executed notebooks"
           + " and this comparison" * bool(published) + f": build/{folder}/.")
     return 0

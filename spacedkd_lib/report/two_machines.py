@@ -21,10 +21,8 @@ from .text import hardware_and_versions, markdown
 def comparison_table(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> pd.DataFrame:
     """Compare this machine's numbers with the published ones: a line for each setting and arm.
 
-    "bit for bit": every epoch of every local run equals the published one. "within the interval": the mean
-    paired difference to the baseline (for the baseline its mean) lies in the published 95% t interval;
-    "differs": it does not, which independent runs do by chance in one line of eight at n = 5. All published
-    seeds count, however few are run here.
+    "bit for bit": every epoch of every local run equals the published one. All published seeds count, however few
+    are run here. The other words are told by `comparison_page`.
     """
     references = {(r.notebook, r.setting): _seedless(r.recipe) for r in rows if r.arm == REFERENCE}
     groups: dict[tuple, list[str]] = {}  # a run that several notebooks need is one line
@@ -68,14 +66,14 @@ def _bits(record: Record) -> str:
     return hashlib.sha256(numbers.encode()).hexdigest()
 
 
-def comparison_page(local: dict[str, Record], published: dict[str, Record], accuracies: pd.DataFrame) -> str:
-    """Render the `certificate`, and what `comparison_table` found, as a page in Markdown."""
+def comparison_page(rows: list[grids.Row], local: dict[str, Record], published: dict[str, Record]) -> str:
+    """Render the `certificate`, and what `comparison_table` finds, as a page in Markdown."""
     both = sorted(local.keys() & published.keys())
     here, there = (hardware_and_versions(found[run].provenance for run in both) for found in (local, published))
     return (f"# Numbers of two machines\n\n{certificate(local, published)}\n\nHere: {here}.\nPublished: {there}.\n\n"
             '"Within the interval": the mean paired difference to the baseline (its mean where it is one, or its '
             'notebook has none) lies in the published 95% t interval; "differs": it does not, which independent runs '
-            f"do by chance in one line of eight at n = 5.\n\n{markdown(accuracies)}")
+            f"do by chance in one line of eight at n = 5.\n\n{markdown(comparison_table(rows, local, published))}")
 
 
 def _seedless(recipe: Recipe) -> str:
