@@ -12,6 +12,7 @@ from test_figures import check_legible, said, texts
 from spacedkd_lib.recipes import Recipe, ema
 from spacedkd_lib.report import diagrams, style
 from spacedkd_lib.report.figures import alt_text
+from spacedkd_lib.report.schedule_figures import leads_in_epochs
 from spacedkd_lib.schedule import Course, graded_schedule
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -59,7 +60,6 @@ def test_a_multi_exit_network_has_an_exit_a_stage_and_the_deepest_teaches():
 @pytest.mark.parametrize("draw", [
     lambda: diagrams.multi_exit(FOUR),
     lambda: diagrams.growing_student(**THREE),
-    lambda: diagrams.growing_student([1, 1, 1, 2, 3], [20, 40, 60, 80, 100], [20] * 5),
     lambda: diagrams.grades(graded_schedule(COURSE, 1.5), COURSE),
     lambda: diagrams.patches(LETTER, 8, np.full((5, 5), 0.2)),
     lambda: diagrams.patches(np.eye(32), 4, np.full((65, 65), 1 / 65)),
@@ -75,7 +75,7 @@ def test_boxes_do_not_overlap():
 
 
 def test_the_lead_is_counted_in_epochs():
-    lead = diagrams.leads_in_epochs(graded_schedule(COURSE, 1.0), COURSE)
+    lead = leads_in_epochs(graded_schedule(COURSE, 1.0), COURSE)
     assert lead == pytest.approx([1, 0.5, *[1, 0.75, 0.5, 0.25] * 2])
 
 

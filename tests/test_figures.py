@@ -357,12 +357,6 @@ def test_sheet_shows_the_very_pixels(channels):
         assert np.array_equal(shown[y:y + 12, x:x + 10], image.transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize("pictures, columns, titles", ((0, 2, None), (3, 0, None), (3, 2, ["a"]), (3, 2, list("abcd"))))
-def test_a_sheet_that_cannot_be_drawn_is_refused(pictures, columns, titles):
-    with pytest.raises(InputError, match=f"A sheet of {pictures} pictures in {columns} columns"):
-        figures.sheet(np.zeros((pictures, 1, 8, 8), np.uint8), columns, titles)
-
-
 def test_sheet_titles_stay_apart():
     images = np.zeros((16, 3, 32, 32), np.uint8)
     fig = figures.sheet(images, 16, 8 * ["aquarium_fish", "A"])

@@ -29,30 +29,23 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     "Test accuracy" is that of the last epoch. "Best on val" is the test accuracy of the epoch with the best
     validation accuracy; "Best on test" takes the epoch by its test accuracy, as the released programs do, and
     is optimistic. "vs ..." columns hold paired differences in percentage points with 95% t intervals and the
-    number of pairs.
-
-    Args:
-        frame: from `runs`. All arms but the baseline are compared with "online KD" and "self KD" too, where they exist.
+    number of pairs, to the baseline and, where they exist, "online KD" and "self KD".
     """
     others = [name for name in DISTILLED if name in set(frame["arm"])]
     lines = []
-    for (notebook, setting), part in frame.groupby(["notebook", "setting"], sort=False):
+    for setting, part in frame.groupby("setting", sort=False):
         for arm, of_arm in part.groupby("arm", sort=False):
             mean = mean_interval(of_arm["test_accuracy"])
-            line = {"Notebook": notebook, "Setting": setting, "Arm": arm, "n": mean.n, ACCURACY: mean.mean,
-                    SD: mean.sd}
+            line = {"Setting": setting, "Arm": arm, "n": mean.n, ACCURACY: mean.mean, SD: mean.sd}
             for name in (REFERENCE, *others):
                 alone = arm in (name, REFERENCE)  # the others are compared with the baseline already
-                line |= _interval(f"vs {name}", mean_interval([]) if alone else paired_by_seed(part, arm, name))
+                i = mean_interval([]) if alone else paired_by_seed(part, arm, name)
+                line |= {f"vs {name} (points)": i.mean, f"vs {name}: low": i.low, f"vs {name}: high": i.high,
+                         f"vs {name}: pairs": i.n}
             lines.append(line | {MEANS[name]: of_arm[name].mean() for name in MEANS if name in frame})
-    table = pd.DataFrame(lines, columns=None if lines else ["Notebook", "Setting", "Arm", "n", ACCURACY, SD])
+    table = pd.DataFrame(lines, columns=None if lines else ["Setting", "Arm", "n", ACCURACY, SD])
     counts = [name for name in ("Teacher updates", "Student updates") if name in table]
-    table[counts] = table[counts].round().astype(int)
-    return table if frame["notebook"].nunique() > 1 else table.drop(columns="Notebook")
-
-
-def _interval(label: str, i: Interval) -> dict:
-    return {f"{label} (points)": i.mean, f"{label}: low": i.low, f"{label}: high": i.high, f"{label}: pairs": i.n}
+    return table.assign(**{name: table[name].round().astype(int) for name in counts})
 
 
 def differences(frame: pd.DataFrame, pairs: Iterable[tuple[dict, str, str]]) -> pd.DataFrame:

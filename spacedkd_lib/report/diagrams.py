@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 
 from ..methods.dropout_ema import average_weights, equal_horizon
 from ..recipes import Recipe
-from .schedule_figures import grades, leads_in_epochs
+from .schedule_figures import grades
 from .style import COLOURS, PAGE, apply_style, colour
 
-__all__ = ["averages", "grades", "growing_student", "leads_in_epochs",
-           "multi_exit", "patches", "split_student"]
+__all__ = ["averages", "grades", "growing_student", "multi_exit", "patches", "split_student"]
 Point = tuple[float, float]  # x and y in inches, from the lower left corner
 SHADES = (colour("spaced EMA s=0.1"), "#95560A", "#623400", "#2B1500")  # from short intervals to long ones
 BODY, HEAD, TEACHER = colour("student") + "33", colour("student") + "77", colour("teacher") + "55"  # tints
@@ -129,20 +128,14 @@ def multi_exit(maps: Sequence[Sequence[int]]) -> Figure:
 def growing_student(depths: Sequence[int], outputs: Sequence[int], schools: Sequence[int]) -> Figure:
     """Draw what of the network each grade uses, and who teaches it; dashed: there already, but not in use yet."""
     apply_style()
-    columns, stages = min(len(depths), 3), max(depths)
-    rows = -(-len(depths) // columns)
-    high = max(stages + 3, len(schools) * 1.5)  # in boxes of a stage
-    fig, axes = plt.subplots(rows, columns, figsize=(PAGE, rows * (0.24 * high + 0.4)), squeeze=False,
-                             layout="constrained")
-    for grade, ax in enumerate(axes.flat, start=1):
+    high = max(max(depths) + 3, len(schools) * 1.5)  # in boxes of a stage
+    fig, axes = plt.subplots(1, len(depths), figsize=(PAGE, 0.24 * high + 0.4), squeeze=False, layout="constrained")
+    for grade, (ax, depth, classes) in enumerate(zip(axes.flat, depths, outputs), start=1):
         ax.set_axis_off()
-        ax.set(xlim=(0, 2.1), ylim=(-0.1, high + 0.1), xticks=[], yticks=[])
-        if grade <= len(depths):
-            ax.set_title(f"grade {grade}: {outputs[grade - 1]} classes")
-            _draw_student(ax, depths[grade - 1], stages, outputs[grade - 1], "head" if grade == len(depths) else
-                          "reference head")
-            for k, classes in enumerate(schools):
-                _block(ax, 1.1, 1.5 * k, 1.5, f"teacher {k + 1}\n{classes} classes", TEACHER, used=k < grade)
+        ax.set(xlim=(0, 2.1), ylim=(-0.1, high + 0.1), xticks=[], yticks=[], title=f"grade {grade}: {classes} classes")
+        _draw_student(ax, depth, max(depths), classes, "head" if grade == len(depths) else "reference head")
+        for k, taught in enumerate(schools):
+            _block(ax, 1.1, 1.5 * k, 1.5, f"teacher {k + 1}\n{taught} classes", TEACHER, used=k < grade)
     return fig
 
 

@@ -22,15 +22,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..errors import InputError
 from ..lab import claims
 from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, lag_name
 from ..statistics import paired_by_seed
 from ..store import records
 from .schedule_figures import schedules
 from .style import (
-    ARM_STYLES, COLOURS, COLUMN, LINES, PAGE, alt_text, apply_style, by_arm, colour, head, legend_below, panels, points,
-    say_n, settings_of, style_of, t_interval,
+    ARM_STYLES, COLOURS, COLUMN, LINES, PAGE, alt_text, apply_style, by_arm, colour, legend_below, panels, say_n,
+    style_of, styles_of, t_interval,
 )
 
 __all__ = ["COLOURS", "COLUMN", "LINES", "PAGE", "alt_text", "apply_style", "arms", "colour",
@@ -58,7 +57,7 @@ def above(frame: pd.DataFrame, references: dict[str, str] | str) -> pd.DataFrame
 def arms(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw the test accuracy of every arm: each seed a dot, mean, interval."""
     fig, _ = _forest(frame, "test_accuracy", "test accuracy (%)\ndots: seeds")
-    head(fig, title)
+    fig.suptitle(title, x=0.01, ha="left")
     return fig
 
 
@@ -82,11 +81,12 @@ def _forest(frame: pd.DataFrame, column: str, label: str) -> tuple[Figure, list[
     fig, axes = panels(list(parts), [0.5 + 0.27 * part["arm"].nunique() for part in parts.values()])
     for ax, part in zip(axes, parts.values()):
         names = list(dict.fromkeys(part["arm"]))
-        sns.stripplot(part, x=column, y="arm", order=names, **by_arm(names, style=False), jitter=False, size=3,
-                      alpha=0.7, ax=ax)
+        options = dict(x=column, y="arm", order=names, ax=ax, **by_arm(names, style=False))
+        sns.stripplot(part, **options, jitter=False, size=3, alpha=0.7)
         for dots in ax.collections:
             dots.set_offsets(dots.get_offsets() + [0, 0.25])
-        points(ax, part, column, "arm", names, order=names, linestyle="none")
+        sns.pointplot(part, **options, markers=[marker for _, marker in styles_of(names).values()], linestyle="none",
+                      errorbar=t_interval, capsize=0.1, markersize=4.5, mew=0, err_kws={"linewidth": 1.2})
         _name_rows(ax, [textwrap.fill(name, 30) for name in names])
     counts = {ax: part.groupby("arm").size() for ax, part in zip(axes, parts.values())}
     fig.supxlabel(f"{label}; {say_n(counts)}", fontsize=8)
@@ -111,7 +111,7 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         ax.errorbar(mean, range(len(part)), xerr=[mean - low, high - mean], fmt="o", capsize=2, color=LINES[0])
         ax.axvline(0, color="black", lw=0.8)
         _name_rows(ax, part[label])
-    head(fig, title)
+    fig.suptitle(title, x=0.01, ha="left")
     fig.supxlabel(f"points; {say_n(table['Difference: pairs'])}", fontsize=8)
     return fig
 
@@ -214,7 +214,7 @@ def curves(frame: pd.DataFrame, names: Sequence[str], x: str, y: str, labels: tu
         frame: a line a run and place: setting, arm, seed, x and y.
         x, y: columns; lines without y are left out.
     """
-    settings, kept = settings_of(frame), frame[frame["arm"].isin(names)].dropna(subset=[y])
+    settings, kept = list(frame["setting"].unique()), frame[frame["arm"].isin(names)].dropna(subset=[y])
     fig, axes = panels(settings, [2.1] * len(settings))
     counts = {}
     for ax, setting in zip(axes, settings):
@@ -239,15 +239,7 @@ def sheet(images: np.ndarray, columns: int, titles: Sequence[str] | None = None)
         images: uint8 [N, C, H, W], C = 1 or 3.
         columns: pictures in a row.
         titles: N short texts, one above each picture; broken at blanks and underscores.
-
-    Raises:
-        InputError: no picture, no column, or another number of titles.
     """
-    images = np.asarray(images)
-    named = len(images) if titles is None else len(titles)
-    if not len(images) or columns < 1 or named != len(images):
-        raise InputError(f"A sheet of {len(images)} pictures in {columns} columns with {named} titles "
-                         "cannot be drawn: give a picture and a column or more, and one title a picture or none.")
     apply_style()
     n, channels, height, width = images.shape
     gap, cell = max(width // 10, 1), PAGE / columns  # pixels; inches

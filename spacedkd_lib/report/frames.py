@@ -1,4 +1,7 @@
-"""Records -> tidy data frames: a line a run, an epoch, a condition or a grade. No torch here."""
+"""Records -> tidy data frames: a line a run, an epoch, a condition or a grade. No torch here.
+
+A `frame` is from `runs`.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,7 @@ def runs(rows: list[grids.Row], found: dict[str, Record]) -> pd.DataFrame:
     """Return one line for each grid row whose record exists, in grid order.
 
     It has the row's keys, all summary numbers (see `train.summarise`), data set, device, threads and seconds from its
-    provenance, and family and interval of its arm.
-
-    Args:
-        rows: of a grid.
-        found: run id -> record.
+    provenance, and family and interval of its arm. found: run id -> record.
     """
     have = [(row, found[row.recipe.run_id]) for row in rows if row.recipe.run_id in found]
     numbers = list(dict.fromkeys(["test_accuracy", *(name for _, record in have for name in record.summary)]))
@@ -52,9 +51,7 @@ def epochs(rows: list[grids.Row], found: dict[str, Record]) -> pd.DataFrame:
 def measured(frame: pd.DataFrame, found: dict[str, dict]) -> pd.DataFrame:
     """Return the runs of a frame that were measured, with each single number of a measure as a column.
 
-    Args:
-        frame: from `runs`.
-        found: run id -> name -> array, as from `notebook.Session.measures`.
+    found: run id -> name -> array, as from `notebook.Session.measures`.
     """
     lines = [{"run_id": run_id, **{name: float(value) for name, value in values.items() if value.ndim == 0}}
              for run_id, values in found.items()]
@@ -76,9 +73,6 @@ def by_grade(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the test accuracy of each group of classes at the end of each grade from its own on, in percent.
 
     There is a line a run, grade and group, of the runs whose student grows.
-
-    Args:
-        frame: from `runs`.
     """
     pattern, lines = re.compile(r"grade(\d+)_test_group(\d+)_accuracy"), []
     columns = {name: tuple(map(int, found.groups())) for name in frame if (found := pattern.fullmatch(name))}
@@ -110,10 +104,7 @@ def published(names: Iterable[str],
     """Return the published runs of these profiles: name -> grid rows, and run id -> record.
 
     A notebook shows its miniature, quick, until study has all the arms of it; what is judged is always shown.
-
-    Args:
-        names: profiles, in the order wanted.
-        notebook: None for all.
+    notebook: None for all.
     """
     found = {name: records.read_published(name) for name in names}
     rows = {name: [row for row in grids.tuned_grid(name, notebook) if row.recipe.run_id in found[name]]

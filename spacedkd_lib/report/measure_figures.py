@@ -17,9 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..statistics import paired_by_seed
-from .style import (
-    LINES, PAGE, apply_style, legend_below, panels, say_n, settings_of, style_of,
-)
+from .style import LINES, PAGE, apply_style, legend_below, panels, say_n, style_of
 
 Values = Mapping[str, np.ndarray]
 
@@ -43,7 +41,7 @@ def planes(titled: Mapping[str, Values]) -> Figure:
         titled: title -> "steps" [n], "loss" [n, n] in nats.
     """
     apply_style()
-    fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / max(len(titled), 1)), layout="constrained")
+    fig = plt.figure(figsize=(PAGE, 1.9 + PAGE / len(titled)), layout="constrained")
     levels = np.linspace(0, HIGHEST, 17)
     for k, (title, values) in enumerate(titled.items()):
         a, b = np.meshgrid(values["steps"], values["steps"], indexing="ij")
@@ -57,8 +55,7 @@ def planes(titled: Mapping[str, Values]) -> Figure:
         flat.contour(a, b, loss, levels[1:-1:2], colors="white", linewidths=0.4)
         flat.plot(0, 0, "+", color="red")
         flat.set(aspect="equal", xlabel="first direction", ylabel="second direction" if k == 0 else "")
-    if titled:
-        fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {HIGHEST:g})", shrink=0.8)
+    fig.colorbar(drawn, ax=fig.axes[1::2], label=f"loss (nats, cut at {HIGHEST:g})", shrink=0.8)
     return fig
 
 
@@ -70,7 +67,7 @@ def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, st
         arms: that are drawn, at most five; those without records are left out.
         columns: measure -> label.
     """
-    settings, arms = settings_of(frame), [arm for arm in arms if arm in set(frame["arm"])]
+    settings, arms = list(frame["setting"].unique()), [arm for arm in arms if arm in set(frame["arm"])]
     fig, axes = panels(settings, [0.4 + 0.45 * len(columns)] * len(settings))
     counts, ends = {}, [1.5]
     for ax, setting in zip(axes, settings):

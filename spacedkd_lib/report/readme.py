@@ -1,4 +1,7 @@
-"""What README.md and results/README.md show, in Markdown. No torch here."""
+"""What README.md and results/README.md show, in Markdown. No torch here.
+
+A `frame` is from `frames.runs`, of all notebooks.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ LAW = "figures/lead-lag.png"  # the lead-lag law
 RULE = (f"A claim is supported if its interval lies above zero, refuted if it lies below {claims.MIN_EFFECT:g} points, "
         "and inconclusive otherwise. Intervals and verdicts are corrected over the three claims of a setting. "
         "Differences are in points of test accuracy, paired by seed.\n")
-PAPER = (  # method, largest gain on Tiny-ImageNet in points, recommended s in epochs; and family and arm here
-    ("online KD", 2.31, 1.5, "spaced KD", "online KD, asked before"),  # as the released program asks
-    ("self KD", 3.34, 4.0, "spaced self KD", "self KD"))
+PAPER = (  # method, largest gain on Tiny-ImageNet in points, recommended s in epochs; and notebook, family, arm here
+    ("online KD", 2.31, 1.5, "05_spaced_kd", "spaced KD", "online KD, asked before"),  # as the released program asks
+    ("self KD", 3.34, 4.0, "04_self_kd", "spaced self KD", "self KD"))
 NEAREST = ("tiny-imagenet", "cifar100", "glyphs", "digits")  # data sets, by how near they are to the paper's
 READ = ("Of the paper we read the abstract, the README and the programs, not the full text. Ours is the published "
         "setting nearest to its data, with a 95% interval over seeds. Online KD asks its teacher as the released "
@@ -92,11 +95,7 @@ SCORE_WORDS = ("A sign is right if the mean has it, even where the interval hold
 
 
 def answers(frame: pd.DataFrame) -> list[str]:
-    """Say what the claims come to, and what of the gain tuning makes, in Markdown.
-
-    Args:
-        frame: from `runs`.
-    """
+    """Say what the claims come to, and what of the gain tuning makes."""
     parts = []
     for setting, lines in claims.judged(frame).groupby("Setting", sort=False):
         gains = [claims.say(line).removeprefix(line["Result"]).lstrip(": ") for _, line in lines.iterrows()]
@@ -120,11 +119,7 @@ def law(frame: pd.DataFrame) -> list[str]:
 
 
 def explanations(frame: pd.DataFrame) -> list[str]:
-    """Say what the gain of spaced over online KD is made of, in Markdown; nothing without the runs.
-
-    Args:
-        frame: from `runs`.
-    """
+    """Say what the gain of spaced over online KD is made of; nothing without the runs."""
     parts: list[str] = []
     for setting in claims.JUDGED:
         here, told = _of_05(frame, setting), []
@@ -150,11 +145,9 @@ def _of_05(frame: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[str]:
-    """Say how spaced and online KD compare in two measures of flatness, and whether SAM lowers both, in Markdown.
+    """Say how spaced and online KD compare in two measures of flatness, and whether SAM lowers both.
 
-    Args:
-        frame: from `runs`.
-        found: from `measured.read_published`; nothing is said without measures.
+    found: from `measured.read_published`; nothing is said without measures.
     """
     own = frame[(frame["notebook"] == "06_loss_landscape") & frame["setting"].isin(claims.JUDGED)]
     own = own[[(run, "noise") in found for run in own["run_id"]]]
@@ -211,13 +204,10 @@ def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
     """Set the paper's gains by spacing beside those of our setting that is nearest to its data.
 
     Of several intervals the one nearest to its recommendation counts. Empty where nothing was run.
-
-    Args:
-        frame: from `runs`.
     """
     lines = []
-    for method, gain, s, spaced, plain in PAPER:
-        ours = _nearest_gain(frame, spaced, plain, s)
+    for method, gain, s, notebook, spaced, plain in PAPER:
+        ours = _nearest_gain(frame[frame["notebook"] == notebook], spaced, plain, s)
         lines.append({"Gain of spacing over": method, "Paper, Tiny-ImageNet (points)": f"up to {gain}",
                       "Its s (epochs)": f"{s:g}", **dict(zip(("Ours (points)", "n", "Our s (epochs)", "Data"), ours))})
     return pd.DataFrame(lines)
@@ -225,13 +215,11 @@ def paper_and_ours(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _nearest_gain(frame: pd.DataFrame, spaced: str, plain: str, s: float) -> tuple[str, str, str, str]:
     """Difference, pairs, interval and setting."""
-    ahead = frame[(frame["family"] == spaced) & frame["notebook"].isin(("04_self_kd", "05_spaced_kd"))]
+    ahead = frame[frame["family"] == spaced]
     for dataset in NEAREST:
-        near = ahead[ahead["dataset"] == dataset]
-        for (setting, notebook), part in near.groupby(["setting", "notebook"], sort=False):
+        for setting, part in ahead[ahead["dataset"] == dataset].groupby("setting", sort=False):
             nearest = part.loc[(part["interval"] - s).abs().idxmin()]
-            own = frame[(frame["setting"] == setting) & (frame["notebook"] == notebook)]
-            i = paired_by_seed(own, nearest["arm"], plain)
+            i = paired_by_seed(frame[frame["setting"] == setting], nearest["arm"], plain)
             if i.n:
                 return difference_in_words(*i[:3], i.n, i.n), str(i.n), f"{nearest['interval']:g}", setting
     return "", "", "", ""

@@ -23,9 +23,7 @@ MANY = 150  # events from which on single updates are not told apart
 
 def schedules(titled: Sequence[tuple[str, Iterable[Event]]], batches_per_epoch: int,
               roles: tuple[str, str] = ("teacher", "student")) -> Figure:
-    """Draw each schedule's updates, and by how many the teacher is ahead.
-
-    The lead is a line, with a dot and the mean at the updates of the student.
+    """Draw each schedule's updates, and by how many the teacher is ahead: a line, and a dot at the student's updates.
 
     Args:
         titled: title and events, see `schedule.spaced_schedule`.
@@ -88,14 +86,9 @@ def leads_in_epochs(events: Iterable[Event], course: Course) -> list[float]:
         if kind == "teach":
             taught = (index + 1) / course.lessons
         elif kind == "learn":
-            ahead.append(taught - _epochs(course, index))
+            done, total = course.progress(index, restart=False)
+            ahead.append(taught - done / total * course.epochs)
     return ahead
-
-
-def _epochs(course: Course, batch: int) -> float:
-    """Epochs of the student's data before a batch of its own."""
-    done, total = course.progress(batch, restart=False)
-    return done / total * course.epochs
 
 
 def _is_update(event: Event) -> bool:

@@ -23,8 +23,7 @@ SIDE_BY_SIDE = {  # notebook -> families of its arms
     "11_education_distillation": ("baseline", "offline ED", "online ED", "spaced ED")}
 
 
-def side_by_side(rows: list[grids.Row], found: dict[str, Record],
-                 size: Callable[[Recipe], object] | None = None) -> pd.DataFrame:
+def side_by_side(rows: list[grids.Row], found: dict[str, Record], size: Callable[[Recipe], object]) -> pd.DataFrame:
     """Set all methods with and without spacing side by side: accuracy, updates, cost.
 
     Of several intervals the one nearest to `arms.CONTROL_INTERVAL`; methods without records are left out.
@@ -47,8 +46,8 @@ def side_by_side(rows: list[grids.Row], found: dict[str, Record],
             lines.append({"Setting": setting, "Network": network(recipe), "Method": arm,
                           "Epochs": recipe.epochs, "n": accuracy.n, ACCURACY: accuracy.mean, SD: accuracy.sd}
                          | {label: round(value) if "updates" in label else value for label, value in costs.items()}
-                         | ({"Parameters": size(recipe)} if size else {})
-                         | {"Note": _note(recipe, part["student_updates"].iloc[0], usual.get((setting, notebook)))})
+                         | {"Parameters": size(recipe),
+                            "Note": _note(recipe, part["student_updates"].iloc[0], usual.get((setting, notebook)))})
     return pd.DataFrame(lines)
 
 

@@ -11,8 +11,6 @@ import textwrap
 from typing import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
@@ -22,7 +20,7 @@ COLUMN, PAGE = 3.4, 7.0  # inches: half a page's width, and a page's
 STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
          "grid.color": "#e5e5e5", "legend.frameon": False, "legend.title_fontsize": 8, "lines.linewidth": 1.2,
-         "lines.markersize": 4, "figure.dpi": 150}
+         "lines.markersize": 4, "figure.dpi": 150, "figure.titlesize": 9, "figure.titleweight": "bold"}
 LINES = ("#4C72B0", "#C44E52", "#55A868", "#8172B3")  # of what is no arm; seaborn's palette "deep"
 COLOURS = {"inherit": LINES[0], "explore": LINES[1], "plain": "#808080"}  # in drawings and diagnoses of IE-KD
 INTERVALS = {0.25: "v", 0.5: "^", 1.0: "<", 1.5: ">", 2.0: "d", 3.0: "p", 4.0: "H"}  # epochs -> marker
@@ -95,13 +93,6 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean_interval(values)[1:3]
 
 
-def points(ax: plt.Axes, data: pd.DataFrame, x: str, y: str, arms: Sequence[str], **options) -> None:
-    """Mean over seeds and 95% t interval of each arm, with its marker, along a categorical axis."""
-    markers = [marker for _, marker in styles_of(arms).values()]
-    sns.pointplot(data, x=x, y=y, ax=ax, errorbar=t_interval, markers=markers, capsize=0.1, markersize=4.5, mew=0,
-                  err_kws={"linewidth": 1.2}, **by_arm(arms, style=False), **options)
-
-
 def apply_style() -> None:
     """Make this module's style matplotlib's default, whatever was set before. Every figure here calls it."""
     plt.style.use(["default", STYLE])
@@ -131,10 +122,6 @@ def panels(titles: Sequence[str], heights: Sequence[float], columns: int = 0, wi
     return fig, list(grid.flat[:len(titles)])
 
 
-def settings_of(frame: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(frame["setting"]))
-
-
 def say_n(counts: Iterable[int] | Mapping[plt.Axes, Iterable[int]]) -> str:
     """Say what every figure says of its seeds; panels (by axes) that differ in n say so in their titles."""
     if isinstance(counts, Mapping):
@@ -151,18 +138,13 @@ def say_n(counts: Iterable[int] | Mapping[plt.Axes, Iterable[int]]) -> str:
     return n + (": one seed, no interval" if counts == [1] else ", 95% t interval over seeds")
 
 
-def head(fig: Figure, title: str) -> None:
-    """Write the title of a whole figure."""
-    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-
-
-def legend_below(fig: Figure, names: Iterable[str], title: str = "", styles: Mapping | None = None, **options) -> None:
+def legend_below(fig: Figure, names: Iterable[str], title: str = "", styles: Mapping | None = None) -> None:
     """One legend for all panels. styles: name -> colour, marker and, where it matters, dashes; or those of arms."""
     styles = styles or styles_of(names)
     marks = [plt.Line2D([], [], color=styles[name][0], marker=styles[name][1],
                         ls=styles[name][2] if len(styles[name]) > 2 else "") for name in names]
     if marks:
-        fig.legend(marks, list(names), loc="outside lower center", title=title, **dict(ncols=2) | options)
+        fig.legend(marks, list(names), loc="outside lower center", title=title, ncols=2)
 
 
 def alt_text(fig: Figure) -> str:
