@@ -35,7 +35,7 @@ def test_a_dry_run_goes_through_every_stage_and_leaves_records(tmp_path, capfd):
     assert log == told.out and "] FAIL" not in log and "no lines say FAIL" in log
     assert all(f"done {name}: " in log for name in gpu.LIMITS)
     tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
-    assert tables.keys() == {*gpu.LIMITS, "parts"} - {"env"} and all(map(len, tables.values()))
+    assert tables.keys() == {*gpu.LIMITS} - {"env"} and all(map(len, tables.values()))
     assert tables["right"].holds.all() and tables["right"].check.tolist() == list(gpu_checks.checks("cpu"))
     assert json.loads((tmp_path / "env.json").read_text())["device"] == "cpu"
     found = gpu_science.kept(tmp_path)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from importlib.metadata import distributions
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Callable
 from unittest import mock
@@ -20,12 +20,10 @@ import pandas as pd
 import torch
 
 from ..cluster.executors import LocalProcesses, SharedCard
-from ..data.batches import STATISTICS
 from ..notebook import runner
 from ..recipes import Recipe, defaults, online_kd, spaced
 from ..store import records, software
 from ..training import train
-from ..training.evaluation import evaluator
 from ..training.provenance import provenance
 from .gpu_checks import side_by_side_is_alone, small_transformer
 from .plain import plain_loader, plain_train
@@ -36,9 +34,9 @@ EPOCHS, WORKERS = 5, 8  # of what is timed; processes of the plain way's DataLoa
 NOTEBOOK = records.ROOT / "notebooks" / "03_online_kd.ipynb"  # the shortest that trains with a teacher
 
 
-def seconds(place: Place, work: Callable[[], object], repeats: int = 20) -> float:
+def seconds(place: Place, work: Callable[[], object]) -> float:
     """Median seconds of a call."""
-    return median_seconds(work, *((2, cpu_seconds) if place.dry else (repeats, gpu_seconds)))
+    return median_seconds(work, 2, cpu_seconds) if place.dry else median_seconds(work, 20, gpu_seconds)
 
 
 # Stage env
@@ -93,24 +91,17 @@ def fast(place: Place) -> None:
     for name, recipe in known.items():
         with place.attempt(f"the plain way, {name}"):
             _line(place, name, "fp32", plain_pace(place, recipe, data), ceiling)
-    for engine, precision, (name, recipe) in product(("graph", "eager"), ("bf16", "fp32"), known.items()):
-        _fast(place, name, replace(recipe, precision=precision), data, engine, ceiling)
-    for part in (_batches, _evaluation):
-        with place.attempt(part.__name__):
-            part(place, known)
-    for precision, (name, recipe) in product(() if place.dry else ("bf16", "fp32"), known.items()):
-        _fast(place, name, replace(recipe, precision=precision), data, "compiled", ceiling)
+    engines = ("graph", "eager") if place.dry else ("graph", "eager", "compiled")
+    for engine, precision, (name, recipe) in product(engines, ("bf16", "fp32"), known.items()):
+        with place.attempt(f"{name}, {precision}, {engine}"):
+            found = pace([replace(recipe, precision=precision)], data, place.device, engine)
+            _line(place, name, precision, found, ceiling)
 
 
 def _ceiling(place: Place) -> float:
     """TFLOP/s of the bf16 product, as stage ceilings found it; NaN if it did not run."""
     path = place.folder / "ceilings.csv"
     return pd.read_csv(path).set_index("what")["value"]["bf16 product"] if path.exists() else np.nan
-
-
-def _fast(place: Place, name: str, recipe: Recipe, data, engine: str, ceiling: float) -> None:
-    with place.attempt(f"{name}, {recipe.precision}, {engine}"):
-        _line(place, name, recipe.precision, pace([recipe], data, place.device, engine), ceiling)
 
 
 def _line(place: Place, name: str, precision: str, found: dict, ceiling: float) -> None:
@@ -139,27 +130,6 @@ def plain_pace(place: Place, recipe: Recipe, data) -> dict:
     seconds = (taken(recipe.epochs) - first) / epochs
     return {"seconds": seconds, "updates": 2 * len(loader), "images_s": passed / seconds, "engine": "plain",
             "tflops": sum(run.method.cost.values()) * passed / seconds / 1e12}
-
-
-def _batches(place: Place, known: dict[str, Recipe]) -> None:
-    recipe, data = next(iter(known.values())), pictures(16 if place.dry else 2000)
-    for augment in ("crop_flip_rotate", "autoaugment_cutout", "strong"):
-        batches, number = train.batches_of(replace(recipe, augment=augment), data.train_images, data.train_labels,
-                                           STATISTICS["cifar100"], place.device), count()
-        taken = seconds(place, lambda: batches[next(number)])
-        _part(place, f"a batch with {augment}", recipe.batch_size, taken)
-
-
-def _evaluation(place: Place, known: dict[str, Recipe]) -> None:
-    data = pictures(8, 16) if place.dry else pictures(10_000)
-    evaluate = evaluator({"test": (data.train_images, data.train_labels)}, STATISTICS["cifar100"], place.device)
-    for name, recipe in known.items():
-        runs, *_ = train.assemble([replace(recipe, precision="bf16")], data, torch.device(place.device))
-        _part(place, f"evaluation, {name}", len(data.train_images), seconds(place, lambda: evaluate(runs), 5))
-
-
-def _part(place: Place, what: str, images: int, taken: float) -> None:
-    place.add("parts", what=what, images=images, ms=1000 * taken, images_s=images / taken)
 
 
 # Stage seeds: several at once
