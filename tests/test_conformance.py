@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from spacedkd_lib import recipes
-from spacedkd_lib.data.batches import BatchSequence
+from spacedkd_lib.data.batches import Batches
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.methods.online_kd import OnlineKD
 from spacedkd_lib.methods.self_kd import SelfKD
@@ -86,7 +86,7 @@ def fill(recorded, *modules):
         target[renamed(name)].data = drawn(recorded["base"], k, name, shape)
 
 
-class RecordedBatches(BatchSequence):
+class RecordedBatches(Batches):
     def __init__(self, recording):
         self.rows, self.length = recording["batches"], len(recording["batches"]) // recording["epochs"]
 

@@ -12,7 +12,6 @@ from test_batches import augmented, noise, one_by_one, smooth, to_pil
 
 from spacedkd_lib.data import rand_augment
 from spacedkd_lib.data.batches import STATISTICS, Batches, generator
-from spacedkd_lib.errors import InputError
 from spacedkd_lib.recipes import AUGMENTATIONS
 
 TIMM = {"autocontrast": "AutoContrast", "equalize": "Equalize", "invert": "Invert", "rotate": "Rotate",
@@ -309,9 +308,3 @@ def test_the_size_of_the_images_themselves_changes_nothing():
     make = dict(images=smooth(8, (3, 16, 16)), labels=torch.arange(8), batch_size=8, seed=0)
     for augment in ("crop_flip_rotate", "strong"):
         assert torch.equal(Batches(**make, augment=augment)[0][0], Batches(**make, augment=augment, size=16)[0][0])
-
-
-@pytest.mark.parametrize("size", [-1, 2.5, "32"])
-def test_a_size_that_is_none_is_refused(size):
-    with pytest.raises(InputError, match=f"size = {size} is no size of an image: give a whole number"):
-        Batches(noise(4, (1, 8, 8)), torch.arange(4), 2, 0, size=size)

@@ -125,30 +125,7 @@ def seed_noise(device: torch.device, *parts) -> None:
         torch.manual_seed(seed)
 
 
-class BatchSequence:
-    """Interface that the loop needs besides batches[i] and len(batches), an epoch; a base for your own sequences."""
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def fresh(self) -> BatchSequence:
-        """Return batches of the same images in another order and with draws of their own: controls for A6 and V5."""
-        raise NotImplementedError
-
-    def course(self, recipe: Recipe) -> int:
-        """Return the batches of a training epoch."""
-        return len(self)
-
-    def learned(self, recipe: Recipe) -> BatchSequence:
-        """Return the student's batches of the same images; a restarting loader reads along if there are no blocks."""
-        along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
-        return self if along else self.fresh()
-
-    def sizes(self, i: int) -> None:
-        """Return None, as these batches have no groups."""
-
-
-class Batches(BatchSequence):
+class Batches:
     """An endless sequence of training batches: batch i belongs to epoch i // len(batches).
 
     Args:
@@ -164,7 +141,7 @@ class Batches(BatchSequence):
 
     Raises:
         InputError: images or labels of another shape or type, a batch size that does not suit the images, an unknown
-            augmentation, statistics of another number of channels, an invalid size.
+            augmentation, statistics of another number of channels.
 
     >>> images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
     >>> batches = Batches(images, torch.arange(4), batch_size=2, seed=0)
@@ -178,7 +155,6 @@ class Batches(BatchSequence):
                  statistics: Statistics | None = None, device="cpu", drop_last: bool = False, size: int = 0):
         _check_images(images, labels)
         _check_batch_size(batch_size, len(images), drop_last)
-        _check_size(size)
         if augment not in (known := AUGMENTATIONS + plugins.names("augment")):
             raise InputError(nearest("augmentation", augment, known))
         self.statistics = statistics or channel_statistics(images)
@@ -250,7 +226,20 @@ class Batches(BatchSequence):
                              f"of what it was given, {images.dtype} {list(images.shape)}.")
         return made
 
+    def course(self, recipe: Recipe) -> int:
+        """Return the batches of a training epoch."""
+        return len(self)
+
+    def learned(self, recipe: Recipe) -> Batches:
+        """Return the student's batches of the same images; a restarting loader reads along if there are no blocks."""
+        along = recipe.replay == "same" or recipe.replay == "restart" and recipe.interval == 0
+        return self if along else self.fresh()
+
+    def sizes(self, i: int) -> None:
+        """Return None, as these batches have no groups."""
+
     def fresh(self) -> Batches:
+        """Return batches of the same images in another order and with draws of their own: controls for A6 and V5."""
         return self._copy({"order": "replay order", "augment": "replay augment"})
 
     def of(self, chosen: Tensor, name: str) -> Batches:
@@ -298,12 +287,6 @@ def _check_batch_size(size: int, count: int, drop_last: bool) -> None:
         fits = min((s for s in range(2, count + 1) if count % s != 1), key=lambda s: abs(s - size))
         raise InputError(f"batch_size = {size} leaves a last batch of one of the {count} images, on which "
                          f"batch norm cannot train: choose another batch size, for example {fits}.")
-
-
-def _check_size(size: int) -> None:
-    if not isinstance(size, int) or size < 0:
-        raise InputError(f"size = {size} is no size of an image: give a whole number of pixels from 1, or 0 for the "
-                         "images' own.")
 
 
 def _check_statistics(statistics: Statistics, channels: int) -> None:

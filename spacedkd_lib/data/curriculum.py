@@ -18,7 +18,7 @@ from .batches import Batches
 
 
 class Interleaved:
-    """Batches of several parts, an epoch of each within an epoch: one part after the other, or evenly mixed.
+    """Batches of several parts, an epoch of each within an epoch: one part after the other, or evenly `mixed`.
 
     >>> images = torch.zeros(6, 1, 1, 1, dtype=torch.uint8); images[0] = 1
     >>> all_of = Batches(images, torch.arange(6), 2, seed=0)
@@ -55,16 +55,14 @@ class Interleaved:
         return sum(part.count for part in self.parts)
 
     def fresh(self) -> Interleaved:
-        dealt = Interleaved([part.fresh() for part in self.parts])
-        dealt.places = self.places
-        return dealt
+        return Interleaved([part.fresh() for part in self.parts])
 
 
 class CurriculumBatches:
     """A student's batches over all its grades, by their number in the run."""
 
-    def __init__(self, parts: list, course: Course, count: Callable[[Tensor], list[int]]):
-        self.parts, self.course, self.count = parts, course, count
+    def __init__(self, parts: list, course: Course, by_group: Callable[[Tensor], list[int]]):
+        self.parts, self.course, self.by_group = parts, course, by_group
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         grade, local = self.course.locate(i)
@@ -76,11 +74,11 @@ class CurriculumBatches:
 
     def sizes(self, i: int) -> list[int]:
         """Count the pictures of each group in batch i."""
-        return self.count(self.indices(i))
+        return self.by_group(self.indices(i))
 
 
-class ClassGroups:
-    """The batches of Education Distillation.
+class ClassGroups(Interleaved):
+    """The batches of Education Distillation: the teachers' lessons, and through `learned` a student's.
 
     Args:
         batches: of all training images.
@@ -99,40 +97,29 @@ class ClassGroups:
                                  for c in range(classes)])
         self.of_image = of_class[batches.labels.cpu()]
         self.where = [(self.of_image == k).nonzero().flatten() for k in range(len(groups))]
-        self.own = [batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)]
-        self.lessons = Interleaved(self.own, mixed=True)
+        super().__init__([batches.of(chosen, f"school {k + 1}") for k, chosen in enumerate(self.where)], mixed=True)
 
     @property
     def images(self) -> Tensor:
         return self.batches.images
 
-    def __len__(self) -> int:
-        return len(self.lessons)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.lessons[i]
-
-    def indices(self, i: int) -> Tensor:
-        """Return the image numbers of the teachers' batch i: int64 [B], on the CPU."""
-        return self.lessons.indices(i)
-
     def sizes(self, i: int) -> list[int]:
         """Count the pictures of each group in the teachers' batch i."""
-        return self.count(self.indices(i))
+        return self.by_group(self.indices(i))
 
-    def count(self, which: Tensor) -> list[int]:
+    def by_group(self, which: Tensor) -> list[int]:
         """Count these images by group."""
-        return torch.bincount(self.of_image[which], minlength=len(self.own)).tolist()
+        return torch.bincount(self.of_image[which], minlength=len(self.parts)).tolist()
 
     def course(self, recipe: Recipe) -> Course:
         """Return the lengths of a recipe's grades, in epochs and batches."""
         parts = self._parts(recipe)
-        return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self.lessons))
+        return Course(tuple(zip(grade_lengths(recipe), map(len, parts))), len(self))
 
     def learned(self, recipe: Recipe) -> CurriculumBatches:
         parts = [part if recipe.replay == "same" else part.fresh() for part in self._parts(recipe)]
         course = Course(tuple(zip(grade_lengths(recipe), map(len, parts))))
-        return CurriculumBatches(parts, course, self.count)
+        return CurriculumBatches(parts, course, self.by_group)
 
     def images_seen(self, recipe: Recipe) -> tuple[list[int], list[int]]:
         """Count a student's training images in each grade, and each teacher's, over the whole run."""
