@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import string
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError, nearest, reading, whole
@@ -35,7 +34,6 @@ from . import embedded
 from .known import EMBEDDED, KNOWN, NAMES
 from .sources import read_folder, read_known
 
-FORMAT = "1"  # of the cache file; another one is rebuilt
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -88,7 +86,7 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         InputError: unknown name; a seed that is no whole number; data missing and no mirror reachable; a source that
             is truncated, altered or unreadable. The cache then stays as it was.
     """
-    name = os.fspath(name) if isinstance(name, (str, os.PathLike)) else repr(name)
+    name = str(name)
     if own := plugins.made("data set", name):
         return _own(name, own)
     if name not in NAMES and (os.sep in name or os.path.isdir(name)):
@@ -99,18 +97,13 @@ def load(name: str, root: Path | str | None = None, seed: int = 0) -> Dataset:
         raise InputError(nearest("data set", name, [*NAMES, *plugins.names("dataset"),
                                                     "the path of a folder of train/<class>/"]))
     root = _data_folder(root)
-    cache, damage = _cache_file(name, root, seed), ""
+    cache = _cache_file(name, root, seed)
     if os.path.isfile(cache):
         try:
             return _read_cache(cache, name)
         except InputError as error:
-            damage = str(error)
-    try:
-        dataset = _dataset(name, *(_read_embedded(name, seed) if name in EMBEDDED else read_known(name, root)))
-    except InputError as error:
-        raise InputError(f"{damage} {error}".strip()) from None
-    if damage:
-        warnings.warn(damage, stacklevel=2)
+            warnings.warn(str(error), stacklevel=2)
+    dataset = _dataset(name, *(_read_embedded(name, seed) if name in EMBEDDED else read_known(name, root)))
     _write_cache(cache, dataset)
     return dataset
 
@@ -165,18 +158,15 @@ def _own(name: str, own) -> Dataset:
     is_set = isinstance(own, Dataset)
     made = [*(getattr(own, key) for key in ARRAYS), own.classes] if is_set else own()
     if not isinstance(made, (tuple, list)) or len(made) != 5:
-        given = f"{len(made)} values" if isinstance(made, (tuple, list)) else f"a {type(made).__name__}"
-        raise InputError(f"{name}() returned {given}: return the five {', '.join(ARRAYS)} and names of the classes.")
+        raise InputError(f"{name}() returned other than five values: give {', '.join(ARRAYS)} and the classes' names.")
     arrays, classes = [np.asarray(array) for array in made[:4]], tuple(map(str, made[4]))
     for part, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
-        if images.ndim != 4 or labels.shape != (len(images),) or not len(labels):
+        one_shape = images.ndim == 4 and images.shape[1:] == arrays[0].shape[1:]
+        if not one_shape or labels.shape != (len(images),) or not len(labels):
             raise InputError(f"{name}() made {part} images of shape {images.shape} with labels of shape "
-                             f"{labels.shape}: give [N, C, H, W], and [N] labels.")
+                             f"{labels.shape}: give [N, C, H, W], alike in training and test, and [N] labels.")
         _check_range(name, f"{part} images", images, 255)
         _check_range(name, f"{part} labels", labels, len(classes) - 1)
-    if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise InputError(f"{name}() made training images of shape {arrays[0].shape[1:]} and test images of shape "
-                         f"{arrays[2].shape[1:]}: give all images one shape.")
     kinds = (np.uint8, np.int64, np.uint8, np.int64)
     return own if is_set else _dataset(name, classes, [np.array(array, kind) for array, kind in zip(arrays, kinds)])
 
@@ -247,8 +237,6 @@ def split(dataset: Dataset, train_images: int = 0, val_fraction: float = 0.0,
     """
     labels = dataset.train_labels
     subset = stratified(labels, train_images or len(labels), seed)
-    if not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:  # NaN too
-        raise InputError(f"val_fraction = {val_fraction!r} is no share: give at least 0 and below 1.")
     held_out = round(val_fraction * len(subset))
     if val_fraction and not 0 < held_out < len(subset):
         raise InputError(f"val_fraction = {val_fraction} holds out {held_out} of {len(subset)} images: "
@@ -264,38 +252,24 @@ def _dataset(name: str, classes: Sequence[str], arrays: Sequence[np.ndarray]) ->
     return Dataset(name=name, classes=tuple(classes), **tensors)
 
 
-def _metadata(dataset: Dataset) -> dict[str, str]:
-    counts = {"train": str(len(dataset.train_labels)), "test": str(len(dataset.test_labels))}
-    return {"format": FORMAT, "name": dataset.name, "classes": json.dumps(dataset.classes),
-            "sha256": dataset.sha256, **counts}
-
-
 def _read_cache(path: Path, name: str) -> Dataset:
     with reading(path, "it has to be built again from its source"):
         with safe_open(path, framework="pt") as file:
-            found = file.metadata() or {}
+            found = file.metadata()
             arrays = [file.get_tensor(key).numpy() for key in ARRAYS]
         dataset = _dataset(name, json.loads(found["classes"]), arrays)
-        wrong = sorted(key for key in found.keys() | _metadata(dataset).keys()
-                       if found.get(key) != _metadata(dataset).get(key))
-        if wrong:
-            raise ValueError(f"its {' and '.join(wrong)} differ from what it holds")
+        if found["sha256"] != dataset.sha256:
+            raise ValueError("its checksum does not hold")
         return dataset
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:
+    metadata = {"classes": json.dumps(dataset.classes), "sha256": dataset.sha256}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:  # others may build it too
-            temporary = Path(folder, path.name)
-            save_file({key: getattr(dataset, key).contiguous() for key in ARRAYS}, temporary, _metadata(dataset))
-            os.chmod(temporary, 0o644)  # safetensors makes it private; several people may share a data folder
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except (OSError, SafetensorError, MemoryError) as error:
+        records.write_atomically(path, save({key: getattr(dataset, key).contiguous() for key in ARRAYS}, metadata))
+    except (InputError, MemoryError) as error:
         if dataset.name not in EMBEDDED:  # those take two seconds; the others are worth a word
-            warnings.warn(f"{path} cannot be written ({error}): each load decodes it again.", stacklevel=3)
+            warnings.warn(f"{error} Until then each load decodes {dataset.name} again.", stacklevel=3)
 
 
 # Readers: each returns the class names and the four arrays. First the embedded sets.

@@ -28,12 +28,11 @@ _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 
 
 class Fonts(NamedTuple):
-    """Matplotlib's TrueType files: of `train`, of `test` with its family's name, and those refused with the reason."""
+    """Matplotlib's text fonts: files of the training set, and of the test set with their family's name."""
 
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
     family: str
-    refused: dict[Path, str]
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -73,23 +72,31 @@ def fonts(seed: int = 0) -> Fonts:
     One whole family is held out: no test character is the bold or italic sister of a training character.
     """
     family = list(FAMILIES)[seed % len(FAMILIES)]
-    used, refused = _sorted()
-    held_out = tuple(file for file in used if file.name.startswith(FAMILIES[family]))
-    return Fonts(tuple(file for file in used if file not in held_out), held_out, family, refused)
+    held_out = tuple(file for file in _text_fonts() if file.name.startswith(FAMILIES[family]))
+    return Fonts(tuple(file for file in _text_fonts() if file not in held_out), held_out, family)
 
 
 @functools.cache
-def _sorted() -> tuple[list[Path], dict[Path, str]]:
-    """List the usable fonts of matplotlib, and the refused: a usable font names its 62 glyphs as letters and digits.
+def _text_fonts() -> list[Path]:
+    import matplotlib
+
+    files = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf"))
+    return [file for file in files if _draws_characters(file)]
+
+
+def _draws_characters(file: Path) -> bool:
+    """Return whether a font names its glyphs of the 62 characters as letters and digits.
 
     Having the 62 code points is not enough: TeX's symbol fonts keep operators there, and the last-resort font one box.
     The glyph's own name tells ("A" against "lastresortlatin").
     """
-    import matplotlib
+    from matplotlib.ft2font import FT2Font
 
-    files = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("*.ttf"))
-    refused = {file: reason for file in files if (reason := _why_refused(file))}
-    return [file for file in files if file not in refused], refused
+    font, names = FT2Font(str(file)), dict(zip(string.digits, _DIGIT_NAMES))
+    indices = font.get_charmap()
+    return all(ord(character) in indices and
+               font.get_glyph_name(indices[ord(character)]) == names.get(character, character)
+               for character in CHARACTERS)
 
 
 def draw(character: str, font: Path | str, pixels: int = GLYPH_PIXELS, size: float = 12.5, dx: float = 0.0,
@@ -128,19 +135,3 @@ def _to_bytes(picture: np.ndarray) -> np.ndarray:
 def _face(font: str, size: float) -> ImageFont.FreeTypeFont:
     # The basic layout: the other one depends on which shaping library a machine has.
     return ImageFont.truetype(font, size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def _why_refused(file: Path) -> str:
-    """Return why a font is refused; empty for a text font."""
-    from matplotlib.ft2font import FT2Font
-
-    font = FT2Font(str(file))
-    indices = font.get_charmap()
-    for character in CHARACTERS:
-        if ord(character) not in indices:
-            return f'has no "{character}"'
-        name = font.get_glyph_name(indices[ord(character)])
-        expected = _DIGIT_NAMES[int(character)] if character in string.digits else character
-        if name != expected:
-            return f'draws "{name}" for "{character}"'
-    return ""

@@ -36,12 +36,11 @@ def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
     files = _named((item for path in paths for item in _files(path).items()), where)
     official = paths[0].name in (known.archive, known.folder)
     if official and name in _CIFAR:
-        classes, arrays = _cifar(name, files, where, known.unpacked if known.md5 and paths[0].is_dir() else ())
-        _check_counts(name, classes, arrays[1], arrays[3], where)
+        classes, arrays = _cifar(name, files, where, known.unpacked if paths[0].is_dir() else ())
+        _check_counts(name, arrays[1], arrays[3], where)
         return classes, arrays
     classes, listing = (_wnid_folders if official else _class_folders)(files, where)
-    train_labels, test_labels = ([label for _, label in rows] for rows in listing)
-    _check_counts(name, classes, train_labels, test_labels, where)
+    _check_counts(name, *([label for _, label in rows] for rows in listing), where)
     return classes, _pictures(files, listing, where, (known.pixels, known.pixels), "RGB")
 
 
@@ -134,17 +133,12 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-def _check_counts(name: str, classes, train_labels, test_labels, where: str) -> None:
+def _check_counts(name: str, train_labels, test_labels, where: str) -> None:
     known = KNOWN[name]
-    if len(classes) != known.classes:
-        raise InputError(f"{where} holds {len(classes)} classes and {name} has {known.classes}: it is "
-                         "truncated or altered; fetch it again.")
-    parts = {"training": (train_labels, known.train), "test": (test_labels, known.test)}
-    for part, (labels, expected) in parts.items():
-        for label, count in enumerate(np.bincount(labels, minlength=known.classes)):
-            if count != expected:
-                raise InputError(f'{where} holds {count} {part} images of class "{classes[label]}" and '
-                                 f"{name} has {expected}: it is truncated or altered; fetch it again.")
+    for part, labels, expected in (("training", train_labels, known.train), ("test", test_labels, known.test)):
+        if np.bincount(labels).tolist() != [expected] * known.classes:
+            raise InputError(f"{where} does not hold {expected} {part} images of each of {known.classes} classes, as "
+                             f"{name} has: it is truncated or altered; fetch it again.")
 
 
 # Pictures. A listing holds, for training and for test, [(path, label), ...] in the data set's order.
