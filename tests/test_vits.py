@@ -266,11 +266,9 @@ def test_macs_count_attention():
                                                   "default, or choose one of timm/deit_"),
     (dict(name="pvt_tiny", dist_token=True), "pvt_tiny has no distillation token"),
     (dict(name="pvt_tiny", patch_size=2), "pvt_tiny takes no patch_size: leave patch_size = 0, or choose"),
-    (dict(name="timm/resnet18", width=64), "timm/resnet18 takes no width"),
-    (dict(name="timm/poolformer_s12", heads=2), "timm/poolformer_s12 takes no heads"),
-    (dict(name="timm/vgg11", drop_path=0.1), "timm/vgg11 takes no drop_path"),
-    (dict(name=DEIT, width=50, heads=4), "4 heads do not divide a width of 50: give a width that is a multiple of the "
-                                         "heads, for example 52."),
+    (dict(name="timm/resnet18", width=64), "argument 'embed_dim'\"): change image_size, or leave patch_size, width, depth"),
+    (dict(name="timm/caformer_s18", heads=2), "timm/caformer_s18 takes no heads"),
+    (dict(name="timm/vgg11", drop_path=0.1), "argument 'drop_path_rate'\"): change image_size, or leave"),
     (dict(name=DEIT, width=50), 'the sizes given ("dim should be divisible by num_heads")'),
     (dict(name="timm/pit_ti_224", size=8), "the patches of timm/pit_ti_224, 16 x 16 every 8 pixels: give another image_size, "
                                            "for example 16,"),

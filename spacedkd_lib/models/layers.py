@@ -17,9 +17,6 @@ class Outputs(NamedTuple):
     map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
     distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
-    def detach(self) -> Outputs:
-        return Outputs(*(value if value is None else value.detach() for value in self))
-
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     """Return the logits [B, K] of a network's output; of several exits the deepest one's."""
@@ -109,12 +106,11 @@ def macs(net: nn.Module, channels: int, size: int, forward=None) -> int:
     Args:
         forward: the pass to count; the network's own unless given.
     """
-    another_pass = forward is not None and getattr(forward, "__self__", None) is not net
-    if another_pass or any(plugins.is_own(type(layer)) for layer in net.modules()):
-        return _counted(net, channels, size, forward)
-    key = _structure(net), getattr(forward, "__func__", None), channels, size
+    if forward or any(plugins.is_own(type(layer)) for layer in net.modules()):
+        return _counted(net, channels, size, forward or net)
+    key = _structure(net), channels, size
     if key not in _known:
-        _known[key] = _counted(net, channels, size, forward)
+        _known[key] = _counted(net, channels, size, net)
     return _known[key]
 
 
@@ -135,6 +131,6 @@ def _counted(net: nn.Module, channels: int, size: int, forward) -> int:
     weight = next(net.parameters())
     with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
         net.eval()
-        (forward or net)(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
+        forward(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
     return counter.get_total_flops() // 2

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from ..errors import InputError, nearest
 from .layers import Outputs, to_float32
 from .own_transformers import OWN
 
-OURS = {"embed_dim": "width", "num_heads": "heads", "drop_path_rate": "drop_path"}  # timm's words in ours
+OURS = {"embed_dim": "width", "num_heads": "heads"}  # timm's words in ours
 CONVIT_HEADS = {"convit_tiny": 4, "convit_small": 9, "convit_base": 16}  # timm gives ConViT's width per head
 
 
@@ -54,30 +53,36 @@ class Vision(nn.Module):
                  patch_size: int = 0, width: int = 0, depth: int = 0, heads: int = 0, drop_path: float = 0.0,
                  head_init: str = "timm", dist_token: bool = False):
         super().__init__()
-        self.name, self.image_size = name, image_size or size
+        self.name, self.image_size, self.dist_token = name, image_size or size, dist_token
         shape = dict(patch_size=patch_size, embed_dim=width, depth=depth, num_heads=heads)
         given = {key: value for key, value in shape.items() if value}
-        if name.startswith("timm/"):
-            known = _known(name.removeprefix("timm/"))
-            self.net = _from_timm(_twin(known) if dist_token else known, classes, channels, self.image_size, drop_path,
-                                  given)
-        else:
-            _check_own(name, self.image_size, given, dist_token)
-            self.net = OWN[name](classes, channels, self.image_size, drop_path)
-        self.dist_token = dist_token
+        try:
+            self.net = self._made(classes, channels, drop_path, given)
+            self.feature_size = self._tried(channels)
+        except InputError:
+            raise
+        except Exception as error:
+            first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            raise InputError(f"{name} cannot be built for images of {self.image_size} x {self.image_size} pixels and "
+                             f'the sizes given ("{first}"): change image_size, or leave patch_size, width, depth, '
+                             "heads and drop_path 0.") from error
         if head_init == "zero":
             _zero_heads(self.net)
-        self.feature_size = self._tried(name, channels)
 
-    def _tried(self, name: str, channels: int) -> int:
+    def _made(self, classes: int, channels: int, drop_path: float, given: dict) -> nn.Module:
+        if self.name.startswith("timm/"):
+            known = _known(self.name.removeprefix("timm/"))
+            return _from_timm(_twin(known) if self.dist_token else known, classes, channels, self.image_size, drop_path,
+                              given)
+        _check_own(self.name, self.image_size, given, self.dist_token)
+        return OWN[self.name](classes, channels, self.image_size, drop_path)
+
+    def _tried(self, channels: int) -> int:
         """Return D from one image of zeros in eval mode, which draws nothing; a forbidden image size shows now."""
-        try:
-            with torch.no_grad():
-                return self.eval()(torch.zeros(1, channels, self.image_size, self.image_size)).features.shape[1]
-        except Exception as error:
-            raise _unbuildable(name, self.image_size, error) from error
-        finally:
-            self.train()
+        with torch.no_grad():
+            found = self.eval()(torch.zeros(1, channels, self.image_size, self.image_size))
+        self.train()
+        return found.features.shape[1]
 
     def forward(self, x: Tensor) -> Outputs:
         last = self.net.forward_features(resized(x, self.image_size))
@@ -131,7 +136,6 @@ def _zero_heads(net: nn.Module) -> None:
 
 def _from_timm(name: str, classes: int, channels: int, image_size: int, drop_path: float, given: dict) -> nn.Module:
     arguments = _convit_width(name, given) | dict(num_classes=classes, in_chans=channels)
-    _check_heads(given)
     if name.startswith("pit_"):
         # Released: block i of 12 has drop_path * i / 12. timm goes from 0 to its rate in 11 steps: rate * i / 11.
         drop_path *= 11 / 12
@@ -163,28 +167,18 @@ def _silence(net: nn.Module, drop_path: float) -> None:
 def _created(name: str, image_size: int, arguments: dict) -> nn.Module:
     """Create timm's network; if its constructor refuses an image size, create it without one."""
     import timm
-    for size in (dict(img_size=image_size), {}):
-        try:
-            return timm.create_model(name, pretrained=False, **arguments, **size)
-        except Exception as error:
-            refused = set(re.findall(r"'(\w+)'", str(error).partition("unexpected keyword argument")[2]))
-            if refused - {"img_size"}:
-                raise _takes_none(f"timm/{name}", min(refused - {"img_size"})) from error
-            if refused and size:
-                continue
-            raise _unbuildable(f"timm/{name}", image_size, error) from error
+    try:
+        return timm.create_model(name, pretrained=False, img_size=image_size, **arguments)
+    except TypeError as error:
+        if "'img_size'" not in str(error):
+            raise
+    return timm.create_model(name, pretrained=False, **arguments)
 
 
 def _takes_none(name: str, argument: str) -> InputError:
     word = OURS.get(argument, argument)
     return InputError(f"{name} takes no {word}: leave {word} = 0, or choose a network that takes it, such as "
                       "timm/deit_tiny_patch16_224.")
-
-
-def _unbuildable(name: str, image_size: int, error: Exception) -> InputError:
-    first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return InputError(f'{name} cannot be built for images of {image_size} x {image_size} pixels and the sizes given '
-                      f'("{first}"): change image_size, or leave patch_size, width, depth and heads 0.')
 
 
 def _known(name: str) -> str:
@@ -219,19 +213,13 @@ def _no_token(name: str, twins) -> InputError:
 
 def _convit_width(name: str, given: dict) -> dict:
     """Divide ConViT's width by its heads, because its `embed_dim` is one head's."""
-    heads = CONVIT_HEADS.get(name)
-    if not heads or "embed_dim" not in given:
+    if name not in CONVIT_HEADS or "embed_dim" not in given:
         return given
-    heads = given.get("num_heads", heads)
-    _check_heads(given | dict(num_heads=heads))
-    return given | dict(embed_dim=given["embed_dim"] // heads)
-
-
-def _check_heads(given: dict) -> None:
-    width, heads = given.get("embed_dim", 0), given.get("num_heads", 1)
+    width, heads = given["embed_dim"], given.get("num_heads", CONVIT_HEADS[name])
     if width % heads:
         raise InputError(f"{heads} heads do not divide a width of {width}: give a width that is a multiple of the "
                          f"heads, for example {-(-width // heads) * heads}.")
+    return given | dict(embed_dim=width // heads)
 
 
 def _check_taken(name: str, net: nn.Module, given: dict) -> None:
