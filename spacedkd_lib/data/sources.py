@@ -40,7 +40,8 @@ def read_known(name: str, root: Path) -> tuple[list[str], list[np.ndarray]]:
         _check_counts(name, arrays[1], arrays[3], where)
         return classes, arrays
     classes, listing = (_wnid_folders if official else _class_folders)(files, where)
-    _check_counts(name, *([label for _, label in rows] for rows in listing), where)
+    train_labels, test_labels = ([label for _, label in rows] for rows in listing)
+    _check_counts(name, train_labels, test_labels, where)
     return classes, _pictures(files, listing, where, (known.pixels, known.pixels), "RGB")
 
 

@@ -72,7 +72,7 @@ class Mutual(Method):
         with torch.no_grad():
             factor = self.paraphrasers[peer].eval().encoder(seen.map)
         terms, weighted = self.map_losses[name].train().weighted(outputs.map, factor, self.epoch)
-        last = outputs.map.detach()
+        last = outputs.detach().map
         error = reconstruction_l1(self.paraphrasers[name].train()(last), last)
         return terms, weighted, error
 
