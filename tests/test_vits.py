@@ -254,9 +254,8 @@ def test_macs_count_attention():
     (dict(name="timm/resnet18.a1_in1k"), "timm/resnet18.a1_in1k names weights, and networks start untrained here: give "
                                          "timm/resnet18."),
     (dict(name="timm/hf-hub:someone/something"), 'timm has no network "hf-hub:someone/something"; '),
-    (dict(name="pvt_tyni"), '"pvt_tyni" is not a network; did you mean "pvt_tiny"? Allowed: pvt_tiny, t2t_vit_7, '
-                            "timm/..."),
-    (dict(name="deit_tiny_patch16_224"), 'did you mean "timm/deit_tiny_patch16_224"?'),
+    (dict(name="pvt_tyni"), '"pvt_tyni" is not a model; did you mean "pvt_tiny"?'),
+    (dict(name="deit_tiny_patch16_224"), 'a network of timm is written "timm/deit_tiny_patch16_224".'),
     (dict(name=DEIT, size=30), f"Images of 30 x 30 pixels do not divide into the patches of {DEIT}, 16 x 16: give "
                                "another image_size, for example 32, or another patch_size where"),
     (dict(name="timm/pit_ti_224", size=30), "30 x 30 pixels do not divide into the patches of timm/pit_ti_224, 16 x 16 "

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, nearest
+from ..errors import InputError
+from ..recipes.recipe import check_model
 from .layers import Outputs, to_float32
 from .own_transformers import OWN
 
@@ -240,9 +241,7 @@ def _check_divides(name: str, image_size: int, patch: int, stride: int = 0) -> N
 
 
 def _check_own(name: str, image_size: int, given: dict, dist_token: bool) -> None:
-    if name not in OWN:
-        import timm
-        raise InputError(nearest("network", name, [*OWN, f"timm/{name}" if timm.is_model(name) else "timm/..."]))
+    check_model(name)
     for key in given:
         raise _takes_none(name, key)
     if dist_token:
