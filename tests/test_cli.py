@@ -363,9 +363,9 @@ def test_exercises_say_right_wrong_and_unanswered_and_keep_the_progress(capsys, 
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setitem(sys.modules, "IPython", object())  # as in a kernel with a person before it
     hints = "first", "second", "third"
-    made = {"05.1": exercises.Exercise("compute", exercises.number(5.5), hints, 5),
+    made = {"05.1": exercises.Exercise("compute", exercises.number(5.5), hints),
             "05.2": exercises.Exercise("change", exercises.agrees([([0, 1], 2), ([0, 0, 1], 3)], lambda indices, n: (
-                sorted(indices) == list(range(n)))), hints, None)}
+                sorted(indices) == list(range(n)))), hints)}
     monkeypatch.setattr(exercises, "_of_notebook", lambda number: made if number == "05" else {})
     answers = (("05.1", None), ("05.1", 10), ("05.2", lambda indices: True), ("05.2", lambda indices, n: True),
                ("05.1", 5.5))

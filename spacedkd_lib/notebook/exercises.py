@@ -1,7 +1,7 @@
 """Exercises of the notebooks: `check` an answer, ask for a `hint`, see the `progress`.
 
-The right answers stand apart, in `answers/`, one file a notebook. They are computed there by the library that the
-notebooks teach. Solutions with their reasons: notebooks/solutions.ipynb.
+The right answers stand apart, in `answers/`, one file a notebook. Solutions with their reasons:
+notebooks/solutions.ipynb.
 """
 
 from __future__ import annotations
@@ -11,35 +11,27 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import pandas as pd
 
 from ..errors import InputError, nearest
 from ..store import records
 
-KINDS = ("compute", "predict", "change", "break", "explain")
 NOTEBOOKS = tuple(f"{number:02}" for number in range(15))
 
 
-@dataclass(frozen=True)
-class Exercise:
+class Exercise(NamedTuple):
     """One exercise.
 
-    kind: what is asked for, see `KINDS`. test: answer -> what is wrong with it, "" if it is right. hints: three, from a
-    nudge to nearly the solution. wrong: a plausible wrong answer, which the tests hold `test` to refuse.
+    kind: compute, predict, change, break or explain. test: answer -> what is wrong with it, "" if it is right. hints:
+    three, from a nudge to nearly the solution.
     """
 
     kind: str
     test: Callable[[object], str]
     hints: tuple[str, str, str]
-    wrong: object
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise InputError(nearest("kind of exercise", self.kind, KINDS))
 
 
 def check(name: str, answer) -> bool:
@@ -60,7 +52,7 @@ def check(name: str, answer) -> bool:
         print(f'Exercise {name}: not yet; {wrong}. A hint: skd.hint("{name}")')
     else:
         print(f"Exercise {name}: right.")
-        _keep(name, right=True)
+        _keep(name)
     return not wrong
 
 
@@ -70,11 +62,10 @@ def hint(name: str) -> None:
     Raises:
         InputError: there is no such exercise.
     """
-    hints, seen = _exercise(name).hints, _kept().get(name, {}).get("hints", _SEEN.get(name, 0))
+    hints, seen = _exercise(name).hints, _SEEN.get(name, 0)
     if seen < len(hints):
         print(f"Hint {seen + 1} of {len(hints)}: {hints[seen]}")
         _SEEN[name] = seen + 1
-        _keep(name, hints=seen + 1)
     else:
         print(f"The solution of {name} stands in solutions.ipynb, with its reason.")
 
@@ -98,12 +89,11 @@ def number(value: float, tolerance: float = 1e-2) -> Callable[[object], str]:
 
 
 def exactly(value) -> Callable[[object], str]:
-    return lambda answer: "" if answer == value else f"{answer!r} is not it"
-
-
-def choice(right: str) -> Callable[[object], str]:
-    """Test for one of several statements, by its letter or word."""
-    return lambda answer: exactly(right)(str(answer).strip().lower())
+    """Test for a value; for a letter or word in any case."""
+    def test(answer) -> str:
+        given = answer.strip().lower() if isinstance(answer, str) else answer
+        return "" if given == value else f"{answer!r} is not it"
+    return test
 
 
 def agrees(cases, truth: Callable) -> Callable[[object], str]:
@@ -137,7 +127,7 @@ def _of_notebook(number: str) -> dict[str, Exercise]:
     return importlib.import_module(f".answers.n{number}", __package__).EXERCISES
 
 
-_SEEN: dict[str, int] = {}  # hints given in this session, where nothing is kept
+_SEEN: dict[str, int] = {}  # hints given in this session
 
 
 def _file() -> Path:
@@ -151,9 +141,7 @@ def _kept() -> dict[str, dict]:
         return {}
 
 
-def _keep(name: str, **values) -> None:
+def _keep(name: str) -> None:
     """Only a person's answers are kept, not those of a notebook that papermill or nbval runs."""
     if "IPython" in sys.modules and not os.environ.get("TQDM_DISABLE"):
-        kept = _kept()
-        kept[name] = kept.get(name, {}) | values
-        records.write_atomically(_file(), json.dumps(kept))
+        records.write_atomically(_file(), json.dumps(_kept() | {name: {"right": True}}))

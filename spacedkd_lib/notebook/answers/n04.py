@@ -2,30 +2,13 @@
 
 import math
 
-from ...schedule import counts, spaced_schedule
+import torch
+
+from ...methods.losses import kl
 from ..exercises import Exercise, exactly
 
 
-def _moved(answer) -> str:
-    """Return the parts that have a gradient after the library's loss of the students."""
-    import torch
-
-    from ...methods import build
-    from ...recipes import Recipe, self_kd
-    method = build.make(self_kd(Recipe(model="resnet10", width=4)), channels=1, classes=3, size=8)
-    method.learn(torch.ones(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))["loss"].backward()
-    names = [name for name, p in method.net.named_parameters() if p.grad is not None]
-    return exactly({"trunk" if name.startswith("trunk") else "deepest head" if "heads.3" in name else "shallow exits"
-                    for name in names})(set(answer))
-
-
-def _updates(answer) -> str:
-    of = counts(spaced_schedule(80, 391, 2.0, tail="drop", counter="epoch_early", teach_last=False))
-    return exactly(of.teach + of.learn)(answer)
-
-
 def _logits() -> list:
-    import torch
     draws = torch.Generator().manual_seed(0)
     return [torch.randn(2, 3, generator=draws).requires_grad_() for _ in range(4)]
 
@@ -36,7 +19,6 @@ def _value(got, want) -> str:
 
 
 def _chain(function) -> str:
-    from ...methods.losses import kl
     mine, right = _logits(), _logits()
     got, want = function(mine, 2.0), sum(kl(exit, deeper, 2.0) for deeper, exit in zip(right, right[1:]))
     got.backward()
@@ -49,7 +31,6 @@ def _chain(function) -> str:
 
 
 def _bends(function) -> str:
-    from ...methods.losses import kl
     deepest, student, *_ = _logits()
     got = function(student, deepest, 2.0)
     got.backward()
@@ -57,37 +38,26 @@ def _bends(function) -> str:
     return _value(got, kl(student, deepest, 2.0)) or firm
 
 
-def _without_detach(logits, T):
-    return sum(_soft(exit, deeper, T) for deeper, exit in zip(logits, logits[1:]))
-
-
-def _soft(student, deepest, T):
-    log_p, log_q = (student / T).log_softmax(1), (deepest / T).log_softmax(1)
-    return (log_q.exp() * (log_q - log_p)).sum() / len(log_p)
-
-
 EXERCISES = {
-    "04.1": Exercise("predict", _moved, (
+    "04.1": Exercise("predict", lambda answer: exactly({"trunk", "shallow exits"})(set(answer)), (
         "follow the arrows of the picture backwards from exits 1 to 3.",
         "a shallow exit stands on the stages before it, and those belong to the trunk.",
-        "both targets are detached, so no gradient reaches the deepest head. The exits and the trunk remain."),
-        {"shallow exits"}),
-    "04.2": Exercise("compute", _updates, (
+        "both targets are detached, so no gradient reaches the deepest head. The exits and the trunk remain.")),
+    "04.2": Exercise("compute", exactly(2 * 31_280 - 40 - 391), (
         "the table counts them for another interval: take its second line apart.",
         "at s = 4 the 80 epochs hold 20 blocks and lose 20 updates of the teacher; 1,173 are s - 1 epochs of 391.",
-        "at s = 2 there are 40 blocks, and one epoch is lost: 31,280 - 40 plus 31,280 - 391."), 2 * 80 * 391),
+        "at s = 2 there are 40 blocks, and one epoch is lost: 31,280 - 40 plus 31,280 - 391.")),
     "04.3": Exercise("change", _chain, (
         "in a list that begins with the deepest exit, each exit's teacher is the one before it.",
         "zip(logits, logits[1:]) pairs each teacher with its student.",
         "sum F.kl_div(log_p, log_q, log_target=True, reduction='batchmean') over the pairs, with log_q from the "
-        "teacher's logits.detach() / T."), _without_detach),
+        "teacher's logits.detach() / T.")),
     "04.4": Exercise("break", _bends, (
         "where does shallow_loss cut the way back to the deepest exit?",
         "two tensors are detached there: one for the soft loss, one for the features.",
-        "write the soft loss of shallow_loss and leave out .detach()."),
-        lambda student, deepest, T: _soft(student, deepest.detach(), T)),
+        "write the soft loss of shallow_loss and leave out .detach().")),
     "04.5": Exercise("explain", exactly("b"), (
         "list everything that self KD has and the plain network lacks.",
         "it has exits, twice the updates, and distillation. Only one of the three may differ in your comparison.",
-        "look for the control that has exits and updates, but alpha = beta = 0."), "d"),
+        "look for the control that has exits and updates, but alpha = beta = 0.")),
 }

@@ -34,22 +34,21 @@ EXERCISES = {
     "07.1": Exercise("predict", exactly("never higher"), (
         "Which pictures does this PGD meet first?",
         "It keeps the worst picture that it meets, and FGSM's is among them.",
-        "A picture that FGSM breaks is broken for PGD too. Must PGD break one more?"), "always lower"),
+        "A picture that FGSM breaks is broken for PGD too. Must PGD break one more?")),
     "07.2": Exercise("compute", number(100 * 50 / 80), (
         "How many pictures does the network still read under attack?",
         "It is still right on 80 - 30 pictures. Compare them with those that it read before.",
-        "Divide 50 by 80."), 50),
+        "Divide 50 by 80.")),
     "07.3": Exercise("change", agrees(_CASES, _step), (
         "Two lines: the length of the slopes, then each pixel's move.",
         "The length is the root of the sum of squares, math.hypot(*slopes).",
-        "Each pixel becomes min(max(x + r * g / length, 0), 1)."),
-        lambda pixels, slopes, r: [min(max(x + r * ((g > 0) - (g < 0)), 0.0), 1.0) for x, g in zip(pixels, slopes)]),
+        "Each pixel becomes min(max(x + r * g / length, 0), 1).")),
     "07.4": Exercise("break", _useless, (
         "When is a weather forecast of 50% for every day well calibrated?",
         "Put all ten answers into one bin. Its confidence must be its share of right answers.",
-        "Say 0.5 ten times, and be right five times."), [(0.9, False)] * 10),
+        "Say 0.5 ten times, and be right five times.")),
     "07.5": Exercise("explain", exactly("b"), (
         "Compute for both what is kept: 40 of 50, 56 of 80.",
         "A keeps 80%, B keeps 70%. Who reads more worn pictures?",
-        "Two questions, two answers: what is kept speaks of the loss, accuracy of the use."), "a"),
+        "Two questions, two answers: what is kept speaks of the loss, accuracy of the use.")),
 }

@@ -1,11 +1,12 @@
 """Exercises of notebook 12, Vision transformers."""
 
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
 from ..exercises import Exercise, exactly
 
 
 def _looks_back(answer) -> str:
-    import torch  # the other exercises do without
-    from torch.nn.functional import scaled_dot_product_attention
     for tokens in (1, 2, 5):
         q, k, v = torch.randn(3, tokens, 4, generator=torch.Generator().manual_seed(tokens))
         got, want = answer(q, k, v), scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -15,7 +16,6 @@ def _looks_back(answer) -> str:
 
 
 def _moves_at_rest(answer) -> str:
-    import torch
     resting, other = (torch.nn.Linear(2, 1) for _ in range(2))
     both = torch.optim.AdamW([*resting.parameters(), *other.parameters()])
     (resting(torch.ones(2)) + other(torch.ones(2))).sum().backward()
@@ -29,30 +29,25 @@ def _moves_at_rest(answer) -> str:
     return "" if (resting.weight != before).all() else "your term is zero, but the network has not moved"
 
 
-def _no_future(q, k, v):
-    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).tril() @ v
-
-
 EXERCISES = {
     "12.1": Exercise("predict", exactly("c"), (
         "an optimizer with momentum does not look at the gradient of the moment alone.",
         "AdamW steps by an average of past gradients; what is that average after one gradient of zero?",
-        "m becomes 0.9 m, which is not zero, and the step is m over the root of v."), "a"),
+        "m becomes 0.9 m, which is not zero, and the step is m over the root of v.")),
     "12.2": Exercise("compute", exactly((224 // 16) ** 2 + 2), (
         "how many patches lie in a row?",
         "14 patches in a row and 14 in a column; then the tokens that are no patches.",
-        "14 * 14 patches, a class token and a distillation token."), 197),
+        "14 * 14 patches, a class token and a distillation token.")),
     "12.3": Exercise("change", _looks_back, (
         "the share of a later token must be zero, and each row must still sum to one.",
         "set the scores of later tokens to minus infinity before the softmax, not the shares to zero after it.",
-        "mask = torch.ones_like(scores).tril() == 0; scores.masked_fill(mask, -torch.inf).softmax(dim=-1) @ v"),
-        _no_future),
+        "mask = torch.ones_like(scores).tril() == 0; scores.masked_fill(mask, -torch.inf).softmax(dim=-1) @ v")),
     "12.4": Exercise("break", _moves_at_rest, (
         "a gradient of zero is not the same as no gradient.",
         "the term must depend on every parameter of the network, and be zero whatever they are.",
-        "0.0 * sum(p.sum() for p in network.parameters())"), lambda network: 0.0),
+        "0.0 * sum(p.sum() for p in network.parameters())")),
     "12.5": Exercise("explain", exactly("b"), (
         "which cell of the second 2 x 2 table is this?",
         "gain as released, none left when the network is still; and what does labels alone add to the story?",
-        "an interval that holds zero does not show that there is no effect, so one of the three says too much."), "c"),
+        "an interval that holds zero does not show that there is no effect, so one of the three says too much.")),
 }
