@@ -1,4 +1,4 @@
-"""Adversarial images: FGSM and PGD."""
+"""Adversarial images: FGSM and PGD. Pixels are float32 [B, C, H, W] in [0, 1], not rounded to 8 bits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Statistics, generator, normalised
-from ..errors import InputError
 from ..models.layers import headline
 from ..models.scoring import eval_mode
 from .corruptions import check_images
-
-# Attacks. Pixels are float32 [B, C, H, W] in [0, 1]; they are not rounded to 8 bits.
 
 BATCH = 500  # images at once (ours), as in training's own evaluation
 
@@ -34,10 +31,8 @@ def fgsm(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics,
         Pixels in the ball and in [0, 1], float32 [N, C, H, W], on the network's device.
 
     Raises:
-        InputError: a network, images, labels or a radius that cannot be used.
+        InputError: images or labels of another type or shape.
     """
-    _check_attack(radius)
-
     def ascend(clean, look):
         return _step(clean, clean, look(clean).direction, radius, radius)
     return _attacked(net, images, labels, statistics, ascend)
@@ -53,11 +48,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics, 
     Args as `fgsm`, and:
         steps: of each restart (ours; Madry et al. 7 to 20), each as long as radius / 4 (theirs: 2 at radius 8).
         restarts: 2 (ours).
-
-    Raises:
-        InputError: as `fgsm`; no step or no restart.
     """
-    _check_attack(radius, steps=steps, restarts=restarts)
     drawn = generator(seed, "pgd")
 
     def ascend(clean, look):
@@ -86,8 +77,8 @@ class AttackState(NamedTuple):
 
 def _attacked(net, images, labels, statistics, ascend) -> Tensor:
     """ascend(clean pixels, look) -> adversarial pixels, for each batch; `look` asks the network, see `AttackState`."""
-    labels = check_task(net, images, labels, statistics)
-    found = []
+    check_images(images, labels)
+    found, labels = [], labels.to(device_of(net))
     with eval_mode(net):
         for part, y in zip(images.split(BATCH), labels.split(BATCH)):
             found.append(ascend(_pixels(part.to(labels.device)), partial(_attack_state, net, y, statistics)))
@@ -128,41 +119,13 @@ def standardised(x: Tensor, statistics: Statistics) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _device_of(net: nn.Module) -> torch.device:
+def device_of(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
-
-
-def _check_attack(radius: float, **counts: int) -> None:
-    if not 0 <= radius <= 255:  # NaN too
-        raise InputError(f"radius = {radius!r} is out of range: give a number of grey levels (1/255) from 0 to 255.")
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} = {value!r} is out of range: give a whole number of at least 1.")
-
-
-def check_task(net: nn.Module, images: Tensor, labels: Tensor, statistics: Statistics) -> Tensor:
-    """Network, images and labels fit each other, by one image's logits; the labels, on the network's device."""
-    check_images(images)
-    if not isinstance(net, nn.Module):
-        raise InputError(f"The network is of type {type(net).__name__} and must be a torch.nn.Module that returns "
-                         "Outputs: give what models.ResNet or models.MultiExitResNet makes.")
-    maps = next((p.shape[1] for p in net.parameters() if p.dim() == 4), images.shape[1])
-    if images.shape[1] != maps:
-        raise InputError(f"Images of {images.shape[1]} channels do not fit a network of {maps}: give images of the "
-                         "data set that it was trained on.")
-    classes = predict(net, images[:1], statistics).shape[1]
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
-        raise InputError(f"Labels of type {labels.dtype} and shape {list(labels.shape)} do not fit {len(images)} "
-                         "images: give one label of torch.int64 an image.")
-    if not 0 <= labels.min() <= labels.max() < classes:
-        raise InputError(f"Labels from {labels.min()} to {labels.max()} do not fit a network of {classes} classes: "
-                         f"give labels from 0 to {classes - 1}.")
-    return labels.to(_device_of(net))
 
 
 def predict(net: nn.Module, images: Tensor, statistics: Statistics) -> Tensor:
     """Logits [N, K] in eval mode, on the network's device, of uint8 images or of float pixels in [0, 1]."""
-    device, logits = _device_of(net), []
+    device, logits = device_of(net), []
     with eval_mode(net):
         for part in images.split(BATCH):
             part = part.to(device)

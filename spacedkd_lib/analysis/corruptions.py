@@ -36,7 +36,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         seed: of the noise, which is drawn on the CPU for the whole stack, hence the same on every device.
 
     Raises:
-        InputError: images of another type or shape, an unknown name or severity.
+        InputError: images of another type or shape, an unknown name.
 
     >>> corrupt(torch.full((1, 1, 8, 8), 100, dtype=torch.uint8), "brightness", 1, seed=0).unique().item()
     112
@@ -44,8 +44,6 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     check_images(images)
     if name not in CORRUPTIONS:
         raise InputError(nearest("corruption", name, CORRUPTIONS))
-    if severity not in (1, 2, 3, 4, 5):
-        raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")
     drawn, value = generator(seed, "corruption", name, severity), SEVERITIES[name][severity - 1]
     return torch.cat([OPERATIONS[name](part, value, drawn) for part in images.split(AT_ONCE)])
 
@@ -148,11 +146,11 @@ OPERATIONS = {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise,
                                       pixelate, jpeg_compression)}
 
 
-def check_images(images: Tensor) -> None:
-    """Raise InputError unless the images are uint8 [N, C, H, W] of one or three channels."""
-    given = (f"{images.dtype} and shape {list(images.shape)}" if isinstance(images, Tensor)
-             else f"{type(images).__name__}")
-    if (not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4
-            or images.shape[1] not in (1, 3) or not len(images)):
-        raise InputError(f"Images of type {given} cannot be changed: give a tensor of torch.uint8 of shape "
-                         "[N, C, H, W] with C = 1 (grey) or 3 (RGB).")
+def check_images(images: Tensor, labels: Tensor | None = None) -> None:
+    """Raise InputError unless images are uint8 [N, C, H, W] of one or three channels, and labels int64 [N]."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise InputError(f"Images of type {images.dtype} and shape {list(images.shape)} cannot be changed: give "
+                         "torch.uint8 of shape [N, C, H, W] with C = 1 (grey) or 3 (RGB).")
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype != torch.int64):
+        raise InputError(f"Labels of type {labels.dtype} and shape {list(labels.shape)} do not fit {len(images)} "
+                         "images: give one label of torch.int64 an image.")

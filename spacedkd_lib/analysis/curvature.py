@@ -20,16 +20,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from ..data.batches import derive_seed
-from ..errors import InputError
 from ..models.layers import headline
-from .landscape import scorer
+from .landscape import check
 
 with warnings.catch_warnings():
     # linear_operator, of curvlinops, and torch's own forward mode, when first used, still call torch.jit.script
     warnings.simplefilter("ignore", FutureWarning)
     jvp(torch.abs, (torch.zeros(1),), (torch.zeros(1),))
     from curvlinops import HessianLinearOperator, hutchpp_trace
-    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+    from scipy.sparse.linalg import eigsh
 
 
 class Estimate(NamedTuple):
@@ -93,13 +92,9 @@ def hessian(net: nn.Module, x: Tensor, y: Tensor, relative: bool = False,
             to 1e-4 (a test holds them to that).
 
     Raises:
-        InputError: as `landscape.scorer`; another dtype; parameters that are no finite numbers.
+        InputError: as `landscape.scorer`.
     """
-    scorer(net, x, y)
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"Curvature in {dtype} would be noise: give torch.float32 or torch.float64.")
-    if not all(p.isfinite().all() for p in net.parameters()):
-        raise InputError("The network's weights are not all finite numbers: give a network whose training succeeded.")
+    check(net, x, y)
     own = copy.deepcopy(net).to(dtype).eval()
     model = _Logits(own, relative)
     return _Hessian(model, nn.CrossEntropyLoss(), list(model.parameters()), [(x.to(dtype), y)],
@@ -111,16 +106,9 @@ def trace(operator, products: int = 30, repeats: int = 3, seed: int = 0) -> Esti
 
     Args:
         operator: of `hessian`, or a square matrix.
-        products: with the operator in one repeat, divisible by 3 (ours: 30).
+        products: with the operator in one repeat, divisible by 3 and fewer than it has rows (ours: 30).
         repeats: at least 2 (ours: 3).
-
-    Raises:
-        InputError: other numbers; more products than the operator has rows.
     """
-    if products % 3 or not 3 <= products < operator.shape[1] or repeats < 2:
-        raise InputError(f"A trace of {operator.shape[1]} parameters from {products} products in {repeats} repeats is "
-                         "not possible: give a number of products divisible by 3 and below that of the parameters, and "
-                         "at least 2 repeats.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "trace"))
         found = [float(hutchpp_trace(operator, products)) for _ in range(repeats)]
@@ -132,15 +120,9 @@ def top_eigenvalues(operator, tolerance: float = 1e-2) -> np.ndarray:
 
     Args:
         tolerance: relative (ours: 1%).
-
-    Raises:
-        InputError: a method that does not converge.
     """
     dtype = np.float64 if operator.dtype == torch.float64 else np.float32
     start = np.random.default_rng(derive_seed(0, "eigenvalues")).standard_normal(operator.shape[1]).astype(dtype)
-    try:
-        # ten vectors, not SciPy's twenty: the largest eigenvalues of such Hessians stand far apart
-        return eigsh(operator.to_scipy(dtype), 1, which="LA", v0=start, tol=tolerance, ncv=min(10, len(start)),
-                     return_eigenvectors=False)
-    except ArpackNoConvergence:
-        raise InputError(f"The largest eigenvalue did not converge to {tolerance:g}: give a larger one.") from None
+    # ten vectors, not SciPy's twenty: the largest eigenvalues of such Hessians stand far apart
+    return eigsh(operator.to_scipy(dtype), 1, which="LA", v0=start, tol=tolerance, ncv=min(10, len(start)),
+                 return_eigenvectors=False)

@@ -31,23 +31,10 @@ SIZES = ("filter", "weight")
 BATCH = 500  # images, as in training's own evaluation
 
 
-def perturbed_weights(net: nn.Module) -> Direction:
-    """Return the parameters that directions move: weights of convolutions and linear layers.
+def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
+    """Draw a random Gaussian direction, as large as the network's own weights, of convolutions and linear layers.
 
     Biases and normalisation layers are left alone (Li et al. 2018, section 4).
-
-    Raises:
-        InputError: the network has none, or they are not floating-point numbers.
-    """
-    found = {name: p.detach() for name, p in net.named_parameters() if p.dim() > 1 and p.is_floating_point()}
-    if not found:
-        raise InputError(f"{type(net).__name__} has no weights of convolutions or linear layers, so nothing can be "
-                         "moved: give a torch.nn.Module that has.")
-    return found
-
-
-def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
-    """Draw a random Gaussian direction, as large as the network's own weights.
 
     Args:
         seed: whole numbers and words that name the direction; the same names give networks of one architecture the
@@ -58,14 +45,12 @@ def direction(net: nn.Module, *seed, size: str = "filter") -> Direction:
             its function).
 
     Raises:
-        InputError: another size, a network without weights, or weights that are no finite numbers.
+        InputError: another size.
     """
     if size not in SIZES:
         raise InputError(nearest("size of a direction", size, SIZES))
     drawn, found = generator("direction", *seed), {}
-    for name, weight in perturbed_weights(net).items():
-        if not weight.isfinite().all():
-            raise InputError(f"The weights {name} are not all finite numbers: give a network whose training succeeded.")
+    for name, weight in ((name, p.detach()) for name, p in net.named_parameters() if p.dim() > 1):
         noise = torch.empty_like(weight).copy_(torch.randn(weight.shape, generator=drawn))
         found[name] = noise.mul_(weight.abs() if size == "weight" else _filter_norms(weight) / _filter_norms(noise))
     return found
@@ -79,9 +64,9 @@ def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[
     """Return a function of displaced weights: (loss, accuracy) on these images, in eval mode.
 
     Raises:
-        InputError: no images, labels that do not fit them, or what is not a network.
+        InputError: no images, labels that do not fit them, or weights that are no finite numbers.
     """
-    _check(net, x, y)
+    check(net, x, y)
     parts = x.split(BATCH)
 
     def score(weights: Direction) -> tuple[float, float]:
@@ -92,10 +77,9 @@ def scorer(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[Direction], tuple[
     return score
 
 
-def _check(net, x: Tensor, y: Tensor) -> None:
-    if not isinstance(net, nn.Module):
-        raise InputError(f"A {type(net).__name__} cannot be analysed: give a torch.nn.Module that maps images to "
-                         "Outputs or logits.")
+def check(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    if not all(p.isfinite().all() for p in net.parameters()):
+        raise InputError("The network's weights are not all finite numbers: give a network whose training succeeded.")
     if len(x) == 0 or y.shape != (len(x),):
         raise InputError(f"{len(x)} images with labels of shape {list(y.shape)} cannot be scored: give at least one "
                          "image and one label each.")
@@ -105,15 +89,13 @@ def axis(reach: float, points: int) -> np.ndarray:
     """Return steps from -reach to reach, an odd number of them, so that the solution itself is one.
 
     Raises:
-        InputError: fewer than three points, an even number, or a reach that is not positive.
+        InputError: fewer than three points, or an even number.
 
     >>> axis(1.0, 3).tolist()
     [-1.0, 0.0, 1.0]
     """
     if points < 3 or points % 2 == 0:
         raise InputError(f"{points} points make no axis around a solution: give an odd number from 3 on.")
-    if not 0 < reach < math.inf:
-        raise InputError(f"A reach of {reach} makes no axis: give a positive number, for example 1.")
     half = reach * np.arange(1, points // 2 + 1) / (points // 2)
     return np.concatenate([-half[::-1], [0.0], half])  # exactly symmetric, and exactly zero at the centre
 
@@ -124,7 +106,7 @@ def line(net: nn.Module, x: Tensor, y: Tensor, along: Direction, steps: Sequence
     Raises:
         InputError: as `scorer`; a direction of another network.
     """
-    score, weights = scorer(net, x, y), _start(net, along)
+    score, weights = scorer(net, x, y), _weights_like(net, along)
     return _slice([score(_shifted(weights, along, step)) for step in steps], len(steps))
 
 
@@ -134,8 +116,7 @@ def plane(net: nn.Module, x: Tensor, y: Tensor, first: Direction, second: Direct
     Raises:
         InputError: as `line`.
     """
-    score, weights = scorer(net, x, y), _start(net, first)
-    _start(net, second)
+    score, weights = scorer(net, x, y), _weights_like(net, first)
     rows = (_shifted(weights, first, step) for step in steps)
     return _slice([score(_shifted(row, second, step)) for row in rows for step in steps], len(steps), len(steps))
 
@@ -145,12 +126,13 @@ def _slice(points: list[tuple[float, float]], *shape: int) -> Slice:
     return {name: values[:, k].reshape(shape).copy() for k, name in enumerate(("loss", "accuracy"))}
 
 
-def _start(net: nn.Module, along: Direction) -> Direction:
+def _weights_like(net: nn.Module, other: Direction) -> Direction:
+    """Return the network's weights of these names."""
     weights = dict(net.named_parameters())
-    if wrong := [name for name in along if name not in weights or along[name].shape != weights[name].shape]:
-        raise InputError(f"The direction's {wrong[0]} does not fit this network: draw it with direction(net, ...) from "
-                         "a network of the same architecture.")
-    return {name: weights[name].detach() for name in along}
+    if any(name not in weights or weights[name].shape != value.shape for name, value in other.items()):
+        raise InputError("The networks differ in architecture: give two of one recipe's model, or a direction of this "
+                         "network.")
+    return {name: weights[name].detach() for name in other}
 
 
 def _shifted(weights: Direction, along: Direction, step: float) -> Direction:
@@ -166,10 +148,9 @@ def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps
     Raises:
         InputError: as `scorer`; networks of two architectures.
     """
-    _check(second, x, y)
-    goal, weights = dict(second.named_parameters()), dict(first.named_parameters())
-    if {n: p.shape for n, p in goal.items()} != {n: p.shape for n, p in weights.items()}:
-        raise InputError("Only networks of one architecture can be joined by a line: give two of one recipe's model.")
+    check(second, x, y)
+    goal = dict(second.named_parameters())
+    weights = _weights_like(first, goal)
     point, found = copy.deepcopy(first), []
     for t in steps:
         with torch.no_grad():
@@ -187,12 +168,8 @@ def weight_noise(net: nn.Module, x: Tensor, y: Tensor, sigmas: Sequence[float], 
     tests flatness by Gaussian noise on the weights; how it sets the noise's size is not public, this is ours.)
 
     Raises:
-        InputError: as `scorer`; a negative sigma, or no draw.
+        InputError: as `scorer`.
     """
-    if min(sigmas, default=-1) < 0:
-        raise InputError(f"Noise of sizes {list(sigmas)} is not possible: give numbers from 0 on.")
-    if draws < 1:
-        raise InputError(f"{draws} draws give no mean: give at least one.")
     lines = [line(net, x, y, direction(net, seed, "noise", draw, size="weight"), sigmas) for draw in range(draws)]
     return {name: np.stack([values[name] for values in lines], axis=1) for name in lines[0]}
 
@@ -208,14 +185,13 @@ def sharpness(net: nn.Module, x: Tensor, y: Tensor, radius: float, relative: boo
             not change if a ReLU network is rescaled without a change of its function.
 
     Raises:
-        InputError: as `scorer`; a radius that is not positive.
+        InputError: as `scorer`.
     """
-    if not 0 < radius < math.inf:
-        raise InputError(f"A radius of {radius} holds no worst point: give a positive number.")
     score, start = scorer(net, x, y), {name: p.detach() for name, p in net.named_parameters()}
     unit = {name: p.abs() if relative else torch.ones_like(p) for name, p in start.items()}
     slope = {name: unit[name] * g for name, g in gradient(net, x, y, start).items()}
-    stride = radius / max(_norm(slope), 1e-30)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in slope.values()))
+    stride = radius / max(norm, 1e-30)
     return score({name: start[name] + unit[name] * stride * slope[name] for name in start})[0] - score({})[0]
 
 
@@ -232,6 +208,3 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor, weights: Direction) -> Direct
                 total[name] += 0 if g is None else g
     return total
 
-
-def _norm(values: Direction) -> float:
-    return math.sqrt(sum(float(value.square().sum()) for value in values.values()))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..data.batches import Statistics
 from ..models.scoring import scores
-from .attacks import ATTACKS, check_task, predict
-from .corruptions import CORRUPTIONS, corrupt
+from .attacks import ATTACKS, device_of, predict
+from .corruptions import CORRUPTIONS, check_images, corrupt
 
 
 def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, labels: Tensor, statistics: Statistics,
@@ -34,10 +34,10 @@ def robust_scores(net: nn.Module, teacher: nn.Module | None, images: Tensor, lab
         and ece in percent, nll in nats (`evaluate.scores`), agreement: equal predictions, percent.
 
     Raises:
-        InputError: an unknown severity, a negative radius, networks, images or labels that cannot be used.
+        InputError: images or labels of another type or shape.
     """
-    for each in (net, teacher):
-        y = labels if each is None else check_task(each, images, labels, statistics)
+    check_images(images, labels)
+    y = labels.to(device_of(net))
 
     def row(seen, kind, name, severity=0, radius=0.0):
         logits = predict(net, seen, statistics)
