@@ -136,7 +136,5 @@ def test_bad_input_before_any_work(trained, monkeypatch):
     assert not list(trained[0].glob("*/noise.npz"))
     with pytest.raises(InputError, match='"curvatur".*curvature'):
         measures.measure(trained[1][0], "curvatur")
-    with pytest.raises(InputError, match="1000 of the .* training pictures of digits"):
-        finished.Trained(trained[1][0]).training(1000)
     with pytest.raises(InputError, match="workers"):
         measures.measure_all([], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Callable
 
 import numpy as np
 import torch
@@ -13,18 +14,6 @@ from torch import Tensor
 from ..data.batches import generator
 from ..errors import InputError, nearest
 
-# What severities 1 to 5 mean. Source: make_cifar_c.py (github.com/hendrycks/robustness, commit ca36008).
-SEVERITIES: dict[str, tuple[float, ...]] = {
-    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # standard deviation, of pixels in [0, 1]
-    "shot_noise": (500, 250, 100, 75, 50),  # photons of a white pixel
-    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of the values that turn black or white
-    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1),  # standard deviation, pixels
-    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),  # added to HSV's value, in [0, 1]
-    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # factor of the distance from the mean
-    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),  # share of the height and width that is kept
-    "jpeg_compression": (80, 65, 58, 50, 40),  # quality
-}
-CORRUPTIONS = tuple(SEVERITIES)
 AT_ONCE = 1000  # images in work at a time: bounds the memory
 
 
@@ -32,7 +21,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     """Corrupted images: uint8 [N, C, H, W] -> uint8 [N, C, H, W], truncated to 8 bits as in CIFAR-10-C.
 
     Args:
-        severity: 1 (weak) to 5; `SEVERITIES` says what it means.
+        severity: 1 (weak) to 5; `CORRUPTIONS` says what it means.
         seed: of the noise, which is drawn on the CPU for the whole stack, hence the same on every device.
 
     Raises:
@@ -44,8 +33,8 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     check_images(images)
     if name not in CORRUPTIONS:
         raise InputError(nearest("corruption", name, CORRUPTIONS))
-    drawn, value = generator(seed, "corruption", name, severity), SEVERITIES[name][severity - 1]
-    return torch.cat([OPERATIONS[name](part, value, drawn) for part in images.split(AT_ONCE)])
+    drawn, (operation, values) = generator(seed, "corruption", name, severity), CORRUPTIONS[name]
+    return torch.cat([operation(part, values[severity - 1], drawn) for part in images.split(AT_ONCE)])
 
 
 def _unit(images: Tensor) -> Tensor:
@@ -142,8 +131,18 @@ def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-OPERATIONS = {f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise, gaussian_blur, brightness, contrast,
-                                      pixelate, jpeg_compression)}
+# Name -> the function, and what severities 1 to 5 mean.
+# Source: make_cifar_c.py (github.com/hendrycks/robustness, commit ca36008).
+CORRUPTIONS: dict[str, tuple[Callable, tuple[float, ...]]] = {
+    "gaussian_noise": (gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),  # standard deviation, of pixels in [0, 1]
+    "shot_noise": (shot_noise, (500, 250, 100, 75, 50)),  # photons of a white pixel
+    "impulse_noise": (impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),  # share of the values that turn black or white
+    "gaussian_blur": (gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1)),  # standard deviation, pixels
+    "brightness": (brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),  # added to HSV's value, in [0, 1]
+    "contrast": (contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),  # factor of the distance from the mean
+    "pixelate": (pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),  # share of the height and width that is kept
+    "jpeg_compression": (jpeg_compression, (80, 65, 58, 50, 40)),  # quality
+}
 
 
 def check_images(images: Tensor, labels: Tensor | None = None) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..data import datasets
 from ..data.batches import Statistics, generator, normalised, statistics_of
-from ..errors import InputError
 from ..recipes import Recipe
 from ..training.student import trained_network
 from . import curvature, landscape, robustness
@@ -24,7 +23,7 @@ class Trained:
     """A finished run on this machine: its student, and pictures as it sees them, both on `device`.
 
     Raises (on use):
-        InputError: its weights are not on this machine, or there are fewer pictures than asked for.
+        InputError: its weights are not on this machine.
     """
 
     recipe: Recipe
@@ -54,21 +53,17 @@ class Trained:
         """Return the channel statistics by which the run normalised its pictures."""
         return statistics_of(self.recipe.normalise, dataset_of(self.recipe).train_images[self._used])
 
-    def training(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return x [count, C, H, W], normalised, and y: training pictures, the same for every run of the seed."""
+    def training(self, most: int) -> tuple[Tensor, Tensor]:
+        """Return x [N, C, H, W], normalised, and y: at most so many training pictures, the same for all of a seed."""
         dataset = dataset_of(self.recipe)
-        which = self._used[_some(len(self._used), count, f"training pictures of {dataset.name}")]
+        which = self._used[_some(len(self._used), most)]
         x = normalised(dataset.train_images[which], self.statistics, device=self.device)
         return x, dataset.train_labels[which].to(self.device)
 
-    def pictures(self, most: int) -> tuple[Tensor, Tensor]:
-        """Return `training` of so many pictures, or of as many as there are."""
-        return self.training(min(most, len(self._used)))
-
-    def test(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the same test pictures for every run of this data set: uint8 [count, C, H, W], labels [count]."""
+    def test(self, most: int) -> tuple[Tensor, Tensor]:
+        """Return at most so many test pictures, the same for every run of this data set: uint8 [N, C, H, W], and y."""
         dataset = dataset_of(self.recipe)
-        which = _some(len(dataset.test_images), count, f"test pictures of {dataset.name}")
+        which = _some(len(dataset.test_images), most)
         return dataset.test_images[which].to(self.device), dataset.test_labels[which].to(self.device)
 
 
@@ -82,24 +77,22 @@ def _loaded(name: str, fold: int) -> datasets.Dataset:
     return datasets.load(name, seed=fold)
 
 
-def _some(available: int, count: int, what: str) -> Tensor:
-    if not 0 < count <= available:
-        raise InputError(f"{count} of the {available} {what} cannot be chosen: give a number from 1 to {available}.")
-    return torch.randperm(available, generator=generator("subset"))[:count]
+def _some(available: int, most: int) -> Tensor:
+    return torch.randperm(available, generator=generator("subset"))[:most]
 
 
 # The measures: each a function of a run and its settings
 
 def noise(run: Trained, images: int, sigmas: list[float], draws: int) -> Values:
     """Measure the loss under noise in the weights, at each sigma."""
-    got = landscape.weight_noise(run.student, *run.pictures(images), sigmas, draws)
+    got = landscape.weight_noise(run.student, *run.training(images), sigmas, draws)
     return {"sigmas": np.array(sigmas), **got}
 
 
 def curvature_of(run: Trained, images: int, products: int, repeats: int) -> Values:
     """Measure curvatures of the loss at a run's final weights, see `curvatures`."""
-    return {name: np.array(value) for name, value in curvatures(run.student, *run.pictures(images), products,
-                                                                 repeats).items()}
+    found = curvatures(run.student, *run.training(images), products, repeats)
+    return {name: np.array(value) for name, value in found.items()}
 
 
 def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int) -> dict[str, float]:
@@ -116,7 +109,6 @@ def curvatures(net: nn.Module, x: Tensor, y: Tensor, products: int, repeats: int
 
 def robustness_of(run: Trained, images: int, severities: list[int], radii: list[float]) -> Values:
     """Scores of the student on test pictures, clean, corrupted and attacked; and agreement with its teacher."""
-    pictures = run.test(min(images, len(dataset_of(run.recipe).test_images)))
-    rows = robustness.robust_scores(run.student, run.teacher, *pictures, run.statistics, severities, radii)
+    rows = robustness.robust_scores(run.student, run.teacher, *run.test(images), run.statistics, severities, radii)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in (
         "kind", "name", "severity", "radius", "accuracy", "nll", "ece", "agreement")}
