@@ -30,7 +30,7 @@ SECONDS = {"slurm": 10, "local": 0.2}  # between two looks at the jobs: one sque
 GENERAL = {"timeout_min": int, "cpus_per_task": int, "gpus_per_node": int, "mem_gb": float}
 # What submitit knows with the prefix slurm_ and makes sense for a job of one process.
 SPECIFIC = {**dict.fromkeys(("partition", "account", "qos", "constraint", "gres", "nodelist", "exclude", "comment",
-                             "mem_per_cpu", "mem_per_gpu", "setup"), str),
+                             "mem_per_cpu", "mem_per_gpu"), str), "setup": lambda command: [command],
             **dict.fromkeys(("cpus_per_gpu", "gpus_per_task", "array_parallelism", "signal_delay_s"), int)}
 
 
@@ -43,26 +43,17 @@ def parse(text: str) -> dict:
     >>> parse("partition=gpu timeout_min=240 setup='module load cuda'")
     {'slurm_partition': 'gpu', 'timeout_min': 240, 'slurm_setup': ['module load cuda']}
     """
+    known = GENERAL | SPECIFIC
     try:
-        pairs = [word.partition("=") for word in shlex.split(text)]
-        if not all(name and equals and value for name, equals, value in pairs):
-            raise ValueError
-        values = {name: (GENERAL | SPECIFIC).get(name.removeprefix("slurm_"), str)(value) for name, _, value in pairs}
+        words = [word.split("=", 1) for word in shlex.split(text)]
+        values = {name: known.get(name, str)(value) for name, value in words}
     except ValueError:
         raise InputError(f'"{text}" does not describe a Slurm job: give name=value, with numbers where they belong, '
                          'for example SLURM="partition=gpu timeout_min=240 cpus_per_task=4".') from None
-    return _named(values)
-
-
-def _named(parameters: dict) -> dict:
-    """Name the parameters as submitit does: what only Slurm has begins with `slurm_`."""
-    short = {name.removeprefix("slurm_"): value for name, value in parameters.items()}
-    for name in short:
-        if name not in GENERAL | SPECIFIC:
-            raise InputError(nearest("Slurm parameter", name, sorted(GENERAL | SPECIFIC)))
-    if isinstance(short.get("setup"), str):
-        short["setup"] = [short["setup"]]
-    return {name if name in GENERAL else f"slurm_{name}": value for name, value in short.items()}
+    for name in values:
+        if name not in known:
+            raise InputError(nearest("Slurm parameter", name, sorted(known)))
+    return {name if name in GENERAL else f"slurm_{name}": value for name, value in values.items()}
 
 
 class Slurm(concurrent.futures.Executor):
@@ -71,17 +62,14 @@ class Slurm(concurrent.futures.Executor):
     Args:
         folder: for submitit's files and the jobs' output; the cluster's nodes must see it under the same path.
         cluster: "slurm", or "local" for processes on this machine (for tests).
-        parameters: submitit's, with or without its prefix `slurm_`. Its defaults, but timeout_min = 60 (ours): the
-            minutes after which a job goes back into the queue, to continue.
+        parameters: submitit's, as from `parse`. Its defaults, but timeout_min = 60 (ours): the minutes after which a
+            job goes back into the queue, to continue.
 
     Raises:
-        InputError: submitit or Slurm is missing, or an unknown cluster or parameter.
+        InputError: submitit or Slurm is missing.
     """
 
     def __init__(self, folder: Path, cluster: str = "slurm", **parameters):
-        parameters = _named({"timeout_min": 60} | parameters)
-        if cluster not in SECONDS:
-            raise InputError(nearest("cluster", cluster, SECONDS))
         try:
             import submitit
         except ImportError:
@@ -94,7 +82,8 @@ class Slurm(concurrent.futures.Executor):
         self._folder = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder)
         # A job continues where it stopped, so 100 is a guard against one that gets nowhere, not a limit to its length.
         self._executor = submitit.AutoExecutor(self._folder, cluster=cluster, **{f"{cluster}_max_num_timeout": 100})
-        self._executor.update_parameters(name=NAME, slurm_additional_parameters={"requeue": True}, **parameters)
+        self._executor.update_parameters(name=NAME, slurm_additional_parameters={"requeue": True},
+                                         **{"timeout_min": 60} | parameters)
         self._cluster = cluster
         self._jobs: list[tuple] = []  # (submitit's job, future); only ever appended to, as two threads use it
         self._batch: list[tuple[Task, Future]] | None = None
