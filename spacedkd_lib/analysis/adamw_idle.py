@@ -75,8 +75,8 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
     Raises:
         InputError: another method or optimizer, or too few updates.
     """
-    run, test, statistics, _, lengths = _trained(recipe, active)
-    rows = []
+    run, batches, length = _trained(recipe, active)
+    test, rows = datasets.load(recipe.dataset, seed=recipe.seed), []
     for part in PARTS:
         net, optimizer = copy.deepcopy((run.method.student, run.optimizer["learn"]))
         _keep_only(part, optimizer)
@@ -85,8 +85,9 @@ def drift(recipe: Recipe, active: int, idle: list[int]) -> pd.DataFrame:
             for _ in range(count - done):
                 _step(optimizer)
             done = count
-            rows.append({"part": part, "idle": count, "distance": (_vector(net) - start).norm().item() / lengths,
-                         "test_accuracy": scores(predict(net, test[0], statistics), test[1])["accuracy"]})
+            rows.append({"part": part, "idle": count, "distance": (_vector(net) - start).norm().item() / length,
+                         "test_accuracy": scores(predict(net, test.test_images, batches.statistics),
+                                                 test.test_labels)["accuracy"]})
     return pd.DataFrame(rows)
 
 
@@ -99,7 +100,7 @@ def resumed(recipe: Recipe, active: int, idle: int, after: int) -> pd.DataFrame:
         A row an update, from 1 to `after`: update, length (relative to that of the same update without idling) and
         predicted, for gradients that stay as large as they are.
     """
-    run, _, _, batches, _ = _trained(recipe, active)
+    run, batches, _ = _trained(recipe, active)
     lengths = {}
     for name, count in (("idle", idle), ("never", 0)):
         other = copy.deepcopy(run)
@@ -122,18 +123,14 @@ def _second_moment(active: int, idle: int, after: int) -> float:
 
 
 def _trained(recipe: Recipe, active: int):
-    """Train a run for so many updates.
-
-    Returns:
-        The run; test images and labels; statistics; batches; the mean length of its last 20 updates.
-    """
+    """Train a run for so many updates; return it, its batches and the mean length of its last 20 updates."""
     if recipe != baseline(recipe) or recipe.optimizer != "adamw" or active < 20:
         raise InputError(f"{recipe.method} with {recipe.optimizer} and {active} updates shows no drift of AdamW: give "
                          'a baseline with optimizer = "adamw" and at least 20 updates.')
     dataset = datasets.load(recipe.dataset, seed=recipe.seed)
     (run,), batches, _ = train.assemble([recipe], dataset, torch.device("cpu"))
     lengths = [_update(run, batches, i) for i in range(active)]
-    return run, (dataset.test_images, dataset.test_labels), batches.statistics, batches, sum(lengths[-20:]) / 20
+    return run, batches, sum(lengths[-20:]) / 20
 
 
 def _update(run, batches, i: int) -> float:

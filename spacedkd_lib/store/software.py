@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Iterable
 
@@ -26,7 +26,7 @@ def describe() -> dict:
     commit, dirty = _committed()
     return {"git_commit": commit or os.environ.get("SPACEDKD_COMMIT") or None, "git_dirty": dirty,
             "python": platform.python_version(), "cpu": _cpu_name(),
-            "spacedkd": __version__, **{name: _version(name) for name in ("torch", "numpy")}}
+            "spacedkd": __version__, **{name: version(name) for name in ("torch", "numpy")}}
 
 
 def _committed() -> tuple[str | None, bool | None]:
@@ -54,13 +54,6 @@ def answer(command: list[str], folder: Path | None = None, unset: Iterable[str] 
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _cpu_name() -> str:
