@@ -18,11 +18,10 @@ import pickle
 import shutil
 import tempfile
 from collections import UserDict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from itertools import count as natural_numbers, islice
-from operator import index as whole_number
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
@@ -111,7 +110,7 @@ class Spaced:
         return self
 
     def __next__(self) -> Step:
-        events, batches = self._open or (islice(self._events(self._interval), self._done, None),
+        events, batches = self._open or (islice(self._events(), self._done, None),
                                          _batches(self.loader, self.epochs, self.length, self._drawn))
         self._open = None  # an error closes both: the next call tries the same step again
         kind, index, block = next(events)
@@ -137,16 +136,16 @@ class Spaced:
         self._drawn = index + 1
         return batch
 
-    def _events(self, ask: Any) -> Iterator[tuple[str, int, int]]:
-        return self._adaptive(ask) if callable(self._interval) else spaced_schedule(**self._plan)
+    def _events(self) -> Iterator[tuple[str, int, int]]:
+        return self._adaptive(self._interval) if callable(self._interval) else spaced_schedule(**self._plan)
 
-    def _adaptive(self, ask: Callable[[Losses], float] | None) -> Iterator[tuple[str, int, int]]:
+    def _adaptive(self, ask: Callable[[Losses], float]) -> Iterator[tuple[str, int, int]]:
         """Yield blocks whose length is asked for before each; a resumed walk takes the answers that it has."""
         start, total = 0, self.epochs * self.length
         for block in natural_numbers():
-            if start == total or ask is None and block == len(self._intervals):
+            if start == total:
                 return
-            if ask is not None and block == len(self._intervals):
+            if block == len(self._intervals):
                 answer = ask(self.losses)
                 _check_interval(answer, self.length)
                 self._intervals.append(float(answer))
@@ -184,30 +183,16 @@ class Spaced:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's.
 
         Raises:
-            InputError: the state of another walk, or a damaged one; this walk then stays as it was.
+            InputError: the state of another walk, or no state.
         """
         with reading("The state", "give one that state_dict returned"):
             if (plan := state.get("plan")) != self._plan:
                 raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
-            new = copy.copy(self)
-            new._open, new._held = None, _store(self.spill)
-            new._held.update({int(index): _copied(batch) for index, batch in state["held"].items()})  # JSON: strings
-            new.losses = {kind: list(state["losses"][kind]) for kind in self.losses}
-            new._intervals = [float(interval) for interval in state["intervals"]]
-            new._done, new._drawn = whole_number(state["done"]), whole_number(state["drawn"])
-            new._check_place()
-        vars(self).update(vars(new))
-
-    def _check_place(self) -> None:
-        """Raise ValueError unless what is drawn and held is what the schedule has after the steps that are done."""
-        events, drawn, held = list(islice(self._events(None), self._done)), 0, set[int]()
-        for kind, index, _ in events:
-            if kind != "epoch":
-                drawn = max(drawn, index + 1)
-                held ^= {index}
-        if (len(events), drawn, held) != (self._done, self._drawn, set(self._held)) or not all(
-                math.isfinite(self.length * interval) for interval in self._intervals):
-            raise ValueError(f"after {self._done} steps {self._drawn} batches drawn and {len(self._held)} held")
+            held = _store(self.spill)
+            held.update({int(index): _copied(batch) for index, batch in state["held"].items()})  # JSON: strings
+            self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
+            self.losses = {kind: list(of) for kind, of in state["losses"].items()}
+        self._open, self._held = None, held
 
 
 class _Spilled(UserDict):
@@ -215,11 +200,9 @@ class _Spilled(UserDict):
 
     def __init__(self, folder: str | Path):
         super().__init__()
-        try:
+        with reading(f"spill = {folder!r}", "give a folder that can be written"):
             os.stat(folder)  # refuses "", which abspath would take for the present folder
             self.folder = tempfile.TemporaryDirectory(prefix="spaced-", dir=os.path.abspath(folder))
-        except (OSError, TypeError, ValueError) as error:
-            raise InputError(f"spill = {folder!r} cannot be written ({error}): give a folder that can be.") from None
 
     def __setitem__(self, index: int, batch: Any) -> None:
         path = Path(self.folder.name) / str(index)
@@ -293,20 +276,14 @@ def _mapped(function: Callable[[Any], Any], batch: Any, method: str = "clone") -
         return new
     if hasattr(batch, method):
         return function(batch)
-    if isinstance(batch, Mapping):
-        return type(batch)({key: _mapped(function, value, method) for key, value in batch.items()})  # type: ignore
-    if isinstance(batch, list):
-        new = copy.copy(batch)
-        new[:] = [_mapped(function, value, method) for value in batch]
-        return new
-    if isinstance(batch, tuple):
+    if isinstance(batch, (list, tuple)):
         make: Any = getattr(batch, "_make", type(batch))
         return make([_mapped(function, value, method) for value in batch])
     if is_dataclass(batch) and not isinstance(batch, type):
         new = copy.copy(batch)
-        for name in {field.name for field in fields(batch)} | set(getattr(batch, "__dict__", ())):
-            if hasattr(batch, name):
-                object.__setattr__(new, name, _mapped(function, getattr(batch, name), method))  # it may be frozen
+        for field in fields(batch):
+            value = _mapped(function, getattr(batch, field.name), method)
+            object.__setattr__(new, field.name, value)  # it may be frozen
         return new
     return function(batch)
 

