@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import InputError, nearest
 from ..recipes import AUGMENTATIONS, Recipe, plugins
+from ..schedule import Course
 from .augment import constant, to_device
 from .rand_augment import changed, draw, filled, ready
 
@@ -226,9 +227,9 @@ class Batches:
                              f"of what it was given, {images.dtype} {list(images.shape)}.")
         return made
 
-    def course(self, recipe: Recipe) -> int:
-        """Return the batches of a training epoch."""
-        return len(self)
+    def course(self, recipe: Recipe) -> Course:
+        """Return the length of a run: one grade of all epochs."""
+        return Course(((recipe.epochs, len(self)),))
 
     def learned(self, recipe: Recipe) -> Batches:
         """Return the student's batches of the same images; a restarting loader reads along if there are no blocks."""

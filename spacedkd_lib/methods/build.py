@@ -10,7 +10,7 @@ import torch
 
 from ..data.batches import derive_seed, seeded_draws
 from ..errors import InputError, least_interval
-from ..models.heads import projector
+from ..models.heads import Paraphraser, projector
 from ..models.layers import dropouts, initialise, split_batch_norm
 from ..models.own import OwnNetwork
 from ..models.resnet import MultiExitResNet, ResNet
@@ -23,7 +23,7 @@ from .base import Method
 from .baseline import Baseline
 from .education import Education, GrowingResNet
 from .ema import Average
-from .ie_kd import FactorTransfer, MapLoss, check_maps, factor_channels, last_map, paraphraser_of
+from .ie_kd import FactorTransfer, MapLoss, factor_channels, last_map
 from .mutual import Mutual
 from .online_kd import OnlineKD
 from .past_self import PastSelf
@@ -42,18 +42,15 @@ def method_class(recipe: Recipe) -> Any:
     return own or ours
 
 
-def course_of(recipe: Recipe, batches_per_epoch: int | Course) -> Course:
-    """Return a run's course; of one grade, if the batches of an epoch are given."""
-    return batches_per_epoch if isinstance(batches_per_epoch, Course) else Course(((recipe.epochs, batches_per_epoch),))
-
-
 def recipe_schedule(recipe: Recipe, batches_per_epoch: int | Course) -> Iterator[Event]:
-    """Return the events of a recipe.
+    """Return the events of a recipe, by the batches of an epoch or, where the student grows, by its course.
 
     Raises:
         InputError: an interval or a period of less than one batch.
     """
-    course = course_of(recipe, batches_per_epoch)
+    course = batches_per_epoch
+    if not isinstance(course, Course):
+        course = Course(((recipe.epochs, course),))
     fewest = min(batches for _, batches in course.grades)
     if recipe.interval and abs(recipe.interval) * fewest < 1 - 1e-9:  # as `Spaced`: 49 * (1 / 49) is below 1
         raise InputError(f"interval = {recipe.interval} epochs is less than one of the {fewest} batches of an epoch: "
@@ -110,9 +107,10 @@ def make(recipe: Recipe, channels: int, classes: int, size: int, batches: Any = 
         return of(recipe, teacher, channels, size, batches)
     between = seeded("projector", lambda: projector(features, teacher.feature_size))
     if recipe.like == "ie_kd":
-        maps = _maps(recipe, {"student": student, "teacher": teacher}, channels, size)
-        paraphraser = seeded("paraphraser", lambda: paraphraser_of(maps["teacher"][0]))
-        map_loss = seeded("map_loss", lambda: MapLoss(recipe, maps["student"][0], factor_channels(maps["teacher"][0])))
+        last = _map_channels(recipe, {"student": student, "teacher": teacher}, channels, size)
+        factor = factor_channels(last["teacher"])
+        paraphraser = seeded("paraphraser", lambda: Paraphraser(last["teacher"], factor))
+        map_loss = seeded("map_loss", lambda: MapLoss(recipe, last["student"], factor))
         return of(recipe, teacher, student, between, channels, size, map_loss, paraphraser)
     return of(recipe, teacher, student, between, channels, size)
 
@@ -131,21 +129,28 @@ def _network(recipe: Recipe, classes: int, channels: int, size: int, role: str) 
                   own.drop_path, own.head_init, token)
 
 
-def _maps(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, tuple[int, int, int]]:
+def _map_channels(recipe: Recipe, networks: dict, channels: int, size: int) -> dict[str, int]:
+    """Return the channels of each network's last map.
+
+    Raises:
+        InputError: maps of unequal height or width.
+    """
     maps = {name: last_map(net, channels, size) for name, net in networks.items()}
-    check_maps(maps["student"], maps["teacher"], recipe)
-    return maps
+    student, teacher = maps["student"], maps["teacher"]
+    if student[1:] != teacher[1:]:
+        other = recipe.teacher_model or recipe.model
+        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} "
+                         f"in {teacher[1]} x {teacher[2]}; choose networks of as many stages.")
+    return {name: found[0] for name, found in maps.items()}
 
 
 def _mutual(recipe: Recipe, networks: dict, seeded, channels: int, size: int) -> Mutual:
     map_losses, paraphrasers = {}, {}
     if recipe.map_loss != "none":
-        maps = _maps(recipe, networks, channels, size)
-        for name in networks:
-            peer = "student" if name == "teacher" else "teacher"
-            map_losses[name] = seeded(f"{name} map_loss",
-                                      lambda: MapLoss(recipe, maps[name][0], factor_channels(maps[peer][0])))
-            paraphrasers[name] = seeded(f"{name} paraphraser", lambda: paraphraser_of(maps[name][0]))
+        of = _map_channels(recipe, networks, channels, size)
+        for name, peer in (("teacher", "student"), ("student", "teacher")):
+            map_losses[name] = seeded(f"{name} map_loss", lambda: MapLoss(recipe, of[name], factor_channels(of[peer])))
+            paraphrasers[name] = seeded(f"{name} paraphraser", lambda: Paraphraser(of[name], factor_channels(of[name])))
     return method_class(recipe)(recipe, networks, map_losses, paraphrasers, channels, size)
 
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.curriculum import ClassGroups
-from ..errors import InputError
 from ..models.heads import reference_head
 from ..models.layers import macs
 from ..models.resnet import ResNet
@@ -111,9 +110,6 @@ class Education(Method):
         groups: classes of each group; see `recipes.partition`.
         teachers: one a group, with as many outputs as it has classes.
         images: the student's of each grade and the teachers' of each group, over the whole run.
-
-    Raises:
-        InputError: a teacher with another number of outputs.
     """
 
     irregular = "each batch divides among the groups in its own way"
@@ -121,10 +117,6 @@ class Education(Method):
 
     def __init__(self, recipe: Recipe, student: ResNet, growing: GrowingResNet, teachers: nn.ModuleList,
                  groups: list[list[int]], channels: int, size: int, images: tuple[list[int], list[int]] | None = None):
-        for k, (teacher, group) in enumerate(zip(teachers, groups, strict=True), start=1):
-            if teacher.head.out_features != len(group):
-                raise InputError(f"Teacher {k} has {teacher.head.out_features} outputs and its group has {len(group)} "
-                                 "classes: give it one output a class.")
         super().__init__(recipe)
         self.growing, self.teachers, self.groups, self.images = growing, teachers, groups, images
         self.sizes: list[int] | None = None  # of the next batch's groups, so the device need not be asked
@@ -191,7 +183,8 @@ class Education(Method):
         columns = tables.columns
         rows, targets = self._rows(y, len(columns)), {}
         if r.alpha:
-            targets = {k: self.teacher_logits(k, _only(x, own)) for k, own in rows.items()}
+            with torch.no_grad():
+                targets = {k: ask(self.teachers[k], _only(x, own), r.teacher_mode).logits for k, own in rows.items()}
         logits = self.growing.train()(x)
         labels = tables.place[y]
         terms = {"hard": F.cross_entropy(logits, labels)}
@@ -218,11 +211,6 @@ class Education(Method):
         self.sizes = None  # which the next batch does not have
         found = group.argsort(stable=True).split(sizes)
         return {k: rows for k, rows in enumerate(found[:groups]) if len(rows)}
-
-    @torch.no_grad()
-    def teacher_logits(self, k: int, x: Tensor) -> Tensor:
-        """Return teacher k's logits for the student."""
-        return ask(self.teachers[k], x, self.recipe.teacher_mode).logits
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         """Return the student's logits, unknown classes at the picture's lowest, and the teachers' by group columns."""

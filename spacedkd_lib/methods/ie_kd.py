@@ -65,22 +65,9 @@ class MapLoss(nn.Module):
         return terms, sum(ramp * weights[name] * value for name, value in terms.items())
 
 
-def paraphraser_of(channels: int) -> Paraphraser:
-    """Make the paraphraser of a teacher's last map with so many channels."""
-    return Paraphraser(channels, factor_channels(channels))
-
-
 def factor_channels(channels: int) -> int:
     """Return the factor's channels: half of those of the teacher's last map (released IE-KD program)."""
     return max(round(0.5 * channels), 1)
-
-
-def check_maps(student: tuple[int, ...], teacher: tuple[int, ...], recipe: Recipe) -> None:
-    """Raise InputError for last maps of another height or width."""
-    if student[1:] != teacher[1:]:
-        other = recipe.teacher_model or recipe.model
-        raise InputError(f"The last maps do not match: {recipe.model} ends in {student[1]} x {student[2]} and {other} "
-                         f"in {teacher[1]} x {teacher[2]}; choose networks of as many stages.")
 
 
 class FactorTransfer(OnlineKD):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.layers import Outputs, macs
+from ..models.layers import macs
 from ..recipes import Recipe
 from .base import Method
 from .baseline import once
@@ -63,18 +63,13 @@ class Mutual(Method):
             terms["mutual"] = mutual_kl(outputs.logits, seen.logits)
             loss = loss + self.recipe.mutual_weight * terms["mutual"]
         if self.map_losses:
-            more, weighted, error = self._map_terms(name, peer, outputs, seen)
+            with torch.no_grad():
+                factor = self.paraphrasers[peer].eval().encoder(seen.map)
+            more, weighted = self.map_losses[name].train().weighted(outputs.map, factor, self.epoch)
+            last = outputs.map.detach()
+            error = reconstruction_l1(self.paraphrasers[name].train()(last), last)
             terms, loss = terms | more | {"reconstruction": error}, loss + weighted + error
         return terms | {"loss": loss, "correct": (outputs.logits.argmax(1) == y).sum()}
-
-    def _map_terms(self, name: str, peer: str, outputs: Outputs, seen: Outputs) -> tuple:
-        """Return the map terms against the peer's factor, their weighted sum, and the own paraphraser's error."""
-        with torch.no_grad():
-            factor = self.paraphrasers[peer].eval().encoder(seen.map)
-        terms, weighted = self.map_losses[name].train().weighted(outputs.map, factor, self.epoch)
-        last = outputs.detach().map
-        error = reconstruction_l1(self.paraphrasers[name].train()(last), last)
-        return terms, weighted, error
 
     def predict(self, x: Tensor, memo: dict | None = None) -> dict[str, Tensor]:
         return {name: once(memo, net, x) for name, net in sorted(self.networks.items())}

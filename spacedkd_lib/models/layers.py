@@ -17,9 +17,6 @@ class Outputs(NamedTuple):
     map: Tensor | None = None  # [B, C, H, W], before pooling, of a network that has one
     distilled: Tensor | None = None  # [B, K], of a distillation token's head, in train mode
 
-    def detach(self) -> Outputs:
-        return Outputs(*(value if value is None else value.detach() for value in self))
-
 
 def headline(outputs: Outputs | tuple[Outputs, ...] | Tensor) -> Tensor:
     """Return the logits [B, K] of a network's output; of several exits the deepest one's."""

@@ -225,13 +225,8 @@ def partition(recipe: Recipe, classes: int) -> list[list[int]]:
     groups = [list(group) if isinstance(group, tuple) else [group] for group in given]
     named = [number for group in groups for number in group]
     if sorted(named) != list(range(classes)) or not all(groups):
-        missing = sorted(set(range(classes)) - set(named))
-        twice = sorted({number for number in named if named.count(number) > 1})
-        unknown = sorted(set(named) - set(range(classes)))
-        what = "; ".join(f"{word}: {', '.join(map(str, found[:5]))}" for word, found in (
-            ("in no group", missing), ("in more than one", twice), ("no class of the data", unknown)) if found)
-        raise InputError(f"schools is no partition of the {classes} classes ({what or 'a group is empty'}): name each "
-                         f"class from 0 to {classes - 1} in exactly one group.")
+        raise InputError(f"schools = {recipe.schools} are no groups of the {classes} classes: name each class from 0 "
+                         f"to {classes - 1} in exactly one group, and none without a class.")
     return groups
 
 

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Iterable
 
-from ..methods.build import course_of
 from ..recipes import Recipe
 from ..schedule import Course, Event
 
@@ -38,8 +37,8 @@ class Clock:
     With `student_clock` = "teacher" the student follows the teacher's progress (A9).
     """
 
-    def __init__(self, recipe: Recipe, batches_per_epoch: int | Course, past: Iterable[Event]):
-        self.recipe, self.course = recipe, course_of(recipe, batches_per_epoch)
+    def __init__(self, recipe: Recipe, course: Course, past: Iterable[Event]):
+        self.recipe, self.course = recipe, course
         self.teaching = replace(recipe, lr=recipe.teacher_lr or recipe.lr)
         self.taught: tuple[int, int] | None = None  # the teacher's progress: batches done, and all of them
         for event in past:
