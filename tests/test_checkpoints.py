@@ -159,7 +159,7 @@ def test_a_diverged_run_stays_out_of_a_resumed_sweep(toy, tmp_path, monkeypatch,
     updates.clear()
     while (again := interrupted(monkeypatch, 3, recipes, toy, tmp_path)) == "interrupted":
         assert len(updates) <= needed
-    assert str(again[0]).split(";")[0].removesuffix(".") == str(whole[0]).removesuffix(".")
+    assert str(again[0]) == str(whole[0])
     assert comparable(again[1:]) == comparable(whole[1:]) and len(updates) == needed
 
 
@@ -222,15 +222,6 @@ def test_a_full_disk_at_the_end_says_so_and_keeps_the_old(tmp_path, monkeypatch)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_the_last_good_checkpoint_of_a_diverged_run_is_named_and_kept(toy, tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("SPACEDKD_CHECKPOINT", "0")
-    outcome, = sweep([online_kd(replace(BASE, lr=1e18), interval=1.0)], toy, folder=tmp_path / "sweep")
-    kept = Path(str(outcome).split("the last good checkpoint is ")[1].removesuffix("."))
-    shutil.rmtree(tmp_path / "sweep")
-    assert kept.exists() and "update on batch 1" in str(outcome)
-
-
 def test_a_failure_that_is_found_when_a_checkpoint_is_due_stays_out_of_it(toy, tmp_path, monkeypatch):
     """As on a GPU, where the loss of an update is not read at once."""
     monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
@@ -239,7 +230,7 @@ def test_a_failure_that_is_found_when_a_checkpoint_is_due_stays_out_of_it(toy, t
     keeper._save(tmp_path)
     runs[1].metrics.diverged = {"learn": torch.tensor(3)}
     keeper._save(tmp_path)
-    assert runs[1].failed.endswith("000000001.safetensors.") and keeper.runs == [runs[0], runs[2]]
+    assert runs[1].failed and keeper.runs == [runs[0], runs[2]]
     _, tensors, meta = checkpoints.latest(tmp_path)
     failed = runs[1].recipe.run_id
     assert failed in meta["failed"] and not [name for name in tensors if name.startswith(failed)]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError, reading
 from ..store import stopping
-from ..store.records import runs_folder, tensor_bytes, write_atomically
+from ..store.records import tensor_bytes, write_atomically
 from . import distributed
 
 FORMAT = 2  # raised when the content's meaning changes; checkpoints of another format are not read
@@ -91,7 +91,6 @@ class Checkpointer:
         self.every = float(os.environ.get("SPACEDKD_CHECKPOINT") or 60)  # seconds between checkpoints (ours)
         self.started = self.saved = time.monotonic()
         self.number, self.events = 0, 0
-        self.path: Path | None = None
         if folder:
             self._restore(folder)
 
@@ -105,7 +104,6 @@ class Checkpointer:
         Raises:
             Stopped: asked to stop; the progress is saved.
         """
-        self._mark_failed()
         self.events += 1
         together = distributed.processes() == 1 or self.events % TOGETHER == 0
         stop = together and distributed.any_process(stopping.requested())
@@ -120,25 +118,15 @@ class Checkpointer:
         try:
             yield
         except stopping.Stopped:
-            self._mark_failed()
             if self.folder and distributed.rank() == 0:
                 self._save(self.folder)
             raise
-
-    def _mark_failed(self) -> None:
-        """Put aside, and name, the last checkpoint from before a run failed."""
-        for run in self.runs:
-            if run.failed and self.path:
-                aside = runs_folder() / ".diverged" / run.recipe.run_id / self.path.name
-                write_atomically(aside, self.path.read_bytes())
-                run.failed = f"{run.failed.removesuffix('.')}; the last good checkpoint is {aside}."
-        self.runs = [run for run in self.runs if not run.failed]
 
     def _save(self, folder: Path) -> None:
         if distributed.processes() == 1:  # several must find a failure together, at the end of the epoch
             for run in self.runs:
                 run.check()  # so that every checkpoint is a good one
-            self._mark_failed()
+        self.runs = [run for run in self.runs if not run.failed]
         started = time.monotonic()
         tensors, alias = {"generator": torch.get_rng_state()}, {}
         first: dict[tuple, str] = {}
@@ -152,7 +140,7 @@ class Checkpointer:
                     alias[name] = same  # the shared teacher's
         self.saved = time.monotonic()
         try:
-            self.path = save(folder, self.number + 1, tensors, {
+            save(folder, self.number + 1, tensors, {
                 "fingerprint": self.fingerprint, "alias": alias, "seconds": self.seconds(),
                 "runs": {run.recipe.run_id: _numbers(run) for run in self.runs},
                 "failed": {run.recipe.run_id: run.failed for run in self.all if run.failed}})
@@ -180,7 +168,7 @@ class Checkpointer:
             own = {name.removeprefix(prefix): tensors[meta["alias"].get(name, name)]
                    for name in (*tensors, *meta["alias"]) if name.startswith(prefix)}
             _put_back(run, own, meta["runs"][run.recipe.run_id])
-        self.path, self.started = path, self.started - meta["seconds"]
+        self.started -= meta["seconds"]
 
 
 def _tensors(run) -> dict[str, Tensor]:

@@ -45,21 +45,15 @@ def start() -> str:
 
 
 def check(recipe: Recipe, images: int) -> None:
-    """Raise InputError for a loss that is no mean over the batch, batch norm by parts, or too small a last batch."""
-    whole = method_class(recipe).whole_batch or ("the noise inside a network" if stochastic(recipe) else "")
-    if whole:
-        raise InputError(f"{whole[0].upper()}{whole[1:]} needs whole batches, which are not split among {processes()} "
-                         f"processes, and the method is {recipe.method}: use one process.")
-    if recipe.optimizer == "sam":
-        raise InputError(f'optimizer = "sam" looks uphill from whole batches, which are not split among {processes()} '
-                         "processes: use one process.")
-    if recipe.batch_norm_parts > 1:
-        raise InputError(f"batch_norm_parts = {recipe.batch_norm_parts} cuts whole batches and is not split among "
-                         f"{processes()} processes: leave it at 1, or use one process.")
+    """Raise InputError for what needs whole batches, or too small a last batch."""
+    needs = {method_class(recipe).whole_batch: True, "the noise inside a network": stochastic(recipe),
+             'optimizer = "sam"': recipe.optimizer == "sam",
+             f"batch_norm_parts = {recipe.batch_norm_parts}": recipe.batch_norm_parts > 1,
+             'feature_loss = "batch_frobenius"': recipe.feature_loss == "batch_frobenius" and recipe.beta}
+    for what in [what for what, so in needs.items() if what and so]:
+        raise InputError(f"A run by {processes()} processes splits each batch, and {what} of {recipe.method} needs "
+                         "whole ones: use one process.")
     last = images % recipe.batch_size or recipe.batch_size
-    if recipe.feature_loss == "batch_frobenius" and recipe.beta:
-        raise InputError('feature_loss = "batch_frobenius" is one norm of the whole batch and cannot be split among '
-                         f'{processes()} processes: use "l2_per_sample", or one process.')
     if last < processes():
         raise InputError(f"The last batch of an epoch holds {last} of {images} images, too few for {processes()} "
                          "processes: choose another batch_size, or fewer processes.")
