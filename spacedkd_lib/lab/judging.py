@@ -74,5 +74,5 @@ def _with_loss(loss: str | Callable) -> Recipe:
     name = next((name for name in known if loss in (name, plugins.made("loss", name))), None)
     if name is None:
         raise InputError(nearest("registered loss", getattr(loss, "__name__", loss), known)
-                         + plugins.how_to_register("soft_loss"))
+                         + " One of your own: skd.register_loss.")
     return online_kd(PROFILES["quick"].settings[0].base, soft_loss=name, beta=0.0)

@@ -99,8 +99,10 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
 
 def _save(recipe: Recipe, outcome, dataset) -> None:
     """Write a finished run, with the fingerprint by which other code can be compared."""
-    from ..training.fingerprint import mark
-    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark(recipe, dataset)))
+    from ..training.fingerprint import fingerprint
+    with plugins.copied(recipe):
+        mark = {"fingerprint": fingerprint(recipe, dataset)}
+    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
 
 
 def run_together(recipe: Recipe, device: str) -> None:
@@ -222,7 +224,7 @@ def run_all(wanted: Iterable[Recipe], workers: int | str = 0, say: Callable[[str
         planned = sweeps(missing, workers)
         if together and _has_gpu():
             planned = of_several_seeds(planned)
-        task = partial(work, on_epoch=plugins.packed(on_epoch)) if on_epoch else work
+        task = partial(work, on_epoch=plugins.packed(on_epoch, [on_epoch])) if on_epoch else work
         _train_side_by_side(planned, task, executor or LocalProcesses(workers), say, on_sweep)
     return same_pictures([records.load(recipe) for recipe in wanted])
 
@@ -286,7 +288,7 @@ def _check(recipe: Recipe) -> None:
     provenance.check_settings()
     dataset = datasets.load(recipe.dataset, seed=recipe.seed)
     datasets.check_again(recipe.dataset, dataset)
-    if plugins.in_updates(recipe):
+    if plugins.kinds(recipe) - {"data set"}:
         fingerprint.trial(recipe, dataset)
     (run,), batches, _ = train.assemble([recipe], dataset, "cpu")
     run.events(batches)

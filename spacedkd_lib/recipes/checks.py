@@ -58,7 +58,7 @@ def _check_field(f: dataclasses.Field, value: Any) -> None:
     if isinstance(allowed, Range):
         refuse_unless(allowed.holds(value), f"{f.name} = {value!r} is out of range: give {allowed.words}.")
     elif allowed and value not in (known := (*allowed, *plugins.names(f.name))):
-        raise InputError(nearest(f"value of {f.name}", value, known) + plugins.how_to_register(f.name))
+        raise InputError(nearest(f"value of {f.name}", value, known))
 
 
 def _check_owners(r: Recipe) -> None:

@@ -18,12 +18,9 @@ from .. import schedule
 from ..errors import InputError, Stopped, nearest, with_article
 from .own_code import is_own, own_file, sha256
 
-# Kind -> the recipe's fields that may name one, and how it is registered
+# Kind -> the recipe's fields that may name one
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
           "network": ("model", "teacher_model"), "augmentation": ("augment",), "data set": ("dataset",)}
-CALLS = {"loss": "register_loss", "feature loss": 'register_loss with of="features"', "rule": "register_rule",
-         "method": "register_method", "network": "register_network", "augmentation": "register_augmentation",
-         "data set": "register_dataset"}
 LOSSES = {"logits": "loss", "features": "feature loss"}
 
 
@@ -139,11 +136,6 @@ def like(method: str) -> str:
     return getattr(made("method", method), "like", method)
 
 
-def how_to_register(field: str) -> str:
-    """Say how a name of one's own gets into a recipe's field; empty if it cannot."""
-    return "".join(f" One of your own: skd.{CALLS[kind]}." for kind, fields in FIELDS.items() if field in fields)
-
-
 def _used(recipe) -> dict[tuple[str, str], Plugin]:
     return {(kind, name): plugin for (kind, name), plugin in _registered.items()
             if name in (getattr(recipe, field) for field in FIELDS[kind])}
@@ -176,14 +168,9 @@ def blamed(recipe) -> Iterator[None]:
         raise InputError(f"A trial of {in_words(recipe)} raised {error!r}{where}: mend it.") from error
 
 
-def may_draw(recipe) -> bool:
-    """Return whether a recipe's updates hold code of a user's, which may draw random numbers."""
-    return any(kind not in ("rule", "augmentation", "data set") for kind, _ in _used(recipe))
-
-
-def in_updates(recipe) -> bool:
-    """Return whether plugins other than data have a part in a recipe's updates."""
-    return any(kind != "data set" for kind, _ in _used(recipe))
+def kinds(recipe) -> set[str]:
+    """Return the kinds of plugins that a recipe names."""
+    return {kind for kind, _ in _used(recipe)}
 
 
 @contextmanager
@@ -200,12 +187,6 @@ def copied(recipe) -> Iterator[None]:
 
 
 # In other processes
-
-def shipped() -> bytes:
-    """Return all plugins as bytes for `call`; empty if there are none."""
-    sent = {key: Plugin(plugin.made, plugin.hash_now(), False) for key, plugin in _registered.items()}
-    return by_value(sent, [plugin.made for plugin in sent.values()]) if sent else b""
-
 
 def by_value(sent: Any, own: Iterable[Any]) -> bytes:
     """Return what is sent as bytes for cloudpickle; the modules of a user's own functions go with it.
@@ -231,43 +212,36 @@ def _own_module(made) -> types.ModuleType | None:
 
 def carried(function: Callable, arguments: tuple) -> tuple[Callable, tuple]:
     """Return a call for another process that brings all plugins; the same call if there are none."""
-    plugins = shipped()
-    return (call, (plugins, _places(), function, *arguments)) if plugins else (function, arguments)
+    if not _registered:
+        return function, arguments
+    sent = {key: Plugin(plugin.made, plugin.hash_now(), False) for key, plugin in _registered.items()}
+    return call, (packed(sent, [plugin.made for plugin in sent.values()]), function, *arguments)
 
 
-def call(plugins: bytes, places: list[str], function: Callable, *arguments, **named):
-    """Call a function in a process that has these plugins from then on, and finds what they import in these places."""
-    import cloudpickle
-    _look_in(places)
-    _add_all(cloudpickle.loads(plugins))
+def call(plugins: bytes, function: Callable, *arguments, **named):
+    """Call a function in a process that has these plugins from then on."""
+    _add_all(unpacked(plugins))
     return function(*arguments, **named)
 
 
-def packed(function: Callable) -> bytes:
-    """Return a user's function as bytes for `unpacked` in another process.
+def packed(sent: Any, own: Iterable[Any]) -> bytes:
+    """Return what is sent as bytes for `unpacked` in another process.
 
     Raises:
         InputError: it holds what cannot be sent, such as an open file.
     """
     import cloudpickle
+    places = [os.path.abspath(place) for place in sys.path]
     try:
-        return cloudpickle.dumps((_places(), by_value(function, [function, getattr(function, "func", None)])))
+        return cloudpickle.dumps((places, by_value(sent, own)))
     except Exception as error:
-        raise InputError(f"{function!r} cannot be sent to the processes that train ({error}): let it open what it "
+        raise InputError(f"{sent!r} cannot be sent to the processes that train ({error}): let it open what it "
                          "needs when it is called.") from error
 
 
-def unpacked(data: bytes) -> Callable:
-    """Return the function that `packed` sent; what it imports is found where it was."""
+def unpacked(data: bytes) -> Any:
+    """Return what `packed` sent; what it imports is found where it was."""
     import cloudpickle
-    places, function = cloudpickle.loads(data)
-    _look_in(places)
-    return cloudpickle.loads(function)
-
-
-def _places() -> list[str]:
-    return [os.path.abspath(place) for place in sys.path]
-
-
-def _look_in(places: list[str]) -> None:
+    places, sent = cloudpickle.loads(data)
     sys.path += [place for place in places if place not in sys.path]
+    return cloudpickle.loads(sent)

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import operator
 import os
 from contextlib import suppress
@@ -224,15 +223,16 @@ class Recipe:
 
     def __post_init__(self):
         from .checks import check
-        for name, depth in (("feature_exits", 1), ("grade_epochs", 1), ("schools", 2)):
-            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name), depth))
+        for name in ("feature_exits", "grade_epochs", "schools"):
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
         object.__setattr__(self, "feature_exits", tuple(sorted(set(self.feature_exits))))
         if isinstance(self.dataset, str) and self.dataset not in DATA_SETS + plugins.names("dataset") and (
                 self.dataset[:1] == "~" or os.sep in self.dataset or os.path.isdir(self.dataset)):
             object.__setattr__(self, "dataset", os.path.abspath(os.path.expanduser(self.dataset)))
         for f in dataclasses.fields(self):
-            if type(f.default) is float and type(value := getattr(self, f.name)) is int:  # 1 and 1.0 are one recipe
-                object.__setattr__(self, f.name, float(value) if abs(value) < 1e300 else (value > 0 or -1) * math.inf)
+            value = getattr(self, f.name)
+            if type(f.default) is float and type(value) is int and abs(value) <= _HUGE:  # 1 and 1.0 are one recipe
+                object.__setattr__(self, f.name, float(value))
         check(self)
 
     @property
@@ -260,27 +260,18 @@ class Recipe:
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, sort_keys=True, separators=(",", ":"))
 
 
-def _whole_numbers(name: str, given: Any, depth: int) -> tuple:
-    """Return a field's whole numbers as a tuple, or as tuples in a tuple where the depth is 2.
+def _whole_numbers(name: str, given: Any) -> tuple:
+    """Return a field's whole numbers as a tuple; lists of them, as JSON has them, as tuples within it.
 
     Raises:
         InputError: anything else, a text too.
     """
-    def plain(value: Any, depth: int) -> Any:
-        if isinstance(value, (str, bytes, bool, dict)):
-            raise TypeError
-        try:
-            parts = iter(sorted(value) if isinstance(value, (set, frozenset)) else value)
-        except TypeError:  # an array without dimensions too
-            return operator.index(value)
-        if not depth:
-            raise TypeError
-        return tuple(plain(part, depth - 1) for part in parts)
+    def plain(value: Any) -> Any:
+        return tuple(map(plain, value)) if isinstance(value, (tuple, list, range)) else operator.index(value)
     with suppress(TypeError):
-        if isinstance(made := plain(given, depth), tuple):
+        if isinstance(made := plain(given), tuple):
             return made
-    raise InputError(f"{name} = {given!r} is no tuple of whole numbers: give one, such as (1, 2)"
-                     f"{' or ((0, 2), (1, 3))' * (depth - 1)}.")
+    raise InputError(f"{name} = {given!r} is no tuple of whole numbers: give one, such as (1, 2).")
 
 
 def from_dict(values: dict, where: str = "this recipe") -> Recipe:
@@ -340,4 +331,5 @@ def check_model(name: str) -> None:
 
 def stochastic(recipe: Recipe) -> bool:
     """Return whether an update draws random numbers inside the networks, as what is registered may."""
-    return recipe.drop_path > 0 or recipe.dropout > 0 or plugins.may_draw(recipe)
+    own = plugins.kinds(recipe) - {"rule", "augmentation", "data set"}
+    return recipe.drop_path > 0 or recipe.dropout > 0 or bool(own)
