@@ -86,7 +86,7 @@ class Spaced:
         self._done, self._drawn = 0, 0
         self._intervals: list[float] = []
         self._open: tuple[Iterator[tuple[str, int, int]], Iterator[Any]] | None = None
-        self._interval = interval
+        self._interval: Any = interval
         self._plan: dict[str, Any] = {"interval": "a function", "epochs": self.epochs, "batches_per_epoch": self.length,
                                       "rule": rule, "tail": tail, "seed": whole("seed", seed)}
         if callable(interval):
@@ -110,8 +110,11 @@ class Spaced:
         return self
 
     def __next__(self) -> Step:
-        events, batches = self._open or (islice(self._events(), self._done, None),
-                                         _batches(self.loader, self.epochs, self.length, self._drawn))
+        if self._open is None:
+            steps = self._adaptive() if callable(self._interval) else spaced_schedule(**self._plan)
+            self._open = (islice(steps, self._done, None),
+                          _batches(self.loader, self.epochs, self.length, self._drawn))
+        events, batches = self._open
         self._open = None  # an error closes both: the next call tries the same step again
         kind, index, block = next(events)
         epoch, batch = (index - 1, None) if kind == "epoch" else (index // self.length, self._batch(index, batches))
@@ -136,17 +139,14 @@ class Spaced:
         self._drawn = index + 1
         return batch
 
-    def _events(self) -> Iterator[tuple[str, int, int]]:
-        return self._adaptive(self._interval) if callable(self._interval) else spaced_schedule(**self._plan)
-
-    def _adaptive(self, ask: Callable[[Losses], float]) -> Iterator[tuple[str, int, int]]:
+    def _adaptive(self) -> Iterator[tuple[str, int, int]]:
         """Yield blocks whose length is asked for before each; a resumed walk takes the answers that it has."""
         start, total = 0, self.epochs * self.length
         for block in natural_numbers():
             if start == total:
                 return
             if block == len(self._intervals):
-                answer = ask(self.losses)
+                answer = self._interval(self.losses)
                 _check_interval(answer, self.length)
                 self._intervals.append(float(answer))
                 self.losses = {"teach": [], "learn": []}
