@@ -16,7 +16,7 @@ LOGITS = {
     "kl_batchmean_T2": lambda s, t, T: T**2 * losses.kl(s, t, T),
     "self_soft_cross_entropy": losses.soft_cross_entropy,
     "vit_kl_numel_T2": lambda s, t, T: T**2 * losses.kl_per_class(s, t, T),
-    "dml_kl": lambda s, t, T: losses.mutual_kl(s, t),
+    "dml_kl": lambda s, t, T: losses.kl(s, t, 1.0),
 }
 MAPS = {
     "iekd_inheritance_lp_p1": losses.factor_distance,

@@ -147,8 +147,6 @@ def test_correlation_equals_scipy():
     y = x + noise
     assert correlation(x, y) == pytest.approx([stats.pearsonr(*pair).statistic for pair in zip(x, y)])
     assert correlation(x[0], 2 * x[0]) == pytest.approx(1) and math.isnan(correlation(x[0], np.ones(7)))
-    with pytest.raises(InputError, match="no pairs"):
-        correlation(x, x[1:])
 
 
 def accuracy(rng, shape):

@@ -56,11 +56,6 @@ def kl_shuffled(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> T
     return kl(student, teacher.roll(-1, 0), temperature)
 
 
-def mutual_kl(student: Tensor, peer: Tensor) -> Tensor:
-    """Compute `kl` at T = 1 for deep mutual learning (Zhang et al. 2018)."""
-    return kl(student, peer, temperature=1.0)
-
-
 # Feature losses: distance of projected student features to the teacher's
 
 def l2_per_sample(student: Tensor, teacher: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..recipes import Recipe
 from .base import Method
 from .baseline import once
 from .ie_kd import MapLoss, coders_macs, last_map
-from .losses import mutual_kl, reconstruction_l1
+from .losses import kl, reconstruction_l1
 from .online_kd import ask
 
 
@@ -60,7 +60,7 @@ class Mutual(Method):
         terms = {"hard": F.cross_entropy(outputs.logits, y)}
         loss = terms["hard"]
         if self.recipe.mutual_weight:
-            terms["mutual"] = mutual_kl(outputs.logits, seen.logits)
+            terms["mutual"] = kl(outputs.logits, seen.logits, temperature=1.0)
             loss = loss + self.recipe.mutual_weight * terms["mutual"]
         if self.map_losses:
             with torch.no_grad():
