@@ -8,7 +8,6 @@ import torch
 import spacedkd_lib as skd
 from spacedkd_lib.data import datasets
 from spacedkd_lib.recipes import education, ie_kd, mutual, online_kd, self_kd
-from spacedkd_lib.store import records
 
 BASE = skd.Recipe(dataset="digits", train_images=80, model="resnet8", width=4, epochs=1, batch_size=16, lr=0.05,
                   augment="none")
@@ -45,10 +44,3 @@ def test_a_student_in_onnx_says_the_same(tmp_path, monkeypatch):
     torch.onnx.export(student, (few,), dynamo=True, verbose=False).save(tmp_path / "student.onnx")
     (logits,) = reference.ReferenceEvaluator(str(tmp_path / "student.onnx")).run(None, {"x": few.numpy()})
     assert torch.allclose(torch.from_numpy(logits), student(few), atol=1e-5)
-
-
-def test_a_record_that_does_not_say_how_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path))
-    records.save(BASE, [], {"test_accuracy": 1.0}, {}, {"student.head.bias": torch.zeros(10)})
-    with pytest.raises(skd.InputError, match="force=True"):
-        skd.load_student(BASE)
