@@ -367,11 +367,11 @@ def test_exercises_say_right_wrong_and_unanswered_and_keep_the_progress(capsys, 
             "05.2": exercises.Exercise("change", exercises.agrees([([0, 1], 2), ([0, 0, 1], 3)], lambda indices, n: (
                 sorted(indices) == list(range(n)))), hints)}
     monkeypatch.setattr(exercises, "_of_notebook", lambda number: made if number == "05" else {})
-    answers = (("05.1", None), ("05.1", 10), ("05.2", lambda indices: True), ("05.2", lambda indices, n: True),
+    answers = (("05.1", None), ("05.1", 10), ("05.1", "many"), ("05.2", lambda indices: True), ("05.2", lambda indices, n: True),
                ("05.1", 5.5))
-    assert [exercises.check(*answer) for answer in answers] == [False, False, False, False, True]
+    assert [exercises.check(*answer) for answer in answers] == [False, False, False, False, False, True]
     out = capsys.readouterr().out
-    assert "TypeError" in out and "for the input [0, 0, 1], 3 yours gives True, expected is False" in out
+    assert "'many' is none" in out and "TypeError" in out and "for the input [0, 0, 1], 3 yours gives True, expected is False" in out
     for _ in range(4):
         exercises.hint("05.1")
     assert "Hint 3 of 3: third" in capsys.readouterr().out.splitlines()[2]

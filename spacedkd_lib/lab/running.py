@@ -78,6 +78,7 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
     """
     from ..data import datasets
     from ..training import train
+    from ..training.fingerprint import fingerprint
     with records.locked(sweep.recipes):
         missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
         if not missing:
@@ -90,19 +91,13 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             if isinstance(outcome, InputError):
                 records.note_divergence(recipe, str(outcome))
             else:
-                _save(recipe, outcome, dataset)
+                with plugins.copied(recipe):
+                    mark = {"fingerprint": fingerprint(recipe, dataset)}  # other code is compared by it
+                records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
             forget(sweep.folder)
         return failed
-
-
-def _save(recipe: Recipe, outcome, dataset) -> None:
-    """Write a finished run, with the fingerprint by which other code can be compared."""
-    from ..training.fingerprint import fingerprint
-    with plugins.copied(recipe):
-        mark = {"fingerprint": fingerprint(recipe, dataset)}
-    records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
 
 
 def run_together(recipe: Recipe, device: str) -> None:

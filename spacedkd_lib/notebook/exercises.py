@@ -85,7 +85,13 @@ def all_exercises() -> dict[str, Exercise]:
 
 def number(value: float, tolerance: float = 1e-2) -> Callable[[object], str]:
     """Test for a number within a relative tolerance."""
-    return lambda answer: "" if math.isclose(answer, value, rel_tol=tolerance) else f"{answer} is not the number"
+    def test(answer) -> str:
+        try:
+            near = math.isclose(float(answer), value, rel_tol=tolerance)
+        except (TypeError, ValueError):
+            return f"a number is asked for, and {answer!r} is none"
+        return "" if near else f"{answer} is not the number"
+    return test
 
 
 def exactly(value) -> Callable[[object], str]:
