@@ -1,6 +1,7 @@
 """Measures of finished runs: computed once, tied to their weights and settings, published and read."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -72,7 +73,8 @@ def test_computed_once_and_again_only_if_settings_weights_or_code_changed(traine
         np.savez(path, **{**file, "meta": json.dumps(meta | {"weights_sha256": "0"})})
     measures.measure(recipe, "noise")
     assert len(calls) == 3
-    monkeypatch.setattr(measures.identity, "code_sha256", lambda rooms: "another")
+    engine = measures.identity.code_sha256
+    monkeypatch.setattr(measures.identity, "code_sha256", lambda *rooms: "another" if rooms else engine())
     measures.measure(recipe, "noise")
     assert len(calls) == 4
 
@@ -107,7 +109,8 @@ def test_published_and_read(trained, monkeypatch):
     assert (records.ROOT / "results/smoke/measures.npz").read_bytes() == first
     assert measures.read_published("quick") == {}
     measures.restore("smoke", {recipe.run_id: records.load(recipe)})
-    monkeypatch.setattr(measures.identity, "code_sha256", lambda rooms: "another")
+    engine = measures.identity.code_sha256
+    monkeypatch.setattr(measures.identity, "code_sha256", lambda *rooms: "another" if rooms else engine())
     assert measures.stored(recipe, "curvature") and not measures.stored(trained[1][1], "curvature")
 
 
@@ -116,6 +119,18 @@ def test_other_pictures_than_the_runs_are_not_measured(trained, monkeypatch):
     monkeypatch.setattr(datasets, "sha256_at_hand", lambda *_: "another")
     with pytest.raises(InputError, match="other pictures of digits"):
         measures.measure(trained[1][0], "noise")
+
+
+def test_a_run_that_todays_code_trains_otherwise_is_not_measured(trained, monkeypatch, tmp_path):
+    recipe = trained[1][0]
+    measures.measure(recipe, "noise")
+    shutil.copytree(trained[0], tmp_path / "runs")
+    monkeypatch.setenv("SPACEDKD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(measures.identity, "made_by_this_code", lambda record: False)
+    monkeypatch.setattr(measures.running, "holds_today", lambda record: False)
+    for ask in (lambda: measures.measure(recipe, "noise"), lambda: measures.measure_all([(recipe, "noise")])):
+        with pytest.raises(InputError, match="not on this machine"):
+            ask()
 
 
 def test_all_that_is_missing_goes_to_the_workers(trained, monkeypatch):

@@ -33,6 +33,8 @@ def test_a_student_scores_as_its_record_says(recipe, tmp_path, monkeypatch):
     exported = torch.export.export(student, (few,)).module()
     assert torch.allclose(exported(few), student(few), atol=1e-5)
     assert torch.equal(torch.jit.trace(student, (few,))(few), student(few))
+    with pytest.raises(skd.InputError, match="cannot compile a student"):
+        torch.jit.script(student)
 
 
 def test_a_student_in_onnx_says_the_same(tmp_path, monkeypatch):

@@ -76,10 +76,12 @@ def measure(recipe: Recipe, name: str) -> Values:
     """Return a measure of a run: as it was stored, or else computed now and stored.
 
     Raises:
-        InputError: no such measure; weights that are not on this machine; other pictures than the run's.
+        InputError: no such measure; weights that are not on this machine; other pictures than the run's; or today's
+            code trains the run with other numbers, and it is set aside.
     """
     if name not in MEASURES:
         raise InputError(nearest("measure", name, MEASURES))
+    running.retire_stale([recipe])
     running.same_pictures([*filter(None, [records.load(recipe)])])
     known, (compute, settings) = stored(recipe, name), MEASURES[name]
     if known is not None:
@@ -122,6 +124,7 @@ def measure_all(asked: Iterable[tuple[Recipe, str]], workers: int = 0, say: Call
     """
     workers = running.check_workers(workers)
     asked = list(dict.fromkeys(asked))
+    running.retire_stale(recipe for recipe, _ in asked)
     missing = [(recipe, name) for recipe, name in asked if stored(recipe, name) is None]
     for recipe, _ in missing:
         records.load_weights(recipe)  # refused before any work

@@ -15,10 +15,10 @@ from ..store import records
 class Student(nn.Module):
     """Name pictures [B, C, H, W] as the data set has them, whole numbers to 255 or floats from 0 to 1 -> logits [B, K].
 
-    classes: K names. `torch.export` takes it as it is.
+    classes: K names. `torch.export` and `torch.jit.trace` take it as it is.
 
     Raises:
-        InputError: a call with anything else.
+        InputError: a call with anything else; `torch.jit.script`.
     """
 
     def __init__(self, net: nn.Module, classes: list[str], mean: list[float], std: list[float]):
@@ -35,6 +35,9 @@ class Student(nn.Module):
                              "to 255, or of floats from 0 to 1.")
         x = x.to(self.mean.dtype) if x.is_floating_point() else x / 255
         return headline(self.net((x - self.mean) / self.std))
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise InputError("torch.jit.script cannot compile a student: use torch.jit.trace or torch.export.")
 
 
 def load_student(recipe: Recipe) -> Student:
