@@ -100,7 +100,7 @@ def nearest(kind: str, given: object, allowed) -> str:
     allowed = [str(name) for name in allowed]
     close = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.4)
     hint = f'; did you mean "{close[0]}"?' if close else "."
-    return f'"{given}" is not {with_article(kind)}{hint} Allowed: {", ".join(allowed)}.'
+    return f'"{given}" is not {with_article(kind)}{hint} Allowed: {", ".join(allowed) or "none yet"}.'
 
 
 def with_article(kind: str) -> str:

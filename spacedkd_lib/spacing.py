@@ -242,7 +242,8 @@ def _batches(loader: Any, epochs: int, length: int, drawn: int) -> Iterator[Any]
                 yield batch
         if number + 1 < (epoch + 1) * length:
             raise InputError(f"The loader ended after {number + 1 - epoch * length} of {length} batches in epoch "
-                             f"{epoch + 1}: give batches_per_epoch = its real length.")
+                             f"{epoch + 1}: give batches_per_epoch = its real length, and a loader that "
+                             "begins anew each epoch.")
 
 
 def _length(loader: Iterable, given: int | None) -> int:
