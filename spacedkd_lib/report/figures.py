@@ -154,7 +154,7 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     if curve:
         axes[-2].plot(*curve, color="black")
         axes[-2].invert_yaxis()
-        axes[-2].set_title("linear model: the student's variance, small is up", fontsize=8)
+        axes[-2].set_title("linear model, α = 0.9: the student's variance, small is up", fontsize=8)
     _draw_signs(axes[-1])
     for ax in axes[len(drawn):]:
         ax.set_xlabel("teacher's offset (epochs)")
