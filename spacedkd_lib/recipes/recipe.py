@@ -133,8 +133,8 @@ class Recipe:
     momentum: float = _field(0.9, "of SGD", "paper", _BELOW_1)
     weight_decay: float = _field(5e-4, "L2 coefficient", "paper", _AT_LEAST_0)
     clip_norm: float = _field(0.0, "largest norm of all that an update changes together; 0 = any", "ours", _AT_LEAST_0)
-    precision: str = _field("fp32", "of the forward passes; bf16 (autocast) only pays where the hardware has it",
-                            "released programs", ("fp32", "bf16"))
+    precision: str = _field("fp32", "of the forward passes; bf16 and fp16 (autocast) only pay where the hardware has "
+                            "them", "released programs", ("fp32", "bf16", "fp16"))
     idle_update: str = _online("skip", "while one network learns, the other rests, or is updated with gradients of "
                                "zero (V1)", "ours", ("skip", "zero_grad"))
     label_smoothing: float = _field(0.0, "share of the label that all classes get, the teacher's labels too",

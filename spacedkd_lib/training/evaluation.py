@@ -27,8 +27,7 @@ def evaluator(sets: dict[str, tuple[Tensor, Tensor]], statistics, device):
         for run in runs:
             run.method.before_scores()
         networks = torch.nn.ModuleList(module for run in runs for module in run.method.modules.values())
-        bf16 = runs[0].recipe.precision == "bf16"
-        with eval_mode(networks), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+        with eval_mode(networks), runs[0].autocast(torch.device(device).type):
             for split, (images, labels) in held.items():
                 outputs: list[list[dict[str, Tensor]]] = [[] for _ in runs]
                 for part in images.split(batch_size):

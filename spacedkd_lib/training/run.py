@@ -24,6 +24,8 @@ from .optimizers import optimizers, set_rate, zero_gradients
 from .rates import Clock
 
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FP16_SCALE = 1024.0  # of the loss (ours): gradients from 6e-11 to 64 keep their size
 ROLES = {"teach": "teacher", "learn": "student"}  # update -> who makes it
 
 
@@ -95,8 +97,7 @@ class Run:
             raise InputError(f'{kind} of the method {self.recipe.method} returned no "loss" among {list(terms)}: name '
                              "so the scalar to be minimised.")
         optimizer = self.optimizer[kind]
-        optimizer.zero_grad()
-        (terms["loss"] * weight if weight != 1 else terms["loss"]).backward()
+        self._backward(optimizer, terms["loss"] * weight if weight != 1 else terms["loss"])
         terms = distributed.sum_up(optimizer, {name: value.detach() for name, value in terms.items()}, weight)
         if self.recipe.optimizer == "sam":
             self._step_from_uphill(kind, x, y)
@@ -110,8 +111,20 @@ class Run:
                                            self.recipe.clip_norm)
         optimizer.step()
 
+    def _backward(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """Compute the gradients of a loss; those of fp16 would round to zero, so the loss is scaled for them."""
+        optimizer.zero_grad()
+        if self.recipe.precision != "fp16":
+            loss.backward()
+            return
+        (FP16_SCALE * loss).backward()
+        torch._foreach_div_([p.grad for group in optimizer.param_groups for p in group["params"]
+                             if p.grad is not None], FP16_SCALE)
+
     def autocast(self, device_type: str) -> torch.autocast:
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        """Compute in the recipe's precision within this context."""
+        precision = self.recipe.precision
+        return torch.autocast(device_type, HALF.get(precision), enabled=precision in HALF)
 
     def _step_from_uphill(self, kind: str, x: Tensor, y: Tensor) -> None:
         """Step by the gradients at the worst point within rho (SAM, Foret et al. 2021), without moving statistics."""
@@ -122,10 +135,9 @@ class Run:
             grads = [p.grad for p in params]
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
             torch._foreach_add_(params, torch._foreach_mul(grads, self.recipe.sam_rho / (norm + 1e-12)))
-        optimizer.zero_grad()
         with batch_statistics(torch.nn.ModuleList(self.method.trained[kind])), self.autocast(x.device.type):
             loss = getattr(self.method, kind)(x, y)["loss"]
-        loss.backward()
+        self._backward(optimizer, loss)
         with torch.no_grad():
             torch._foreach_copy_(params, before)
         self._step(optimizer)

@@ -93,7 +93,7 @@ def sweep(recipes: list[Recipe], dataset: datasets.Dataset, device: str | None =
         if plugged := plugins.hashes(run.recipe):
             own["plugins"] = plugged
         if run.recipe.precision != "fp32":
-            own["exact"] = False  # the caps say nothing of bf16
+            own["exact"] = False  # the caps say nothing of half precision
         summary = summarise(run.rows, run.method.cost, images_per_batch) | run.method.summary(run.rows)
         predictions = records.packed(run.predicted["test"].cpu().numpy())
         return Outcome(run.rows, summary, origin | own, run.weights(), predictions)
