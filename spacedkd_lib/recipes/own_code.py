@@ -43,14 +43,19 @@ def is_own(made: Any) -> bool:
     return _own_module(getattr(made, "__module__", None) or "")
 
 
+def own_globals(names: dict) -> bool:
+    """Whether these are the globals of the user's code; of a function that cloudpickle copied they tell, no file."""
+    return _own_module(names.get("__name__") or "")
+
+
 def _own_module(name: str) -> bool:
     files = (getattr(sys.modules.get(part), "__file__", None) for part in (name.partition(".")[0], name))
     file = next(filter(None, files), None)
-    return name == "__main__" or (own_file(file) if file else name not in sys.builtin_module_names)
+    return name == "__main__" or (_own_file(file) if file else name not in sys.builtin_module_names)
 
 
 @functools.cache
-def own_file(file: str) -> bool:
+def _own_file(file: str) -> bool:
     """Whether a file of code is the user's."""
     path = Path(file)
     return not (file.startswith("<frozen") or {"site-packages", "dist-packages"} & set(path.parts) or
@@ -83,7 +88,7 @@ def _told(name: str, value: Any, seen: Seen) -> Iterator[str]:
 def _is_followed(value: Any) -> bool:
     """Whether more than its name counts: of functions, classes and modules, if they are the user's."""
     if inspect.isfunction(value):
-        return own_file(value.__code__.co_filename)
+        return own_globals(value.__globals__)
     return is_own(value) if inspect.isclass(value) else not inspect.ismodule(value) or _own_module(value.__name__)
 
 
@@ -195,6 +200,6 @@ def _imported(code: types.CodeType, package: str) -> dict[str, types.ModuleType]
             with suppress(ImportError, ValueError):
                 name = importlib.util.resolve_name("." * level.argval + step.argval, package)
                 spec = importlib.util.find_spec(name.partition(".")[0])
-                if spec and (not spec.origin or own_file(spec.origin)):
+                if spec and (not spec.origin or _own_file(spec.origin)):
                     found[name] = importlib.import_module(name)
     return found

@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from .. import schedule
 from ..errors import InputError, Stopped, nearest, with_article
-from .own_code import is_own, own_file, sha256
+from .own_code import is_own, own_globals, sha256
 
 # Kind -> the recipe's fields that may name one
 FIELDS = {"loss": ("soft_loss",), "feature loss": ("feature_loss",), "rule": ("rule",), "method": ("method",),
@@ -163,8 +163,9 @@ def blamed(recipe) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (InputError, Stopped)) or not _used(recipe):
             raise
-        own = [place for place in traceback.extract_tb(error.__traceback__) if own_file(place.filename)]
-        where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+        own = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if own_globals(frame.f_globals)]
+        where = "".join(f" in {frame.f_globals.get('__file__') or frame.f_code.co_filename}, line {line}"
+                        for frame, line in own[-1:])
         raise InputError(f"A trial of {in_words(recipe)} raised {error!r}{where}: mend it.") from error
 
 
