@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
+import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -70,6 +71,8 @@ def _line() -> str:
 def fake_cuda():
     """In this context tensors are fake, but for the draws of batches. Networks can be moved to "cuda", and `backward`
     does nothing."""
+    if not torch.backends.cuda.is_built():
+        pytest.skip("This torch is built without CUDA.")
     with ExitStack() as stack:
         for owner, name, stand_in in ((nn.Module, "to", _module_to), (torch.Tensor, "backward", lambda *_, **__: 0),
                                       (torch.Tensor, "pin_memory", _pin_memory), (batches, "draw", real(batches.draw)),

@@ -198,6 +198,7 @@ def test_continuous_integration_runs_make_test():
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """Runs a command of an environment elsewhere that holds our wheel alone; unless told, with all that is here behind it."""
+    pytest.importorskip("hatchling")  # where ours is not the environment
     place = tmp_path_factory.mktemp("elsewhere")
     for command in (["hatchling", "build", "-t", "wheel", "-d", str(place)], ["venv", "--without-pip", str(place / "env")]):
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True)

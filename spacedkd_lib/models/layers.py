@@ -126,11 +126,13 @@ def _structure(net: nn.Module) -> tuple:
 
 
 def _counted(net: nn.Module, channels: int, size: int, forward) -> int:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
     was_training = net.training
     weight = next(net.parameters())
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the counter's hooks want a graph
-        net.eval()
+    net.eval()
+    # The counter's hooks want a graph. Some versions of torch count no fused attention, all count its products.
+    with FlopCounterMode(display=False) as counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         forward(torch.zeros(1, channels, size, size, dtype=weight.dtype, device=weight.device))
     net.train(was_training)
     return counter.get_total_flops() // 2
