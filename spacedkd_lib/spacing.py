@@ -130,6 +130,9 @@ class Spaced:
             batch = _moved(self._held[index], self.device)
             del self._held[index]
             return batch
+        if index != self._drawn:
+            raise InputError(f"Batch {index} is asked for and {self._drawn} comes from the loader: give a rule that "
+                             "makes the same blocks again, and a state as state_dict returned it.")
         own = next(batches)
         held = _copied(own)
         if not self._held:
@@ -183,16 +186,17 @@ class Spaced:
         """Go on where `state_dict` was taken; the loader's own state, such as a sampler's seed, is the caller's.
 
         Raises:
-            InputError: the state of another walk, or no state.
+            InputError: the state of another walk, or no state; this walk then stays as it was.
         """
         with reading("The state", "give one that state_dict returned"):
             if (plan := state.get("plan")) != self._plan:
                 raise InputError(f"The state belongs to another walk, {plan}: give one that was taken of {self._plan}.")
             held = _store(self.spill)
             held.update({int(index): _copied(batch) for index, batch in state["held"].items()})  # JSON: strings
-            self._done, self._drawn, self._intervals = state["done"], state["drawn"], list(state["intervals"])
-            self.losses = {kind: list(of) for kind, of in state["losses"].items()}
-        self._open, self._held = None, held
+            done, drawn = whole("done", state["done"]), whole("drawn", state["drawn"])
+            intervals, losses = list(state["intervals"]), {kind: list(state["losses"][kind]) for kind in self.losses}
+        self._open, self._held, self._done, self._drawn = None, held, done, drawn
+        self._intervals, self.losses = intervals, losses
 
 
 class _Spilled(UserDict):

@@ -20,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from spacedkd_lib import Spaced, spaced_schedule, spacing as module
 from spacedkd_lib.errors import InputError
+from spacedkd_lib.schedule import LENGTHS
 
 INTERVALS = (0, 0.5, 1, 1.5, 2, 3, -0.5, -1, -2)
 
@@ -276,6 +277,36 @@ def test_a_state_of_another_walk_is_refused():
         with pytest.raises(InputError, match=told):
             walk.load_state_dict(state)
     assert len(list(walk)) == 18
+
+
+@pytest.mark.parametrize("interval", (1, lambda losses: 1))
+@pytest.mark.parametrize("damage", ({"held": 5}, {"drawn": "4"}, {"done": -1}, {"done": 1.5}, {"losses": {}}, {"losses": 1}),
+                         ids=str)
+def test_a_damaged_state_is_refused_and_the_walk_stays(interval, damage):
+    walk, whole = Spaced("abcd", 2, interval), list(Spaced("abcd", 2, interval))
+    begun = list(itertools.islice(walk, 3))
+    with pytest.raises(InputError):
+        walk.load_state_dict(walk.state_dict() | {"done": 1, "drawn": 1, "held": {}} | damage)
+    assert begun + list(walk) == whole
+
+
+@pytest.mark.parametrize("damage", ({"held": {}}, {"drawn": 0}, {"drawn": 6}), ids=str)
+def test_no_other_batch_stands_in_for_one_that_a_state_lacks(damage):
+    walk = Spaced("abcd", 2, 1)
+    next(walk)
+    walk.load_state_dict(walk.state_dict() | damage)
+    with pytest.raises(InputError, match="is asked for and . comes from the loader"):
+        list(walk)
+
+
+def test_a_rule_that_makes_other_blocks_after_a_stop_is_refused(monkeypatch):
+    lengths = iter((3, 2, 2))
+    monkeypatch.setitem(LENGTHS, "drawn", lambda length, total, seed: iter([next(lengths)]))
+    first, again = Spaced("abcd", 1, 0.5, rule="drawn"), Spaced("abcd", 1, 0.5, rule="drawn")
+    list(itertools.islice(first, 3))
+    again.load_state_dict(first.state_dict())
+    with pytest.raises(InputError, match="a rule that makes the same blocks again"):
+        list(again)
 
 
 def test_a_state_can_be_loaded_as_plain_data(tmp_path):
