@@ -303,9 +303,11 @@ def test_pictures_of_one_pixel_can_be_corrupted(name):
 
 # Bad input
 
-def test_an_unknown_corruption_is_refused(task):
-    with pytest.raises(InputError, match='"fogg" is not a corruption'):
-        corrupt(task[1], "fogg", 1, seed=0)
+@pytest.mark.parametrize("name, severity, sentence", [
+    ("fogg", 1, '"fogg" is not a corruption'), ("contrast", 0, "severity = 0"), ("contrast", 6, "severity = 6")])
+def test_an_unknown_corruption_is_refused(task, name, severity, sentence):
+    with pytest.raises(InputError, match=sentence):
+        corrupt(task[1], name, severity, seed=0)
 
 
 @pytest.mark.parametrize("changes, sentence", [

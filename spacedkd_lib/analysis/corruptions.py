@@ -25,7 +25,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         seed: of the noise, which is drawn on the CPU for the whole stack, hence the same on every device.
 
     Raises:
-        InputError: images of another type or shape, an unknown name.
+        InputError: images of another type or shape, an unknown name or severity.
 
     >>> corrupt(torch.full((1, 1, 8, 8), 100, dtype=torch.uint8), "brightness", 1, seed=0).unique().item()
     112
@@ -33,6 +33,8 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
     check_images(images)
     if name not in CORRUPTIONS:
         raise InputError(nearest("corruption", name, CORRUPTIONS))
+    if severity not in range(1, 6):  # 0 would be read as the last
+        raise InputError(f"severity = {severity!r} does not exist: give a whole number from 1 (weak) to 5.")
     drawn, (operation, values) = generator(seed, "corruption", name, severity), CORRUPTIONS[name]
     return torch.cat([operation(part, values[severity - 1], drawn) for part in images.split(AT_ONCE)])
 
