@@ -160,6 +160,8 @@ def test_sharpness_in_parts_is_the_gradient_of_the_mean(net, pictures):
     (lambda net, x, y: landscape.axis(1, 4), "odd number"),
     (lambda net, x, y: landscape.line(net, x, y, {"head.weight": torch.zeros(2, 2)}, [0]), "differ in architecture"),
     (lambda net, x, y: landscape.interpolate(net, resnet.ResNet("resnet8", 5, 1, 8), x, y, [0], x), "architecture"),
+    (lambda net, x, y: landscape.interpolate(net, resnet.ResNet("resnet14", 5, 1, 4), x, y, [0], x), "architecture"),
+    (lambda net, x, y: landscape.interpolate(resnet.ResNet("resnet14", 5, 1, 4), net, x, y, [0], x), "architecture"),
 ])
 def test_bad_input_is_one_clear_sentence(net, pictures, call, sentence):
     with pytest.raises(InputError, match=sentence) as error:

@@ -149,8 +149,8 @@ def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps
         InputError: as `scorer`; networks of two architectures.
     """
     check(second, x, y)
-    goal = dict(second.named_parameters())
-    weights = _weights_like(first, goal)
+    weights, goal = dict(first.named_parameters()), dict(second.named_parameters())
+    _weights_like(first, goal), _weights_like(second, weights)  # neither has more than the other
     point, found = copy.deepcopy(first), []
     for t in steps:
         with torch.no_grad():
