@@ -593,6 +593,19 @@ def test_a_loss_within_a_context_of_torch_changes_nothing_that_it_holds():
     running.check_inputs([online_kd(BASE, soft_loss="plain")])
 
 
+def test_a_plugin_that_fails_at_the_end_costs_no_run():
+    @skd.register_loss
+    def fragile(student, teacher, temperature):
+        if os.environ.get("SPACEDKD_TEST_GONE"):
+            raise FileNotFoundError
+        return (student - teacher).square().mean()
+
+    with pytest.MonkeyPatch.context() as patch:
+        record = skd.run(online_kd(BASE, soft_loss="fragile"),
+                         on_epoch=lambda row: row["epoch"] == BASE.epochs and patch.setenv("SPACEDKD_TEST_GONE", "1"))
+    assert "fingerprint" not in record.provenance and record.summary
+
+
 # In the middle of a training
 
 def test_who_stops_a_run_after_an_epoch_goes_on_from_there():

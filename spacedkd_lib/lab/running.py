@@ -7,7 +7,7 @@ import multiprocessing
 import os
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import Callable, Iterable
@@ -91,8 +91,9 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             if isinstance(outcome, InputError):
                 records.note_divergence(recipe, str(outcome))
             else:
-                with plugins.copied(recipe):
-                    mark = {"fingerprint": fingerprint(recipe, dataset)}  # other code is compared by it
+                mark = {}  # other code is compared by it; a plugin that fails in it costs no finished run
+                with suppress(Exception) if plugins.kinds(recipe) else nullcontext(), plugins.copied(recipe):
+                    mark = {"fingerprint": fingerprint(recipe, dataset)}
                 records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
