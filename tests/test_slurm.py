@@ -205,7 +205,7 @@ def test_parse(text, parameters):
 
 @pytest.mark.parametrize("text, message", [
     *((text, "does not describe a Slurm job") for text in (
-        "gpu", "timeout_min=4h", "cpus_per_task=1.5", "setup='module")),
+        "gpu", "partition=", "timeout_min=4h", "cpus_per_task=1.5", "setup='module")),
     ("partitoin=gpu", 'did you mean "partition"'),
 ])
 def test_parse_refuses(text, message):

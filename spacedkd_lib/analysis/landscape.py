@@ -150,7 +150,8 @@ def interpolate(first: nn.Module, second: nn.Module, x: Tensor, y: Tensor, steps
     """
     check(second, x, y)
     weights, goal = dict(first.named_parameters()), dict(second.named_parameters())
-    _weights_like(first, goal), _weights_like(second, weights)  # neither has more than the other
+    _weights_like(first, goal)
+    _weights_like(second, weights)  # neither has more than the other
     point, found = copy.deepcopy(first), []
     for t in steps:
         with torch.no_grad():

@@ -46,6 +46,8 @@ def parse(text: str) -> dict:
     known = GENERAL | SPECIFIC
     try:
         words = [word.split("=", 1) for word in shlex.split(text)]
+        if not all(value for _, value in words):  # partition=$PART, and PART is not set
+            raise ValueError
         values = {name: known.get(name, str)(value) for name, value in words}
     except ValueError:
         raise InputError(f'"{text}" does not describe a Slurm job: give name=value, with numbers where they belong, '
