@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gauntlet
 import house
 import spacedkd_lib as skd
 
@@ -49,3 +50,8 @@ def test_the_house_keeps_its_measures():
     assert max(map(house.lines, house.PACKAGE.rglob("*.py"))) <= 350
     assert len(list(house.PACKAGE.glob("*.py"))) <= 6
     assert {house.our_imports(path) for path in (ROOT / "notebooks").glob("*.ipynb")} == {1}
+
+
+def test_the_named_faults_of_the_gauntlet_can_still_be_planted():
+    for fault in gauntlet.FAULTS:
+        assert (ROOT / "spacedkd_lib" / fault.file).read_text(encoding="utf-8").count(fault.right) == 1, fault.name
