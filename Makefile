@@ -170,7 +170,7 @@ $(STAMP):
 	        "$$python" -c $(SUITABLE) 2> /dev/null && break; python=; done; \
 	    test -n "$$python" || { echo "Python 3.11 or 3.12 with its venv module was not found: install it (on" \
 	        "Debian: python3 and python3-venv), or give one that has the packages as PY=..." >&2; exit 1; }; \
-	    echo "Making .venv with $$python (once: 3 GB to download, 6 GB on disk)"; \
+	    echo "Making .venv with $$python (once: 3 GB to download, 7 GB on disk)"; \
 	    "$$python" -m venv --clear .venv; }
 	@rm -f .venv/ready-*
 	@sed -n '/^uv==/,/# via/p' requirements.lock > .venv/uv.txt
