@@ -71,7 +71,7 @@ def test_each_seed_is_what_it_is_alone(toy, doubles, recipes):
             assert all(row[f"{role}_updates"] == again[f"{role}_updates"] for role in ("teacher", "student"))
 
 
-@pytest.mark.parametrize("precision, near", [("fp32", 1e-3), ("bf16", 0.2)])
+@pytest.mark.parametrize("precision, near", [("fp32", 1e-3), ("bf16", 0.2), ("fp16", 0.2)])
 def test_in_single_precision_too(toy, precision, near):
     recipes = [replace(ONLINE, precision=precision, epochs=1)]
     for recipe, together in zip(of_seeds(recipes), train.sweep(of_seeds(recipes), toy)):
