@@ -7,7 +7,7 @@ import multiprocessing
 import os
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import Callable, Iterable
@@ -78,7 +78,7 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
     """
     from ..data import datasets
     from ..training import train
-    from ..training.fingerprint import fingerprint
+    from ..training.fingerprint import mark
     with records.locked(sweep.recipes):
         missing = [recipe for recipe in sweep.recipes if records.load(recipe) is None]
         if not missing:
@@ -91,10 +91,7 @@ def train_sweep(sweep: Sweep, on_epoch: Callable | None = None) -> list[str]:
             if isinstance(outcome, InputError):
                 records.note_divergence(recipe, str(outcome))
             else:
-                mark = {}  # other code is compared by it; a plugin that fails in it costs no finished run
-                with suppress(Exception) if plugins.kinds(recipe) else nullcontext(), plugins.copied(recipe):
-                    mark = {"fingerprint": fingerprint(recipe, dataset)}
-                records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark))
+                records.save(recipe, *outcome._replace(provenance=outcome.provenance | mark(recipe, dataset)))
         failed = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
         if not failed:
             forget(sweep.folder)

@@ -236,7 +236,8 @@ def packed(sent: Any, own: Iterable[Any]) -> bytes:
     try:
         return cloudpickle.dumps((places, by_value(sent, own)))
     except Exception as error:
-        raise InputError(f"{sent!r} cannot be sent to the processes that train ({error}): let it open what it "
+        names = ", ".join(getattr(made, "__qualname__", repr(made)) for made in own)
+        raise InputError(f"{names} cannot be sent to the processes that train ({error}): let it open what it "
                          "needs when it is called.") from error
 
 

@@ -46,13 +46,14 @@ def start() -> str:
 
 def check(recipe: Recipe, images: int) -> None:
     """Raise InputError for what needs whole batches, or too small a last batch."""
-    needs = {method_class(recipe).whole_batch: True, "the noise inside a network": stochastic(recipe),
-             'optimizer = "sam"': recipe.optimizer == "sam",
-             f"batch_norm_parts = {recipe.batch_norm_parts}": recipe.batch_norm_parts > 1,
-             'feature_loss = "batch_frobenius"': recipe.feature_loss == "batch_frobenius" and recipe.beta}
-    for what in [what for what, so in needs.items() if what and so]:
-        raise InputError(f"A run by {processes()} processes splits each batch, and {what} of {recipe.method} needs "
-                         "whole ones: use one process.")
+    of_method = method_class(recipe).whole_batch
+    found = ((of_method, of_method), ("the noise inside a network", stochastic(recipe)),
+             ('optimizer = "sam"', recipe.optimizer == "sam"),
+             (f"batch_norm_parts = {recipe.batch_norm_parts}", recipe.batch_norm_parts > 1),
+             ('feature_loss = "batch_frobenius"', recipe.feature_loss == "batch_frobenius" and recipe.beta))
+    if needs := " and ".join(what for what, so in found if so):
+        raise InputError(f"A run by {processes()} processes splits each batch, and {recipe.method} with {needs} cannot "
+                         "learn from parts: use one process.")
     last = images % recipe.batch_size or recipe.batch_size
     if last < processes():
         raise InputError(f"The last batch of an epoch holds {last} of {images} images, too few for {processes()} "

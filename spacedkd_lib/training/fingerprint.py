@@ -45,6 +45,17 @@ def trial(recipe: Recipe, dataset: datasets.Dataset) -> None:
     _tried.add(tried)
 
 
+def mark(recipe: Recipe, dataset: datasets.Dataset) -> dict[str, dict]:
+    """Return {"fingerprint": it}; {} where a plugin fails in it, as that is no reason to lose a finished run."""
+    try:
+        with plugins.copied(recipe):
+            return {"fingerprint": fingerprint(recipe, dataset)}
+    except Exception:
+        if not plugins.kinds(recipe):
+            raise
+        return {}
+
+
 def fingerprint(recipe: Recipe, dataset: datasets.Dataset) -> dict:
     """Make the first updates of each kind in turns, on a few pictures and on the CPU; then score some test pictures.
 

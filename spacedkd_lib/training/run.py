@@ -25,7 +25,7 @@ from .rates import Clock
 
 DIVERGED = 1e6  # a loss above this is given up (ours): the losses here stay below 1e3
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FP16_SCALE = 1024.0  # of the loss (ours): gradients from 6e-11 to 64 keep their size
+FP16_SCALE = 1024.0  # of the loss (ours): gradients from 6e-11 to 64 are neither zero nor infinite
 ROLES = {"teach": "teacher", "learn": "student"}  # update -> who makes it
 
 
