@@ -170,7 +170,7 @@ def test_the_order_of_exits_and_a_double_make_no_other_recipe():
 
 
 @pytest.mark.parametrize("derive, name, values", [
-    (self_kd, "feature_exits", (3, None, "12", (1.0,))), (lambda r, **given: education(r, (2, 3), **given), "grade_epochs", (3, None, "13")),
+    (self_kd, "feature_exits", (3, None, "12", (1.0,), (True,))), (lambda r, **given: education(r, (2, 3), **given), "grade_epochs", (3, None, "13")),
     (education, "schools", (3, None, "ab", ("ab",), {2: 3}, ((0.0, 1.0), (2.0,))))])
 def test_what_is_no_tuple_of_whole_numbers_is_refused_by_its_name(derive, name, values):
     for value in values:

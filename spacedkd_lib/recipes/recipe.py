@@ -267,6 +267,8 @@ def _whole_numbers(name: str, given: Any) -> tuple:
         InputError: anything else, a text too.
     """
     def plain(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise TypeError
         return tuple(map(plain, value)) if isinstance(value, (tuple, list, range)) else operator.index(value)
     with suppress(TypeError):
         if isinstance(made := plain(given), tuple):

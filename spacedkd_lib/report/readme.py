@@ -81,7 +81,7 @@ EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; explora
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone:\n")
 FLATNESS = ("Are its minima flatter? With both at spaced KD's values, spaced KD has **{}** times online KD's trace of "
-            "the Hessian, and **{}** times its rise of the training loss under 15% weight noise. SAM, which is made to "
+            "the Hessian. Its training loss rises **{}** times as much under 15% weight noise. SAM, which is made to "
             "flatten, has **{}** and **{}** times those of labels alone. {}\n")
 CONTROL = ("It should lower both and is shown to lower neither, so here they are no evidence of flatness.",
            "One of the two measures passes this control.", "Both measures pass this control.")
@@ -107,7 +107,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
                      "intervals corrected for three claims:\n")
         parts.append("".join(f"- {rival}: **{gain}**\n" for rival, gain in zip(rivals, gains)))
         if pairs := _differences(_of_05(frame, setting), claims.SAME_VALUES):
-            parts.append(AT_ONE_SET.format(" and ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
+            parts.append(AT_ONE_SET.format(". It gains ".join(f"{gain} at {whose}" for whose, gain in pairs.items())))
     return parts
 
 
