@@ -1,5 +1,6 @@
 """What every notebook of the series owes its reader: time told, words defined, conclusions, exercises, captions."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -101,6 +102,35 @@ def test_cells_and_sentences_are_short(path):
     for paragraph in re.split(r"\n\s*\n|\n[-*\d]+\.? ", prose(path)):
         for sentence in re.split(r"(?<=[.!?:;])\s+", " ".join(paragraph.split())):
             assert len(sentence.split()) <= 29, sentence
+
+
+@series
+def test_a_slider_still_draws_after_the_last_cell(path):
+    parsed = [ast.parse(source(cell)) for cell in cells(path, "code")]
+    for k, page in enumerate(parsed):
+        made = {node.name: node for earlier in parsed[:k + 1] for node in earlier.body if isinstance(node, ast.FunctionDef)}
+        later = {name for cell in parsed[k + 1:] for node in cell.body for name in _bound(node)}
+        for call in (node for node in ast.walk(page) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "skd.slider":
+                read, new = set(), {ast.unparse(call.args[0])}
+                while new:
+                    names = {name for f in new & made.keys() for name in _read(made[f])}
+                    read, new = read | names, names - read
+                assert not read & later, f"cell {k}: a later cell gives another meaning to {read & later}"
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a statement at the top of a cell binds."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _read(function: ast.FunctionDef) -> set[str]:
+    """Names that a function reads from its notebook."""
+    names = [n for n in ast.walk(function) if isinstance(n, ast.Name)]
+    own = {n.id for n in names if isinstance(n.ctx, ast.Store)} | {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}
+    return {n.id for n in names} - own
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem[:2])

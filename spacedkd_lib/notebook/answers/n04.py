@@ -55,7 +55,7 @@ EXERCISES = {
     "04.4": Exercise("break", _bends, (
         "where does shallow_loss cut the way back to the deepest exit?",
         "two tensors are detached there: one for the soft loss, one for the features.",
-        "write the soft loss of shallow_loss and leave out .detach().")),
+        "compute log_q as shallow_loss does, without .detach(); then take soft_loss.")),
     "04.5": Exercise("explain", exactly("b"), (
         "list everything that self KD has and the plain network lacks.",
         "it has exits, twice the updates, and distillation. Only one of the three may differ in your comparison.",

@@ -26,7 +26,7 @@ def _moves_what_rests(step) -> str:
     rested, stayed = (torch.equal(net.weight, old) for net, old in zip(both, before))
     if stayed:
         return "the student, whose loss it is, does not move"
-    return "the teacher, which rests, still stays as it is" * rested
+    return f"the resting teacher's first weight stays {before[0][0, 0]:.3f}, expected is that it moves" * rested
 
 
 EXERCISES = {
