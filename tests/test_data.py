@@ -286,6 +286,14 @@ def test_a_data_folder_that_is_named_is_never_made(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_memory_of_oblong_pictures_is_width_times_height(tmp_path, monkeypatch):
+    Image.new("L", (40, 10)).save(tmp_path / "a.png")
+    asked: list[int] = []
+    monkeypatch.setattr(sources, "_check_memory", lambda needed, room: asked.append(needed))
+    found = sources._pictures({"a": tmp_path / "a.png"}, [[("a", 0), ("a", 1)], []], "here", (40, 10), "L")
+    assert found[0].shape == (2, 1, 10, 40) and asked == [2 * 40 * 10]
+
+
 @pytest.mark.parametrize("suffix", ["tar.gz", "zip"])
 def test_pictures_beyond_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch, suffix):
     files = picture_files(size=64)

@@ -132,6 +132,16 @@ def test_fingerprints_repeat_and_tell_every_arm_apart():
     assert sorted(map(len, found.values()))[-2:] == [1, 2]
 
 
+PUBLISHED = {record.recipe.method: record for record in records.read_published("quick").values()}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_this_code_makes_the_first_updates_of_published_runs(method):
+    record = PUBLISHED[method]
+    digest = fingerprint(record.recipe, datasets.load(record.recipe.dataset, seed=record.recipe.seed))
+    assert identity.same_numbers(record, digest)
+
+
 def test_a_trial_takes_two_fingerprints_once(monkeypatch):
     taken = []
     monkeypatch.setattr(fingerprints, "_tried", set())
