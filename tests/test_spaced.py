@@ -50,6 +50,12 @@ def test_it_follows_the_schedule_and_repeats_each_batch(length):
         assert all(batch is None if kind == "epoch" else batch == index for kind, index, batch in walked)
 
 
+def test_a_step_names_its_pass_and_the_end_of_an_epoch_the_pass_that_ended():
+    walked = [(step.kind, step.index, step.epoch) for step in Spaced("ab", 2, 0)]
+    assert [(index, epoch) for kind, index, epoch in walked if kind == "epoch"] == [(1, 0), (2, 1)]
+    assert all(epoch == index // 2 for kind, index, epoch in walked if kind != "epoch")
+
+
 @pytest.mark.parametrize("interval", INTERVALS)
 def test_a_function_of_one_answer_walks_as_its_answer(interval):
     """But that an epoch ends with its last teacher's update."""
