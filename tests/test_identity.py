@@ -17,6 +17,14 @@ from spacedkd_lib.training.fingerprint import fingerprint
 
 BASE = Recipe(dataset="digits", train_images=60, model="resnet8", width=4, epochs=2, batch_size=16, lr=0.05, augment="none")
 KD = online_kd(BASE, interval=1.0)
+PUBLISHED = {record.recipe.method: record for record in records.read_published("quick").values()}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_this_code_makes_the_first_updates_of_published_runs(method):
+    record = PUBLISHED[method]
+    digest = fingerprint(record.recipe, datasets.load(record.recipe.dataset, seed=record.recipe.seed))
+    assert identity.same_numbers(record, digest)
 
 
 @pytest.fixture
@@ -130,16 +138,6 @@ def test_fingerprints_repeat_and_tell_every_arm_apart():
             mark = fingerprint(row.recipe, datasets.load("digits"))
             found.setdefault((mark["events"], *mark["numbers"]), set()).add(row.recipe.run_id)
     assert sorted(map(len, found.values()))[-2:] == [1, 2]
-
-
-PUBLISHED = {record.recipe.method: record for record in records.read_published("quick").values()}
-
-
-@pytest.mark.parametrize("method", PUBLISHED)
-def test_this_code_makes_the_first_updates_of_published_runs(method):
-    record = PUBLISHED[method]
-    digest = fingerprint(record.recipe, datasets.load(record.recipe.dataset, seed=record.recipe.seed))
-    assert identity.same_numbers(record, digest)
 
 
 def test_a_trial_takes_two_fingerprints_once(monkeypatch):
