@@ -175,6 +175,12 @@ def test_a_notebook_is_executed_when_its_runs_are_finished_and_again_when_its_in
         assert len(ran.execute_all()) == 3
 
 
+def test_notebooks_whose_arms_a_profile_lacks_are_left_out():
+    with series.Series("paper") as ran:
+        left = {name[:2] for name in profiles.NOTEBOOKS} - {name[:2] for name in ran.names}
+    assert left == {"09", "10", "11", "13"}
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A place of its own for runs, results and READMEs."""
@@ -356,6 +362,9 @@ def test_session_refuses_bad_parameters():
         sessions.Session("05_spaced_kd", "smok")
     with pytest.raises(InputError, match="workers = -1"):
         sessions.Session("05_spaced_kd", workers=-1)
+    with pytest.raises(InputError, match='"paper" has no runs of 10_ie_kd: choose one of smoke, quick, study, core'):
+        sessions.Session("10_ie_kd", "paper")
+    sessions.Session("08_theory", "paper")  # which trains nothing in any profile
 
 
 def test_exercises_say_right_wrong_and_unanswered_and_keep_the_progress(capsys, monkeypatch, tmp_path):

@@ -3,11 +3,15 @@
 import ast
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from spacedkd_lib.lab import grids, tuning
+from spacedkd_lib.lab.arms import ARMS
+from spacedkd_lib.lab.profiles import PROFILES
 from spacedkd_lib.notebook import exercises
 from wrong_answers import WRONG
 
@@ -46,6 +50,16 @@ def test_the_top_tells_question_and_time(path):
     words = len(prose(path).split())
     assert told and 35 <= words / int(told[1]) <= 120, f"{words} words"  # a minute: a newcomer's pace, code and all
     assert "**After this notebook you can**" in top and "?" in top
+
+
+@series
+def test_the_parameters_name_the_profiles_that_have_runs(path):
+    def has_runs(name):
+        with suppress(tuning.NotTuned):
+            return path.stem not in ARMS or bool(grids.grid(name, path.stem))
+        return True  # after tuning
+    said, = re.findall(r'^profile = "smoke"  # ([^;\n]*)', "\n".join(source(cell) for cell in cells(path, "code")), re.M)
+    assert set(re.split(", | or ", said)) == {name for name in PROFILES if has_runs(name)}
 
 
 @series

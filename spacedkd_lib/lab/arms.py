@@ -31,10 +31,10 @@ class Setting:
     label: how tables and figures name it. tuned: the label of results/tuning whose values its arms take; "": none.
     base: for the methods with plain networks; None: transformers only. exits: the network of self KD; "": none.
     intervals, self_intervals: s of online and of self KD, epochs. seeds: how many in the notebooks of `MAIN`; 0: the
-    profile's, as in the others. controls: also the arms of `CONTROLS` by name. lags: whether the arms of the lead-lag
-    law belong to it, and nothing else. audit, self_audit: ids of `recipes.DEVIATIONS` whose switches are turned alone.
-    factors: for IE-KD and mutual learning. schools: for Education Distillation. transformer: for transformers. dropout:
-    the largest rate in notebook 13, which has averages too; 0: neither.
+    profile's, as in the others. controls: also the arms of `CONTROLS` by name. only: makes its arms, all of them in
+    notebook 05; None: each notebook has its own. audit, self_audit: ids of `recipes.DEVIATIONS` whose switches are
+    turned alone. factors: for IE-KD and mutual learning. schools: for Education Distillation. transformer: for
+    transformers. dropout: the largest rate in notebook 13, which has averages too; 0: neither.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Setting:
     self_intervals: tuple[float, ...] = ()
     seeds: int = 0
     controls: tuple[str, ...] = ()
-    lags: bool = False
+    only: Callable[[Setting], list[Arm]] | None = None
     audit: tuple[str, ...] = ()
     self_audit: tuple[str, ...] = ()
     factors: Recipe | None = None
@@ -87,12 +87,14 @@ def _families(setting: Setting, *families: str) -> list[Arm]:
     return _named({family: _of_family(setting, family) for family in families})
 
 
+# An update costs 3 forward passes of the teacher, 1 to ask it and 3 of the student; one of the baseline's costs 3
+EQUAL_COMPUTE = 7 / 3
 # What is tuned, each by the same budget: name -> recipe, of a setting's base
 FAMILIES: dict[str, Callable[[Recipe], Recipe]] = {
     "baseline": baseline,
     "label smoothing": lambda base: replace(baseline(base), label_smoothing=0.1),
     "SAM": lambda base: replace(baseline(base), optimizer="sam"),
-    "baseline, equal compute": lambda base: replace(baseline(base), epochs=equal_compute(base)),
+    "baseline, equal compute": lambda base: replace(baseline(base), epochs=round(EQUAL_COMPUTE * base.epochs)),
     "online KD": online_kd,
     "online KD, asked before": lambda base: online_kd(base, zero_target="pre_update"),  # the released form (A7)
     "spaced KD": lambda base: spaced(online_kd(base), min(CONTROL_INTERVAL, base.epochs)),
@@ -100,15 +102,7 @@ FAMILIES: dict[str, Callable[[Recipe], Recipe]] = {
     "exits, labels only": lambda base: self_kd(base, alpha=0.0, beta=0.0),
     "self KD": self_kd,
 }
-
-
-def equal_compute(base: Recipe) -> int:
-    """Return the epochs of labels alone for the cost of spaced KD.
-
-    An update costs 3 forward passes of the teacher, 1 to ask it and 3 of the student, so 7 for the baseline's 3.
-    """
-    return round(7 / 3 * base.epochs)
-
+PRIMARY = ("spaced KD", "label smoothing", "baseline, equal compute", "online KD, asked before")  # what the claims name
 
 # What stands beside spaced KD besides its rivals, by what it isolates. Made of online KD at spaced KD's values: at its
 # own, tuning has left the teacher hardly a share.
@@ -156,6 +150,12 @@ def spaced_arms(setting: Setting) -> list[Arm]:
                        "online KD"),
             *(_at("spaced KD", spaced(ahead, s)) for s in setting.intervals),
             *_families(setting, "offline KD"), *crossed_arms(setting), *_controls(setting, setting.controls)]
+
+
+def primary_arms(setting: Setting) -> list[Arm]:
+    """Make the arms of the primary family alone, and what tells its gain from tuning; without labels alone."""
+    return [*_families(setting, *PRIMARY[1:]), _at("spaced KD", _of_family(setting, PRIMARY[0])),
+            *crossed_arms(setting)]
 
 
 def crossed_arms(setting: Setting) -> list[Arm]:
@@ -344,7 +344,7 @@ ARMS: dict[str, tuple[Callable[[Setting], list[Arm]], str]] = {  # notebook -> i
 
 def arms_of(setting: Setting, notebook: str) -> list[Arm]:
     """Return the arms of a setting in a notebook; none where it lacks what they need."""
-    if setting.lags:
-        return lag_arms(setting) if notebook == "05_spaced_kd" else []
+    if setting.only:
+        return setting.only(setting) if notebook == "05_spaced_kd" else []
     make, needed = ARMS[notebook]
     return make(setting) if getattr(setting, needed) else []

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
 
-from ..lab import grids, profiles
+from ..lab import arms, grids, profiles
 from ..store import records
 from ..store.stopping import Stopped
 from . import runner
@@ -20,7 +20,7 @@ NOTEBOOKS = records.SHIPPED / "notebooks"
 class Series:
     """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/.
 
-    One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
+    One that shows arms of which the profile has none is left out. One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
     their end; a stop ends them at once.
 
     Args:
@@ -36,6 +36,7 @@ class Series:
         self.built, self.say = records.built(grids.folder(profile, seeds)), say
         self.pool, self.futures = ThreadPoolExecutor(2), {}
         self.missing = {name: {row.recipe for row in self._rows(name)} for name in profiles.NOTEBOOKS}
+        self.names = [name for name, recipes in self.missing.items() if recipes or name not in arms.ARMS]
 
     def __enter__(self) -> Series:
         return self
@@ -49,7 +50,7 @@ class Series:
 
     def execute_ready(self) -> None:
         """Begin every notebook whose runs are finished; those that show measures or the runs of others wait."""
-        for name in profiles.NOTEBOOKS:
+        for name in self.names:
             if name in self.futures or name in profiles.MEASURING or _shows_all_runs(name):
                 continue
             self.missing[name] = {recipe for recipe in self.missing[name] if not records.load(recipe)}
@@ -62,10 +63,10 @@ class Series:
         Raises:
             InputError, NotebookError: as `runner.execute`.
         """
-        for name in profiles.NOTEBOOKS:
+        for name in self.names:
             if name not in self.futures:
                 self._begin(name)
-        return [name for name in profiles.NOTEBOOKS if self.futures[name].result()]
+        return [name for name in self.names if self.futures[name].result()]
 
     def _begin(self, name: str) -> None:
         future: Future = self.pool.submit(self._execute, name)

@@ -12,7 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..cluster.executors import Here
+from ..errors import InputError
 from ..lab import grids, running
+from ..lab.arms import ARMS
+from ..lab.profiles import PROFILES
 from ..lab.progress import watched
 from ..report import figures, frames, text
 from ..store import records
@@ -108,7 +111,7 @@ class Session:
     name: of the notebook, e.g. "05_spaced_kd". seeds: 0 = the profile's own. workers: as `running.run_all`.
 
     Raises:
-        InputError: an unknown name or profile, or a number out of range.
+        InputError: an unknown name or profile, a profile without runs of this notebook, or a number out of range.
     """
 
     name: str
@@ -117,7 +120,10 @@ class Session:
     workers: int | str = 0
 
     def __post_init__(self):
-        grids.grid(self.profile, self.name, self.seeds)  # refuses bad values now, before any work
+        if not self.rows and self.name in ARMS:  # looked up now: bad values are refused before any work
+            having = [name for name in PROFILES if grids.tuned_grid(name, self.name)]
+            raise InputError(f'Profile "{self.profile}" has no runs of {self.name}: choose one of '
+                             f"{', '.join(having)}.")
         running.check_workers(self.workers)
         figures.apply_style()
 
