@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Callable, Sequence
+from typing import Callable, Iterable
 
 from ..methods.dropout_ema import equal_horizon
 from ..recipes import (
@@ -123,12 +123,12 @@ def baseline_arms(setting: Setting) -> list[Arm]:
 
 def online_arms(setting: Setting) -> list[Arm]:
     """03_online_kd: the teacher learns beside the student, or before it; and how it is asked, at one set of values."""
-    asked = [name for name in ("online KD, eval mode",) if name in setting.controls]
-    return [*_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD"),
-            *(arm for arm in crossed_arms(setting) if arm.name.startswith("online KD, ")), *_controls(setting, asked)]
+    beside = (arm for arm in crossed_arms(setting) if not (arm.recipe.interval or arm.recipe.distil_start))
+    return [*_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD"), *beside,
+            *_controls(setting, {"online KD, eval mode"} & {*setting.controls})]
 
 
-def _controls(setting: Setting, names: Sequence[str]) -> list[Arm]:
+def _controls(setting: Setting, names: Iterable[str]) -> list[Arm]:
     return _named({name: CONTROLS[name](spaced(_of_family(setting, "spaced KD"), 0)) for name in names})
 
 
