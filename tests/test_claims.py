@@ -44,6 +44,12 @@ def test_the_study_has_both_arms_of_every_claim_and_prediction():
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)  # no comparison is stated twice
 
 
+def test_a_setting_of_the_primary_family_alone_has_its_arms():
+    setting = arms.Setting("digits", profiles.GLYPHS, only=arms.primary_arms)
+    there = {arm.name for arm in arms.arms_of(setting, "05_spaced_kd")}
+    assert there == {arm for claim in PRIMARY for arm in claim[2:]} and not arms.arms_of(setting, "02_baselines")
+
+
 # Judging
 
 def by_scipy(arms, size):

@@ -20,8 +20,8 @@ NOTEBOOKS = records.SHIPPED / "notebooks"
 class Series:
     """The notebooks of a profile, executed two at a time into build/<profile>/notebooks/.
 
-    One that shows arms of which the profile has none is left out. One whose inputs have not changed since is left alone. At the end of its `with` block, notebooks that run come to
-    their end; a stop ends them at once.
+    One of whose arms the profile has none is left out. One whose inputs have not changed since is left alone. At the
+    end of its `with` block, notebooks that run come to their end; a stop ends them at once.
 
     Args:
         profile: its name. seeds, workers: as `Session`.
