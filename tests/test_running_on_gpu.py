@@ -67,6 +67,22 @@ def test_a_cuda_error_costs_its_process_and_no_other_error_does():
             assert (after != before) == new, error
 
 
+class Odd(Exception):
+    """Made of two arguments, of which it keeps one: it cannot be unpickled, like SciPy's ArpackNoConvergence."""
+
+    def __init__(self, words, values):
+        super().__init__(words)
+
+
+def odd():
+    raise Odd("no convergence", 3)
+
+
+def test_an_error_that_cannot_be_unpickled_says_what_it_is():
+    with LocalProcesses(1) as executor, pytest.raises(RuntimeError, match="^Odd: no convergence$"):
+        executor.submit(odd).result()
+
+
 def test_want_of_memory_is_one_sentence_and_leaves_nothing_behind(monkeypatch):
     alive, seen = [], []
 

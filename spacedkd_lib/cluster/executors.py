@@ -11,6 +11,7 @@ import gc
 import io
 import multiprocessing
 import os
+import pickle
 import queue
 import re
 import shutil
@@ -56,7 +57,7 @@ class LocalProcesses(Executor):
         number = self.free.get()
         try:
             fn, args = plugins.carried(fn, args)
-            return self.pools[number].submit(fn, *args, **kwargs).result()
+            return self.pools[number].submit(_with_plain_errors, fn, *args, **kwargs).result()
         except BaseException as error:
             if isinstance(error, BrokenProcessPool) or _names_cuda(error):
                 self.pools[number].shutdown(wait=False)
@@ -108,6 +109,18 @@ class Here(Executor):
 
 def _names_cuda(error: BaseException) -> bool:
     return re.search("cuda|cudnn|accelerator", f"{type(error).__name__}: {error}", re.IGNORECASE) is not None
+
+
+def _with_plain_errors(fn, *args, **kwargs):
+    """Call a function in a worker; an error that could not be unpickled, which would break the pool, goes in words."""
+    try:
+        return fn(*args, **kwargs)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
 
 
 def _start_worker(environment: dict[str, str]) -> None:
