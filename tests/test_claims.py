@@ -184,6 +184,7 @@ def judging(published):
             told = [(f'Claim("{of.id}"', of[2:]) for of in PRIMARY if row.setting in claims.JUDGED]
             told += [(f'Prediction("{of.arm}", "{of.reference}"', of[:2]) for of in PREDICTIONS
                      if row.setting == claims.LAG_SETTING]
+            told.append(("# Predicted before these runs", claims.LATE_START["the late start"][:1]))
             for begins, arms in told:
                 if row.arm in arms and row.recipe.run_id in found:
                     origin = found[row.recipe.run_id].provenance

@@ -14,7 +14,7 @@ from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids
 from spacedkd_lib.recipes import DEVIATIONS
 from spacedkd_lib.report import frames, readme, side_by_side as side, tables, text, two_machines
-from spacedkd_lib.statistics import paired_interval
+from spacedkd_lib.statistics import paired_by_seed, paired_interval, seeds_needed
 from spacedkd_lib.store import records
 from spacedkd_lib.store.records import Record
 from spacedkd_lib.training import train
@@ -451,29 +451,32 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
                   claims.NO_SPACE[1]: 69.0, claims.LATE_START["the lead"][1]: [69.0 + 0.2 * k for k in range(5)]}
     for arm, values in accuracies.items():
         frame.loc[frame["arm"] == arm, "test_accuracy"] = values
-    said = next(part for part in readme.answers(frame) if part.startswith("Does the gain come"))
+    said = next(part for part in readme.explanations(frame) if part.startswith("Does the gain come"))
     assert re.findall(r"\*\*(\S+) \S+ \S+\*\* at (its own|its rival's)", said) == [
         (f"{2 * gain:+.2f}", "its own"), (f"{2.2 * gain:+.2f}", "its rival's")]
     said = next(part for part in readme.explanations(frame) if part.startswith("Does it come from the first epochs"))
     assert re.findall(r"\*\*([+-]\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
+    i = paired_interval([0.4 * k for k in range(5)], [1 + gain * k for k in range(5)])
+    assert f"It makes {i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}] points more" in said
+    assert said.strip().endswith("holds." if i.low > 0 else "is wrong." if i.high < 0 else "stays open.")
     said = next(part for part in readme.explanations(frame) if part.startswith("How the teacher is asked"))
     assert re.findall(r"\*\*([+-]\S+) ", said) == ["-29.00", f"{26 + 2 * gain:+.2f}"]
 
 
-@pytest.mark.parametrize("sam, passes", [(0.5, True), (1.0, False)])
-def test_readme_says_whether_minima_are_flatter_and_whether_sams_are(place, sam, passes):
-    """Quotients at one set of values; of SAM and labels alone as the control. The rise is twice the trace here."""
+@pytest.mark.parametrize("sam", [0.5, 1.0])
+def test_results_say_whether_minima_are_flatter_by_measures_that_sam_lowers(sam):
+    """Quotients at one set of values. Here SAM can lower the trace and the rise, and no other measure."""
     traces = {"baseline": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, claims.AHEAD: 15.0}
     frame = pd.DataFrame([{"notebook": "06_loss_landscape", "setting": claims.JUDGED[0], "arm": arm, "seed": seed,
                            "run_id": f"{arm} {seed}"} for arm in traces for seed in range(3)])
     found = {}
     for run in frame["run_id"]:
         trace = traces[run[:-2]] * (1 + 0.1 * int(run[-1]))
-        found |= {(run, "curvature"): {"trace": np.array(trace)},
-                  (run, "noise"): {"sigmas": np.array([0.0, 0.15]), "loss": np.array([[1.0], [1 + 2 * trace]])}}
+        found |= {(run, "curvature"): dict.fromkeys(readme.MEASURES, np.array(1.0)) | {"trace": np.array(trace)},
+                  (run, "noise"): {"sigmas": np.array([0.0, 0.3]), "loss": np.array([[1.0], [1 + 2 * trace**2]])}}
     said, = readme.flatness(frame, found)
-    assert re.findall(r"\*\*(\S+) \[", said) == ["1.25", "1.25", f"{sam:.2f}", f"{sam:.2f}"]
-    assert ("Both" in said, "shown to lower neither" in said) == (passes, not passes)
+    assert re.findall(r"\*\*(\S+) \[", said) == (["1.25", f"{1.25**2:.2f}"] if sam < 1 else [])
+    assert f"It lowers {2 * (sam < 1)} of 7 " in said and ("weight noise" in said) == (sam < 1)
     assert readme.flatness(frame, {}) == []
 
 
@@ -481,19 +484,25 @@ def test_readme_block_of_arms_that_make_no_claim(place):
     publish("study", "baseline", "self KD")
     block = readme.readme_block(["study"])
     assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 2
-    assert readme.results_block(["study"]).count("###") == 2  # no family of claims, no law
+    assert readme.results_block(["study"]).count("###") == 3  # no family of claims, no law
 
 
 def test_results_block(place):
     published = publish("study")
     block = readme.results_block(["paper", "study"])
-    primary, _, law, tuned, rest = re.split(r"### .*\n", block)[1:]
+    _, primary, _, others, law, tuned, rest = re.split(r"### .*\n", block)[1:]
     assert ["glyphs", "100, 101, 102", "spaced KD", "lr 0.4, weight_decay 0.002, alpha 0.5, temperature 1", "88.64", "19", "3"] in cells(tuned)
     judged = claims.judged(tables.runs(published, synthetic(published)))
     assert cells(primary)[0] == ["Claim", "Statement", "Setting", "n", "Difference [corrected]", "Level (%)",
                                  "p (Holm)", "Result"]
     assert [line[0::3] for line in cells(primary)[2:]] == [[c, "3", f"{p:.3f}" if p >= 0.001 else "<0.001"]
                                                            for c, p in zip(judged["Claim"], judged["p (Holm)"])]
+    assert [tuple(line[2:4]) for line in cells(others)[2:]] == [(arm, other) for _, arm, other in readme.OTHERS
+                                                                if arm.startswith("spaced self KD")]
+    letters = tables.runs(published, synthetic(published)).query("notebook == '05_spaced_kd' and setting == 'glyphs'")
+    for claim in claims.PRIMARY:
+        sd = paired_by_seed(letters, claim.arm, claim.reference).sd
+        assert f" {seeds_needed(0.5, sd, level=1 - 0.05 / 3)} for {claim.id}" in primary
     _, predictions, _, score = law.strip().split("\n\n")
     assert len(cells(predictions)) == 2 + len(claims.PREDICTIONS) and cells(score)[0][0] == "Theory"
     lines = {(line[0], line[3]): line for line in cells(rest)[2:] if line[1] != "resnet10, width 8"}

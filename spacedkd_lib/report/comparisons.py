@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..lab.arms import audited
+from ..lab.claims import late_start_minus_lead
 from ..recipes import deviations_of
 from ..statistics import MIN_BOOTSTRAP_N, Interval, correlation, mean_interval, paired_by_seed
 from .text import ACCURACY, SD, difference_in_words
@@ -86,6 +87,17 @@ def quotient_in_words(i: Interval) -> str:
     """
     mean, low, high = (f"{value:.2f}" for value in np.exp(i[:3]))
     return mean + f" [{low}, {high}]" * (i.n > 1)
+
+
+def late_start_in_words(frame: pd.DataFrame) -> tuple[str, str]:
+    """Say by how many points the late start makes more of the gain than the lead, and what becomes of the prediction.
+
+    Args:
+        frame: of one setting in notebook 05.
+    """
+    i = late_start_minus_lead(frame)
+    told = "holds" if i.low > 0 else "is wrong" if i.high < 0 else "stays open"
+    return difference_in_words(*i[:3], i.n, i.n), told
 
 
 def _each_setting(frame: pd.DataFrame, arm: str, other: str, column: str, equal: int,
