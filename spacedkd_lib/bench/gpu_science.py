@@ -25,7 +25,7 @@ from .work import Place, pictures
 
 PROFILE = "gpu"  # folder under results/
 SHA256 = "4b697924d64266d3fb9194d97d32e38bad7f111825447446f32f572eda1ab97e"  # of the whole of CIFAR-100
-FIRST, SEEDS = 200, 5  # the first seed, which no other profile uses; seeds of a plan before the next plan's turn
+FIRST, SEEDS = 200, 5  # the first seed (ours), which tuning has not used; seeds of a plan before the next plan's turn
 CIFAR = Recipe(dataset="cifar100", precision="bf16", eval_every=10)
 TINY = Recipe(dataset="random pictures", model="resnet8", width=4, batch_size=8, epochs=2, precision="bf16")
 

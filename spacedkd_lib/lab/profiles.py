@@ -93,7 +93,7 @@ PROFILES = {p.name: p for p in (
                 schools=education(_TINY_DIGITS, (5, 5)), dropout=_DROPOUT,
                 transformer=_small_transformer(_TINY_DIGITS, patch_size=4, width=16, depth=1, heads=2, batch_size=16)),
         Setting("digits, lead and lag", _TINY_DIGITS, only=lag_arms)), first=0),
-    Profile("quick", "the whole series without a GPU, in minutes: a miniature", 3, (
+    Profile("quick", "the whole series without a GPU, in minutes: a miniature, not tuned", 3, (
         _on_glyphs("glyphs, miniature", _MINIATURE, _SHORTER, tuned="", intervals=(0.5, 1.5, 4.0),
                    controls=("online KD, eval mode",), audit=("A1",)),), first=300),
     Profile("study", "answers on the embedded data: tuned values, 30 epochs; hours on two cores", 5, (
@@ -102,12 +102,12 @@ PROFILES = {p.name: p for p in (
         Setting("glyphs, lead and lag", GLYPHS, "glyphs", only=lag_arms, seeds=20))),
     Profile("cifar100-slice", "the three claims on 5,000 pictures of CIFAR-100, without a GPU", 6, (
         Setting("CIFAR-100, 5,000 images", SLICE, "cifar100-slice", only=primary_arms),)),
-    Profile("core", "CIFAR-100 with ResNet-18 and a DeiT of 32 pixels, one GPU; not run yet", 5, (
+    Profile("core", "CIFAR-100 with ResNet-18 and a DeiT of 32 pixels, one GPU; not tuned, not run yet", 5, (
         Setting("CIFAR-100", _CIFAR_BF16, exits="resnet18", intervals=(0.5, 1.0, 1.5, 2.0, 3.0),
                 self_intervals=(1.0, 2.0, 4.0), controls=tuple(CONTROLS), audit=("A19", "A9", "A1", "A2"),
                 self_audit=("A3",), factors=_CIFAR_FACTORS, schools=_CIFAR_SCHOOLS, transformer=_CIFAR_TRANSFORMER,
                 dropout=0.5),)),
-    Profile("paper", "the paper's sizes: CIFAR-100 and Tiny-ImageNet, three ResNets; CIFAR-100, five transformers", 5, (
+    Profile("paper", "the paper's sizes and values: CIFAR-100 and Tiny-ImageNet, three ResNets; five transformers", 5, (
         *(Setting(f"{label}, {net}", replace(base, model=net), exits=net, intervals=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
                   self_intervals=(0.5, 1.0, 2.0, 3.0, 4.0))
         for label, base in (("CIFAR-100", _CIFAR), ("Tiny-ImageNet", _TINY))
