@@ -10,8 +10,8 @@ at their best, until the best is inside or at a bound. Probes come on top of the
 A trial is a recipe of the task's seeds, of 100 to 102, which no result uses. Its value is the mean validation accuracy
 of the last epoch. A trial of which a run diverged fails, and the stage goes on. Nothing here reads a test score.
 
-Optuna's grid sampler asks the trials. A trial whose records are in runs/ trains nothing, nor does one that trials.csv
-holds: the same command goes on after a stop, on another machine too. No torch here; optuna is imported where needed.
+Optuna's grid sampler asks the trials, in memory, since runs/ and trials.csv hold them already. A trial that stands in
+either trains nothing: the same command goes on after a stop, on another machine too. No torch here, optuna when needed.
 """
 
 from __future__ import annotations
