@@ -15,7 +15,7 @@ from test_tables import accuracies, synthetic, tidy
 from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, profiles
-from spacedkd_lib.lab.arms import LAG_OWN, LAGS
+from spacedkd_lib.lab.arms import LAG_OWN, LAG_OWN_MOVING, LAGS
 from spacedkd_lib.report import diagrams, figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_interval
@@ -94,7 +94,7 @@ def test_every_arm_of_every_grid_has_a_style_and_a_colour_means_one_thing():
     """But for the audited switches and the arms of the lead-lag law, which are drawn by family."""
     rows = [row for profile in profiles.PROFILES for row in grids.grid(profile, None, 1)]
     switches = {row.arm for row in rows if row.notebook == "09_released_code_audit"}
-    lags = {*LAGS, LAG_OWN}
+    lags = {*LAGS, LAG_OWN, LAG_OWN_MOVING}
     named = {row.arm for row in rows if row.family not in lags} - switches
     assert named | lags <= style.ARM_STYLES.keys()
     colours = [style.colour(name) for name in named | lags | {"teacher", "student"}]
@@ -285,7 +285,7 @@ def test_lead_lag_is_paired_with_offset_0_of_the_same_kind():
     own, tuned, heavy, by_running, signs, _ = fig.axes
     curves = {ax: [line for line in ax.lines if marked(line)] for ax in (own, tuned, heavy, by_running)}
     assert [len(line.get_xdata()) for line in curves[heavy]] == [7, 3, 3]
-    assert [len(line.get_xdata()) for ax in (own, tuned) for line in curves[ax]] == [7, 7]
+    assert [len(line.get_xdata()) for ax in (own, tuned) for line in curves[ax]] == [7, 3, 7]
     frozen, moving, other = (line.get_ydata().tolist() for line in curves[heavy])
     assert curves[heavy][0].get_xdata()[0] == -4 and frozen == pytest.approx([2.4] + [0] * 6)
     assert moving == pytest.approx([0, 0, 1.2])  # paired with what rests at offset 0

@@ -176,10 +176,13 @@ def crossed_arms(setting: Setting) -> list[Arm]:
 # others at 0.9, where the teacher weighs most.
 LAGS: dict[str, dict] = {
     "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
-    "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"),
-    "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
-LAG_OWN = "lag, at spaced KD's values"  # a family more, where they are tuned: there the teacher has a share by tuning
+    "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"), "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
+# Where they are tuned: there the teacher has a share by tuning. One that moves, 0.75 epochs away, is as far on average as
+# one that rests in blocks of 1.5, so that only rest and motion differ.
+LAG_OWN, LAG_OWN_MOVING = "lag, at spaced KD's values", "lag, moving, at spaced KD's values"
 OFFSETS = (-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0)  # epochs
+FEW = {"lag, moving": (-1.5, 1.5), LAG_OWN_MOVING: (-0.75, 0.75),  # at offset 0 they equal a teacher that rests
+       **dict.fromkeys(("lag, eval mode", "lag, other batches"), (-1.5, 0.0, 1.5))}
 
 
 def lag_arms(setting: Setting) -> list[Arm]:
@@ -191,14 +194,11 @@ def lag_arms(setting: Setting) -> list[Arm]:
     online = replace(_of_family(setting, "online KD"), distil_start=start)
     families = {family: replace(online, **changes) for family, changes in LAGS.items()}
     if setting.tuned:
-        families[LAG_OWN] = replace(_of_family(setting, "spaced KD"), distil_start=start)
-    arms = _named({"baseline": baseline(online)})
-    for family, recipe in families.items():
-        whole = family in ("lag, alpha tuned", "lag", LAG_OWN)
-        offsets = [s for s in OFFSETS if abs(s) <= start and (whole or abs(s) in (0.0, 1.5))]
-        arms += [Arm(lag_name(family, s), family, spaced(recipe, s)) for s in offsets
-                 if s or family != "lag, moving"]  # at offset 0 it equals the teacher that rests
-    return arms
+        own = replace(_of_family(setting, "spaced KD"), distil_start=start)
+        families |= {LAG_OWN: own, LAG_OWN_MOVING: replace(own, rule="constant")}
+    return [*_named({"baseline": baseline(online)}), *(
+        Arm(lag_name(family, s), family, spaced(recipe, s))
+        for family, recipe in families.items() for s in FEW.get(family, OFFSETS) if abs(s) <= start)]
 
 
 def lag_name(family: str, offset: float) -> str:

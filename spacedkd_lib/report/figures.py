@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..lab import claims
-from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, lag_name
+from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, LAG_OWN_MOVING, lag_name
 from ..statistics import paired_by_seed
 from ..store import records
 from .schedule_figures import schedules
@@ -119,13 +119,13 @@ def comparisons(table: pd.DataFrame, label: str, title: str = "") -> Figure:
 # The lead-lag law
 
 LAG_PANELS = {  # title: families
-    "at spaced KD's values": (LAG_OWN,), "α as tuned for online KD": ("lag, alpha tuned",),
+    "at spaced KD's values": (LAG_OWN, LAG_OWN_MOVING), "α as tuned for online KD": ("lag, alpha tuned",),
     "α = 0.9": ("lag", "lag, moving", "lag, other batches"),
     "α = 0.9, in eval mode": ("lag, eval mode",)}
 LAG_STYLES = {  # family: what the legend calls it, and its line
-    LAG_OWN: ("frozen, spaced KD's values", "-"), "lag, alpha tuned": ("frozen, α as tuned", "-"),
-    "lag": ("frozen", "-"), "lag, moving": ("moving", "--"), "lag, other batches": ("other batches", ":"),
-    "lag, eval mode": ("eval mode", "-")}
+    LAG_OWN: ("frozen, spaced KD's values", "-"), LAG_OWN_MOVING: ("moving, spaced KD's values", "--"),
+    "lag, alpha tuned": ("frozen, α as tuned", "-"), "lag": ("frozen", "-"), "lag, moving": ("moving", "--"),
+    "lag, other batches": ("other batches", ":"), "lag, eval mode": ("eval mode", "-")}
 
 
 def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None) -> Figure:
@@ -136,10 +136,10 @@ def lead_lag(frame: pd.DataFrame, curve: tuple[Sequence, Sequence] | None = None
     Args:
         curve: offsets in epochs, and the linear model's variance there, see `theory.lead_lag`.
     """
-    zero = {family: lag_name("lag" if family == "lag, moving" else family, 0.0) for family in LAG_STYLES}
+    zero = {family: lag_name(family.replace(", moving", ""), 0.0) for family in LAG_STYLES}
     pairs = above(frame, zero)
-    resting = pairs[(pairs["arm"] == zero["lag"]) & ("lag, moving" in set(pairs["family"]))]
-    pairs = pd.concat([pairs, resting.assign(family="lag, moving")])
+    moving = [family for family in zero if ", moving" in family and family in set(pairs["family"])]
+    pairs = pd.concat([pairs, *(pairs[pairs["arm"] == zero[family]].assign(family=family) for family in moving)])
     several = pairs.groupby("family")["interval"].transform("nunique") > 1
     drawn = {title: part for title, families in LAG_PANELS.items()
              if len(part := pairs[pairs["family"].isin(families) & several])}
