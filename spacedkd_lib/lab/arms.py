@@ -177,8 +177,8 @@ def crossed_arms(setting: Setting) -> list[Arm]:
 LAGS: dict[str, dict] = {
     "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
     "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"), "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
-# Where they are tuned: there the teacher has a share by tuning. One that moves, 0.75 epochs away, is as far on average as
-# one that rests in blocks of 1.5, so that only rest and motion differ.
+# Where they are tuned: there the teacher has a share by tuning. One that moves, 0.75 epochs away, is as far on average
+# as one that rests in blocks of 1.5, so that only rest and motion differ.
 LAG_OWN, LAG_OWN_MOVING = "lag, at spaced KD's values", "lag, moving, at spaced KD's values"
 OFFSETS = (-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0)  # epochs
 FEW = {"lag, moving": (-1.5, 1.5), LAG_OWN_MOVING: (-0.75, 0.75),  # at offset 0 they equal a teacher that rests
