@@ -432,8 +432,8 @@ def test_publishing_writes_records_pages_and_the_law(place, monkeypatch, capsys)
     shown, results = ((place / page).read_text() for page in ("README.md", "results/README.md"))
     accuracy = tables.runs(law, synthetic(law)).groupby("arm").test_accuracy.mean()
     for words, (arm, other) in claims.PARTS.items():
-        gain = f"**{accuracy[arm] - accuracy[other]:+.2f} ["
-        assert f"- {words}: {gain}" in results and (gain in shown) == (words in readme.LEAD)
+        line = f"- {words}: **{accuracy[arm] - accuracy[other]:+.2f} ["
+        assert line in results and (line in shown) == (words in readme.LEAD)
     assert shown.startswith("Before.") and f"({readme.LAW})" in shown
     assert (place / readme.LAW).stat().st_size > 10_000
     assert "first learn four epochs" in results and arms.LABELS_FIRST == 4 and "### The lead-lag law" in results

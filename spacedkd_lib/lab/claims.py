@@ -106,7 +106,7 @@ PREDICTIONS = (
     Prediction("teacher +0.75, moving, at spaced KD's values", "teacher -0.75, moving, at spaced KD's values",
                1, 0, -1),
 )
-# What a teacher ahead or behind has that online KD's has not: words -> arm, reference; all are predictions
+# What a teacher ahead or behind has that online KD's has not: words -> arm, reference
 PARTS = {
     "ahead minus behind, both frozen, at α = 0.9": ("teacher +1.5", "teacher -1.5"),
     "frozen minus moving, both ahead, at α = 0.9": ("teacher +1.5", "teacher +1.5, moving"),
@@ -114,6 +114,10 @@ PARTS = {
         ("teacher +1.5, at spaced KD's values", "teacher -1.5, at spaced KD's values"),
     "4 epochs ahead minus 4 behind, at spaced KD's values":
         ("teacher +4, at spaced KD's values", "teacher -4, at spaced KD's values"),
+    "frozen minus moving, both ahead, as far on average, at spaced KD's values":
+        ("teacher +1.5, at spaced KD's values", "teacher +0.75, moving, at spaced KD's values"),
+    "frozen minus moving, both behind, as far on average, at spaced KD's values":
+        ("teacher -1.5, at spaced KD's values", "teacher -0.75, moving, at spaced KD's values"),
     "ahead minus online KD, at spaced KD's values":
         ("teacher +1.5, at spaced KD's values", "teacher +0, at spaced KD's values"),
     "behind minus online KD, at spaced KD's values":

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..lab import claims, grids, tuning
-from ..lab.arms import LAG_OWN
+from ..lab.arms import LAG_OWN, LAG_OWN_MOVING
 from ..statistics import paired_by_seed, seeds_needed
 from ..store import measured, records
 from ..store.records import Record
@@ -78,16 +78,17 @@ ASKED = ("How the teacher is asked matters, too. Right after an update its runni
 LEAD = (  # of `claims.PARTS`
     "ahead minus online KD, at spaced KD's values", "behind minus online KD, at spaced KD's values",
     "ahead minus behind, both frozen, at spaced KD's values", "4 epochs ahead minus 4 behind, at spaced KD's values",
+    "frozen minus moving, both ahead, as far on average, at spaced KD's values",
     "ahead minus behind, both frozen, at α = 0.9")
-LEAD_WORDS = ("Must the teacher be ahead? This is exploration, with intervals of 95%. All students first learn four "
-              "epochs from labels alone. At the values that spaced KD was tuned to, a teacher 1.5 epochs ahead, "
-              "frozen while the student learns, gains {} over online KD. One as far behind gains {}. Ahead minus "
-              "behind is {}. At four epochs it is {}. At online KD's values, but with α = 0.9, it is {} for 1.5 "
-              "epochs.\n")
+LEAD_WORDS = ("Must the teacher be ahead? At spaced KD's values a teacher that stands still {} shown to beat one that "
+              "moves. One that is 1.5 epochs ahead {} shown to beat one as far behind. This is exploration, with "
+              "intervals of 95%. All students first learn four epochs from labels alone, and distances without a "
+              "number are 1.5 epochs:\n")
 EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; exploration.\n"
 AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
                    "learn four epochs from labels alone. A moving teacher keeps its distance, and that of a frozen "
-                   "one shrinks to a batch within each block, so frozen minus moving tells two things:\n")
+                   "one shrinks to a batch within each block. So at α = 0.9 frozen minus moving tells two things. At "
+                   "spaced KD's values both are as far away on average:\n")
 MEASURES = {"trace": "trace of the Hessian", "relative_trace": "relative trace", "eigenvalue": "largest eigenvalue",
             "relative_eigenvalue": "relative eigenvalue", "sharpness": "SAM's sharpness",
             "relative_sharpness": "relative sharpness", "rise": "rise of the training loss under 30% weight noise"}
@@ -111,9 +112,8 @@ LAW_FIGURE = (f"![Gain over online KD against the teacher's offset, from behind 
               "teacher that is not frozen. *Other batches*: it learns in another order. Each panel has its own "
               "scale.\n")
 LAW_WORDS = ("An arm is named by the teacher's offset in epochs: + is ahead, - is behind. Unless the name says "
-             "otherwise, α is 0.9, and all else has online KD's values. Teachers that move, other batches and eval "
-             "mode were run at these values alone. All arms first learn four epochs from labels alone. An empty field "
-             "predicts nothing.\n")
+             "otherwise, α is 0.9, and all else has online KD's values. Other batches and eval mode were run at these "
+             "values alone. All arms first learn four epochs from labels alone. An empty field predicts nothing.\n")
 SCORE_WORDS = ("A sign is right if the mean has it, even where the interval holds zero. A predicted 0 is right if the "
                "interval holds zero. It is contradicted if the interval excludes it. The predictions share arms.\n")
 
@@ -129,7 +129,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
         parts.append(f"**On {setting}, spaced KD " + ". It ".join(map(" ".join, zip(told, rivals))) + ".**\n")
         parts.append(f"Test accuracy of spaced KD at s = 1.5 minus that of each, in points; {lines['n'].min()} pairs, "
                      "intervals corrected for three claims:\n")
-        parts.append("".join(f"- {rival}: **{gain}**\n" for rival, gain in zip(rivals, gains)))
+        parts.append(_listed({rival: f"**{gain}**" for rival, gain in zip(rivals, gains)}))
         beside = {words: (arm, REFERENCE) for arm, words in ALONE.items()} | {"": claims.SAME_VALUES["its rival's"]}
         if found := _differences(_of_05(frame, setting), beside):
             parts.append(BESIDE.format(*found.values()))
@@ -138,8 +138,10 @@ def answers(frame: pd.DataFrame) -> list[str]:
 
 def law(frame: pd.DataFrame) -> list[str]:
     """Say what the lead alone is worth, and show the figure of the lead-lag law, if it is drawn."""
-    found = _differences(_of_05(frame, claims.LAG_SETTING), {words: claims.PARTS[words] for words in LEAD})
-    said = [LEAD_WORDS.format(*found.values())] if found else []
+    part = _of_05(frame, claims.LAG_SETTING)
+    found = _differences(part, {words: claims.PARTS[words] for words in LEAD})
+    shown = ("is" if paired_by_seed(part, *claims.PARTS[LEAD[k]]).low > 0 else "is not" for k in (4, 2))
+    said = [LEAD_WORDS.format(*shown), _listed(found)] if found else []
     return said + [LAW_FIGURE] * (records.ROOT / LAW).exists()
 
 
@@ -159,7 +161,7 @@ def explanations(frame: pd.DataFrame) -> list[str]:
         parts += [f"On {setting}:\n", *told] if told else []
     lags = _of_05(frame, claims.LAG_SETTING)
     if found := _differences(lags, claims.PARTS):
-        parts += [AHEAD_OR_FROZEN, "".join(f"- {words}: {gain}\n" for words, gain in found.items())]
+        parts += [AHEAD_OR_FROZEN, _listed(found)]
         same_seeds = _of_05(frame, claims.JUDGED[0])
         same_seeds = same_seeds[same_seeds["seed"].isin(lags["seed"])]
         parts += [f"Without these four epochs ahead minus online KD is {gain} there, on the same seeds.\n"
@@ -187,6 +189,10 @@ def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[st
     told = [f"**{quotient_in_words(paired_by_seed(own, *claims.NO_SPACE, name))}** times online KD's {MEASURES[name]}"
             for name in passed]
     return [FLATNESS.format(len(MEASURES), len(passed)) + (FLATTER.format(" and ".join(told)) if told else "") + "\n"]
+
+
+def _listed(found: dict[str, str]) -> str:
+    return "".join(f"- {words}: {gain}\n" for words, gain in found.items())
 
 
 def _differences(frame: pd.DataFrame, pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
@@ -289,7 +295,8 @@ def _arms(rows: list[grids.Row], found: dict[str, Record]) -> str:
                 "Data": shown["Setting"], "Network": [network(row.recipe) for row in of],
                 "Epochs": [row.recipe.epochs for row in of], "Method": shown["Arm"], "n": shown["n"],
                 f"{ACCURACY} ± sd": shown[f"{ACCURACY} ± sd"],
-                f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t]"].mask([row.family == LAG_OWN for row in of], ""),
+                f"vs {REFERENCE}": shown[f"vs {REFERENCE} [95% t]"].mask(
+                    [row.family in (LAG_OWN, LAG_OWN_MOVING) for row in of], ""),
                 "vs online or self KD": shown.get(f"vs {distilled} [95% t]", "")}))
     return markdown(pd.concat(parts).drop_duplicates(["Data", "Network", "Method"])) if parts else ""
 
