@@ -14,7 +14,7 @@ from scipy import stats
 from test_tables import tidy
 
 from spacedkd_lib.analysis import theory
-from spacedkd_lib.lab import arms, claims, grids, profiles
+from spacedkd_lib.lab import arms, claims, grids, lead_lag, profiles
 from spacedkd_lib.lab.claims import PREDICTIONS, PRIMARY, Claim
 from spacedkd_lib.report import frames
 from spacedkd_lib.statistics import seeds_needed
@@ -249,7 +249,7 @@ def test_a_line_that_is_not_committed_is_young(repository):
 
 
 def test_the_linear_model_predicts_the_registered_signs(tuned_values):
-    law, L = {arm.name: arm.recipe for arm in arms.lag_arms(profiles.profile("study").settings[1])}, 32
+    law, L = {arm.name: arm.recipe for arm in lead_lag.lag_arms(profiles.profile("study").settings[1])}, 32
 
     def variance(arm, alpha):
         recipe = law[arm]

@@ -15,7 +15,7 @@ from test_tables import accuracies, synthetic, tidy
 from spacedkd_lib import schedule
 from spacedkd_lib.errors import InputError
 from spacedkd_lib.lab import arms, claims, grids, profiles
-from spacedkd_lib.lab.arms import LAG_OWN, LAG_OWN_MOVING, LAGS
+from spacedkd_lib.lab.lead_lag import LAG_OWN, LAG_OWN_MOVING, LAGS
 from spacedkd_lib.report import diagrams, figures, style, tables
 from spacedkd_lib.schedule import spaced_schedule
 from spacedkd_lib.statistics import mean_interval, paired_interval

@@ -35,6 +35,8 @@ def test_quotients_are_paired_and_cut():
     assert marks[0][0].get_xdata() == pytest.approx(np.exp(logs.mean())) and len(marks) == 2
     low, high = marks[0][2][0].get_segments()[0][:, 0]
     assert (low, high) == pytest.approx(tuple(np.exp(mean_interval(logs)[1:3])))
+    other = measure_figures.quotients(frame, ("SAM",), {"trace": "Trace"}, {"SAM": "online KD"}).axes[0]
+    assert other.containers[0][0].get_xdata() == pytest.approx(np.exp(np.log([2, 2, 9 / 400]).mean()))
     assert digits.containers[0][0].get_xdata() == pytest.approx(0.5) and glyphs.get_xlim() == (0.25, 4)
     check_legible(fig)
 

@@ -15,7 +15,7 @@ from conftest import Here, wait_for_the_end_of
 from spacedkd_lib.cluster import executors
 from spacedkd_lib.data import datasets
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, claims, grids, planning, profiles, running
+from spacedkd_lib.lab import arms, claims, grids, lead_lag, planning, profiles, running
 from spacedkd_lib.methods import build
 from spacedkd_lib.methods.build import recipe_schedule
 from spacedkd_lib.recipes import baseline, ie_kd, offline_kd, online_kd, teacher_of
@@ -74,7 +74,7 @@ def test_single_switches_are_turned_alone():
 
 
 def test_the_lead_lag_law_changes_one_thing_at_a_time():
-    law = recipes_of(arms.lag_arms(profiles.profile("smoke").settings[1]))
+    law = recipes_of(lead_lag.lag_arms(profiles.profile("smoke").settings[1]))
     offsets = {recipe.interval for recipe in law.values()}
     assert offsets == {-offset for offset in offsets} > {0.0}
     assert len({recipe.run_id for recipe in law.values()}) == len(law)
@@ -88,7 +88,7 @@ def test_arms_take_the_values_of_their_family(monkeypatch):
     values = {"baseline": dict(lr=0.2), "online KD": dict(lr=0.4, alpha=0.5), "spaced KD": dict(lr=0.8, temperature=1.0)}
     monkeypatch.setattr(arms, "tuned", lambda label, family: values.get(family, {}) if label == "toy" else {"lr": 9.0})
     setting = replace(SMOKE, tuned="toy")
-    spaced, law = recipes_of(arms.spaced_arms(setting)), recipes_of(arms.lag_arms(setting))
+    spaced, law = recipes_of(arms.spaced_arms(setting)), recipes_of(lead_lag.lag_arms(setting))
     assert (spaced["baseline"].lr, spaced["spaced KD s=1.5"].lr, spaced["spaced KD s=1.5"].temperature) == (0.2, 0.8, 1.0)
     assert {(r.lr, r.alpha) for arm, r in law.items() if arm.endswith("alpha tuned")} == {(0.4, 0.5)}
     assert {recipe.lr for recipe in recipes_of(arms.ie_arms(setting)).values()} == {0.2}
@@ -109,7 +109,17 @@ def test_both_sides_of_a_claim_stand_at_each_others_values(monkeypatch):
     untuned = recipes_of(arms.spaced_arms(SMOKE))
     assert not any("values" in arm for arm in untuned)
     measured, more = (set(recipes_of(arms.measured_arms(replace(SMOKE, tuned=label)))) for label in ("", "toy"))
-    assert more - measured == {claims.NO_SPACE[1]} and measured < more  # spacing is told from values there too
+    assert more - measured == {claims.NO_SPACE[1], "baseline, at SAM's values"} and measured < more
+
+
+def test_a_method_stands_beside_labels_alone_at_its_own_values(monkeypatch):
+    values = {"baseline": dict(lr=0.4), "SAM": dict(lr=0.2), "online KD": dict(lr=0.3, weight_decay=0.01),
+              "exits, labels only": dict(lr=0.5), "self KD": dict(lr=0.6)}
+    monkeypatch.setattr(arms, "tuned", lambda label, family: values.get(family, {}))
+    here = [recipes_of(make(replace(SMOKE, tuned="toy"))) for make in (arms.baseline_arms, arms.online_arms, arms.self_arms)]
+    others = [changed(by_arm[arm], by_arm[f"{plain}, at {arm}'s values"]) for by_arm, arm, plain in zip(
+        here, ("SAM", "online KD", "self KD"), ("baseline", "baseline", "exits, labels only"))]
+    assert others[0] == {"optimizer"} and others[2] == {"alpha", "beta"} and not {"lr", "weight_decay"} & others[1]
 
 
 def multiply_accumulates(recipe, batches=63):

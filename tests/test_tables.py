@@ -11,7 +11,7 @@ import pytest
 
 from spacedkd_lib import __main__ as cli
 from spacedkd_lib.errors import InputError
-from spacedkd_lib.lab import arms, claims, grids
+from spacedkd_lib.lab import arms, claims, grids, lead_lag
 from spacedkd_lib.recipes import DEVIATIONS
 from spacedkd_lib.report import frames, readme, side_by_side as side, tables, text, two_machines
 from spacedkd_lib.statistics import paired_by_seed, paired_interval, seeds_needed
@@ -436,7 +436,7 @@ def test_publishing_writes_records_pages_and_the_law(place, monkeypatch, capsys)
         assert line in results and (line in shown) == (words in readme.LEAD)
     assert shown.startswith("Before.") and f"({readme.LAW})" in shown
     assert (place / readme.LAW).stat().st_size > 10_000
-    assert "first learn four epochs" in results and arms.LABELS_FIRST == 4 and "### The lead-lag law" in results
+    assert "first learn four epochs" in results and lead_lag.LABELS_FIRST == 4 and "### The lead-lag law" in results
 
 
 @pytest.mark.parametrize("gain", (2.0, -1.0))
@@ -467,7 +467,7 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
 @pytest.mark.parametrize("sam", [0.5, 1.0])
 def test_results_say_whether_minima_are_flatter_by_measures_that_sam_lowers(sam):
     """Quotients at one set of values. Here SAM can lower the trace and the rise, and no other measure."""
-    traces = {"baseline": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, claims.AHEAD: 15.0}
+    traces = {"baseline, at SAM's values": 10.0, "SAM": 10 * sam, claims.NO_SPACE[1]: 12.0, claims.AHEAD: 15.0}
     frame = pd.DataFrame([{"notebook": "06_loss_landscape", "setting": claims.JUDGED[0], "arm": arm, "seed": seed,
                            "run_id": f"{arm} {seed}"} for arm in traces for seed in range(3)])
     found = {}

@@ -21,7 +21,6 @@ from .tuning import tuned
 CONTROL_INTERVAL = 1.5  # epochs, at which spaced KD is set beside its controls: the paper's recommendation
 SPACED_AVERAGE = 0.1  # epochs between two steps of an average: the released README's
 MAIN = ("02_baselines", "03_online_kd", "05_spaced_kd", "06_loss_landscape", "07_robustness")
-LABELS_FIRST = 4.0  # epochs of labels alone in all arms of the lead-lag law: the longest lag
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Arm:
     recipe: Recipe
 
 
-def _named(recipes: dict[str, Recipe]) -> list[Arm]:
+def named(recipes: dict[str, Recipe]) -> list[Arm]:
     """Arms that have one interval, or none."""
     return [Arm(name, name, recipe) for name, recipe in recipes.items()]
 
@@ -77,14 +76,26 @@ def _at(family: str, recipe: Recipe) -> Arm:
     return Arm(f"{family} s={recipe.interval:g}", family, recipe)
 
 
-def _of_family(setting: Setting, family: str) -> Recipe:
+def of_family(setting: Setting, family: str) -> Recipe:
     """Return a family's recipe, with its tuned values."""
     recipe = FAMILIES[family](setting.base)
     return replace(recipe, **tuned(setting.tuned, family)) if setting.tuned else recipe
 
 
+def _with_values(setting: Setting, recipe: Recipe, family: str) -> Recipe:
+    """Return a recipe with the learning rate and weight decay that a family was tuned to."""
+    own = of_family(setting, family)
+    return replace(recipe, lr=own.lr, weight_decay=own.weight_decay)
+
+
+def _at_values_of(setting: Setting, arm: str, family: str) -> list[Arm]:
+    """Make an arm with a family's rate and decay, so that only the method differs; untuned, all have the same."""
+    return named({f"{arm}, at {family}'s values": _with_values(setting, of_family(setting, arm), family)}
+                 if setting.tuned else {})
+
+
 def _families(setting: Setting, *families: str) -> list[Arm]:
-    return _named({family: _of_family(setting, family) for family in families})
+    return named({family: of_family(setting, family) for family in families})
 
 
 # An update costs 3 forward passes of the teacher, 1 to ask it and 3 of the student; one of the baseline's costs 3
@@ -118,18 +129,19 @@ CONTROLS: dict[str, Callable[[Recipe], Recipe]] = {
 
 def baseline_arms(setting: Setting) -> list[Arm]:
     """02_baselines: labels alone, and two ways to do better without a teacher."""
-    return _families(setting, "baseline", "label smoothing", "SAM")
+    return [*_families(setting, "baseline", "label smoothing", "SAM"), *_at_values_of(setting, "baseline", "SAM")]
 
 
 def online_arms(setting: Setting) -> list[Arm]:
     """03_online_kd: the teacher learns beside the student, or before it; and how it is asked, at one set of values."""
     beside = (arm for arm in crossed_arms(setting) if not (arm.recipe.interval or arm.recipe.distil_start))
-    return [*_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD"), *beside,
+    return [*_families(setting, "baseline", "online KD", "online KD, asked before", "offline KD"),
+            *_at_values_of(setting, "baseline", "online KD"), *beside,
             *_controls(setting, {"online KD, eval mode"} & {*setting.controls})]
 
 
 def _controls(setting: Setting, names: Iterable[str]) -> list[Arm]:
-    return _named({name: CONTROLS[name](spaced(_of_family(setting, "spaced KD"), 0)) for name in names})
+    return named({name: CONTROLS[name](spaced(of_family(setting, "spaced KD"), 0)) for name in names})
 
 
 def self_arms(setting: Setting) -> list[Arm]:
@@ -138,14 +150,15 @@ def self_arms(setting: Setting) -> list[Arm]:
     "exits, labels only" has the same exits, updates and cost as self KD but no distillation.
     """
     with_exits = replace(setting, base=replace(setting.base, model=setting.exits))
-    labels, own = (_of_family(with_exits, name) for name in ("exits, labels only", "self KD"))
-    return [*_named({"baseline": baseline(labels), "exits, labels only": labels, "self KD": own}),
+    labels, own = (of_family(with_exits, name) for name in ("exits, labels only", "self KD"))
+    return [*named({"baseline": baseline(labels), "exits, labels only": labels, "self KD": own}),
+            *_at_values_of(with_exits, "exits, labels only", "self KD"),
             *(_at("spaced self KD", spaced(own, s)) for s in setting.self_intervals)]
 
 
 def spaced_arms(setting: Setting) -> list[Arm]:
     """05_spaced_kd: the rivals of the primary family, the intervals from online KD to offline KD, the controls."""
-    ahead = _of_family(setting, "spaced KD")
+    ahead = of_family(setting, "spaced KD")
     return [*_families(setting, "baseline", "label smoothing", "baseline, equal compute", "online KD, asked before",
                        "online KD"),
             *(_at("spaced KD", spaced(ahead, s)) for s in setting.intervals),
@@ -154,7 +167,7 @@ def spaced_arms(setting: Setting) -> list[Arm]:
 
 def primary_arms(setting: Setting) -> list[Arm]:
     """Make the arms of the primary family alone, and what tells its gain from tuning; without labels alone."""
-    return [*_families(setting, *PRIMARY[1:]), _at("spaced KD", _of_family(setting, PRIMARY[0])),
+    return [*_families(setting, *PRIMARY[1:]), _at("spaced KD", of_family(setting, PRIMARY[0])),
             *crossed_arms(setting)]
 
 
@@ -165,56 +178,19 @@ def crossed_arms(setting: Setting) -> list[Arm]:
     """
     if not setting.tuned:
         return []
-    ahead, before = (_of_family(setting, family) for family in ("spaced KD", "online KD, asked before"))
-    return _named({"online KD, asked before, at spaced KD's values": spaced(ahead, 0, zero_target="pre_update"),
+    ahead, before = (of_family(setting, family) for family in ("spaced KD", "online KD, asked before"))
+    return named({"online KD, asked before, at spaced KD's values": spaced(ahead, 0, zero_target="pre_update"),
                    "online KD, at spaced KD's values": spaced(ahead, 0),
                    "online KD from epoch 1.5, at spaced KD's values": spaced(ahead, 0, distil_start=CONTROL_INTERVAL),
                    "spaced KD, at its rival's values": spaced(before, CONTROL_INTERVAL, zero_target="post_update")})
 
 
-# The lead-lag law: family -> what its arms change. At the tuned weight of online KD, which favours no offset; the
-# others at 0.9, where the teacher weighs most.
-LAGS: dict[str, dict] = {
-    "lag, alpha tuned": {}, "lag": dict(alpha=0.9), "lag, moving": dict(alpha=0.9, rule="constant"),
-    "lag, eval mode": dict(alpha=0.9, teacher_mode="eval"), "lag, other batches": dict(alpha=0.9, replay="fresh_batch")}
-# Where they are tuned: there the teacher has a share by tuning. One that moves, 0.75 epochs away, is as far on average
-# as one that rests in blocks of 1.5, so that only rest and motion differ.
-LAG_OWN, LAG_OWN_MOVING = "lag, at spaced KD's values", "lag, moving, at spaced KD's values"
-OFFSETS = (-4.0, -1.5, -0.5, 0.0, 0.5, 1.5, 4.0)  # epochs
-FEW = {"lag, moving": (-1.5, 1.5), LAG_OWN_MOVING: (-0.75, 0.75),  # at offset 0 they equal a teacher that rests
-       **dict.fromkeys(("lag, eval mode", "lag, other batches"), (-1.5, 0.0, 1.5))}
-
-
-def lag_arms(setting: Setting) -> list[Arm]:
-    """Make the arms of the lead-lag law: accuracy against the teacher's offset, negative where it is behind.
-
-    All of them learn from labels alone at first.
-    """
-    start = min(LABELS_FIRST, setting.base.epochs / 2)
-    online = replace(_of_family(setting, "online KD"), distil_start=start)
-    families = {family: replace(online, **changes) for family, changes in LAGS.items()}
-    if setting.tuned:
-        own = replace(_of_family(setting, "spaced KD"), distil_start=start)
-        families |= {LAG_OWN: own, LAG_OWN_MOVING: replace(own, rule="constant")}
-    return [*_named({"baseline": baseline(online)}), *(
-        Arm(lag_name(family, s), family, spaced(recipe, s))
-        for family, recipe in families.items() for s in FEW.get(family, OFFSETS) if abs(s) <= start)]
-
-
-def lag_name(family: str, offset: float) -> str:
-    """Name an arm of the lead-lag law.
-
-    >>> lag_name("lag, moving", 1.5)
-    'teacher +1.5, moving'
-    """
-    return f"teacher {offset:+g}" + family.removeprefix("lag")
-
-
 def measured_arms(setting: Setting) -> list[Arm]:
     """Make the arms of 06_loss_landscape and 07_robustness; SAM, known to flatten, is the positive control."""
     interval = min(setting.intervals, key=lambda s: abs(s - CONTROL_INTERVAL))
-    return [*_families(setting, "baseline", "SAM", "online KD"),
-            _at("spaced KD", spaced(_of_family(setting, "spaced KD"), interval)), *_families(setting, "offline KD"),
+    return [*_families(setting, "baseline", "SAM"), *_at_values_of(setting, "baseline", "SAM"),
+            *_families(setting, "online KD"), _at("spaced KD", spaced(of_family(setting, "spaced KD"), interval)),
+            *_families(setting, "offline KD"),
             *(arm for arm in crossed_arms(setting) if arm.name == "online KD, at spaced KD's values")]
 
 
@@ -227,15 +203,15 @@ def audit_arms(setting: Setting) -> list[Arm]:
     """09_released_code_audit: each switch of the released programs turned alone, from the clean, tuned side."""
     clean = {}
     if setting.audit:
-        clean[""] = _of_family(setting, "spaced KD"), _of_family(setting, "online KD"), setting.audit
+        clean[""] = of_family(setting, "spaced KD"), of_family(setting, "online KD"), setting.audit
     if setting.self_audit:
         own = next(arm.recipe for arm in self_arms(setting) if arm.name == "self KD")
         clean["self: "] = spaced(own, setting.self_intervals[0]), own, setting.self_audit
     arms = []
     for program, (ahead, beside, ids) in clean.items():
-        arms += _named({f"{program}clean": ahead, f"{program}clean, s=0": beside})
+        arms += named({f"{program}clean": ahead, f"{program}clean, s=0": beside})
         for id in ids:
-            arms += _named({audited(program, id)[0]: set_deviation(beside if id in AT_ZERO else ahead, id)})
+            arms += named({audited(program, id)[0]: set_deviation(beside if id in AT_ZERO else ahead, id)})
     return arms
 
 
@@ -252,23 +228,17 @@ def audited(program: str, id: str) -> tuple[str, str]:
     return f"{program}clean + {id}{at}", f"{program}clean{at}"
 
 
-def _labels(setting: Setting, recipe: Recipe) -> Recipe:
-    """Return a recipe with the learning rate and weight decay that labels alone were tuned to."""
-    own = _of_family(setting, "baseline")
-    return replace(recipe, lr=own.lr, weight_decay=own.weight_decay)
-
-
 def ie_arms(setting: Setting) -> list[Arm]:
     """Make the arms of 10_ie_kd: inheritance and exploration, and mutual learning, both spaced.
 
     Mutual learning stands in eval mode too, whose gain from spacing is that of how a peer is asked.
     """
-    ie = _labels(setting, setting.factors)
+    ie = _with_values(setting, setting.factors, "baseline")
     s, peers = min(CONTROL_INTERVAL, ie.epochs), mutual(baseline(ie))
     by_running = replace(peers, teacher_mode="eval")
-    return [*_named({"baseline": baseline(ie), "IE-KD": ie}), _at("spaced IE-KD", spaced(ie, s)),
-            *_named({"offline IE-KD": offline(ie), "DML": peers}), _at("spaced DML", spaced(peers, s)),
-            *_named({"DML, eval mode": by_running}), _at("spaced DML, eval mode", spaced(by_running, s))]
+    return [*named({"baseline": baseline(ie), "IE-KD": ie}), _at("spaced IE-KD", spaced(ie, s)),
+            *named({"offline IE-KD": offline(ie), "DML": peers}), _at("spaced DML", spaced(peers, s)),
+            *named({"DML, eval mode": by_running}), _at("spaced DML, eval mode", spaced(by_running, s))]
 
 
 def education_arms(setting: Setting) -> list[Arm]:
@@ -276,13 +246,13 @@ def education_arms(setting: Setting) -> list[Arm]:
 
     A student that grows sees fewer pictures in its lower grades, so it makes fewer updates.
     """
-    labels = _labels(setting, setting.schools)
+    labels = _with_values(setting, setting.schools, "baseline")
     ed = replace(labels, **tuned(setting.tuned, "online ED")) if setting.tuned else labels
     s, whole = min(CONTROL_INTERVAL, ed.epochs), replace(ed, growth="none")
     as_many = replace(baseline(labels), epochs=round(_studied(ed)))
-    return [*_named({"baseline": baseline(labels), "baseline, images of ED": as_many, "online ED": ed}),
+    return [*named({"baseline": baseline(labels), "baseline, images of ED": as_many, "online ED": ed}),
             _at("spaced ED", spaced(ed, s)),
-            *_named({"offline ED": offline(ed), "growth without KD": replace(ed, alpha=0.0), "online schools": whole}),
+            *named({"offline ED": offline(ed), "growth without KD": replace(ed, alpha=0.0), "online schools": whole}),
             _at("spaced schools", spaced(whole, s))]
 
 
@@ -305,8 +275,8 @@ def transformer_arms(setting: Setting) -> list[Arm]:
     released = replace(preset(clean, "released"), interval=s)  # but for V3
     if base.epochs < 100:  # at its teacher's rate (V21) a short run would give it 12% more, and no warm-up; 300, 0.3%
         released = replace(released, student_clock="own", extra_step=False)
-    return [*_named({"baseline": baseline(base), "online KD": online}), _at("spaced KD", clean),
-            *_named({"offline KD": offline_kd(base), "released online KD": preset(online, "released")}),
+    return [*named({"baseline": baseline(base), "online KD": online}), _at("spaced KD", clean),
+            *named({"offline KD": offline_kd(base), "released online KD": preset(online, "released")}),
             _at("released spaced KD", released),
             _at("released, no idle updates", set_deviation(released, "V1", "clean")),
             _at("idle updates, no KD", replace(clean, alpha=0.0, idle_update="zero_grad"))]
@@ -318,14 +288,14 @@ def beyond_arms(setting: Setting) -> list[Arm]:
     All networks make as many updates. All but the baseline, which 02 has too, are scored once: an average takes long to
     score.
     """
-    base, mean = _of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
+    base, mean = of_family(setting, "baseline"), 2 / math.pi  # the mean of |sin|
     at_end, each = replace(base, eval_every=base.epochs), interval_batches(batches_per_epoch(base), SPACED_AVERAGE)
     plain, dense = replace(at_end, dropout=setting.dropout), ema(at_end)
     as_old = replace(dense, ema_decay=equal_horizon(dense.ema_decay, max(each, 1)))
-    return [*_named({"baseline": base, "dropout": plain, "spaced dropout": replace(plain, dropout_rule="sine"),
+    return [*named({"baseline": base, "dropout": plain, "spaced dropout": replace(plain, dropout_rule="sine"),
                      "dropout, equal mean": replace(plain, dropout=mean * setting.dropout),
                      "EMA's network": replace(at_end, start="teacher"), "EMA": dense}),
-            _at("spaced EMA", spaced(dense, SPACED_AVERAGE)), *_named({"EMA, equal horizon": as_old})]
+            _at("spaced EMA", spaced(dense, SPACED_AVERAGE)), *named({"EMA, equal horizon": as_old})]
 
 
 def batches_per_epoch(recipe: Recipe) -> int:

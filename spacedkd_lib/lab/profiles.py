@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from ..errors import InputError, nearest
 from ..recipes import Recipe, education, ie_kd, transformer
 from . import tuning
-from .arms import AUDIT, CONTROLS, FAMILIES, PRIMARY, SELF_AUDIT, Setting, lag_arms, primary_arms
+from .arms import AUDIT, CONTROLS, FAMILIES, PRIMARY, SELF_AUDIT, Setting, primary_arms
+from .lead_lag import lag_arms
 
 NOTEBOOKS = ("00_start_here", "01_data", "02_baselines", "03_online_kd", "04_self_kd", "05_spaced_kd",
              "06_loss_landscape", "07_robustness", "08_theory", "09_released_code_audit", "10_ie_kd",

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..lab import claims
-from ..lab.arms import CONTROL_INTERVAL, LAG_OWN, LAG_OWN_MOVING, lag_name
+from ..lab.arms import CONTROL_INTERVAL
+from ..lab.lead_lag import LAG_OWN, LAG_OWN_MOVING, lag_name
 from ..statistics import paired_by_seed
 from ..store import records
 from .schedule_figures import schedules

@@ -59,21 +59,24 @@ def planes(titled: Mapping[str, Values]) -> Figure:
     return fig
 
 
-def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str]) -> Figure:
-    """Draw arms as multiples of the baseline, paired by seed: a row for each measure, mean and 95% t interval.
+def quotients(frame: pd.DataFrame, arms: Sequence[str], columns: Mapping[str, str],
+              references: Mapping[str, str] | None = None) -> Figure:
+    """Draw arms as multiples of another arm, paired by seed: a row for each measure, mean and 95% t interval.
 
     Args:
         frame: from `tables.measured`, of one notebook; the measures are positive.
         arms: that are drawn, at most five; those without records are left out.
         columns: measure -> label.
+        references: arm -> what it is a multiple of, for those whose reference is not the baseline.
     """
+    references = references or {}
     settings, arms = list(frame["setting"].unique()), [arm for arm in arms if arm in set(frame["arm"])]
     fig, axes = panels(settings, [0.4 + 0.45 * len(columns)] * len(settings))
     counts, ends = {}, [1.5]
     for ax, setting in zip(axes, settings):
         part = frame[frame["setting"] == setting]
         part = part.assign(**{name: np.log(part[name]) for name in columns})
-        found = {(row, arm): paired_by_seed(part, arm, "baseline", name)
+        found = {(row, arm): paired_by_seed(part, arm, references.get(arm, "baseline"), name)
                  for row, name in enumerate(columns) for arm in arms}
         for (row, arm), i in found.items():
             mean, *around = np.exp(i[:3])

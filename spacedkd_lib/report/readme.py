@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..lab import claims, grids, tuning
-from ..lab.arms import LAG_OWN, LAG_OWN_MOVING
+from ..lab.lead_lag import LAG_OWN, LAG_OWN_MOVING
 from ..statistics import paired_by_seed, seeds_needed
 from ..store import measured, records
 from ..store.records import Record
@@ -65,8 +65,12 @@ VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
             "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
 AT_ONE_SET = ("Does the gain come from spacing, or from tuning? Online KD that asks as released is the rival. With "
               "both at spaced KD's values, spaced KD gains {}. With both at the rival's values it gains {}.\n")
-BESIDE = ("Beside the claims, with intervals of 95%: minus labels alone, online KD that asks as released has {}, and "
-          "spaced KD {}. With both at the values of this online KD, spaced KD gains {} over it.\n")
+BESIDE = ("Beside the claims, with intervals of 95%: minus labels alone, each at its own tuned values, online KD that "
+          "asks as released has {}, and spaced KD {}. With both at the values of this online KD, spaced KD gains {} "
+          "over it.\n")
+RATES = {"own": ("online KD", REFERENCE), "same": ("online KD", "baseline, at online KD's values")}  # of notebook 03
+AT_ONE_RATE = ("Does a teacher beside the student help? Online KD minus labels alone is {} with each at its own tuned "
+               "values, and {} with both at online KD's learning rate and decay.\n")
 LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Let its student learn "
               "from labels alone until epoch 1.5, with all at spaced KD's values. The late start then gains {}, and "
               "spaced KD gains {} over it. Predicted was that the late start makes at least half of the whole. Late "
@@ -92,6 +96,7 @@ AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while 
 MEASURES = {"trace": "trace of the Hessian", "relative_trace": "relative trace", "eigenvalue": "largest eigenvalue",
             "relative_eigenvalue": "relative eigenvalue", "sharpness": "SAM's sharpness",
             "relative_sharpness": "relative sharpness", "rise": "rise of the training loss under 30% weight noise"}
+CONTROL = "SAM", "baseline, at SAM's values"  # of every measure of flatness
 FLATNESS = ("Are its minima flatter? Only a measure that SAM lowers can tell, as SAM is made to flatten. Of {} "
             "measures it lowers {}, by intervals that are not corrected for so many.")
 FLATTER = " With both at spaced KD's values, spaced KD has {}. An interval that holds 1 shows no difference."
@@ -152,6 +157,8 @@ def explanations(frame: pd.DataFrame) -> list[str]:
         here, told = _of_05(frame, setting), []
         if found := _differences(here, {words: (arm, REFERENCE) for arm, words in ALONE.items()}):
             told.append("Minus labels alone: " + "; ".join(f"{words} {gain}" for words, gain in found.items()) + ".\n")
+        if pairs := _differences(frame[(frame["notebook"] == "03_online_kd") & (frame["setting"] == setting)], RATES):
+            told.append(AT_ONE_RATE.format(*pairs.values()))
         if pairs := _differences(here, claims.SAME_VALUES):
             told.append(AT_ONE_SET.format(*pairs.values()))
         if starts := _differences(here, claims.LATE_START):
@@ -185,7 +192,7 @@ def flatness(frame: pd.DataFrame, found: dict[tuple[str, str], dict]) -> list[st
     loss = [found[run, "noise"]["loss"].mean(axis=1) for run in own["run_id"]]
     curved = [found[run, "curvature"] | {"rise": of[-1] - of[0]} for run, of in zip(own["run_id"], loss)]
     own = own.assign(**{name: [np.log(of[name]) for of in curved] for name in MEASURES})
-    passed = [name for name in MEASURES if paired_by_seed(own, "SAM", REFERENCE, name).high < 0]
+    passed = [name for name in MEASURES if paired_by_seed(own, *CONTROL, name).high < 0]
     told = [f"**{quotient_in_words(paired_by_seed(own, *claims.NO_SPACE, name))}** times online KD's {MEASURES[name]}"
             for name in passed]
     return [FLATNESS.format(len(MEASURES), len(passed)) + (FLATTER.format(" and ".join(told)) if told else "") + "\n"]

@@ -45,6 +45,8 @@ ARM_STYLES = {  # arm -> colour, marker; of the lead-lag law, whose arms are poi
     "offline KD": ("#001D33", "P"), "shuffled teacher": ("#8C6D31", "X"),
     "EMA teacher": ("#66A61E", "p"), "own last epoch": ("#E7298A", "D"), "itself as teacher": ("#FF9DA7", "v"),
     "self KD": ("#CC79A7", "v"), "exits, labels only": ("#B07A00", "X"),
+    "baseline, at SAM's values": ("#A8A8A8", "o"), "baseline, at online KD's values": ("#8C8C8C", "o"),
+    "exits, labels only, at self KD's values": ("#D9A441", "X"),
     "lag, at spaced KD's values": ("#D1495B", "o"), "lag, moving, at spaced KD's values": ("#EF8FA0", "^"),
     "lag": ("#2B5D8A", "o"), "lag, alpha tuned": ("#5A86B0", "D"), "lag, moving": ("#56B4E9", "^"),
     "lag, other batches": ("#C58B00", "s"), "lag, eval mode": ("#882255", "v"),

@@ -34,7 +34,7 @@ EXERCISES = {
     "11.2": Exercise("explain", exactly("c"), (
         "Both arms must have no teacher; which ones have none?",
         "And both students must have seen about as many pictures.",
-        "One of them grows and the other does not, and nothing else may differ.")),
+        "One of them grows and the other does not; but for tuned values nothing else differs.")),
     "11.3": Exercise("change", agrees([([1.0, 2.0, 0.5, 0.0], [0.0, 3.0], [1, 3], 4.0),
                                        ([4.0, 0.0], [1.0, 2.0], [1, 0], 1.0)], _sliced_kl), (
         "exp of minus infinity is 0, so the other groups drop out of the softmax's sum.",
