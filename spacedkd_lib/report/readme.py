@@ -69,9 +69,11 @@ AT_ONE_SET = ("Does the gain come from spacing, or from tuning? Online KD that a
 BESIDE = ("Beside the claims, with intervals of 95%: minus labels alone, each at its own tuned values, online KD that "
           "asks as released has {}, and spaced KD {}. With both at the values of this online KD, spaced KD gains {} "
           "over it.\n")
-RATES = {"own": ("online KD", REFERENCE), "same": ("online KD", "baseline, at online KD's values")}  # of notebook 03
+_SLOW = "baseline, at online KD's values"
+RATES = {"own": ("online KD", REFERENCE), "same": ("online KD", _SLOW), "rate": (REFERENCE, _SLOW)}  # of notebook 03
 AT_ONE_RATE = ("Does a teacher beside the student help? Online KD minus labels alone is {} with each at its own tuned "
-               "values, and {} with both at online KD's learning rate and decay.\n")
+               "values, and {} with both at online KD's learning rate and decay. Labels alone at their own rate and "
+               "decay minus labels alone at online KD's are {}.\n")
 LATE_START = ("Does it come from the first epochs, when online KD's teacher knows nothing yet? Let its student learn "
               "from labels alone until epoch 1.5, with all at spaced KD's values. The late start then gains {}, and "
               "spaced KD gains {} over it. Predicted was that the late start makes at least half of the whole. Late "
