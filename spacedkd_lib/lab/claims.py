@@ -21,8 +21,8 @@ seeds 100 and 101 was known (20 epochs, alpha 0.1 and 0.5): where the teacher we
 over offset 0 what ahead gained. Trials of one seed chose batch size, width and epochs. No seed from 200 on had been
 trained. When the four predictions at spaced KD's values were added, the primary family was judged. Without a start from
 labels alone, spaced KD at s = 0.5, 1.5 and 4 was known to be 1.0, 1.9 and 2.4 points above online KD at these values.
-Ten seeds of the law were known when ten more were trained. All other runs of the law were known when that of
-teachers that move at spaced KD's values was added.
+Ten seeds of the law were known when ten more were trained. All other runs of the law were known when the
+prediction of teachers that move at spaced KD's values was added.
 tests/test_claims.py reads git: the line of a claim is older than the first run that judges it.
 
 Told in notebooks/14_register_of_claims.ipynb; rendered in results/README.md. No torch here.
