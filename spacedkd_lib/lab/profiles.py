@@ -43,7 +43,7 @@ GLYPHS = Recipe(dataset="glyphs", train_images=2232, val_fraction=0.1, model="re
 SLICE = Recipe(dataset="cifar100", train_images=5000, val_fraction=0.1, model="resnet8", width=8, epochs=40,
                batch_size=64, lr=0.1, eval_every=20)
 GROUPS = (10, 26, 26)  # of Education Distillation: digits, capitals and small letters
-_MINIATURE, _SHORTER = replace(GLYPHS, epochs=7), replace(GLYPHS, epochs=6)
+_MINIATURE, _SHORTER = replace(GLYPHS, epochs=5), replace(GLYPHS, epochs=4)
 _CIFAR = Recipe(dataset="cifar100", val_fraction=0.1)  # the paper's hyper-parameters are the recipe's defaults
 _CIFAR_BF16 = replace(_CIFAR, precision="bf16")  # ours, to be fast; on a GPU "fp32" would be TF32 in convolutions
 _CIFAR_FACTORS = ie_kd(replace(_CIFAR_BF16, model="resnet20", epochs=160, lr=0.1), teacher_model="resnet56",
