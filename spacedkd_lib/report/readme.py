@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from ..lab import claims, grids, tuning
+from ..lab import claims, grids, profiles as profiles_of, tuning
+from ..lab.arms import of_family
 from ..lab.lead_lag import LAG_OWN, LAG_OWN_MOVING
 from ..statistics import paired_by_seed, seeds_needed
 from ..store import measured, records
@@ -61,9 +62,11 @@ def readme_block(profiles: Iterable[str]) -> str:
 
 RIVALS = {"online KD, asked before": "online KD that asks as released",
           "label smoothing": "label smoothing", "baseline, equal compute": "labels alone for equal compute"}
+WEIGHED = "spaced KD", claims.PRIMARY[0].reference
 ALONE = {claims.PRIMARY[0].reference: "online KD that asks as released", claims.AHEAD: "spaced KD"}
 VERDICTS = {"supported": "beats", "inconclusive": "is not told apart from",
             "refuted": f"does not gain {claims.MIN_EFFECT:g} points over", "worse": "is worse than"}
+WEIGHTS = "Tuning chose the teacher's weight: α = {:g} in spaced KD, and {:g} in online KD that asks as released.\n"
 AT_ONE_SET = ("Does the gain come from spacing, or from tuning? Online KD that asks as released is the rival. With "
               "both at spaced KD's values, spaced KD gains {}. With both at the rival's values it gains {}.\n")
 BESIDE = ("Beside the claims, with intervals of 95%: minus labels alone, each at its own tuned values, online KD that "
@@ -87,24 +90,24 @@ LEAD = (  # of `claims.PARTS`
     "ahead minus behind, both frozen, at spaced KD's values", "4 epochs ahead minus 4 behind, at spaced KD's values",
     "frozen minus moving, both ahead, as far on average, at spaced KD's values",
     "ahead minus behind, both frozen, at α = 0.9")
-LEAD_WORDS = ("Must the teacher be ahead? At spaced KD's values a teacher that stands still {} shown to beat one that "
-              "moves. One that is 1.5 epochs ahead {} shown to beat one as far behind. This is exploration, with "
-              "intervals of 95%. All students first learn four epochs from labels alone, and distances without a "
-              "number are 1.5 epochs:\n")
+LEAD_WORDS = ("Must the teacher be ahead? On glyphs, at spaced KD's values, a teacher that stands still {} shown to "
+              "beat one that moves. One that is 1.5 epochs ahead {} shown to beat one as far behind. This is "
+              "exploration, with intervals of 95%. All students first learn four epochs from labels alone, and "
+              "distances without a number are 1.5 epochs:\n")
 EXPLAINED = "### What makes the gain\n\nIntervals of 95%, not corrected; exploration.\n"
-AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms first "
-                   "learn four epochs from labels alone. A moving teacher keeps its distance, and that of a frozen "
-                   "one shrinks to a batch within each block. So at α = 0.9 frozen minus moving tells two things. At "
-                   "spaced KD's values both are as far away on average:\n")
+AHEAD_OR_FROZEN = ("Is it that the teacher is ahead, or that it is frozen while the student learns? These arms are of "
+                   "glyphs. They first learn four epochs from labels alone. A moving teacher keeps its distance, and "
+                   "that of a frozen one shrinks to a batch within each block. So at α = 0.9 frozen minus moving tells "
+                   "two things. At spaced KD's values both are as far away on average:\n")
 MEASURES = {"trace": "trace of the Hessian", "relative_trace": "relative trace", "eigenvalue": "largest eigenvalue",
             "relative_eigenvalue": "relative eigenvalue", "sharpness": "SAM's sharpness",
             "relative_sharpness": "relative sharpness", "rise": "rise of the training loss under 30% weight noise"}
 CONTROL = "SAM", "baseline, at SAM's values"  # of every measure of flatness
-FLATNESS = ("Are its minima flatter? SAM, which is made to flatten, lowers {} of {} measures, with intervals that are "
-            "not corrected for so many. In {} of these spaced KD is shown to lie below online KD, both at spaced KD's "
-            "values. In {} of the others it is, too, but SAM is not shown to lower those.\n")
+FLATNESS = ("Are its minima flatter? On glyphs SAM, which is made to flatten, lowers {} of {} measures, with intervals "
+            "that are not corrected for so many. In {} of these spaced KD is shown to lie below online KD, both at "
+            "spaced KD's values. In {} of the others it is, too, but SAM is not shown to lower those.\n")
 POWER = ("How many seeds would find a true gain of half a point, with a power of 80% at the strictest level? By the "
-         "spread of these pairs on {}: {}.\n")
+         "spread of these pairs ")
 OTHERS = (  # methods that spacing composes with: notebook, its arm, and the same without a space
     ("04_self_kd", "spaced self KD s=2", "self KD"), ("04_self_kd", "spaced self KD s=4", "self KD"),
     ("10_ie_kd", "spaced IE-KD s=1.5", "IE-KD"), ("10_ie_kd", "spaced DML s=1.5", "DML"),
@@ -138,6 +141,8 @@ def answers(frame: pd.DataFrame) -> list[str]:
         parts.append(f"Test accuracy of spaced KD at s = 1.5 minus that of each, in points; {lines['n'].min()} pairs, "
                      "intervals corrected for three claims:\n")
         parts.append(_listed({rival: f"**{gain}**" for rival, gain in zip(rivals, gains)}))
+        of = next(s for p in profiles_of.PROFILES.values() for s in p.settings if s.label == setting)
+        parts.append(WEIGHTS.format(*(of_family(of, family).alpha for family in WEIGHED)))
         beside = {words: (arm, REFERENCE) for arm, words in ALONE.items()} | {"": claims.SAME_VALUES["its rival's"]}
         if found := _differences(_of_05(frame, setting), beside):
             parts.append(BESIDE.format(*found.values()))
@@ -242,12 +247,14 @@ def results_block(profiles: Iterable[str]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _seeds_it_takes(frame: pd.DataFrame, judged: pd.DataFrame) -> Iterator[str]:
+def _seeds_it_takes(frame: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
     """Say how many seeds the claims would need, at the strictest level of the family."""
+    told = []
     for setting, lines in judged[judged["n"] > 1].groupby("Setting", sort=False):
         sds = [paired_by_seed(_of_05(frame, setting), *pair).sd for pair in zip(lines["Arm"], lines["Against"])]
         needed = [seeds_needed(claims.MIN_EFFECT, sd, level=claims.STRICTEST) for sd in sds]
-        yield POWER.format(setting, ", ".join(f"{n} for {claim}" for n, claim in zip(needed, lines["Claim"])))
+        told.append(f"on {setting}: " + ", ".join(f"{n} for {claim}" for n, claim in zip(needed, lines["Claim"])))
+    return [POWER + "; ".join(told) + ".\n"] if told else []
 
 
 def _other_methods(frame: pd.DataFrame) -> list[str]:
