@@ -112,9 +112,12 @@ def plan(options) -> None:
     for setting in profile.settings:
         if setting.tuned and setting.label in claims.JUDGED:
             seeds = grids.seeds_of(profile, setting, "05_spaced_kd", options.seeds)
-            print(f"  Power in {setting.label}, from the spread over the seeds of tuning:")
             families = {row.arm: row.family for row in rows}
             known = partial(tuning.scores, setting.tuned)
+            if len(known(families[claims.AHEAD])) < 2:
+                print(f"  Power in {setting.label}: unknown, since tuning had one seed, which has no spread.")
+                continue
+            print(f"  Power in {setting.label}, from the spread over the seeds of tuning:")
             print(claims.power(lambda arm: known(families[arm]), len(seeds)).round(2).to_string(index=False))
     print(plan_lines(rows, options.workers))
 

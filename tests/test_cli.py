@@ -139,6 +139,15 @@ def test_plan_prints_runs_and_an_estimate(tmp_path, monkeypatch, capsys):
     assert f"{len(grids.unique(SMOKE))} distinct runs" in told and "0 done" in told and " MB in " in told
 
 
+@pytest.mark.parametrize(("profile", "power"), [
+    ("study", "glyphs, from the spread over the seeds of tuning:\nClaim  sd (points)"),
+    ("cifar100-slice", "CIFAR-100, 5,000 images: unknown, since tuning had one seed")])
+def test_plan_tells_what_the_seeds_can_show(profile, power, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "plan_lines", lambda *_: "")
+    assert cli.main(["plan", "--profile", profile]) == 0
+    assert f"Power in {power}" in capsys.readouterr().out
+
+
 @pytest.fixture
 def three_notebooks(place, monkeypatch):
     """02 and 03 show their own runs, 05 those of all; executing one writes its name to a list."""
