@@ -441,7 +441,7 @@ def test_publishing_writes_records_pages_and_the_law(place, monkeypatch, capsys)
 
 @pytest.mark.parametrize("gain", (2.0, -1.0))
 def test_both_sides_at_one_set_of_values(monkeypatch, gain):
-    monkeypatch.setattr(arms, "tuned", lambda label, family: {"lr": 0.8} if family == "spaced KD" else {})
+    monkeypatch.setattr(arms, "tuned", lambda label, family: {"lr": 0.8, "alpha": 0.7} if family == "spaced KD" else {})
     rows = grids.grid("study", "05_spaced_kd", 5)
     frame = tables.runs(rows, synthetic(rows))
     (ahead, rival), (ahead_there, rival_there) = claims.SAME_VALUES.values()
@@ -455,6 +455,7 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
     assert re.findall(r"\*\*([+-]\S+) ", said) == [f"{2 * gain:+.2f}", f"{2.2 * gain:+.2f}"]
     beside = next(part for part in readme.answers(frame) if part.startswith("Beside the claims"))
     assert re.findall(r"\*\*([+-]\S+) ", beside)[2] == f"{2.2 * gain:+.2f}"
+    assert any("α = 0.7 in spaced KD, and 0.3 in online KD" in part for part in readme.answers(frame))
     said = next(part for part in readme.explanations(frame) if part.startswith("Does it come from the first epochs"))
     assert re.findall(r"\*\*([+-]\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
     i = paired_interval([0.4 * k for k in range(5)], [1 + gain * k for k in range(5)])
