@@ -37,8 +37,8 @@ PAPER = (  # method, largest gain on Tiny-ImageNet in points, recommended s in e
 NEAREST = ("tiny-imagenet", "cifar100", "glyphs", "digits")  # data sets, by how near they are to the paper's
 READ = ("Of the paper we read the abstract, the README and the programs, not the full text. Its numbers are the "
         "largest gains that it tells. Ours are means, of our setting that is nearest to its data. Online KD asks its "
-        "teacher as the released program does. Where a claim is judged, its interval is corrected. Spaced self KD has "
-        "the values that self KD was tuned to.\n")
+        "teacher as the released program does. It and spaced KD have different tuned values. Where a claim is "
+        "judged, its interval is corrected. Spaced self KD has the values that self KD was tuned to.\n")
 TUNED = ("Mean over the seeds of tuning of the accuracy on validation pictures, which chose the values. It does not "
          "foretell the test accuracy: validation pictures of glyphs have the training fonts, test pictures do not.\n")
 MINIATURE = ("The setting called miniature is short, has three seeds, and no arm of it is tuned. It shows that the "
