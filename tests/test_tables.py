@@ -404,7 +404,7 @@ def test_readme_block(place):
     frame = tables.runs(published, synthetic(published))
     own = paired_interval(accuracies(frame, "spaced self KD s=4"), accuracies(frame[frame.notebook == "04_self_kd"],
                                                                                 "self KD"))
-    online, at_one_set, self_kd = cells(paper)[2:]
+    online, at_one_set, _, self_kd = cells(paper)[2:]
     assert online[:3] == ["online KD, each tuned", "up to 2.31", "1.5"]
     assert online[4:] == ["3", "1.5", "CIFAR-100, 5,000 images"] == at_one_set[4:]
     assert self_kd == ["self KD", "up to 3.34", "4", f"{own.mean:+.2f} [{own.low:.2f}, {own.high:.2f}]", "3", "4",
@@ -447,30 +447,32 @@ def test_both_sides_at_one_set_of_values(monkeypatch, gain):
     frame = tables.runs(rows, synthetic(rows))
     (ahead, rival), (ahead_there, rival_there) = claims.SAME_VALUES.values()
     gains = [gain * k for k in (0, 0, 0, 0, 10)]  # too far apart to show a gain
+    whole = [math.copysign(3 - 0.1 * k, gain) for k in range(5)]
+    online = [70 + g - of for g, of in zip(gains, whole)]
     accuracies = {ahead: [70 + g for g in gains], rival: 70.0,
                   ahead_there: [69 + 2 * gain + 0.1 * gain * k for k in range(5)], rival_there: 69.0,
                   "online KD, eval mode": 40.0, "spaced KD, eval mode": [66.0 + g for g in gains],
-                  claims.NO_SPACE[1]: 69.0, claims.LATE_START["the lead"][1]: [69.0 + 0.2 * k for k in range(5)]}
+                  claims.NO_SPACE[1]: online, claims.LATE_START["the lead"][1]: [a + 0.2 * k for k, a in enumerate(online)]}
     for arm, values in accuracies.items():
         frame.loc[frame["arm"] == arm, "test_accuracy"] = values
     without = frame[frame["arm"] != "baseline"]  # as on CIFAR-100, where no arm learns from labels alone
     for parts in (readme.explanations(frame), readme.answers(frame), readme.answers(without)):
         said = next(part for part in parts if part.startswith("Does the gain come"))
         assert re.findall(r"\*\*([+-]\S+) ", said) == [f"{2 * gain:+.2f}", f"{2.2 * gain:+.2f}"]
-        assert any(part.startswith("Beside the claims") for part in parts) == (parts == readme.answers(frame))
-    each, same, _ = readme.paper_and_ours(frame)["Ours (points)"]
-    assert each.startswith(f"{2 * gain + 1:+.2f}") and same.startswith(f"{2 * gain:+.2f}")
-    told = re.search(r"its gain over online KD (.*) shown, with both at the rival's it (.*) shown",
+        assert any(part.startswith("Minus labels alone") for part in parts) == (parts != readme.answers(without))
+    gained = readme.paper_and_ours(frame)["Ours (points)"][:3]
+    assert [float(of.split()[0]) for of in gained] == pytest.approx([2 * gain + 1, 2 * gain, 2.2 * gain])
+    told = re.search(r"both at spaced KD's values, .* as released (.*) shown. With .* online KD, it (.*) shown",
                      readme.answers(without)[0])
     assert told.groups() == ("is not", "is" if gain > 0 else "is not")
     assert any("α = 0.7 in spaced KD, and 0.3 in online KD" in part for part in readme.answers(frame))
     said = next(part for part in readme.explanations(frame) if part.startswith("Does it come from the first epochs"))
-    assert re.findall(r"\*\*([+-]\S+) ", said) == ["+0.40", f"{0.6 + 2 * gain:+.2f}"]
-    i = paired_interval([0.4 * k for k in range(5)], [1 + g for g in gains])
+    assert re.findall(r"\*\*([+-]\S+) ", said) == ["+0.40", *(("+2.40", "+2.80") if gain > 0 else ("-3.20", "-2.80"))]
+    i = paired_interval([0.4 * k for k in range(5)], whole)
     assert f"Late start minus the rest is {i.mean:+.2f} [{i.low:.2f}, {i.high:.2f}]" in said
-    assert said.strip().endswith("holds." if i.low > 0 else "is wrong." if i.high < 0 else "stays open.")
+    assert said.strip().endswith("is wrong." if gain > 0 else "does not apply, as no gain is shown.")
     said = next(part for part in readme.explanations(frame) if part.startswith("How the teacher is asked"))
-    assert re.findall(r"\*\*([+-]\S+) ", said) == ["-29.00", f"{26 + 2 * gain:+.2f}"]
+    assert re.findall(r"\*\*([+-]\S+) ", said) == [f"{40 - sum(online) / 5:+.2f}", f"{26 + 2 * gain:+.2f}"]
 
 
 @pytest.mark.parametrize("sam", [0.5, 1.0])
@@ -493,7 +495,7 @@ def test_results_say_whether_minima_are_flatter_by_measures_that_sam_lowers(sam)
 def test_readme_block_of_arms_that_make_no_claim(place):
     publish("study", "baseline", "self KD")
     block = readme.readme_block(["study"])
-    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 3
+    assert [line[3:] for line in cells(block)[2:]] == [["", "", "", ""]] * 4
     assert readme.results_block(["study"]).count("###") == 3  # no family of claims, no law
 
 
