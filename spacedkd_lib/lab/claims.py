@@ -58,8 +58,8 @@ PRIMARY = (
 )
 STRICTEST = 1 - (1 - LEVEL) / len(PRIMARY)  # the level of the smallest p-value of a family
 # Of P1 with one set of tuned values on both sides, which is exploration: whose values -> arm, reference
-SAME_VALUES = {"its own": (AHEAD, "online KD, asked before, at spaced KD's values"),
-               "its rival's": ("spaced KD, at its rival's values", PRIMARY[0].reference)}
+SAME_VALUES = {"spaced KD's": (AHEAD, "online KD, asked before, at spaced KD's values"),
+               "online KD's": ("spaced KD, at its rival's values", PRIMARY[0].reference)}
 NO_SPACE = AHEAD, "online KD, at spaced KD's values"
 # How much of NO_SPACE comes from the first epochs, when a teacher beside the student knows nothing yet.
 # Predicted before these runs: at least half. Known by then, of ten of the twenty seeds: four epochs of labels alone

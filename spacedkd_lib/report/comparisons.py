@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..lab.arms import audited
-from ..lab.claims import NO_SPACE, late_start_minus_lead
+from ..lab.claims import late_start_minus_lead
 from ..recipes import deviations_of
 from ..statistics import MIN_BOOTSTRAP_N, Interval, correlation, mean_interval, paired_by_seed
 from .text import ACCURACY, SD, difference_in_words
@@ -95,9 +95,8 @@ def late_start_in_words(frame: pd.DataFrame) -> tuple[str, str]:
     Args:
         frame: of one setting in notebook 05.
     """
-    i, whole = late_start_minus_lead(frame), paired_by_seed(frame, *NO_SPACE)
-    told = ("does not apply, as no gain is shown" if not whole.low > 0 else
-            "holds" if i.low > 0 else "is wrong" if i.high < 0 else "stays open")
+    i = late_start_minus_lead(frame)
+    told = "holds" if i.low > 0 else "is wrong" if i.high < 0 else "stays open"
     return difference_in_words(*i[:3], i.n, i.n), told
 
 
