@@ -148,7 +148,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
                      "intervals corrected for three claims:\n")
         parts.append(_listed({rival: f"**{gain}**" for rival, gain in zip(rivals, gains)}))
         of = next(s for p in profiles_of.PROFILES.values() for s in p.settings if s.label == setting)
-        parts.append(WEIGHTS.format(*(of_family(of, family).alpha for family in ("spaced KD", claims.PRIMARY[0].reference))))
+        parts.append(WEIGHTS.format(*(of_family(of, arm).alpha for arm in ("spaced KD", claims.PRIMARY[0].reference))))
         parts += _said(_of(frame, setting), {BESIDE: ALONE, AT_ONE_SET: claims.SAME_VALUES})
     return parts
 
